@@ -1,0 +1,1 @@
+"""Hybrid backbones: published networks that depend on torch alone."""

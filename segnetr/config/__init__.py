@@ -1,0 +1,1 @@
+"""Settings: the schema, and how a configuration is read. Torch is not imported here."""

@@ -1,0 +1,273 @@
+"""Every setting of the application: its type, unit, range and default.
+
+A configuration is data: frozen, without expressions, import paths or class names. Unknown keys
+are errors. Workflows hand parts of it down (`DataConfig` to the data, `ModelConfig` to the models),
+never the whole.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=32, le=8192)]
+
+
+def _as_pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
+
+
+ImageSize = Annotated[tuple[Side, Side], BeforeValidator(_as_pair)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class IntensityConfig:
+    """How grey values and colours become the numbers a network sees.
+
+    Attributes:
+        kind: "fixed" scales by the file's integer range to 0..1 and then uses `mean` and `std`;
+            "per_image" subtracts each image's own mean and divides by its own deviation.
+        mean: One value for each channel on the 0..1 scale; one value serves all channels.
+        std: As `mean`.
+    """
+
+    kind: Literal["fixed", "per_image"] = "fixed"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DataConfig:
+    """Which data set, where it lies, how it is split and loaded.
+
+    Attributes:
+        dataset: Name of a data set, see `segnetr data list`.
+        data_dir: Folder that holds the unpacked original folders.
+        validation_share: Share of the cases for validation where no official split is complete.
+        test_share: Share of the cases for testing, likewise.
+        split_seed: Seed of such a split.
+        leave_out_faulty: Train without the cases that have faults, and list them in the run.
+        cache_dir: Folder of decoded, reduced copies; None: the user's cache folder.
+        workers: Worker processes for loading; 0 loads in the training process.
+        max_pixels: Larger images are refused before memory is taken for them.
+        intensity: How values are normalised.
+    """
+
+    dataset: str = "drawn"
+    data_dir: Path | None = None
+    validation_share: Share = 0.15
+    test_share: Share = 0.15
+    split_seed: int = 0
+    leave_out_faulty: bool = False
+    cache_dir: Path | None = None
+    workers: Natural = 2
+    max_pixels: Positive = 200_000_000
+    intensity: IntensityConfig = Field(default_factory=IntensityConfig)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AugmentConfig:
+    """Random changes of training pictures; 0 or 1 as a range's end switches a change off.
+
+    Attributes:
+        flip: Mirror left-right and up-down, each with probability 1/2, and turn by quarter turns.
+        rotate_degrees: Largest turn to either side.
+        scale: Smallest and largest zoom.
+        shift: Largest shift to either side, share of the image's side.
+        brightness: Largest relative change of brightness.
+        contrast: Largest relative change of contrast.
+        saturation: Largest relative change of saturation; colour images only.
+        hue: Largest shift of hue, share of the colour circle; colour images only.
+        blur: Probability of a slight Gaussian blur.
+        noise: Probability of slight Gaussian noise.
+        elastic: Probability of an elastic deformation.
+        dropout: Probability that random rectangles of the picture (not of the mask) are blanked.
+    """
+
+    flip: bool = True
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 45.0
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.35)
+    shift: Share = 0.1
+    brightness: Share = 0.2
+    contrast: Share = 0.2
+    saturation: Share = 0.2
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.03
+    blur: Share = 0.1
+    noise: Share = 0.1
+    elastic: Share = 0.0
+    dropout: Share = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SegNetrConfig:
+    """The SegNetr network.
+
+    Attributes:
+        architecture: The discriminator of the model configurations.
+        width: Channels of the first stage, C in the paper: 64 for SegNetr, 32 for SegNetr-S.
+        windows: Side of the local windows in the four stages, in feature pixels; the global
+            windows are twice as large.
+        mixing: "window": the interaction FFN works along the axis of windows (the reading the
+            published counts force; tied to the grid of `native_size`, interpolated elsewhere).
+            "position": along the P x P positions of a window (the literal text; any size).
+        mixing_ratio: Hidden width of the interaction FFN over its input width.
+        expansion: Hidden width of MBConv over its input width.
+        squeeze_ratio: Hidden width of squeeze-excitation over MBConv's input width; 0: none.
+        ffn_ratio: Hidden width of the channel FFN over its input width.
+        native_size: Image size (height, width) that the mixing matrices of "window" are made for;
+            None: the training size.
+        skip: How encoder maps reach the decoder.
+    """
+
+    architecture: Literal["segnetr"] = "segnetr"
+    width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
+    windows: tuple[Positive, Positive, Positive, Positive] = (8, 4, 2, 1)
+    mixing: Literal["window", "position"] = "window"
+    mixing_ratio: Annotated[float, Field(gt=0)] = 1.0
+    expansion: Positive = 4
+    squeeze_ratio: Annotated[float, Field(ge=0, le=1)] = 0.25
+    ffn_ratio: Annotated[float, Field(gt=0)] = 3.0
+    native_size: ImageSize | None = None
+    skip: Literal["irsc", "concat", "add"] = "irsc"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class UNetConfig:
+    """The U-Net the paper compares with: no batch normalisation, transposed convolutions.
+
+    Attributes:
+        architecture: The discriminator of the model configurations.
+        width: Channels of the first level; doubled at each of the four lower ones.
+    """
+
+    architecture: Literal["unet"] = "unet"
+    width: Positive = 64
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MonaiConfig:
+    """A two-dimensional network of MONAI.
+
+    Attributes:
+        architecture: Which one.
+        features: Channels by level; for "swin_unetr" only the first counts (a multiple of 12).
+    """
+
+    architecture: Literal["basic_unet", "attention_unet", "swin_unetr"]
+    features: tuple[Positive, ...] = (32, 32, 64, 128, 256, 32)
+
+
+ModelConfig = Annotated[
+    SegNetrConfig | UNetConfig | MonaiConfig, Field(discriminator="architecture")
+]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainConfig:
+    """How a network is trained.
+
+    Attributes:
+        image_size: Size of the training pictures, (height, width) in pixels; one number: a square.
+        batch_size: Images in one forward pass of one process.
+        accumulate: Forward passes for one optimiser step.
+        epochs: Passes over the training cases; ignored where `steps` is given.
+        steps: Optimiser steps.
+        max_minutes: Stop after this many minutes of training, at the end of a step. The schedule
+            is not shortened: give `steps` as well. A run stopped so is not repeatable to the bit.
+        optimizer: "adamw", "adam" (the paper's) or "sgd" (with Nesterov momentum 0.9).
+        lr: Learning rate at its highest.
+        weight_decay: Decay of matrices and kernels; biases and norms are never decayed.
+        schedule: "cosine" to a hundredth of `lr`, or "constant" (the paper's).
+        warmup_steps: Steps with a learning rate rising from zero.
+        loss: By name; "ce" is the paper's.
+        ema_decay: Decay of the moving average of the weights, which is validated and saved;
+            0: none.
+        clip_norm: Largest norm of the gradient; 0: no limit.
+        amp: Mixed precision; "auto": bf16 on a GPU that has it, else fp16 on a GPU, off on a CPU.
+        compile: Use torch.compile.
+        channels_last: Memory layout of the network and its inputs.
+        deterministic: Ask torch for deterministic algorithms.
+        device: "auto" takes a GPU where there is one.
+        seed: Seed of weights, order and augmentation.
+        validate_every: Steps between validations; 0: once an epoch.
+        save_every: Steps between checkpoints; 0: at every validation.
+        patience: Stop after this many validations without a better score; 0: never.
+    """
+
+    image_size: ImageSize = (224, 224)
+    batch_size: Positive = 8
+    accumulate: Positive = 1
+    epochs: Positive = 100
+    steps: Positive | None = None
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: Natural = 20
+    loss: Literal["dice_ce", "ce", "dice", "dice_focal", "tversky"] = "dice_ce"
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    compile: bool = False
+    channels_last: bool = True
+    deterministic: bool = False
+    device: str = "auto"
+    seed: int = 0
+    validate_every: Natural = 0
+    save_every: Natural = 0
+    patience: Natural = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PredictConfig:
+    """How a network is applied to a file.
+
+    Attributes:
+        mode: "resize" brings the whole picture to the training size and the result back;
+            "window" slides windows of the training size over the picture.
+        overlap: Overlap of neighbouring windows, share of the window.
+        window_batch: Windows in one forward pass.
+        tta: "flips": mean over the four mirrorings of a picture.
+    """
+
+    mode: Literal["resize", "window"] = "resize"
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    window_batch: Positive = 4
+    tta: Literal["none", "flips"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvaluateConfig:
+    """How masks are scored.
+
+    Attributes:
+        nsd_tolerance: Tolerance of the normalised surface Dice, in millimetres where the file has
+            spacing, else in pixels.
+        bootstrap: Resamples of the 95 % interval.
+        isic_threshold: IoU below this counts 0 in the ISIC challenge's thresholded Jaccard.
+        seed: Seed of the resampling.
+    """
+
+    nsd_tolerance: Annotated[float, Field(gt=0)] = 2.0
+    bootstrap: Natural = 2000
+    isic_threshold: Share = 0.65
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RunConfig:
+    """Everything a run is made of; written into the run, and enough to repeat it."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    model: ModelConfig = Field(default_factory=SegNetrConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    predict: PredictConfig = Field(default_factory=PredictConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)

@@ -1,0 +1,1 @@
+"""Data: cases, strict readers, splits, transforms, cache, sampler, loaders."""

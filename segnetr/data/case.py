@@ -1,0 +1,120 @@
+"""What a data set is made of: cases, its description, its split, its batches."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from torch import Tensor
+
+SplitName = Literal["train", "validation", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One picture or volume with what is known about it.
+
+    Attributes:
+        case_id: Unique within the data set; the file's stem where the data set has no other id.
+        image: The image file, in its original format.
+        mask: The truth, or None where there is none.
+        label: Class index for classification, or None.
+        patient_id: Cases of one patient stay in one part of a split; None: the case stands alone.
+        split: The official part this case belongs to, or None where the data set has none.
+        extra: Further facts by name, as the data set gives them.
+    """
+
+    case_id: str
+    image: Path
+    mask: Path | None = None
+    label: int | None = None
+    patient_id: str | None = None
+    split: SplitName | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec:
+    """A data set as data: where it comes from and how its original layout is read.
+
+    Attributes:
+        name: The name on the command line.
+        title: The name for people.
+        read_cases: Reads the unpacked original folders below a root into cases, sorted by id.
+            Raises `UsageError` where an expected folder is missing.
+        classes: Class names, background first; mask value i is class i.
+        in_channels: Channels of the images, 3 for RGB, 1 for grey.
+        spatial_dims: 2 for pictures, 3 for volumes.
+        counts: Official number of cases by part of the split.
+        source: Official address.
+        licence: Licence of the data.
+        download_size: Size of the official archives, for people; empty where nothing is fetched.
+        prepare: Writes the data set below a root where it is ours to make; None for real ones.
+    """
+
+    name: str
+    title: str
+    read_cases: Callable[[Path], list[Case]]
+    classes: tuple[str, ...]
+    in_channels: int
+    spatial_dims: Literal[2, 3]
+    counts: Mapping[SplitName, int]
+    source: str
+    licence: str
+    download_size: str = ""
+    prepare: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Which case belongs to which part.
+
+    Attributes:
+        train: Case ids, sorted.
+        validation: Case ids, sorted.
+        test: Case ids, sorted; may be empty.
+        origin: "official", or "seeded" with the seed that made it.
+        seed: The seed of a seeded split, else None.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    origin: Literal["official", "seeded"]
+    seed: int | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the three lists, the same on every machine; it stands in every checkpoint."""
+        parts = {name: list(self.ids(name)) for name in SPLIT_NAMES}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def ids(self, name: SplitName) -> tuple[str, ...]:
+        """Give the case ids of one part."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def select(self, cases: Sequence[Case], name: SplitName) -> list[Case]:
+        """Give the cases of one part, in the order of their ids.
+
+        Raises:
+            KeyError: If an id of the split is not among the cases.
+        """
+        by_id = {case.case_id: case for case in cases}
+        return [by_id[case_id] for case_id in self.ids(name)]
+
+
+class Batch(TypedDict):
+    """What a loader gives and a task takes.
+
+    Attributes:
+        image: (N, C, H, W) float32, normalised.
+        mask: (N, 1, H, W) int64 class indices, the shape MONAI's losses take.
+        case_id: N ids, for messages.
+    """
+
+    image: Tensor
+    mask: Tensor
+    case_id: list[str]

@@ -1,0 +1,1 @@
+"""Readers of each data set in its original folder layout."""

@@ -1,0 +1,1 @@
+"""Networks: SegNetr, its parts, and the baselines it is compared with."""

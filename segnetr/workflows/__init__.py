@@ -1,0 +1,1 @@
+"""One function for each command: the only place where all layers meet."""
