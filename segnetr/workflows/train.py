@@ -108,7 +108,9 @@ def train(
     if result.stopped in {"interrupted", "terminated"}:
         return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
     write_run_model(run, config, spec=opened.spec, split=split, result=result)
-    evaluation = evaluate_run(run.path, EvaluateOptions(device=config.train.device), progress=progress)
+    evaluation = evaluate_run(
+        run.path, EvaluateOptions(device=config.train.device), progress=progress
+    )
     page = report(run.path)
     return TrainOutcome(run=run.path, result=result, evaluation=evaluation, report=page)
 
