@@ -61,6 +61,10 @@ class MaskFile:
     notes: tuple[str, ...] = ()
 
 
+class MaskValuesError(ReadError):
+    """A file that is read without a fault, and whose values are no mask."""
+
+
 def find_suffix(path: Path) -> str | None:
     """Give the suffix by which a file is read, in lower case, or None for a foreign one."""
     name = path.name.lower()

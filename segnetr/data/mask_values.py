@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segnetr.data.image_file import MaskFile
+from segnetr.data.image_file import MaskFile, MaskValuesError
 from segnetr.data.pictures import decode_picture, native_grey
 from segnetr.data.volumes import read_volume
-from segnetr.errors import ReadError
 
 _HALF = 128
 _NEARLY_BLACK, _NEARLY_WHITE = 15, 240
@@ -36,7 +35,8 @@ def read_picture_mask(path: Path, *, classes: int, max_pixels: int) -> MaskFile:
         max_pixels: Refuse more pixels than this.
 
     Raises:
-        ReadError: If the file cannot be read, or its values are no mask of K classes.
+        ReadError: If the file cannot be read.
+        MaskValuesError: If its values are no mask of K classes.
     """
     picture, notes = decode_picture(path, max_pixels=max_pixels)
     if picture.mode in ("P", "PA"):
@@ -83,7 +83,7 @@ def index_classes(
         Values 0..K-1 in the shape of `values`, and notes.
 
     Raises:
-        ReadError: If the values are no mask of K classes.
+        MaskValuesError: If the values are no mask of K classes.
     """
     found = find_values(values)
     if found[0] >= 0 and found[-1] < classes and (found == np.round(found)).all():
@@ -96,7 +96,7 @@ def index_classes(
             note = f"soft edges are cut at {_HALF}: {len(found)} values where two are expected"
             return (values >= _HALF).astype(np.uint8), (note,)
     wanted = "0 and 1, or 0 and 255" if classes == 2 else f"0 to {classes - 1}"
-    raise ReadError(path, f"it is no mask of {classes} classes: it holds {_show(found)}"
+    raise MaskValuesError(path, f"it is no mask of {classes} classes: it holds {_show(found)}"
                     f" where {wanted} are expected")  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def _grey_values(path: Path, picture: Image.Image) -> NDArray[Any]:
     if not (values == values[..., :1]).all():
         colours = np.unique(values.reshape(-1, values.shape[-1]), axis=0)
         shown = ", ".join(str(tuple(colour)) for colour in colours[:4].tolist())
-        raise ReadError(path, f"it is a colour picture, no mask: {len(colours)} colours, {shown}"
+        raise MaskValuesError(path, f"it is a colour picture, no mask: {len(colours)} colours, {shown}"
                         f"{', ...' if len(colours) > 4 else ''}")  # fmt: skip
     return values[..., 0]
 
@@ -157,7 +157,7 @@ def _without_alpha(path: Path, values: NDArray[Any]) -> NDArray[Any]:
     """Drop transparency, unless the mask is drawn in it: which of both counts is a guess then."""
     plain, alpha = values[..., :-1], values[..., -1]
     if (plain == plain[:1, :1]).all() and not (alpha == alpha[:1, :1]).all():
-        raise ReadError(
+        raise MaskValuesError(
             path, "its mask is drawn in transparency; save it as grey values without alpha"
         )
     return plain
@@ -176,5 +176,5 @@ def _palette_values(path: Path, picture: Image.Image, *, classes: int) -> NDArra
     if used[-1] < classes and black in ([], [0]):
         return indices
     shown = ", ".join(f"{index}: {tuple(table[index].tolist())}" for index in used[:4].tolist())
-    raise ReadError(path, f"its palette is no list of {classes} classes: {shown}"
+    raise MaskValuesError(path, f"its palette is no list of {classes} classes: {shown}"
                     f"{', ...' if len(used) > 4 else ''}")  # fmt: skip
