@@ -13,6 +13,7 @@ Every file is written aside and renamed, the mask last: where there is a mask, a
 import gzip
 import io
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,10 @@ def _encode_npz(probabilities: NDArray[np.float16]) -> bytes:
 
 def _find_header(image: ImageFile) -> Nifti1Header:
     """Copy the header as stored, or make one from the affine of an image that came without."""
+    header: Nifti1Header
     if image.header is not None:
-        return image.header.copy()
+        header = image.header.copy()
+        return header
     header = Nifti1Header()
     header.set_data_shape(image.array.shape)
     header.set_xyzt_units(_MM)
@@ -144,9 +147,7 @@ def _find_header(image: ImageFile) -> Nifti1Header:
     return header
 
 
-def _encode_volume(
-    values: NDArray[Any], header: Nifti1Header, path: Path, *, level: int
-) -> bytes:
+def _encode_volume(values: NDArray[Any], header: Nifti1Header, path: Path, *, level: int) -> bytes:
     """Put voxels behind a header, of which nothing but type, scaling and K is changed.
 
     Not through `nibabel.Nifti1Image`, which repairs what it finds odd in a header.
@@ -172,7 +173,8 @@ def _encode_volume(
 
 
 def _write_atomic(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{os.getpid()}.partial")
+    # Not after the mask, whose name may be as long as the disk allows already.
+    aside = path.with_name(f".{os.getpid()}-{threading.get_ident()}.partial")
     with as_write_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -116,7 +116,7 @@ def to_display(array: NDArray[Any]) -> Picture:
     if high <= low:
         low, high = float(array.min()), float(array.max())
     scaled = (array.astype(np.float32) - np.float32(low)) * np.float32(255 / ((high - low) or 1.0))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
 
 
 def choose_slices(labels: NDArray[np.uint8]) -> list[int]:
