@@ -9,7 +9,7 @@ from typing import Any
 
 from segnetr.data.image_file import DEFAULT_MAX_PIXELS
 from segnetr.data.readers import list_images, read_image
-from segnetr.engine.manifest import hash_file, write_json
+from segnetr.engine.manifest import hash_file, write_text_atomic
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
@@ -141,4 +141,4 @@ def _write_index(
         "failed": list(failed),
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / INDEX_NAME, json.loads(json.dumps(content)))
+    write_text_atomic(out / INDEX_NAME, json.dumps(content, indent=2) + "\n")
