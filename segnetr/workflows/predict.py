@@ -1,6 +1,5 @@
 """`segnetr predict`: masks for files and folders, one bad file at a time."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any
 
 from segnetr.data.image_file import DEFAULT_MAX_PIXELS
 from segnetr.data.readers import list_images, read_image
-from segnetr.engine.manifest import hash_file, write_text_atomic
+from segnetr.engine.manifest import hash_file, write_json
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
@@ -141,4 +140,4 @@ def _write_index(
         "failed": list(failed),
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(out / INDEX_NAME, json.dumps(content, indent=2) + "\n")
+    write_json(out / INDEX_NAME, content)
