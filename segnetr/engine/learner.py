@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +57,7 @@ class Learner:
         self.model = runtime.place(model, channels_last=config.channels_last)
         self.optimizer = build_optimizer(self.model, config)
         self._schedule = build_schedule(config, total_steps)
-        compiled = cast(nn.Module, torch.compile(self.model)) if config.compile else self.model
-        self._wrapped = runtime.prepare(compiled)
+        self._wrapped = runtime.prepare(self.model, compiled=config.compile)
         # After `prepare`, which gives every process the weights of the first.
         self.average = (
             MovingAverage(self.model, decay=config.ema_decay) if config.ema_decay > 0 else None

@@ -7,6 +7,7 @@ network's `forward`, and checkpoints are ours (`segnetr.engine.checkpoint`).
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -125,11 +126,17 @@ class Runtime:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
-    def prepare(self, model: nn.Module) -> nn.Module:
+    def prepare(self, model: nn.Module, *, compiled: bool) -> nn.Module:
         """Wrap a placed network so that its gradients are averaged over the processes.
 
-        With one process the network itself comes back.
+        With one process, and not compiled, the network itself comes back. A wrapper shares the
+        network's parameters and leaves it as it is.
         """
+        if compiled:
+            with warnings.catch_warnings():
+                # torch's compiler still imports a module of its own that uses TorchScript.
+                warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+                model = cast(nn.Module, torch.compile(model))
         return cast(nn.Module, self._accelerator.prepare_model(model, device_placement=False))
 
     def move(self, batch: Batch, *, channels_last: bool) -> Batch:

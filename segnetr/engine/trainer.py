@@ -178,13 +178,13 @@ class Trainer:
         if interrupted or terminated:
             self._signal = "interrupted" if interrupted else "terminated"
         self._is_out_of_time = late
-        self._hear_signal()
         if session.log is not None:
             session.log.write(self._state.step, "train", report.values)
         passed = time.monotonic() - began
         self._pace = passed if self._pace is None else 0.9 * self._pace + 0.1 * passed
         rate = 1 / self._pace if self._pace > 0 else None
         session.observer.on_step(self._state.step, session.total, report.values, rate)
+        self._hear_signal()
 
     def _hear_signal(self) -> None:
         """Take a signal up at once where no other process has to agree; else with the next step."""
@@ -200,6 +200,7 @@ class Trainer:
         return self._state.seconds + time.monotonic() - self._started
 
     def _reason_to_stop(self) -> StopReason | None:
+        self._hear_signal()
         if self._signal:
             return self._signal
         if self._state.step >= self._session.total:

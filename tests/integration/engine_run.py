@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002, T201 - a script that talks to the test through its output
 """A small training for the tests of the engine, also run as a script in processes of its own.
 
 Usage: engine_run.py OUT STEPS [--resume] [--workers N] [--kill-at-step N] [--kill-at-write N]
