@@ -1,6 +1,5 @@
 """`segnetr predict`: masks for files and folders, one bad file at a time."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,4 +140,4 @@ def _write_index(
         "failed": list(failed),
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / INDEX_NAME, json.loads(json.dumps(content)))
+    write_json(out / INDEX_NAME, content)

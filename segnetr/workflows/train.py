@@ -1,6 +1,5 @@
 """`segnetr train`: from a folder of pictures to a run with a model, scores and a report."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,7 @@ from segnetr.data.loaders import evaluation_loader, training_loader
 from segnetr.data.sampler import ResumableSampler
 from segnetr.data.splits import make_split, read_split, write_split
 from segnetr.data.transforms import evaluation_transform, training_transform
-from segnetr.engine.manifest import write_text_atomic
+from segnetr.engine.manifest import write_json, write_text_atomic
 from segnetr.engine.optim import count_steps
 from segnetr.engine.progress import Progress
 from segnetr.engine.random_state import seed_generators
@@ -220,7 +219,7 @@ def _describe_run(
         "left_out": [{"case_id": f.case_id, "message": f.message} for f in faults],
     }
     write_text_atomic(run.config, dump_config(config))
-    write_text_atomic(run.provenance, json.dumps(provenance, indent=2) + "\n")
+    write_json(run.provenance, provenance)
 
 
 def _build_trainer(
