@@ -20,6 +20,8 @@ Side = Annotated[int, Field(ge=32, le=8192)]
 
 
 def _as_pair(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)  # the strict check of a model's card takes no list for a tuple here
     return (value, value) if isinstance(value, int) else value
 
 

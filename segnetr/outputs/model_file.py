@@ -164,7 +164,6 @@ def write_model(folder: Path, state_dict: Mapping[str, Tensor], *, card: ModelCa
         write_bytes(aside / WEIGHTS_NAME, safetensors.torch.save(tensors))
         write_json(aside / CARD_NAME, _CARD.dump_python(card, mode="json"))
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
     replace_folder(build, folder)
 
 
