@@ -6,16 +6,14 @@ only numbers and settings that are checked against the schema. Whatever is wrong
 one `ModelFileError`.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import safetensors
 import safetensors.torch
 import torch
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -24,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
+from pydantic_core import from_json
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -50,44 +49,20 @@ _WEIGHT_ERRORS = (
     MemoryError,
 )  # fmt: skip
 
-_ARCHITECTURE: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
-_INTENSITY: TypeAdapter[IntensityConfig] = TypeAdapter(IntensityConfig)
-_PREDICT: TypeAdapter[PredictConfig] = TypeAdapter(PredictConfig)
-
-
-def _parse(schema: TypeAdapter[Any], value: Mapping[str, Any]) -> Any:
-    # By way of JSON, in which a strict check still takes a list for a tuple.
-    try:
-        return schema.validate_json(json.dumps(value, allow_nan=False), strict=True)
-    except (ValidationError, RecursionError) as error:
-        fault = _list_faults(error) if isinstance(error, ValidationError) else str(error)
-        raise ValueError(fault) from error
-
-
-def _plain(schema: TypeAdapter[Any]) -> AfterValidator:
-    """Check plain data against a part of the schema, and complete it with the defaults."""
-
-    def check(value: dict[str, Any]) -> dict[str, Any]:
-        plain: dict[str, Any] = schema.dump_python(_parse(schema, value), mode="json")
-        return plain
-
-    return AfterValidator(check)
-
-
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ModelCard:
-    """Everything about a model but its weights.
+    """Everything about a model but its weights; plain data is taken for the three configurations.
 
     Attributes:
-        architecture: The network's settings, plain data of a `ModelConfig`.
+        architecture: The network's settings.
         classes: Class names, background first; label i is class i.
         in_channels: Channels of the images.
         image_size: (height, width) in pixels of the training pictures.
-        intensity: How values are normalised, plain data of an `IntensityConfig`.
-        predict: How the network is applied to a file, plain data of a `PredictConfig`.
+        intensity: How values are normalised.
+        predict: How the network is applied to a file.
         dataset: Name of the training data.
         data_licence: Licence of the training data.
         split_sha256: Hash of the split; empty where there was none.
@@ -97,12 +72,12 @@ class ModelCard:
         format_version: Version of this format.
     """
 
-    architecture: Annotated[dict[str, Any], _plain(_ARCHITECTURE)]
+    architecture: ModelConfig
     classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)]
     in_channels: Annotated[int, Field(ge=1, le=64)]
     image_size: ImageSize
-    intensity: Annotated[dict[str, Any], _plain(_INTENSITY)]
-    predict: Annotated[dict[str, Any], _plain(_PREDICT)]
+    intensity: IntensityConfig
+    predict: PredictConfig
     dataset: str = ""
     data_licence: str = ""
     split_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
@@ -115,29 +90,10 @@ class ModelCard:
     def _check_counts(self) -> "ModelCard":
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
-        intensity = self.intensity_config
-        counts = {len(intensity.mean), len(intensity.std)}
-        if intensity.kind == "fixed" and not counts <= {1, self.in_channels}:
+        counts = {len(self.intensity.mean), len(self.intensity.std)}
+        if self.intensity.kind == "fixed" and not counts <= {1, self.in_channels}:
             raise ValueError(f"intensity does not fit {self.in_channels} channel(s)")
         return self
-
-    @property
-    def network_config(self) -> ModelConfig:
-        """The architecture, typed."""
-        config: ModelConfig = _parse(_ARCHITECTURE, self.architecture)
-        return config
-
-    @property
-    def intensity_config(self) -> IntensityConfig:
-        """The normalisation, typed."""
-        config: IntensityConfig = _parse(_INTENSITY, self.intensity)
-        return config
-
-    @property
-    def predict_config(self) -> PredictConfig:
-        """How the network is applied, typed."""
-        config: PredictConfig = _parse(_PREDICT, self.predict)
-        return config
 
 
 _CARD: TypeAdapter[ModelCard] = TypeAdapter(ModelCard)
@@ -229,10 +185,13 @@ def _read_card(path: Path) -> ModelCard:
     if len(content) > _MOST_CARD_BYTES:
         raise ModelFileError(f"{path}: larger than {_MOST_CARD_BYTES} bytes; {_WAY_OUT}")
     try:
+        from_json(content, allow_inf_nan=False)
         # strict: "224" is no number and 1.5 no count; nothing is repaired in silence.
         return _CARD.validate_json(content, strict=True)
     except ValidationError as error:
         raise ModelFileError(f"{path}: {_describe(error)}") from error
+    except ValueError as error:
+        raise ModelFileError(f"{path}: no JSON ({_printable(str(error))}); {_WAY_OUT}") from error
 
 
 def _describe(error: ValidationError) -> str:
@@ -298,7 +257,7 @@ def _build_within(card: ModelCard, file: Path, *, limit: int) -> nn.Module:
         # Its random start is not wanted, and must not move the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
             return build_model(
-                card.network_config,
+                card.architecture,
                 in_channels=card.in_channels,
                 num_classes=len(card.classes),
                 image_size=card.image_size,

@@ -38,7 +38,7 @@ def collect_provenance(*, device: str | torch.device = "cpu") -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": package_versions(),
+        "versions": collect_versions(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": read_processor_name(),
         "cores": os.cpu_count(),
@@ -49,7 +49,7 @@ def collect_provenance(*, device: str | torch.device = "cpu") -> dict[str, Any]:
     }
 
 
-def package_versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """Give the versions of Python, of this application and of the packages it computes with."""
     versions = {"python": platform.python_version(), "segnetr": __version__}
     for name in _PACKAGES:

@@ -58,7 +58,7 @@ def make_card(**changes: Any) -> ModelCard:
 def make_network(card: ModelCard, *, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return build_model(
-        card.network_config,
+        card.architecture,
         in_channels=card.in_channels,
         num_classes=len(card.classes),
         image_size=card.image_size,
@@ -100,7 +100,7 @@ def change_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     "architecture",
     [
-        {"architecture": "segnetr", "width": 4},
+        {"architecture": "segnetr", "width": 4, "native_size": [64, 32]},
         {"architecture": "segnetr", "width": 8, "mixing": "position"},
         UNET,
         {"architecture": "basic_unet", "features": [4, 4, 4, 4, 4, 4]},
@@ -125,14 +125,13 @@ def test_every_architecture_comes_back_with_its_weights(
         torch.testing.assert_close(loaded(image), network(image), rtol=0, atol=0)
 
 
-def test_card_is_plain_data_and_typed_data_at_once() -> None:
+def test_card_takes_plain_data_and_gives_typed_data() -> None:
     card = make_card(architecture={"architecture": "segnetr", "width": 32})
-    assert card.architecture["windows"] == [8, 4, 2, 1]
-    assert card.network_config == SegNetrConfig(width=32)
-    assert card.intensity_config == IntensityConfig()
-    assert card.predict_config == PredictConfig(mode="window", overlap=0.25)
-    assert make_card().network_config == UNetConfig(width=2)
-    monai = make_card(architecture={"architecture": "basic_unet"}).network_config
+    assert card.architecture == SegNetrConfig(width=32)
+    assert card.intensity == IntensityConfig()
+    assert card.predict == PredictConfig(mode="window", overlap=0.25)
+    assert make_card(architecture=UNetConfig(width=2)) == make_card()
+    monai = make_card(architecture={"architecture": "basic_unet"}).architecture
     assert monai == MonaiConfig(architecture="basic_unet")
     with pytest.raises(AttributeError):
         card.dataset = "other"  # type: ignore[misc]
@@ -263,10 +262,11 @@ def test_torn_weights_are_refused_even_under_a_new_manifest(folder: Path, share:
         ({"image_size": [31, 32]}, "image_size"),
         ({"image_size": [32, 32, 32]}, "image_size"),
         ({"intensity": {"kind": "fixed", "std": [0.0]}}, "std"),
+        ({"intensity": {"kind": "fixed", "std": [float("inf")]}}, "no JSON"),
         ({"intensity": {"kind": "zscore"}}, "kind"),
         ({"predict": {"overlap": 1.0}}, "overlap"),
         ({"predict": {"window_batch": True}}, "window_batch"),
-        ({"scores": {"dice": float("nan")}}, "dice"),
+        ({"scores": {"dice": float("nan")}}, "no JSON"),
         ({"scores": {"dice": "high"}}, "dice"),
         ({"split_sha256": "xyz"}, "split_sha256"),
         ({"format_version": 2}, "format version 2 is not known, 1 is"),

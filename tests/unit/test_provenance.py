@@ -16,7 +16,7 @@ import torch
 from segnetr import __version__
 from segnetr.outputs.provenance import (
     collect_provenance,
-    package_versions,
+    collect_versions,
     read_git_state,
     read_processor_name,
 )
@@ -55,7 +55,7 @@ def test_nothing_names_machine_user_or_home(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_missing_package_is_said_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segnetr.outputs.provenance._PACKAGES", ("numpy", "no-such-package-here"))
-    versions = package_versions()
+    versions = collect_versions()
     assert versions["no-such-package-here"] == "not installed"
     assert versions["numpy"][0].isdigit()
 
