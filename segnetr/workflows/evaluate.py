@@ -97,7 +97,12 @@ def evaluate_run(
     unread: list[Unscored] = []
     with progress.task("score", len(cases)) as advance:
         pairs = _predict_pairs(
-            cases, predictor, max_pixels=config.data.max_pixels, unread=unread, advance=advance
+            cases,
+            predictor,
+            channels=card.in_channels,
+            max_pixels=config.data.max_pixels,
+            unread=unread,
+            advance=advance,
         )
         evaluation = evaluate_pairs(
             pairs,
@@ -179,7 +184,9 @@ def _choose_cases(
     wanted = set(read_split(run.splits).ids(name))  # type: ignore[arg-type]
     cases = [case for case in opened.cases if case.case_id in wanted]
     if len(cases) != len(wanted):
-        raise UsageError(f"{opened.root}: {len(wanted) - len(cases)} cases of the split are missing")
+        raise UsageError(
+            f"{opened.root}: {len(wanted) - len(cases)} cases of the split are missing"
+        )
     suffix = "" if options.part is None else f"-{name}"
     title = f"{opened.spec.title}, {name} part, {len(cases)} cases"
     return cases, title, run.path / f"evaluation{suffix}"
@@ -189,13 +196,14 @@ def _predict_pairs(
     cases: Sequence[Case],
     predictor: Predictor,
     *,
+    channels: int,
     max_pixels: int,
     unread: list[Unscored],
     advance: Any,
 ) -> Iterator[MaskPair]:
     for number, case in enumerate(cases, start=1):
         try:
-            image = read_image(case.image, max_pixels=max_pixels)
+            image = read_image(case.image, channels=channels, max_pixels=max_pixels)
             labels = predictor.predict(image).labels
         except ReadError as error:
             unread.append(Unscored(case_id=case.case_id, reason=str(error)))

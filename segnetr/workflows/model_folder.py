@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.config.load import parse_plain, plain
-from segnetr.config.schema import IntensityConfig, PredictConfig, RunConfig
+from segnetr.config.schema import PredictConfig, RunConfig
 from segnetr.data.case import DatasetSpec, Split
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.run_dir import RunDir
@@ -14,7 +14,7 @@ from segnetr.engine.runtime import choose_device
 from segnetr.engine.trainer import TrainResult
 from segnetr.models.fuse import fuse_for_inference
 from segnetr.outputs.model_file import ModelCard, load_model, write_model
-from segnetr.outputs.provenance import package_versions
+from segnetr.outputs.provenance import collect_versions
 
 
 def write_run_model(
@@ -29,17 +29,17 @@ def write_run_model(
     if architecture.architecture == "segnetr" and architecture.native_size is None:
         architecture = replace(architecture, native_size=config.train.image_size)
     card = ModelCard(
-        architecture=plain(architecture),
+        architecture=architecture,
         classes=spec.classes,
         in_channels=spec.in_channels,
         image_size=config.train.image_size,
-        intensity=plain(config.data.intensity),
-        predict=plain(config.predict),
+        intensity=config.data.intensity,
+        predict=config.predict,
         dataset=spec.name,
         data_licence=spec.licence,
         split_sha256=split.sha256,
         scores={} if result.best_score is None else {"validation_dice": result.best_score},
-        versions=package_versions(),
+        versions=collect_versions(),
     )
     write_model(run.model, run.load_final_weights(keep=config.train.keep), card=card)
 
@@ -59,11 +59,11 @@ def open_predictor(
         UsageError: If a changed setting does not fit, or there is no such device.
     """
     card, network = load_model(path)
-    config: PredictConfig = parse_plain(PredictConfig, {**card.predict, **(changes or {})})
+    config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **(changes or {})})
     predictor = Predictor(
         fuse_for_inference(network),
         config=config,
-        intensity=parse_plain(IntensityConfig, card.intensity),
+        intensity=card.intensity,
         image_size=card.image_size,
         num_classes=len(card.classes),
         channels=card.in_channels,

@@ -38,7 +38,9 @@ class Table:
         if not self.rows:
             return f"no {self.name}"
         header = [str(key) for key in self.rows[0]]
-        cells = [["" if value is None else str(value) for value in row.values()] for row in self.rows]
+        cells = [
+            ["" if value is None else str(value) for value in row.values()] for row in self.rows
+        ]
         widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

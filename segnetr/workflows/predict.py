@@ -87,20 +87,20 @@ def predict(
     with progress.task("predict", len(plan)) as advance:
         for number, item in enumerate(plan, start=1):
             try:
-                done.append(_predict_one(item, predictor, out, options))
+                done.append(_predict_one(item, card, predictor, out, options))
             except ReadError as error:
                 failed.append({"input": str(item.source), "reason": str(error)})
-                progress.message(str(error))
+                progress.on_message(str(error))
             advance(number, len(plan))
     _write_index(out, model, card, done=done, failed=failed)
     return PredictOutcome(out=out, done=tuple(done), failed=tuple(failed))
 
 
 def _predict_one(
-    item: PlannedOutput, predictor: Predictor, out: Path, options: PredictOptions
+    item: PlannedOutput, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
 ) -> Mapping[str, Any]:
     start = time.perf_counter()
-    image = read_image(item.source, max_pixels=options.max_pixels)
+    image = read_image(item.source, channels=card.in_channels, max_pixels=options.max_pixels)
     prediction = predictor.predict(image, keep_probabilities=options.save_prob)
     written = write_prediction(
         prediction,

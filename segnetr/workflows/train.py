@@ -130,7 +130,9 @@ def train(
     return _finish(run, config, result, progress)
 
 
-def _finish(run: RunDir, config: RunConfig, result: TrainResult, progress: Progress) -> TrainOutcome:
+def _finish(
+    run: RunDir, config: RunConfig, result: TrainResult, progress: Progress
+) -> TrainOutcome:
     evaluation = None
     if choose_part(run) is not None:
         options = EvaluateOptions(device=config.train.device)
