@@ -62,9 +62,7 @@ Epochs = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(
-        "--steps", help="Optimiser steps, in place of epochs.", rich_help_panel=_TRAINING
-    ),
+    typer.Option("--steps", help="Optimiser steps, in place of epochs.", rich_help_panel=_TRAINING),
 ]
 BatchSize = Annotated[
     int | None,
@@ -82,9 +80,7 @@ Loss = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed", help="Seed of weights, order, augmentation.", rich_help_panel=_TRAINING
-    ),
+    typer.Option("--seed", help="Seed of weights, order, augmentation.", rich_help_panel=_TRAINING),
 ]
 Amp = Annotated[
     str | None,
@@ -94,9 +90,7 @@ Amp = Annotated[
 ]
 Compile = Annotated[
     bool | None,
-    typer.Option(
-        "--compile/--no-compile", help="Use torch.compile.", rich_help_panel=_TRAINING
-    ),
+    typer.Option("--compile/--no-compile", help="Use torch.compile.", rich_help_panel=_TRAINING),
 ]
 Deterministic = Annotated[
     bool | None,

@@ -77,7 +77,7 @@ def write_manifest(folder: Path) -> None:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
     lines = [
-        f"{_hash_file(path)}  {path.relative_to(folder).as_posix()}\n"
+        f"{hash_file(path)}  {path.relative_to(folder).as_posix()}\n"
         for path in files
         if path.name != MANIFEST_NAME
     ]
@@ -101,7 +101,7 @@ def verify_manifest(folder: Path, *, required: Iterable[str] = ()) -> None:
     for name, expected in listed.items():
         path = folder / name
         try:
-            found = _hash_file(path)
+            found = hash_file(path)
         except FileNotFoundError as error:
             raise ModelFileError(f"{path}: the file is missing; {_WAY_OUT}") from error
         except OSError as error:
@@ -195,7 +195,8 @@ def _is_inside(name: str) -> bool:
     return bool(parts) and ".." not in parts and not PurePosixPath(name).is_absolute()
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """Give the sha256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

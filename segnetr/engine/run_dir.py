@@ -1,8 +1,12 @@
 """The folder of a run: what lies where, and checkpoints that survive every interruption."""
 
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
 
 from segnetr.engine.checkpoint import (
     BestWeights,
@@ -150,3 +154,18 @@ class RunDir:
             ModelFileError: If they are missing, torn or changed.
         """
         return read_best(self.best)
+
+    def load_final_weights(self, *, keep: Literal["best", "last"]) -> Mapping[str, Tensor]:
+        """Read the weights a finished training ends with.
+
+        Args:
+            keep: "best": those with the best validation score, if there is one. "last": those of
+                the last step, the moving average where there is one.
+
+        Raises:
+            ModelFileError: If they are missing, torn or changed.
+        """
+        if keep == "best" and self.best.is_dir():
+            return self.load_best().weights
+        checkpoint, _ = self.load_checkpoint()
+        return checkpoint.weights if checkpoint.average is None else checkpoint.average

@@ -59,7 +59,8 @@ class Trainer:
         cases: Training cases, which make an epoch.
         train_batches: Gives this process's batches from a step on, `config.accumulate` of them for
             each step. What it gives must depend on the step alone.
-        validation_batches: Gives all validation batches; called in the main process only.
+        validation_batches: Gives all validation batches; called in the main process only. None:
+            there is nothing to validate on, and no weights are the best.
         identity: What this is a training of, as hashes by name; a run is resumed with equal ones.
         progress: Who wants to know how it goes.
         runtime: Device and processes; None: made from `config` and closed at the end.
@@ -74,7 +75,7 @@ class Trainer:
         run: RunDir,
         cases: int,
         train_batches: Callable[[int], Iterable[Batch]],
-        validation_batches: Callable[[], Iterable[Batch]],
+        validation_batches: Callable[[], Iterable[Batch]] | None,
         identity: Mapping[str, str],
         progress: TrainingObserver | None = None,
         runtime: Runtime | None = None,
@@ -218,6 +219,9 @@ class Trainer:
         session, state = self._session, self._state
         if state.step == state.validated_step:
             return
+        if self._validation_batches is None:
+            self._state = replace(state, validated_step=state.step)
+            return
         scores = session.runtime.broadcast(self._score() if session.runtime.is_main else None)
         self._hear_signal()
         if not scores:
@@ -245,8 +249,9 @@ class Trainer:
     def _score(self) -> dict[str, float]:
         """Score the judged network; nothing where a signal came meanwhile."""
         session = self._session
+        load = self._validation_batches
         batches = session.runtime.batches(
-            self._validation_batches(), channels_last=self._config.channels_last
+            load() if load else (), channels_last=self._config.channels_last
         )
         kept = capture_random()  # a validation must not move the training's random numbers
         try:

@@ -22,7 +22,7 @@ _PUBLISHED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCost:
-    """One network: its settings, what it costs at 3 x 224 x 224 and two classes, what was published.
+    """One network: its settings, its cost at 3 x 224 x 224, and what was published.
 
     Attributes:
         name: Name of the recipe.

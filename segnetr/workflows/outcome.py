@@ -35,6 +35,15 @@ class Table:
 
     def text(self) -> str:
         """Align the rows in columns."""
-        from segnetr.outputs.tables import text_table
-
-        return text_table(self.rows)
+        if not self.rows:
+            return f"no {self.name}"
+        header = [str(key) for key in self.rows[0]]
+        cells = [
+            ["" if value is None else str(value) for value in row.values()] for row in self.rows
+        ]
+        widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in [header, *cells]
+        ]
+        return "\n".join(lines)

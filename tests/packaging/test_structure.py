@@ -43,8 +43,10 @@ def test_functions_stay_short():
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
-                start = node.body[0].lineno if ast.get_docstring(node) is None else (
-                    node.body[1].lineno if len(node.body) > 1 else node.end_lineno
+                start = (
+                    node.body[0].lineno
+                    if ast.get_docstring(node) is None
+                    else (node.body[1].lineno if len(node.body) > 1 else node.end_lineno)
                 )
                 if node.end_lineno - start + 1 > 60:
                     long.append(f"{path.relative_to(ROOT)}:{node.name}")
@@ -66,7 +68,8 @@ def test_every_pinned_dependency_of_the_project_is_in_the_constraints():
         if "==" in line
     }
     project = pyproject()["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(item for extra in extras for item in extra)]
     names = {item.split(">=")[0].lower().replace("_", "-") for item in wanted}
     assert names <= pins
 

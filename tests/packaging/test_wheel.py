@@ -19,7 +19,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = folder / "source"
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split("\n")
     for name in filter(None, listed):
         target = copy / name
@@ -28,7 +31,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.write_bytes((ROOT / name).read_bytes())
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--outdir", folder, copy],
-        check=True, capture_output=True,
+        check=True,
+        capture_output=True,
     )
     return next(folder.glob("*.whl"))
 
@@ -36,7 +40,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_only_the_two_packages(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"segnetr", "hybrid_backbones"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "segnetr",
+        "hybrid_backbones",
+    }
 
 
 def test_wheel_holds_every_recipe_and_module(wheel: Path):
@@ -61,19 +68,34 @@ def test_installed_command_works_from_any_folder(wheel: Path, tmp_path: Path):
     paths = [sysconfig.get_paths()["purelib"], *filter(None, [os.environ.get("EXTRA_SITE")])]
     (site / "dependencies.pth").write_text("\n".join(paths))
     subprocess.run(
-        [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
-         "--force-reinstall", wheel],
+        [
+            venv / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--force-reinstall",
+            wheel,
+        ],
         check=True,
     )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     shown = subprocess.run(
         [venv / "bin" / "segnetr", "models", "list", "--json"],
-        cwd=elsewhere, check=True, capture_output=True, text=True,
+        cwd=elsewhere,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     assert '"segnetr_s"' in shown
     where = subprocess.run(
         [venv / "bin" / "python", "-c", "import segnetr.cli; print(segnetr.cli.__file__)"],
-        cwd=elsewhere, check=True, capture_output=True, text=True,
+        cwd=elsewhere,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     assert str(site) in where
