@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segnetr.config.schema import DataConfig
-from segnetr.data.cache import default_cache_dir
+from segnetr.data.cache_folder import find_cache_folder
 from segnetr.data.case import Case, DatasetSpec
 from segnetr.data.datasets.registry import get_dataset
 from segnetr.errors import UsageError
@@ -33,7 +33,7 @@ def open_dataset(config: DataConfig) -> OpenedDataset:
                 f"--data-dir is missing: the folder that holds {spec.title} unpacked "
                 f"({spec.source}, {spec.download_size or 'size unknown'}, licence: {spec.licence})"
             )
-        root = (config.cache_dir or default_cache_dir()) / spec.name
+        root = (config.cache_dir or find_cache_folder()) / spec.name
     if spec.prepare is not None:
         spec.prepare(root)
     return OpenedDataset(spec=spec, root=root, cases=tuple(spec.read_cases(root)))

@@ -11,13 +11,17 @@ from segnetr.config.load import config_identity, dump_config
 from segnetr.config.schema import RunConfig
 from segnetr.data.audit import Fault, check_pairs
 from segnetr.data.cache import CachedCase, CacheSettings, build_cache
-from segnetr.data.case import SPLIT_NAMES, Batch, Case, Split
+from segnetr.data.case import SPLIT_NAMES, Batch, Case, DatasetSpec, Split
 from segnetr.data.loaders import evaluation_loader, training_loader
 from segnetr.data.sampler import ResumableSampler
 from segnetr.data.splits import make_split, read_split, write_split
 from segnetr.data.transforms import evaluation_transform, training_transform
+from segnetr.engine.manifest import write_text_atomic
+from segnetr.engine.optim import count_steps
 from segnetr.engine.progress import Progress
+from segnetr.engine.random_state import seed_generators
 from segnetr.engine.run_dir import RunDir
+from segnetr.engine.runtime import Runtime, choose_device
 from segnetr.engine.tasks import SegmentationTask
 from segnetr.engine.trainer import Trainer, TrainResult
 from segnetr.errors import DataFaultError, UsageError
@@ -25,11 +29,17 @@ from segnetr.losses import build_loss
 from segnetr.models.build import build_model
 from segnetr.outputs.provenance import collect_provenance
 from segnetr.workflows.dataset import OpenedDataset, open_dataset
-from segnetr.workflows.evaluate import EvaluateOptions, EvaluateOutcome, evaluate_run
+from segnetr.workflows.evaluate import (
+    EvaluateOptions,
+    EvaluateOutcome,
+    choose_part,
+    evaluate_run,
+)
 from segnetr.workflows.model_folder import write_run_model
 from segnetr.workflows.report import report
 
 _NAMED_FAULTS = 5
+_SIGNALS = {"interrupted", "terminated"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,21 +78,26 @@ class TrainOutcome:
 
     def text(self) -> str:
         """Give the outcome as lines for people."""
+        result = self.result
         lines = [
             f"run:    {self.run}",
-            f"steps:  {self.result.steps} in {self.result.seconds / 60:.1f} min "
-            f"({self.result.stopped}); best validation score {self.result.best_score:.4f} "
-            f"at step {self.result.best_step}",
+            f"steps:  {result.steps} in {result.seconds / 60:.1f} min ({result.stopped})",
         ]
-        if self.evaluation is None:
-            return "\n".join([*lines, "resume: the same command with --resume"])
-        return "\n".join([*lines, self.evaluation.text(), f"report: {self.report}"])
+        if result.best_score is not None:
+            lines.append(f"best:   {result.best_score:.4f} in validation, step {result.best_step}")
+        if self.report is None:
+            return "\n".join([*lines, "to go on: the same command with --resume"])
+        if self.evaluation is not None:
+            lines.append(self.evaluation.text())
+        return "\n".join([*lines, f"report: {self.report}"])
 
 
 def train(
     config: RunConfig, *, out: Path | None = None, resume: bool = False, progress: Progress
 ) -> TrainOutcome:
     """Train a network on a data set, score it on the original grid, write run and report.
+
+    Under `torchrun` every process calls this; the first one writes.
 
     Args:
         config: The whole configuration; it is written into the run.
@@ -96,21 +111,31 @@ def train(
     """
     if resume and out is None:
         raise UsageError("--resume needs --out: the folder of the run to go on with")
+    run = RunDir(out or _default_run(config))
+    run.check(resume=resume)
     opened = open_dataset(config.data)
     entries, faults = _prepare_data(opened, config, progress)
-    run = RunDir(out or _default_run(config))
-    run.create(resume=resume)
-    split = _settle_split(run, [c for c in opened.cases if c.case_id in entries], config, resume)
-    if not resume:
-        _describe_run(run, config, opened, faults)
-    trainer = _build_trainer(run, config, opened, entries, split, progress)
-    result = trainer.fit(resume=resume)
-    if result.stopped in {"interrupted", "terminated"}:
-        return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
-    write_run_model(run, config, spec=opened.spec, split=split, result=result)
-    evaluation = evaluate_run(
-        run.path, EvaluateOptions(device=config.train.device), progress=progress
-    )
+    with Runtime(config.train.device, amp=config.train.amp) as runtime:
+        usable = [case for case in opened.cases if case.case_id in entries]
+        split = _choose_split(run, usable, config, resume)
+        if runtime.is_main:
+            run.create(resume=resume)
+            if not resume:
+                _describe_run(run, config, opened, faults)
+                write_split(split, run.splits)
+        trainer = _build_trainer(run, config, opened.spec, entries, split, runtime, progress)
+        result = trainer.fit(resume=resume)
+        if result.stopped in _SIGNALS or not runtime.is_main:
+            return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
+        write_run_model(run, config, spec=opened.spec, split=split, result=result)
+    return _finish(run, config, result, progress)
+
+
+def _finish(run: RunDir, config: RunConfig, result: TrainResult, progress: Progress) -> TrainOutcome:
+    evaluation = None
+    if choose_part(run) is not None:
+        options = EvaluateOptions(device=config.train.device)
+        evaluation = evaluate_run(run.path, options, progress=progress)
     page = report(run.path)
     return TrainOutcome(run=run.path, result=result, evaluation=evaluation, report=page)
 
@@ -146,13 +171,12 @@ def _prepare_data(
         raise DataFaultError(_explain_faults(faults, opened))
     if not cache.entries:
         raise DataFaultError(f"{opened.root}: no case of {opened.spec.name} is without a fault")
-    return cache.entries, faults
+    return dict(cache.entries), faults
 
 
 def _cache_side(config: RunConfig) -> int:
-    """Keep enough pixels for the largest zoom of the augmentation."""
-    zoom = max(1.0, config.augment.scale[1])
-    return round(max(config.train.image_size) * min(zoom, 1.5))
+    """Keep enough pixels for the usual zoom of the augmentation, not for its rare extremes."""
+    return round(max(config.train.image_size) * min(max(1.0, config.augment.scale[1]), 1.5))
 
 
 def _explain_faults(faults: Sequence[Fault], opened: OpenedDataset) -> str:
@@ -164,32 +188,29 @@ def _explain_faults(faults: Sequence[Fault], opened: OpenedDataset) -> str:
     )
 
 
-def _settle_split(run: RunDir, cases: list[Case], config: RunConfig, resume: bool) -> Split:
-    """Read the run's split when resuming, else make and write it."""
-    if resume:
-        split = read_split(run.splits)
-        missing = {i for name in SPLIT_NAMES for i in split.ids(name)} - {c.case_id for c in cases}
-        if missing:
-            raise DataFaultError(
-                f"{run.splits}: {len(missing)} cases of the split are not in the data any more, "
-                f"as {min(missing)}; a resumed run needs the same data"
-            )
-        return split
-    split = make_split(
-        cases,
-        validation_share=config.data.validation_share,
-        test_share=config.data.test_share,
-        seed=config.data.split_seed,
-    )
-    write_split(split, run.splits)
+def _choose_split(run: RunDir, cases: list[Case], config: RunConfig, resume: bool) -> Split:
+    """Read the run's split when resuming, else make one."""
+    if not resume:
+        return make_split(
+            cases,
+            validation_share=config.data.validation_share,
+            test_share=config.data.test_share,
+            seed=config.data.split_seed,
+        )
+    split = read_split(run.splits)
+    missing = {i for name in SPLIT_NAMES for i in split.ids(name)} - {c.case_id for c in cases}
+    if missing:
+        raise DataFaultError(
+            f"{run.splits}: {len(missing)} cases of the split are not in the data any more, "
+            f"as {min(missing)}; a resumed run needs the same data"
+        )
     return split
 
 
 def _describe_run(
     run: RunDir, config: RunConfig, opened: OpenedDataset, faults: Sequence[Fault]
 ) -> None:
-    run.config.write_text(dump_config(config), encoding="utf-8")
-    provenance = collect_provenance()
+    provenance = collect_provenance(device=choose_device(config.train.device))
     provenance["dataset"] = {
         "name": opened.spec.name,
         "title": opened.spec.title,
@@ -198,35 +219,78 @@ def _describe_run(
         "licence": opened.spec.licence,
         "left_out": [{"case_id": f.case_id, "message": f.message} for f in faults],
     }
-    run.provenance.write_text(json.dumps(provenance, indent=2), encoding="utf-8")
+    write_text_atomic(run.config, dump_config(config))
+    write_text_atomic(run.provenance, json.dumps(provenance, indent=2) + "\n")
 
 
 def _build_trainer(
     run: RunDir,
     config: RunConfig,
-    opened: OpenedDataset,
+    spec: DatasetSpec,
     entries: Mapping[str, CachedCase],
     split: Split,
+    runtime: Runtime,
     progress: Progress,
 ) -> Trainer:
-    spec = opened.spec
-    train_entries = [entries[case_id] for case_id in split.train]
-    validation_entries = [entries[case_id] for case_id in split.validation]
+    seed_generators(config.train.seed)
+    classes = len(spec.classes)
     model = build_model(
         config.model,
         in_channels=spec.in_channels,
-        num_classes=len(spec.classes),
+        num_classes=classes,
         image_size=config.train.image_size,
     )
-    loss = build_loss(config.train.loss, num_classes=len(spec.classes))
+    trained_on = [entries[case_id] for case_id in split.train]
+    validated_on = [entries[case_id] for case_id in split.validation]
     return Trainer(
         model,
-        SegmentationTask(loss, num_classes=len(spec.classes)),
+        SegmentationTask(build_loss(config.train.loss, num_classes=classes), num_classes=classes),
         config=config.train,
         run=run,
-        cases=len(train_entries),
-        train_batches=_training_batches(config, train_entries, spec.in_channels),
-        validation_batches=_validation_batches(config, validation_entries, spec.in_channels),
-        identity={**config_identity(config), "split": split.sha256},
+        cases=len(trained_on),
+        train_batches=_load_training(config, trained_on, spec.in_channels, runtime),
+        validation_batches=_load_validation(config, validated_on, spec.in_channels),
+        identity={**config_identity(config), "split": split.sha256[:16]},
         progress=progress,
+        runtime=runtime,
+    )
+
+
+def _load_training(
+    config: RunConfig, entries: Sequence[CachedCase], channels: int, runtime: Runtime
+) -> Callable[[int], Iterable[Batch]]:
+    settings = config.train
+    total = count_steps(settings, cases=len(entries), world=runtime.world)
+    transform = training_transform(
+        config.augment,
+        image_size=settings.image_size,
+        intensity=config.data.intensity,
+        channels=channels,
+    )
+
+    def load(start_step: int) -> Iterable[Batch]:
+        sampler = ResumableSampler(
+            len(entries),
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            rank=runtime.rank,
+            world=runtime.world,
+            start_step=start_step * settings.accumulate,
+            steps=total * settings.accumulate,
+        )
+        return training_loader(
+            entries, transform, sampler=sampler, workers=config.data.workers, seed=settings.seed
+        )
+
+    return load
+
+
+def _load_validation(
+    config: RunConfig, entries: Sequence[CachedCase], channels: int
+) -> Callable[[], Iterable[Batch]] | None:
+    if not entries:
+        return None
+    transform = evaluation_transform(config.train.image_size, config.data.intensity, channels)
+    return lambda: evaluation_loader(
+        entries, transform, batch_size=config.train.batch_size, workers=0
     )
