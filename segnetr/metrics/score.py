@@ -64,6 +64,19 @@ class Summary:
     undefined: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unscored:
+    """A case without scores.
+
+    Attributes:
+        case_id: The case.
+        reason: Why, in one line that names the files.
+    """
+
+    case_id: str
+    reason: str
+
+
 Outcome = Literal["found", "missed", "false_alarm", "both_empty"]
 
 

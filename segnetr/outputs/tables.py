@@ -3,15 +3,19 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from segnetr.config.schema import EvaluateConfig
 from segnetr.engine.manifest import write_json, write_text_atomic
-from segnetr.engine.pairing import Unscored
 from segnetr.errors import ReadError
-from segnetr.metrics import PIXEL_COUNTS, Score, Summary, name_outcome
+from segnetr.metrics import PIXEL_COUNTS, Score, Summary, Unscored, name_outcome
+
+if TYPE_CHECKING:
+    # The evaluator brings the readers and MONAI, which a plain table can do without.
+    from segnetr.engine.evaluator import Evaluation
 
 FORMAT = 1
 RULES = {
@@ -34,16 +38,16 @@ class SummaryFile:
     """What `summary.json` holds.
 
     Attributes:
+        title: What was scored, for people.
         summaries: One row for each class and metric.
-        settings: How was scored: tolerance, threshold, resamples, seed.
+        settings: How was scored, the fields of `EvaluateConfig`.
         unscored: Cases left out, with the reason.
-        facts: What was scored: data set, part of the split, model and the like.
     """
 
+    title: str
     summaries: tuple[Summary, ...]
     settings: Mapping[str, float]
-    unscored: tuple[Unscored, ...] = ()
-    facts: Mapping[str, str]
+    unscored: tuple[Unscored, ...]
 
 
 def write_per_case_csv(path: Path, scores: Iterable[Score]) -> None:
@@ -93,8 +97,16 @@ def read_per_case_csv(path: Path) -> list[Score]:
         raise ReadError(path, f"no table of scores ({error}); run segnetr evaluate") from error
 
 
-def write_summary_json(path: Path, content: SummaryFile) -> None:
-    """Write the summary with the rules it was made by.
+def write_summary_json(
+    path: Path, evaluation: "Evaluation", *, title: str, config: EvaluateConfig
+) -> None:
+    """Write the summary with the rules and settings it was made by.
+
+    Args:
+        path: The file.
+        evaluation: What scoring gave.
+        title: What was scored, for people.
+        config: How it was scored.
 
     Raises:
         WriteError: If the file cannot be written.
@@ -103,11 +115,11 @@ def write_summary_json(path: Path, content: SummaryFile) -> None:
         path,
         {
             "format": FORMAT,
-            "facts": dict(content.facts),
-            "settings": dict(content.settings),
+            "title": title,
+            "settings": asdict(config),
             "rules": RULES,
-            "summaries": [asdict(row) for row in content.summaries],
-            "unscored": [asdict(case) for case in content.unscored],
+            "summaries": [asdict(row) for row in evaluation.summaries],
+            "unscored": [asdict(case) for case in evaluation.unscored],
         },
     )
 
@@ -123,29 +135,48 @@ def read_summary_json(path: Path) -> SummaryFile:
         if content["format"] != FORMAT:
             raise ReadError(path, f"format {content['format']}, this version reads {FORMAT}")
         return SummaryFile(
+            title=content["title"],
             summaries=tuple(Summary(**row) for row in content["summaries"]),
             settings=content["settings"],
             unscored=tuple(Unscored(**case) for case in content["unscored"]),
-            facts=content["facts"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReadError(path, f"no summary of scores ({error}); run segnetr evaluate") from error
 
 
-def text_table(summaries: Sequence[Summary]) -> str:
-    """Lay out summaries for a terminal: a line for each class and metric, counts below.
+def text_table(rows: Sequence[Mapping[str, Any]], *, right: Collection[str] = ()) -> str:
+    """Lay out rows in columns for a terminal.
+
+    Args:
+        rows: One mapping a row, all with the same keys, which head the columns. Numbers are
+            flushed right, decimals have four digits, None is a dash.
+        right: Further columns to flush right.
 
     Returns:
-        Lines of at most 80 characters unless names are long; empty without summaries.
+        A header, a rule and a line for each row; empty without rows.
     """
+    if not rows:
+        return ""
+    columns = []
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        cells = [name.replace("_", " "), *map(_show, values)]
+        width = max(map(len, cells))
+        known = [value for value in values if value is not None]
+        is_number = bool(known) and all(_is_number(value) for value in known)
+        align = str.rjust if is_number or name in right else str.ljust
+        cells.insert(1, "-" * width)
+        columns.append([align(cell, width) for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def summary_table(summaries: Sequence[Summary]) -> str:
+    """Lay out summaries for a terminal: a line for each class and metric, counts below."""
     if not summaries:
         return "no case was scored"
-    header = ("class", "metric", "mean", "95 % interval", "std", "median", "cases")
-    rows = [header, *(_cells(row) for row in summaries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = [_align(row, widths) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", *describe_counts(summaries)])
+    rows = [_readable(row) for row in summaries]
+    table = text_table(rows, right=[name for name in rows[0] if name not in ("class", "metric")])
+    return "\n".join([table, "", *describe_counts(summaries)])
 
 
 def describe_counts(summaries: Sequence[Summary]) -> list[str]:
@@ -173,21 +204,32 @@ def show_interval(row: Summary) -> str:
     return f"{low} to {high}"
 
 
-def _cells(row: Summary) -> tuple[str, ...]:
+def _readable(row: Summary) -> dict[str, str]:
     mean, std, median = (
         show_number(value, metric=row.metric) for value in (row.mean, row.std, row.median)
     )
-    counted = f"{row.cases - row.undefined}"
-    if row.undefined:
-        counted += f" of {row.cases}"
-    return row.class_name, row.metric, mean, show_interval(row), std, median, counted
+    counted = row.cases - row.undefined
+    return {
+        "class": row.class_name,
+        "metric": row.metric,
+        "mean": mean,
+        "95 % interval": show_interval(row),
+        "std": std,
+        "median": median,
+        "cases": f"{counted} of {row.cases}" if row.undefined else str(row.cases),
+    }
 
 
-def _align(row: Sequence[str], widths: Sequence[int]) -> str:
-    names, numbers = row[:2], row[2:]
-    cells = [name.ljust(width) for name, width in zip(names, widths, strict=False)]
-    cells += [number.rjust(width) for number, width in zip(numbers, widths[2:], strict=True)]
-    return "  ".join(cells).rstrip()
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _exact(name: str, value: float | None) -> str:
