@@ -48,9 +48,8 @@ def compare_case(
     picture, found, true, shape = _flatten(image, prediction, truth)
     scale = LONGEST_SIDE / max(shape)
     size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
-    shrinks = size[0] < picture.shape[1]
-    plain = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    drawn = np.array(plain)
+    plain = _resize(picture, size)
+    drawn = plain.copy()
     _draw_outlines(drawn, true, colour=TRUTH_COLOUR, width=_TRUTH_WIDTH)
     _draw_outlines(drawn, found, colour=PREDICTION_COLOUR, width=_PREDICTION_WIDTH)
     return _encode(_add_legend(_side_by_side(plain, drawn)))
@@ -92,6 +91,11 @@ def _as_grey(array: NDArray[Any]) -> Picture:
     stretched = (values - low) * (255 / max(high - low, 1e-12))
     clipped: Picture = np.clip(stretched, 0, 255).astype(np.uint8)
     return clipped
+
+
+def _resize(picture: Picture, size: tuple[int, int]) -> Picture:
+    way = cv2.INTER_AREA if size[0] < picture.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, size, interpolation=way), dtype=np.uint8)
 
 
 def _draw_outlines(

@@ -63,11 +63,11 @@ def chart_rows(rows: Sequence[Mapping[str, object]]) -> list[Chart]:
     for row in rows:
         phase = {"train": "training"}.get(str(row.get("phase", "")), str(row.get("phase", "")))
         for key, value in row.items():
-            if key in _NO_CURVES or isinstance(value, bool) or not isinstance(value, int | float):
+            if key in _NO_CURVES or not _is_finite_number(value):
                 continue
             name = _RENAMED.get(key, key)
             lines = points.setdefault(name, {})
-            lines.setdefault(phase or name, []).append((float(str(row["step"])), float(value)))
+            lines.setdefault(phase or name, []).append((float(str(row["step"])), float(str(value))))
     order = [*(name for name in _TITLES if name in points), *points]
     return [
         Chart(
@@ -109,6 +109,10 @@ def draw_chart(chart: Chart) -> str:
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{words}">'
         f"<title>{words}</title>{''.join(parts)}</svg>"
     )
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def describe_chart(chart: Chart) -> str:

@@ -150,12 +150,9 @@ def _scores(content: ReportContent) -> str:
 
 
 def _score_table(summaries: Sequence[Summary]) -> str:
-    # Counted lengths have no common scale, so only shares get a bar.
-    names = ("class", "metric", "mean", "95 % interval", "", "std", "median", "cases")
+    names = ("class", "metric", "mean", "95 % interval", "0 to 1", "std", "median", "cases")
     head = "".join(
-        f'<th scope="col"{_numeric(name not in ("class", "metric", ""))}>'
-        f"{name or '<span class="soft">0 to 1</span>'}</th>"
-        for name in names
+        f'<th scope="col"{_numeric(name not in ("class", "metric"))}>{name}</th>' for name in names
     )
     rows, previous = [], ""
     for row in summaries:
