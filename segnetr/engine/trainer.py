@@ -194,7 +194,7 @@ class Trainer:
 
     def _is_late(self) -> bool:
         limit = self._config.max_minutes
-        return limit is not None and self._seconds() >= 60 * limit
+        return limit is not None and self._state.step > 0 and self._seconds() >= 60 * limit
 
     def _seconds(self) -> float:
         return self._state.seconds + time.monotonic() - self._started
@@ -242,8 +242,8 @@ class Trainer:
         )
         if session.log is not None:
             session.log.write(state.step, "validation", scores)
-            if is_best:
-                self._save_best(score)
+        if is_best:
+            self._save_best(score)
         session.observer.on_validation(state.step, scores, best=is_best)
 
     def _score(self) -> dict[str, float]:
@@ -309,7 +309,9 @@ class Trainer:
         )
         self._run.save_checkpoint(checkpoint)
 
-    def _save_best(self, score: float) -> None:
+    def _save_best(self, score: float | None) -> None:
+        if not self._session.runtime.is_main:
+            return
         weights = self._session.learner.judged.state_dict()
         step = self._state.step
         self._run.save_best(

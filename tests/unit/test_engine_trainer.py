@@ -309,6 +309,16 @@ def test_bad_validation_score_stops(tmp_path):
         train(tmp_path / "run", validation_batches=batches)
 
 
+def test_newest_weights_are_the_best_where_nothing_is_validated(tmp_path):
+    out = tmp_path / "run"
+    result = train(out, replace(CONFIG, steps=5), validation_batches=None)
+    assert (result.best_score, result.best_step) == (None, 5)
+    best, last = RunDir(out).load_best(), read_checkpoint(out / "checkpoints/last")
+    assert (best.step, best.score, last.state.step) == (5, None, 5)
+    assert all(torch.equal(best.weights[name], last.average[name]) for name in last.average)
+    assert {record["phase"] for record in records_of(out)} == {"train"}
+
+
 def test_patience_ends_a_training_without_gain(tmp_path):
     constant = SimpleNamespace(
         monitor="dice",
