@@ -18,13 +18,13 @@ from segnetr.data.readers import ImageFile
 Picture = NDArray[np.uint8]
 
 TRUTH_COLOUR = (64, 224, 176)
-PREDICTION_COLOUR = (255, 140, 0)
+PREDICTION_COLOUR = (255, 150, 20)
 LONGEST_SIDE = 512
 """Longest side of one panel in pixels."""
 
 _RIM = (20, 20, 20)
-_TRUTH_WIDTH, _PREDICTION_WIDTH, _RIM_WIDTH = 4, 2, 1
-_GAP, _LEGEND_HEIGHT, _PAPER = 8, 28, 255
+_TRUTH_WIDTH, _PREDICTION_WIDTH, _RIM_WIDTH = 5, 3, 1
+_GAP, _LEGEND_HEIGHT, _PAPER = 8, 36, 255
 _GREY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
 _JPEG_QUALITY = 88
 
@@ -120,7 +120,7 @@ def _side_by_side(left: Picture, right: Picture) -> Picture:
 
 
 def _add_legend(picture: Picture) -> Picture:
-    font = ImageFont.load_default(size=15)
+    font = ImageFont.load_default(size=21)
     entries = (("truth", TRUTH_COLOUR, _TRUTH_WIDTH),
                ("prediction", PREDICTION_COLOUR, _PREDICTION_WIDTH))  # fmt: skip
     length = sum(int(font.getlength(text)) + 52 for text, _, _ in entries)

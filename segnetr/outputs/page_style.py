@@ -31,13 +31,13 @@ p.soft, .soft { color: var(--soft); }
 nav { margin: 14px 0 0; font-size: 0.9rem; display: flex; flex-wrap: wrap; gap: 4px 18px; }
 nav a { color: var(--accent); text-decoration: none; }
 nav a:hover { text-decoration: underline; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 14px;
   margin: 26px 0 0; }
 .tile, .panel, figure { background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
 .tile { padding: 16px 18px; }
 .tile .name { color: var(--soft); font-size: 0.88rem; }
-.tile .value { font-size: 1.9rem; font-weight: 650; line-height: 1.25;
+.tile .value { font-size: 1.75rem; font-weight: 650; line-height: 1.3; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .tile .range { color: var(--soft); font-size: 0.88rem; font-variant-numeric: tabular-nums; }
 .panel { padding: 6px 18px; overflow-x: auto; }
@@ -50,13 +50,15 @@ thead th { color: var(--soft); font-weight: 600; font-size: 0.86rem; white-space
 tbody th { font-weight: 500; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
-td.wrap, .facts td { overflow-wrap: anywhere; }
+table.counts { width: auto; } table.counts th, table.counts td { padding-right: 32px; }
+td.bar, th.bar { width: 150px; }
+.facts td { overflow-wrap: anywhere; }
 .facts th { width: 15rem; color: var(--soft); font-weight: 500; }
 tr.first > th, tr.first > td { border-top: 2px solid var(--line); }
 .interval { display: block; width: 150px; height: 14px; margin-top: 5px; }
 .interval .track { fill: var(--line); } .interval .span { fill: var(--bar-edge); opacity: 0.4; }
 .interval .mean { fill: var(--bar-edge); }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 14px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
 .charts .panel { padding: 10px 12px; }
 svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }
 .grid { stroke: var(--line); stroke-width: 1; } .axis { stroke: var(--soft); stroke-width: 1; }

@@ -21,7 +21,7 @@ _TILE_METRICS = ("dice", "iou", "isic_jaccard")
 _METRIC_NAMES = {
     "dice": "Dice",
     "iou": "IoU (Jaccard)",
-    "isic_jaccard": "ISIC thresholded Jaccard",
+    "isic_jaccard": "ISIC Jaccard (thresholded)",
     "dice_pooled": "Dice, pooled",
 }
 _MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
@@ -121,11 +121,12 @@ def _tiles(summaries: Sequence[Summary]) -> str:
     tiles = []
     for metric in wanted:
         row = select_summary(summaries, metric)
-        interval = "" if row.low is None else f"95 % interval {show_interval(row)}"
-        tiles.append(_tile(_name_metric(metric), _with_unit(row), interval))
+        interval = "" if row.low is None else f"95 %: {show_interval(row)}"
+        name = _name_metric(metric).partition(" (")[0]
+        tiles.append(_tile(name, _with_unit(row), interval))
     if "dice" in metrics:
         row = select_summary(summaries, "dice")
-        rest = f"{row.false_alarms} false alarms, {row.both_empty} empty in both"
+        rest = f"of {row.cases} cases; {row.false_alarms} false alarms"
         tiles.append(_tile("Missed structures", str(row.missed), rest))
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
 
@@ -152,7 +153,8 @@ def _scores(content: ReportContent) -> str:
 def _score_table(summaries: Sequence[Summary]) -> str:
     names = ("class", "metric", "mean", "95 % interval", "0 to 1", "std", "median", "cases")
     head = "".join(
-        f'<th scope="col"{_numeric(name not in ("class", "metric"))}>{name}</th>' for name in names
+        f'<th scope="col"{_numeric(name not in ("class", "metric", "0 to 1"))}>{name}</th>'
+        for name in names
     )
     rows, previous = [], ""
     for row in summaries:
@@ -201,7 +203,7 @@ def _count_table(summaries: Sequence[Summary]) -> str:
         for row in summaries
         if row.metric == "dice" and row.class_name != MEAN
     ]
-    return _table(head, rows)
+    return _table(head, rows, kind="counts")
 
 
 def _figures(figures: Sequence[Figure]) -> str:
@@ -263,9 +265,9 @@ def _settings(text: str) -> str:
     )
 
 
-def _table(head: str, rows: Sequence[str]) -> str:
+def _table(head: str, rows: Sequence[str], *, kind: str = "scores") -> str:
     return (
-        f'<div class="panel"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="panel"><table class="{kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

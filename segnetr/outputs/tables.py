@@ -190,10 +190,12 @@ def describe_counts(summaries: Sequence[Summary]) -> list[str]:
 
 
 def show_number(value: float | None, *, metric: str) -> str:
-    """Give a value for people: shares with 3 decimals, lengths with 2, undefined as a dash."""
+    """Give a value for people: shares with 3 decimals, lengths with 2 or 1, undefined as a dash."""
     if value is None:
         return "-"
-    return f"{value:.2f}" if metric.startswith(("hd95", "assd")) else f"{value:.3f}"
+    if metric.startswith(("hd95", "assd")):
+        return f"{value:.2f}" if value < 100 else f"{value:.1f}"
+    return f"{value:.3f}"
 
 
 def show_interval(row: Summary) -> str:
