@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from uuid import uuid4
 
 import numpy as np
@@ -22,9 +21,7 @@ from segnetr.data.datasets.drawn_picture import draw_picture
 from segnetr.data.datasets.isic import ISIC_2018, IsicPart, read_isic
 from segnetr.errors import UsageError, WriteError
 
-DRAWN_COUNTS: Mapping[SplitName, int] = MappingProxyType(
-    {"train": 96, "validation": 24, "test": 24}
-)
+DRAWN_COUNTS: Mapping[SplitName, int] = {"train": 96, "validation": 24, "test": 24}
 
 # A change of the generator that changes a picture raises this number, and the set is drawn anew.
 GENERATOR_VERSION = 1
@@ -47,8 +44,8 @@ def read_drawn(root: Path) -> list[Case]:
     folder = _locate(root)
     if not (folder / _MARKER).is_file():
         raise UsageError(
-            f"{root}: the drawn set is not there; write it with "
-            f"`segnetr data prepare --dataset drawn --data-dir {root}`"
+            f"{root}: the drawn set is not there; "
+            f"`segnetr data check --dataset drawn --data-dir {root}` draws it"
         )
     return read_isic(folder, layout=ISIC_2018)
 
