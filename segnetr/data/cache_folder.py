@@ -120,7 +120,6 @@ class CacheFolder:
         Raises:
             WriteError: If it cannot be written.
         """
-
         # By way of memory: numpy itself hides the reason when a disk is full.
         content = io.BytesIO()
         np.save(content, array, allow_pickle=False)
