@@ -3,22 +3,24 @@
 import errno
 import multiprocessing
 import os
+import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from segnetr.data import cache as cache_module
-from segnetr.data import cache_folder
+from segnetr.data import cache_pair
 from segnetr.data.cache import CacheResult, CacheSettings, build_cache
 from segnetr.data.cache_folder import find_cache_folder
 from segnetr.data.case import Case
 from segnetr.data.resize import reduce_size, resize_image, resize_mask
-from segnetr.errors import SegNetrError, WriteError
+from segnetr.errors import ReadError, SegNetrError, WriteError
 
 SETTINGS = CacheSettings(side=32, channels=3, classes=2)
 
@@ -56,15 +58,15 @@ class Counter:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter = Counter(cache_module.read_image)
-    monkeypatch.setattr(cache_module, "read_image", counter)
+    counter = Counter(cache_pair.read_image)
+    monkeypatch.setattr(cache_pair, "read_image", counter)
     return counter
 
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter = Counter(cache_module._hash_file)
-    monkeypatch.setattr(cache_module, "_hash_file", counter)
+    counter = Counter(cache_pair._hash_file)
+    monkeypatch.setattr(cache_pair, "_hash_file", counter)
     return counter
 
 
@@ -199,30 +201,30 @@ def spoil(case: Case, kind: str) -> Case:
 
 
 @pytest.mark.parametrize(
-    ("kind", "culprit"),
+    ("kind", "culprit", "code"),
     [
-        ("cut image", "image"),
-        ("cut mask", "mask"),
-        ("size", "mask"),
-        ("values", "mask"),
-        ("no image", "image"),
-        ("no mask", "image"),
+        ("cut image", "image", "image-unreadable"),
+        ("cut mask", "mask", "mask-unreadable"),
+        ("size", "mask", "size-mismatch"),
+        ("values", "mask", "mask-values"),
+        ("no image", "image", "image-missing"),
+        ("no mask", "image", "mask-missing"),
     ],
 )
 def test_faulty_case_is_named_and_the_others_are_built(
-    tmp_path: Path, kind: str, culprit: str
+    tmp_path: Path, kind: str, culprit: str, code: str
 ) -> None:
     cases = draw_cases(tmp_path / "data")
     path = getattr(cases[1], culprit)
     cases[1] = spoil(cases[1], kind)
-    for workers in (2, 0):  # built, then remembered
-        result = build(cases, tmp_path / "cache", workers=workers)
+    for _ in range(2):  # built, then remembered
+        result = build(cases, tmp_path / "cache")
         assert list(result.entries) == ["c0", "c2"]
         (fault,) = result.faults
         assert (fault.case_id, fault.path) == ("c1", path)
         assert str(path) in fault.message
         assert "\n" not in fault.message
-        assert fault.kind
+        assert fault.kind == code
 
 
 def test_fault_is_remembered_until_the_file_changes(tmp_path: Path, decoded: Counter) -> None:
@@ -253,10 +255,10 @@ def test_trouble_of_the_disk_is_no_lasting_fault(
         try:
             raise OSError(errno.EIO, "Input/output error", str(path))
         except OSError as error:
-            raise cache_module.ReadError(path, "bad luck") from error
+            raise ReadError(path, "bad luck") from error
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_module, "read_image", fail)
+        patch.setattr(cache_pair, "read_image", fail)
         (fault,) = build(cases, tmp_path / "cache").faults
         assert "Input/output error" in fault.message
     assert build(cases, tmp_path / "cache").faults == []
@@ -266,14 +268,14 @@ def test_file_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = draw_cases(tmp_path / "data", 1)
-    read = cache_module.read_image
+    read = cache_pair.read_image
 
     def read_late(path: Path, **kwargs: Any) -> Any:
         Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(path)
         return read(path, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_module, "read_image", read_late)
+        patch.setattr(cache_pair, "read_image", read_late)
         (fault,) = build(cases, tmp_path / "cache").faults
         assert "changed while it was read" in fault.message
     entry = build(cases, tmp_path / "cache").entries["c0"]
@@ -281,24 +283,25 @@ def test_file_that_changes_while_it_is_read_is_refused(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_full_disk_is_one_line_and_leaves_no_torn_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
+def test_full_disk_is_one_line_and_leaves_no_torn_copy(tmp_path: Path, workers: int) -> None:
     cases = draw_cases(tmp_path / "data")
-
-    def fill(file: IO[bytes], *_: Any, **__: Any) -> None:
-        file.write(b"half of it")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cache_folder.np, "save", fill)
-        with pytest.raises(WriteError, match="No space left on device") as raised:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        # Enough for the small notes, too little for a picture; processes inherit it.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        with pytest.raises(WriteError, match="File too large") as raised:
             build(cases, tmp_path / "cache", workers=workers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(raised.value)
     assert str(tmp_path / "cache") in str(raised.value)
-    assert list((tmp_path / "cache").rglob("*.npy")) == []
-    assert list((tmp_path / "cache" / "v1" / "parts").iterdir()) == []
+    assert_nothing_torn(tmp_path / "cache")
     assert len(build(cases, tmp_path / "cache").entries) == 3
+
+
+def assert_nothing_torn(folder: Path) -> None:
+    assert list(folder.rglob("*.npy")) == []
+    assert list((folder / "v1" / "parts").iterdir()) == []
 
 
 def test_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
@@ -307,17 +310,23 @@ def test_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
         build(draw_cases(tmp_path / "data", 1), tmp_path / "cache")
 
 
-def test_killed_decoding_process_is_an_error_and_not_a_hang(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if multiprocessing.get_start_method() != "fork":
-        pytest.skip("the stand-in for a killed process needs the fork start method")
-    cases = draw_cases(tmp_path / "data")
-    monkeypatch.setattr(
-        cache_module, "read_image", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-    )
+def test_killed_decoding_process_is_an_error_and_not_a_hang(tmp_path: Path) -> None:
+    cases = draw_cases(tmp_path / "data", 40)
+
+    def kill(done: int, _: int) -> None:
+        if done == 1:
+            for child in multiprocessing.active_children():
+                if child.pid is not None:
+                    os.kill(child.pid, signal.SIGKILL)
+
     with pytest.raises(SegNetrError, match="decoding process was killed"):
-        build(cases, tmp_path / "cache", workers=2)
+        build(cases, tmp_path / "cache", workers=2, progress=kill)
+    assert len(build(cases, tmp_path / "cache").entries) == 40
+
+
+def test_decoding_process_starts_without_torch() -> None:
+    code = "import sys, segnetr.data.cache_pair; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def _build_for_ever(cases: list[Case], folder: Path) -> None:

@@ -16,7 +16,7 @@ from monai.transforms import MapTransform, RandAdjustContrastd
 from PIL import Image
 
 from segnetr.config.schema import AugmentConfig, IntensityConfig
-from segnetr.data import cache as cache_module
+from segnetr.data import cache_pair
 from segnetr.data.cache import CachedCase, CacheSettings, build_cache
 from segnetr.data.case import Batch, Case
 from segnetr.data.loaders import SeededDataset, evaluation_loader, training_loader
@@ -229,7 +229,7 @@ def test_training_and_second_start_decode_no_picture(
         raise AssertionError("an original was opened after the cache was built")
 
     for name in ("read_image", "read_mask", "_hash_file"):
-        monkeypatch.setattr(cache_module, name, refuse)
+        monkeypatch.setattr(cache_pair, name, refuse)
     second = build_cache(cases, settings, folder=tmp_path / "cache", workers=0)
     assert second == first
     for case in cases:
