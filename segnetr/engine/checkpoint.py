@@ -78,13 +78,13 @@ class BestWeights:
     Attributes:
         weights: Parameters and buffers by name.
         step: Optimiser steps they had.
-        score: Their validation score; None where nothing was validated.
+        score: Their validation score.
         identity: As in `Checkpoint`.
     """
 
     weights: Mapping[str, Tensor]
     step: int
-    score: float | None
+    score: float
     identity: Mapping[str, str]
 
 

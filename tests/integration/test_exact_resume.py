@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 SCRIPT = Path(__file__).with_name("engine_run.py")
 STEPS = 9
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def start(out, *options, steps=STEPS):
@@ -27,7 +27,7 @@ def start(out, *options, steps=STEPS):
 
 def run(out, *options, steps=STEPS):
     with start(out, *options, steps=steps) as process:
-        output, _ = process.communicate(timeout=100)
+        output, _ = process.communicate(timeout=200)
     return process.returncode, output
 
 
@@ -73,7 +73,6 @@ def test_run_killed_at_a_step_and_in_the_middle_of_a_save_equals_the_unbroken_ru
     assert not list((out / "checkpoints").glob(".*"))
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_run_killed_at_random_moments_equals_the_unbroken_run(unbroken, tmp_path, workers):
     out, dice = tmp_path / "run", random.Random(f"killed {workers}")
@@ -138,7 +137,7 @@ def test_loaders_of_the_application_resume_exactly(tmp_path):
             command = [sys.executable, "-W", "error", str(script), str(out), stop_at, workers]
             done = subprocess.run(
                 [*command, *(["--resume"] if number else [])],
-                capture_output=True, text=True, check=False, timeout=100,
+                capture_output=True, text=True, check=False, timeout=200,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"},
             )  # fmt: skip
             expected = -signal.SIGKILL if stop_at != "0" else 0
