@@ -80,7 +80,7 @@ def test_overlays_and_probabilities_beside_a_mask_are_passed_over(tmp_path):
 
 
 def test_folders_without_a_common_name_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="no mask in .* has the name of one in"):
+    with pytest.raises(UsageError, match=r"no mask in .* has the name of one in"):
         pair_folders(*folders(tmp_path, ["a.png"], ["b.png"]))
     with pytest.raises(UsageError, match="no such folder of masks"):
         pair_folders(tmp_path / "p", tmp_path / "nowhere")

@@ -78,12 +78,9 @@ def test_an_empty_mask_has_no_outline(missing):
 def test_every_class_is_outlined():
     one, two = square(30, 40), square(30, 40)
     two[120:160, 100:140] = 2
-    plain = np.zeros((200, 300), np.uint8)
-    counts = [
-        count_near(panels(compare_case(grey_picture((200, 300, 3)), prediction=plain, truth=mask))[1],
-                   TRUTH_COLOUR)
-        for mask in (one, two)
-    ]  # fmt: skip
+    image, plain = grey_picture((200, 300, 3)), np.zeros((200, 300), np.uint8)
+    drawn = [panels(compare_case(image, prediction=plain, truth=mask))[1] for mask in (one, two)]
+    counts = [count_near(picture, TRUTH_COLOUR) for picture in drawn]
     assert counts[1] > 1.5 * counts[0]
 
 
