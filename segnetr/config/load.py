@@ -22,7 +22,10 @@ from segnetr.config.schema import MonaiConfig, RunConfig, SegNetrConfig, UNetCon
 from segnetr.errors import UsageError
 
 _MAX_FILE_BYTES = 1_000_000
-_PLACE_FIELDS = {"data": ("data_dir", "cache_dir", "workers"), "train": ("device", "max_minutes")}
+_PLACE_FIELDS = {
+    "data": ("data_dir", "cache_dir", "workers"),
+    "train": ("device", "max_minutes", "weights"),
+}
 _MODEL_CONFIGS = {
     "segnetr": SegNetrConfig,
     "unet": UNetConfig,

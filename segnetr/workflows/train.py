@@ -34,7 +34,7 @@ from segnetr.workflows.evaluate import (
     choose_part,
     evaluate_run,
 )
-from segnetr.workflows.model_folder import write_run_model
+from segnetr.workflows.model_folder import start_from, write_run_model
 from segnetr.workflows.report import report
 
 _NAMED_FAULTS = 5
@@ -241,6 +241,8 @@ def _build_trainer(
         num_classes=classes,
         image_size=config.train.image_size,
     )
+    if config.train.weights is not None:
+        start_from(model, config.train.weights)
     trained_on = [entries[case_id] for case_id in split.train]
     validated_on = [entries[case_id] for case_id in split.validation]
     return Trainer(

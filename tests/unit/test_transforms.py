@@ -42,12 +42,20 @@ OFF = AugmentConfig(
     elastic=0,
     dropout=0,
 )
-GEOMETRIC = {"flip": True, "rotate_degrees": 30.0, "scale": (0.7, 1.4), "shift": 0.2, "elastic": 1}
+GEOMETRIC = {
+    "flip": True,
+    "rotate_degrees": 30.0,
+    "scale": (0.7, 1.4),
+    "shift": 0.2,
+    "stretch": 0.4,
+    "elastic": 1,
+}
 PHOTOMETRIC = {
     "brightness": 0.4,
     "contrast": 0.4,
     "saturation": 0.6,
     "hue": 0.2,
+    "gamma": 0.6,
     "blur": 1,
     "noise": 1,
     "dropout": 1,
@@ -106,7 +114,19 @@ def test_each_setting_alone_changes_the_picture(name: str) -> None:
 
 
 def test_every_setting_is_covered_by_these_tests() -> None:
-    assert {*GEOMETRIC, *PHOTOMETRIC} == set(AugmentConfig.__dataclass_fields__)
+    # The border has a test of its own: alone it changes nothing.
+    assert {*GEOMETRIC, *PHOTOMETRIC, "border"} == set(AugmentConfig.__dataclass_fields__)
+
+
+def test_black_border_is_black_and_background() -> None:
+    pair = np.full((48, 48, 3), 200, np.uint8), np.ones((48, 48), np.uint8)
+    black = replace(OFF, scale=(0.5, 0.5), border="black")
+    image, mask = augment(black, 0, pair)
+    assert image[0, 0].max() == 0
+    assert mask[0, 0] == 0
+    image, mask = augment(replace(black, border="reflect"), 0, pair)
+    assert image.min() == 200
+    assert mask.min() == 1
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
