@@ -15,7 +15,6 @@ from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import choose_device
 from segnetr.engine.trainer import TrainResult
 from segnetr.errors import ModelFileError
-from segnetr.models.fuse import fuse_for_inference
 from segnetr.outputs.model_file import ModelCard, load_model, read_model, write_model
 from segnetr.outputs.provenance import collect_versions
 
@@ -88,7 +87,7 @@ def open_predictor(
     card, network = load_model(path)
     config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **(changes or {})})
     predictor = Predictor(
-        fuse_for_inference(network),
+        network,
         config=config,
         intensity=card.intensity,
         image_size=card.image_size,
