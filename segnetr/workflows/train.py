@@ -112,6 +112,7 @@ def train(
         raise UsageError("--resume needs --out: the folder of the run to go on with")
     run = RunDir(out or _default_run(config))
     run.check(resume=resume)
+    choose_device(config.train.device)  # before minutes go into the data
     opened = open_dataset(config.data)
     entries, faults = _prepare_data(opened, config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
