@@ -1,0 +1,208 @@
+"""Speed and memory beside the peers: one process, in turns, medians.
+
+Times a pass without gradient and a training step (forward, backward, optimiser) of each network on
+the same images, each in the faster of the two memory layouts, eager and compiled. The figures that
+count are the ratios to the first network named, by default the paper's U-Net.
+
+    python benchmarks/speed.py --models unet segnetr segnetr_s --modes eval train
+
+Writes benchmarks/results/speed.json and prints the table. `bytes` is the sum of what the leaf
+modules of the plain network read and write in a pass without gradient, from hooks; `roofline` is
+the time that the machine's own matrix product and copy rates would take for the multiply-adds and
+these bytes, whichever is longer, over the time measured. Peak memory is the growth of a fresh
+process over two training steps.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segnetr.config.load import load_config
+from segnetr.models.build import build_model
+from segnetr.models.cost import count_macs, count_parameters
+from segnetr.outputs.provenance import collect_provenance
+
+RESULTS = Path(__file__).parent / "results" / "speed.json"
+MODELS = ["unet", "segnetr", "segnetr_s", "basic_unet", "attention_unet", "swin_unetr"]
+MODES = ["eval", "train", "eval-compiled", "train-compiled"]
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parse_arguments()
+    if arguments.child:
+        print(json.dumps(measure_memory(arguments.models[0], arguments)))
+        return
+    machine = measure_machine()
+    image = torch.randn(arguments.batch_size, 3, arguments.size, arguments.size)
+    rows = {name: describe(name, image, arguments) for name in arguments.models}
+    for mode in arguments.modes:
+        for name, seconds in time_in_turns(mode, image, arguments).items():
+            rows[name][mode] = seconds
+    content = {
+        "command": "python benchmarks/speed.py " + " ".join(sys.argv[1:]),
+        "batch_size": arguments.batch_size,
+        "size": arguments.size,
+        "machine": machine,
+        "rows": rows,
+        "made_by": collect_provenance(),
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n")
+    print(make_table(rows, arguments, machine))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", nargs="+", default=MODELS, help="the first is the measure")
+    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def build(name: str, size: int) -> nn.Module:
+    """Build a packaged network for two classes."""
+    config = load_config([f"model/{name}"]).model
+    torch.manual_seed(0)
+    return build_model(config, in_channels=3, num_classes=2, image_size=(size, size))
+
+
+def describe(name: str, image: Tensor, arguments: argparse.Namespace) -> dict[str, float]:
+    """Count what does not depend on the machine, and measure memory in a process of its own."""
+    model = build(name, arguments.size).eval()
+    command = [sys.executable, __file__, "--child", "--models", name]
+    command += ["--batch-size", str(arguments.batch_size), "--size", str(arguments.size)]
+    child = subprocess.run(command, check=True, capture_output=True, text=True)
+    return {
+        "parameters": count_parameters(model),
+        "gmac": count_macs(model, (1, *image.shape[1:])) / 1e9,
+        "gbytes": count_bytes(model, image) / 1e9,
+        "train_peak_mib": json.loads(child.stdout),
+    }
+
+
+def count_bytes(model: nn.Module, image: Tensor) -> int:
+    """Sum what leaf modules read and write in one pass of the plain network."""
+    total = 0
+
+    def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        tensors = [item for item in (*inputs, output) if isinstance(item, Tensor)]
+        total += sum(item.numel() * item.element_size() for item in tensors)
+
+    leaves = [module for module in model.modules() if not list(module.children())]
+    handles = [module.register_forward_hook(add) for module in leaves]
+    with torch.enable_grad():  # the frugal way of prediction calls no modules
+        model(image)
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def measure_memory(name: str, arguments: argparse.Namespace) -> int:
+    """Give the growth of this process over two training steps, in MiB."""
+    image = torch.randn(arguments.batch_size, 3, arguments.size, arguments.size)
+    step = make_step(build(name, arguments.size), image, "train")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+
+
+def measure_machine() -> dict[str, float]:
+    """Measure the rate of a matrix product and of a copy, the ceilings of the roofline."""
+    a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
+    source, target = torch.randn(2**26), torch.empty(2**26)
+    product = statistics.median(clock(lambda: torch.mm(a, b)) for _ in range(7))
+    copy = statistics.median(clock(lambda: target.copy_(source)) for _ in range(7))
+    return {"gmac_per_s": 1536**3 / 1e9 / product, "gbytes_per_s": 2 * 2**28 / 1e9 / copy}
+
+
+def time_in_turns(mode: str, image: Tensor, arguments: argparse.Namespace) -> dict[str, float]:
+    """Time all networks in one mode, one after the other, again and again; medians in seconds."""
+    steps: dict[str, Callable[[], None]] = {}
+    for name in arguments.models:
+        model = build(name, arguments.size)
+        steps[name] = min(
+            (make_step(model, image.contiguous(memory_format=layout), mode) for layout in LAYOUTS),
+            key=lambda step: (step(), clock(step))[1],
+        )
+    passed: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(arguments.repeats):
+        for name, step in steps.items():
+            passed[name].append(clock(step))
+    return {name: statistics.median(times) for name, times in passed.items()}
+
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+def make_step(model: nn.Module, image: Tensor, mode: str) -> Callable[[], None]:
+    """Give what is timed: a pass, or a step of training; the model takes the image's layout."""
+    is_training = mode.startswith("train")
+    last = image.is_contiguous(memory_format=torch.channels_last)
+    model = model.train(is_training).to(
+        memory_format=torch.channels_last if last else torch.contiguous_format
+    )
+    run = torch.compile(model) if mode.endswith("compiled") else model
+    if not is_training:
+        return lambda: predict(run, image)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    mask = torch.randint(0, 2, (image.shape[0], *image.shape[2:]))
+
+    def train() -> None:
+        nn.functional.cross_entropy(run(image), mask).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return train
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, image: Tensor) -> None:
+    """Run one pass without gradient."""
+    model(image)
+
+
+def clock(step: Callable[[], object]) -> float:
+    """Give the seconds one call takes."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def make_table(
+    rows: dict[str, dict[str, float]], arguments: argparse.Namespace, machine: dict[str, float]
+) -> str:
+    """Lay out the figures; times as ratios to the first network, above 1 is faster."""
+    modes = arguments.modes
+    head = ["network", "M", "GMAC", "GB", *modes, "roofline", "train MiB"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    first = rows[arguments.models[0]]
+    for name, row in rows.items():
+        work = row["gmac"] * arguments.batch_size / machine["gmac_per_s"]
+        traffic = row["gbytes"] / machine["gbytes_per_s"]
+        share = f"{max(work, traffic) / row['eval']:.2f}" if "eval" in row else ""
+        times = [f"{first[mode] / row[mode]:.2f}x ({row[mode]:.2f} s)" for mode in modes]
+        cells = [f"{row['parameters'] / 1e6:.2f}", f"{row['gmac']:.2f}", f"{row['gbytes']:.2f}"]
+        lines.append(
+            "| " + " | ".join([name, *cells, *times, share, str(row["train_peak_mib"])]) + " |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
