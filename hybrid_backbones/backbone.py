@@ -29,7 +29,7 @@ class Encoded(NamedTuple):
 
     Attributes:
         maps: Finest first; map i is (N, C_i, ceil(H / s_i), ceil(W / s_i)).
-        tokens: (N, T, D): class tokens, or Mobile-Former's global tokens; None where there are none.
+        tokens: (N, T, D), class tokens or Mobile-Former's global tokens; None where there are none.
     """
 
     maps: list[Tensor]
