@@ -63,9 +63,7 @@ class Golden:
             key, shape, dtype = line.split("\t")[:3]
             if "float" not in dtype or key.endswith("attn_mask"):
                 continue
-            sides = tuple(
-                int(side) for side in shape.strip("()[] ").replace("x", ",").split(",") if side
-            )
+            sides = tuple(int(side) for side in shape.strip("[]").split(",") if side)
             values = _fill(key, sides) * (gain if len(sides) >= 2 else 1.0)
             state[key] = torch.from_numpy(np.asarray(values).reshape(sides).copy())
         return state
