@@ -71,7 +71,8 @@ class Golden:
         """The formula's image (N, C, H, W), float64."""
         shape = tuple(int(side) for side in self.figures["input_shape"])
         values = np.random.Generator(np.random.PCG64(1234)).standard_normal(shape)
-        np.testing.assert_array_equal(values.ravel()[:8], self.figures["input_first8"])
+        if "input_first8" in self.figures:
+            np.testing.assert_array_equal(values.ravel()[:8], self.figures["input_first8"])
         return torch.from_numpy(values)
 
     def check_logits(self, logits: Tensor, tolerance: float = 1e-9) -> None:
