@@ -103,7 +103,7 @@ class FeatureExtractor(nn.Module):
         return [maps[level] for level in self.levels]
 
 
-def run_block(block: nn.Module, *inputs: Tensor, checkpoint: bool) -> Tensor:
+def run_block(block: nn.Module, *inputs: object, checkpoint: bool) -> Tensor:
     """Run a block, keeping only its inputs for the backward pass where `checkpoint` is set."""
     if checkpoint and torch.is_grad_enabled():
         from torch.utils.checkpoint import checkpoint as recompute

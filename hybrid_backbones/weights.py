@@ -78,6 +78,9 @@ def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadRep
     """
     converted = model.convert_published(unwrap_state_dict(state_dict))
     own = model.state_dict()
+    # Counters of batch normalisation decide nothing, and some published files have none.
+    counters = {key: own[key] for key in own if key.endswith("num_batches_tracked")}
+    converted = {**counters, **converted}
     notes: list[str] = []
     for key in sorted(set(converted) & set(own)):
         converted[key], note = _adapt(key, converted[key], own[key], model)
