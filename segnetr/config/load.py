@@ -82,6 +82,29 @@ def load_config(
     return _check(_with_environment(merged))
 
 
+def read_changes(
+    section: str, flags: Mapping[str, Any], *, assignments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Read flags and `--set` for one section, to be put over a configuration saved earlier.
+
+    Args:
+        section: The section that may be changed, as "predict".
+        flags: Values by key within the section; None means that the flag was not given.
+        assignments: Texts "section.key=value" of `--set`.
+
+    Raises:
+        UsageError: If an assignment is for another section.
+    """
+    changes = {key: value for key, value in flags.items() if value is not None}
+    for text in assignments:
+        parsed = _parse_assignment(text)
+        other = [key for key in parsed if key != section]
+        if other:
+            raise UsageError(f"--set {text}: here only settings of {section}.* can be changed")
+        changes = _merge(changes, parsed[section])
+    return changes
+
+
 def list_recipes(kind: str) -> list[str]:
     """Name the packaged recipes of one kind: "dataset", "model", "train" or "experiment"."""
     folder = files("segnetr.configs") / kind

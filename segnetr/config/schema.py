@@ -20,6 +20,8 @@ Side = Annotated[int, Field(ge=32, le=8192)]
 
 
 def _as_pair(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)  # the strict check of a model's card takes no list for a tuple here
     return (value, value) if isinstance(value, int) else value
 
 
@@ -198,6 +200,8 @@ class TrainConfig:
         validate_every: Steps between validations; 0: once an epoch.
         save_every: Steps between checkpoints; 0: at every validation.
         patience: Stop after this many validations without a better score; 0: never.
+        keep: Which weights become the model: those with the best validation score, or the last
+            ones. Without validation cases always the last.
     """
 
     image_size: ImageSize = (224, 224)
@@ -223,6 +227,7 @@ class TrainConfig:
     validate_every: Natural = 0
     save_every: Natural = 0
     patience: Natural = 0
+    keep: Literal["best", "last"] = "best"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

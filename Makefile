@@ -1,0 +1,44 @@
+# Two commands: `make demo` and `make test`. Each sets up what it needs, once.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_DIR ?= demo
+
+.PHONY: demo test lint install install-dev benchmark-speed benchmark-accuracy clean
+
+demo: $(VENV)/.installed  ## Train, predict and score on drawn pictures; writes demo/report.html
+	$(BIN)/segnetr demo --out $(DEMO_DIR)
+
+test: lint  ## Lint, types, import layers and all tests
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+benchmark-speed: $(VENV)/.installed-dev  ## Time the networks beside the U-Net and MONAI's
+	$(BIN)/python benchmarks/speed.py
+
+benchmark-accuracy: $(VENV)/.installed-dev  ## Train SegNetr and MONAI's BasicUNet, three seeds each
+	$(BIN)/python benchmarks/accuracy.py
+
+# torch first and from constraints.txt: a looser requirement would pull the CUDA packages of a newer build.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e . -c constraints.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[dev,export]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

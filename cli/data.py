@@ -1,0 +1,44 @@
+"""`segnetr data`."""
+
+import typer
+
+from . import options as o
+from .console import print_result
+from .settings import read_settings
+
+application = typer.Typer(no_args_is_help=True, help="List and check data sets.")
+FAULTS_FOUND = 4
+
+
+@application.command("list")
+def list_datasets(as_json: o.Json = False, verbose: o.Verbose = False) -> None:
+    """List the data sets: what they hold, where they come from, their licence."""
+    del verbose
+    from segnetr.workflows.data import list_datasets as run
+
+    table = run()
+    print_result(table.facts(), as_json=as_json, text=table.text())
+
+
+@application.command("check")
+def check(
+    dataset: o.Dataset = None,
+    data_dir: o.DataDir = None,
+    workers: o.Workers = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Read every file of a data set and name each fault; exit code 4 if there is one.
+
+    Example: segnetr data check --dataset isic2018 --data-dir DIR
+    """
+    del verbose
+    flags = {"data.data_dir": data_dir, "data.workers": workers}
+    settings = read_settings(dataset, None, flags=flags)
+    from segnetr.engine.progress import Progress
+    from segnetr.workflows.data import check_dataset
+
+    outcome = check_dataset(settings.data, progress=Progress(quiet=quiet or as_json))
+    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    raise typer.Exit(FAULTS_FOUND if outcome.faults else 0)

@@ -1,0 +1,146 @@
+"""The flags, each defined once: one name, one meaning, in every command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_DATA = "Data"
+_MODEL = "Model"
+_TRAINING = "Training"
+_OUTPUT = "Output"
+
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Data set, see `segnetr data list`.", rich_help_panel=_DATA),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Folder with the unpacked original folders.", rich_help_panel=_DATA
+    ),
+]
+LeaveOutFaulty = Annotated[
+    bool | None,
+    typer.Option(
+        "--leave-out-faulty",
+        help="Train without the cases that have faults, and list them in the run.",
+        rich_help_panel=_DATA,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes that load data.", rich_help_panel=_DATA),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="Network, see `segnetr models list`.", rich_help_panel=_MODEL),
+]
+Skip = Annotated[
+    str | None,
+    typer.Option("--skip", help="Skip connection: irsc, concat, add.", rich_help_panel=_MODEL),
+]
+Config = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--config",
+        help="YAML file or packaged recipe, as train/paper; may be repeated.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any setting, as train.image_size=256; may be repeated.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", help="Passes over the training cases.", rich_help_panel=_TRAINING),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", help="Optimiser steps, in place of epochs.", rich_help_panel=_TRAINING),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Images in one step.", rich_help_panel=_TRAINING),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", help="Highest learning rate.", rich_help_panel=_TRAINING),
+]
+Loss = Annotated[
+    str | None,
+    typer.Option(
+        "--loss", help="dice_ce, ce, dice, dice_focal, tversky.", rich_help_panel=_TRAINING
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Seed of weights, order, augmentation.", rich_help_panel=_TRAINING),
+]
+Amp = Annotated[
+    str | None,
+    typer.Option(
+        "--amp", help="Mixed precision: auto, bf16, fp16, off.", rich_help_panel=_TRAINING
+    ),
+]
+Compile = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Use torch.compile.", rich_help_panel=_TRAINING),
+]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic/--no-deterministic",
+        help="Deterministic algorithms only.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run in --out, to the bit as if unbroken.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu, cuda, cuda:1."),
+]
+ModelFolder = Annotated[
+    Path,
+    typer.Option("--model", help="Run folder, or the model folder inside it."),
+]
+Tta = Annotated[
+    str | None,
+    typer.Option("--tta", help="Test-time augmentation: none, flips."),
+]
+Overlay = Annotated[
+    bool,
+    typer.Option("--overlay", help="Also write pictures with contours.", rich_help_panel=_OUTPUT),
+]
+SaveProb = Annotated[
+    bool,
+    typer.Option("--save-prob", help="Also write probabilities.", rich_help_panel=_OUTPUT),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder for the result itself.", rich_help_panel=_OUTPUT),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Result as one JSON object.", rich_help_panel=_OUTPUT),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="No progress.", rich_help_panel=_OUTPUT),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", help="Tracebacks of errors.", rich_help_panel=_OUTPUT),
+]

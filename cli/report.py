@@ -1,0 +1,26 @@
+"""`segnetr report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .console import print_result
+
+
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    out: o.Out = None,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Write a run's report.html again, from the files of the run.
+
+    Example: segnetr report runs/first
+    """
+    del verbose
+    from segnetr.workflows.report import report as run
+
+    path = run(run_folder, out=out)
+    print_result({"report": str(path)}, as_json=as_json, text=f"report: {path}")

@@ -1,0 +1,27 @@
+"""From the flags of a command to a checked configuration."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from segnetr.config.load import load_config, require_recipe
+from segnetr.config.schema import RunConfig
+
+
+def read_settings(
+    dataset: str | None,
+    model: str | None,
+    *,
+    configs: Sequence[str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] | None = None,
+) -> RunConfig:
+    """Put recipes, files and flags together, in the order of their precedence.
+
+    `--dataset` and `--model` are recipes that stand above the files of `--config`: a flag wins.
+    """
+    recipes = list(configs or [])
+    if dataset is not None:
+        recipes.append(require_recipe("dataset", dataset))
+    if model is not None:
+        recipes.append(require_recipe("model", model))
+    return load_config(recipes, flags=flags, assignments=assignments or ())

@@ -1,0 +1,192 @@
+"""Can a data set be trusted? Every fault is named before training starts, not in its middle.
+
+The codes of faults: `image-unreadable`, `image-missing` (a mask without its image),
+`mask-unreadable`, `mask-missing`, `mask-values`, `size-mismatch`, `grid-mismatch` (a volume's mask
+with another affine) and `duplicate-id`.
+"""
+
+import multiprocessing
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from segnetr.data.case import Case, DatasetSpec
+from segnetr.data.case_check import Finding, check_files
+from segnetr.data.image_file import DEFAULT_MAX_PIXELS
+
+Check = Callable[[Path, Path | None], list[Finding]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is wrong with one case.
+
+    Attributes:
+        case_id: The case.
+        path: The file.
+        kind: A short code, see the module.
+        message: One line that names the file, what was found and the way out.
+    """
+
+    case_id: str
+    path: Path
+    kind: str
+    message: str
+
+
+def check_pairs(cases: Sequence[Case]) -> list[Fault]:
+    """Look whether each case has its files and an id of its own, without reading them.
+
+    Returns:
+        The faults in the order of the cases.
+    """
+    counts = Counter(case.case_id for case in cases)
+    faults = []
+    for case in cases:
+        if counts[case.case_id] > 1:
+            message = f"{case.image}: {counts[case.case_id]} cases are called {case.case_id!r}"
+            faults.append(_fault(case, case.image, "duplicate-id", message))
+        if not case.image.exists():
+            mask = "" if case.mask is None else f", the image of the mask {case.mask.name}"
+            message = f"{case.image}: no such file{mask}"
+            faults.append(_fault(case, case.image, "image-missing", message))
+        elif case.mask is None or not case.mask.exists():
+            wanted = "it has no mask" if case.mask is None else f"its mask {case.mask} is missing"
+            faults.append(_fault(case, case.image, "mask-missing", f"{case.image}: {wanted}"))
+    return faults
+
+
+def check_case(
+    case: Case, *, spec: DatasetSpec, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> list[Fault]:
+    """Read the image and the mask of one case and compare them.
+
+    A mask without foreground is no fault: a picture may show nothing.
+
+    Args:
+        case: Image and mask; a mask that is None is not missed here, see `check_pairs`.
+        spec: The data set, for its classes.
+        max_pixels: As in `read_image`.
+
+    Returns:
+        The faults, image before mask.
+    """
+    found = check_files(case.image, case.mask, classes=len(spec.classes), max_pixels=max_pixels)
+    return _as_faults(case, found)
+
+
+def check_cases(
+    cases: Sequence[Case],
+    spec: DatasetSpec,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Fault]:
+    """Check many cases, several at a time.
+
+    Args:
+        cases: As in `check_case`.
+        spec: As in `check_case`.
+        max_pixels: As in `read_image`.
+        workers: Processes; 0 checks in this one. A process that is killed (out of memory, say)
+            ends nothing: the cases it may have worked on are tried again, each alone, and one that
+            kills its process again is a fault of its own.
+        progress: Called with the number of cases done and of all.
+
+    Returns:
+        The faults in the order of the cases.
+    """
+    check = partial(check_files, classes=len(spec.classes), max_pixels=max_pixels)
+    return run_checks(cases, check, workers=workers, progress=progress)
+
+
+def run_checks(
+    cases: Sequence[Case],
+    check: Check,
+    *,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Fault]:
+    """Run any check of an image and its mask over many cases; `check_cases` with its own check.
+
+    Args:
+        cases: The cases.
+        check: A function that can be pickled.
+        workers: As in `check_cases`.
+        progress: As in `check_cases`.
+
+    Returns:
+        The faults in the order of the cases.
+    """
+    report = progress or _ignore
+    found: dict[int, list[Finding]] = {}
+    if workers == 0:
+        for row, case in enumerate(cases):
+            found[row] = check(case.image, case.mask)
+            report(len(found), len(cases))
+    else:
+        waiting = deque(range(len(cases)))
+        while waiting:
+            suspects = _drain(cases, check, waiting, found, workers=workers, report=report)
+            for row in suspects:
+                found[row] = _check_alone(cases[row], check)
+                report(len(found), len(cases))
+    return [fault for row, case in enumerate(cases) for fault in _as_faults(case, found[row])]
+
+
+def _drain(
+    cases: Sequence[Case],
+    check: Check,
+    waiting: deque[int],
+    found: dict[int, list[Finding]],
+    *,
+    workers: int,
+    report: Callable[[int, int], None],
+) -> list[int]:
+    """Check until nothing waits, or a process dies; give the rows that were being checked then."""
+    running: dict[Future[list[Finding]], int] = {}
+    with _open_pool(workers) as pool:
+        try:
+            while waiting or running:
+                # Few at a time: when a process dies, all that run are suspects.
+                while waiting and len(running) < 2 * workers:
+                    case = cases[waiting[0]]
+                    running[pool.submit(check, case.image, case.mask)] = waiting.popleft()
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    found[running[future]] = future.result()
+                    del running[future]
+                    report(len(found), len(cases))
+        except BrokenProcessPool:
+            return sorted(running.values())
+    return []
+
+
+def _check_alone(case: Case, check: Check) -> list[Finding]:
+    with _open_pool(1) as pool:
+        try:
+            return pool.submit(check, case.image, case.mask).result()
+        except BrokenProcessPool:
+            message = f"{case.image}: the process that read it was killed; is there enough memory?"
+            return [Finding("image-unreadable", case.image, message)]
+
+
+def _open_pool(workers: int) -> ProcessPoolExecutor:
+    # spawn: a fork of a process with torch's threads can hang.
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _as_faults(case: Case, findings: Sequence[Finding]) -> list[Fault]:
+    return [_fault(case, path, kind, message) for kind, path, message in findings]
+
+
+def _fault(case: Case, path: Path, kind: str, message: str) -> Fault:
+    return Fault(case_id=case.case_id, path=path, kind=kind, message=message)
+
+
+def _ignore(done: int, total: int) -> None:
+    """Take a report of progress nobody waits for."""

@@ -1,0 +1,83 @@
+"""One image and its mask, read and compared: what a worker process of the audit does.
+
+It stands apart from the audit so that a worker starts without torch and MONAI.
+"""
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from segnetr.data.image_file import ImageFile, MaskFile, MaskValuesError
+from segnetr.data.read_files import read_image, read_mask_file
+from segnetr.errors import ReadError
+
+# In voxels, at the corner that is furthest away: the same geometry written by different programs
+# differs in its last digits.
+_MOST_SHIFT = 0.1
+
+
+class Finding(NamedTuple):
+    """A fault without its case: the short code, the file, and the message."""
+
+    kind: str
+    path: Path
+    message: str
+
+
+def check_files(image: Path, mask: Path | None, *, classes: int, max_pixels: int) -> list[Finding]:
+    """Read an image and its mask, and compare their grids.
+
+    Args:
+        image: The image file.
+        mask: The mask file, or None.
+        classes: Number of classes, background included.
+        max_pixels: As in `read_image`.
+
+    Returns:
+        What is wrong; nothing for a sound pair. A mask without any foreground is sound.
+    """
+    findings = []
+    picture = truth = None
+    try:
+        picture = read_image(image, max_pixels=max_pixels)
+    except ReadError as error:
+        findings.append(Finding("image-unreadable", image, str(error)))
+    if mask is None:
+        return findings
+    try:
+        truth = read_mask_file(mask, classes=classes, max_pixels=max_pixels)
+    except MaskValuesError as error:
+        findings.append(Finding("mask-values", mask, str(error)))
+    except ReadError as error:
+        findings.append(Finding("mask-unreadable", mask, str(error)))
+    if picture is not None and truth is not None:
+        findings += _compare_grids(picture, truth)
+    return findings
+
+
+def _compare_grids(image: ImageFile, mask: MaskFile) -> list[Finding]:
+    size = image.array.shape[:2] if image.kind == "picture" else image.array.shape
+    if size != mask.array.shape:
+        message = (
+            f"{mask.path}: the mask is {_show(mask.array.shape)} where its image"
+            f" {image.path.name} is {_show(size)}; leave the case out or repair the mask"
+        )
+        return [Finding("size-mismatch", mask.path, message)]
+    if image.affine is None or mask.affine is None:
+        return []
+    step = min(np.linalg.norm(image.affine[:3, :3], axis=0))
+    corners = np.array(list(itertools.product(*((0, side) for side in size), (1,))))
+    moved = np.linalg.norm(corners @ (image.affine - mask.affine).T, axis=1).max() / step
+    if moved <= _MOST_SHIFT:
+        return []
+    message = (
+        f"{mask.path}: the mask lies {moved:.3g} voxels away from its image {image.path.name};"
+        " their affines differ"
+    )
+    return [Finding("grid-mismatch", mask.path, message)]
+
+
+def _show(size: tuple[int, ...]) -> str:
+    return " x ".join(str(side) for side in size)

@@ -1,0 +1,67 @@
+"""From grey values and colours to the numbers a network sees."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segnetr.config.schema import IntensityConfig
+from segnetr.errors import UsageError
+
+# Below this an image is constant, and its noise must not be blown up.
+_SMALLEST_DEVIATION = 1e-6
+
+
+def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float32]:
+    """Normalise a picture or a slice.
+
+    Args:
+        array: (H, W, C). With the kind "fixed" integers are scaled by the whole range of their
+            type, lowest to 0 and highest to 1; floating point numbers are taken as 0..1 already.
+            With the kind "per_image" mean and deviation are taken over H and W, channel by
+            channel; a constant channel becomes 0.
+        config: The kind, and mean and deviation of the kind "fixed".
+
+    Returns:
+        (H, W, C) float32, newly allocated.
+
+    Raises:
+        UsageError: If `config` has neither one mean nor one for each channel, likewise deviations.
+    """
+    if config.kind == "per_image":
+        values = array.astype(np.float64)
+        deviation = values.std(axis=(0, 1))
+        scale = np.where(deviation > _SMALLEST_DEVIATION, deviation, np.inf)
+        return np.asarray((values - values.mean(axis=(0, 1))) / scale, dtype=np.float32)
+    check_channels(config, array.shape[2])
+    low, high = _value_range(array.dtype)
+    deviation = np.asarray(config.std, dtype=np.float64)
+    # One multiplication and one addition for each value: (v - low) / (high - low), then mean, std.
+    scale = 1.0 / ((high - low) * deviation)
+    offset = -(np.asarray(config.mean) / deviation + low * scale)
+    result = array * scale.astype(np.float32)
+    result += offset.astype(np.float32)
+    return result.astype(np.float32, copy=False)
+
+
+def check_channels(config: IntensityConfig, channels: int) -> None:
+    """Refuse a configuration that does not fit images of so many channels.
+
+    Raises:
+        UsageError: If there is neither one value nor one for each channel.
+    """
+    if config.kind == "per_image":
+        return
+    for name, values in (("mean", config.mean), ("std", config.std)):
+        if len(values) not in (1, channels):
+            raise UsageError(
+                f"data.intensity.{name} has {len(values)} values for images of {channels} "
+                f"channel(s); give one value, or {channels}"
+            )
+
+
+def _value_range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        return float(info.min), float(info.max)
+    return 0.0, 1.0

@@ -1,0 +1,201 @@
+"""Is a PNG, JPEG, BMP or TIFF file complete? Answered from its structure, before it is decoded.
+
+Decoders are lenient: a JPEG that lost its last rows may decode without a word, a TIFF directory
+that points behind the end of the file is a warning. Here every format is followed to its own end.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+PictureFormat = Literal["PNG", "JPEG", "BMP", "TIFF"]
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_ITEM_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8,
+                    13: 4, 16: 8, 17: 8, 18: 8}  # fmt: skip
+_TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
+_REDUCED_OR_MASK = 0b101
+_MAX_PAGES = 10_000
+
+
+class BrokenPictureError(ValueError):
+    """A picture whose bytes contradict its format; the message says where."""
+
+
+def find_format(head: bytes) -> PictureFormat | None:
+    """Tell the format from a file's first bytes, whatever its name says."""
+    if head.startswith(_PNG_SIGNATURE):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"BM"):
+        return "BMP"
+    if head.startswith(_TIFF_SIGNATURES):
+        return "TIFF"
+    return None
+
+
+def check_structure(data: bytes, picture_format: PictureFormat) -> None:
+    """Follow a picture to its end.
+
+    Args:
+        data: The whole file.
+        picture_format: What `find_format` says of it.
+
+    Raises:
+        BrokenPictureError: If a part is missing, damaged or points outside the file.
+    """
+    checks: Mapping[PictureFormat, Callable[[bytes], None]] = {
+        "PNG": _check_png,
+        "JPEG": _check_jpeg,
+        "BMP": _check_bmp,
+        "TIFF": _check_tiff,
+    }
+    try:
+        checks[picture_format](data)
+    except (struct.error, IndexError) as error:
+        raise BrokenPictureError("cut off inside its header") from error
+
+
+def _check_png(data: bytes) -> None:
+    position = len(_PNG_SIGNATURE)
+    while position < len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            raise BrokenPictureError(f"cut off at byte {len(data)} inside a {_ascii(kind)} chunk")
+        body = memoryview(data)[position + 4 : end - 4]
+        if zlib.crc32(body) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise BrokenPictureError(f"the checksum of a {_ascii(kind)} chunk is wrong")
+        if kind == b"IEND":
+            return
+        position = end
+    raise BrokenPictureError("cut off: its end (IEND) is missing")
+
+
+def _ascii(kind: bytes) -> str:
+    return kind.decode("ascii", "backslashreplace")
+
+
+def _check_jpeg(data: bytes) -> None:
+    # Segments are skipped by their length: the end marker of an embedded thumbnail is not the end.
+    position, scans = 2, 0
+    while True:
+        marker, position = _next_marker(data, position)
+        if marker == 0xD9:
+            break
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            continue
+        (length,) = struct.unpack_from(">H", data, position)
+        position += max(length, 2)
+        scans += marker == 0xDA
+    if scans == 0:
+        raise BrokenPictureError("it holds no picture data")
+
+
+def _next_marker(data: bytes, position: int) -> tuple[int, int]:
+    """Give the next JPEG marker that is not a stuffed byte, and the position behind it."""
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0 or position + 1 >= len(data):
+            raise BrokenPictureError("cut off: its end marker (EOI) is missing")
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+        elif marker == 0x00:
+            position += 2
+        else:
+            return marker, position + 2
+
+
+def _check_bmp(data: bytes) -> None:
+    offset, header = struct.unpack_from("<II", data, 10)
+    if header == 12:
+        width, height, _, depth = struct.unpack_from("<HHHH", data, 18)
+        compression, size = 0, 0
+    else:
+        width, height, _, depth, compression, size = struct.unpack_from("<iiHHII", data, 18)
+    if compression in (1, 2):
+        if data[-2:] != b"\0\1" or offset + size > len(data):
+            raise BrokenPictureError("cut off: the end mark of its run lengths is missing")
+        return
+    needed = offset + (width * depth + 31) // 32 * 4 * abs(height)
+    if needed > len(data):
+        raise BrokenPictureError(f"cut off: {len(data)} of {needed} bytes are there")
+
+
+@dataclass(frozen=True, slots=True)
+class _TiffLayout:
+    """Byte order and field widths of a TIFF file, classic or big."""
+
+    order: str
+    count: str
+    offset: str
+
+    @property
+    def offset_bytes(self) -> int:
+        return struct.calcsize(self.offset)
+
+
+def _check_tiff(data: bytes) -> None:
+    pages = 0
+    for tags in _walk_tiff(data):
+        if tags.get(254, (0,))[0] & _REDUCED_OR_MASK:
+            continue
+        pages += 1
+        _check_tiff_data(data, tags)
+    if pages != 1:
+        raise BrokenPictureError(
+            f"it holds {pages} pages where one is read; save each page as a file of its own"
+        )
+
+
+def _check_tiff_data(data: bytes, tags: Mapping[int, tuple[int, ...]]) -> None:
+    offsets = tags.get(273) or tags.get(324) or ()
+    sizes = tags.get(279) or tags.get(325) or ()
+    if not offsets or len(offsets) != len(sizes):
+        raise BrokenPictureError("its table of picture data is missing or damaged")
+    needed = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
+    if needed > len(data):
+        raise BrokenPictureError(f"cut off: {len(data)} of {needed} bytes are there")
+
+
+def _walk_tiff(data: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    layout = _TiffLayout(order, order + ("Q" if big else "H"), order + ("Q" if big else "I"))
+    (position,) = struct.unpack_from(layout.offset, data, 8 if big else 4)
+    seen: set[int] = set()
+    while position:
+        if position in seen or len(seen) >= _MAX_PAGES:
+            raise BrokenPictureError("its directories run in a circle")
+        seen.add(position)
+        (entries,) = struct.unpack_from(layout.count, data, position)
+        position += struct.calcsize(layout.count)
+        entry_bytes = 4 + 2 * layout.offset_bytes
+        if position + entries * entry_bytes > len(data):
+            raise BrokenPictureError("cut off inside its directory")
+        yield dict(
+            _read_tiff_entry(data, position + i * entry_bytes, layout) for i in range(entries)
+        )
+        (position,) = struct.unpack_from(layout.offset, data, position + entries * entry_bytes)
+
+
+def _read_tiff_entry(
+    data: bytes, position: int, layout: _TiffLayout
+) -> tuple[int, tuple[int, ...]]:
+    """Give one tag and its integers; nothing for tags that hold other things."""
+    tag, kind = struct.unpack_from(layout.order + "HH", data, position)
+    (count,) = struct.unpack_from(layout.offset, data, position + 4)
+    start = position + 4 + layout.offset_bytes
+    total = count * _TIFF_ITEM_BYTES.get(kind, 1)
+    if total > layout.offset_bytes:
+        (start,) = struct.unpack_from(layout.offset, data, start)
+    if start + total > len(data):
+        raise BrokenPictureError(f"cut off: its field {tag} points behind the end")
+    if kind not in _TIFF_INTEGERS:
+        return tag, ()
+    return tag, struct.unpack_from(f"{layout.order}{count}{_TIFF_INTEGERS[kind]}", data, start)

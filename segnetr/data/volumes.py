@@ -1,0 +1,248 @@
+"""NIfTI volumes, through nibabel's headers, with every byte and every number checked first.
+
+SimpleITK and ITK load a file of which two thirds are gone and fill the rest with zeros; nibabel
+takes NaN affines and spacings of zero. So: the header is judged before memory is taken, the size
+it claims must be the size that is there, a gzip stream is followed to its checksum, and a geometry
+that cannot be true is refused. Header and affine are kept as stored, so that a mask written with
+them lies on the same grid bit for bit.
+"""
+
+import copy
+import io
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from segnetr.data.image_file import ImageFile, check_extent, check_finite, describe_os_error
+from segnetr.errors import ReadError
+
+_CHUNK_BYTES = 2**20
+_GZIP_SIGNATURE = b"\x1f\x8b"
+# Deflate cannot pack more than 1032 bytes into one (zlib's technical notes): a claim above that
+# is a lie, and refused before anything is unpacked.
+_LARGEST_GZIP_RATIO = 1032
+_LEAST_SPACING_MM, _LARGEST_SPACING_MM = 1e-3, 1e3
+_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
+_HEADER_BYTES = {Nifti1Header: 348, Nifti2Header: 540}
+_MOST_EXTENSION_BYTES = 2**26
+
+
+def read_volume(path: Path, *, max_pixels: int) -> ImageFile:
+    """Read a NIfTI volume of three axes.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file.
+        max_pixels: Refuse more voxels than this before memory is taken for them.
+
+    Returns:
+        An array (X, Y, Z) in the file's own axis order, scaled by the file's slope and intercept
+        (float32 then), with affine, spacing in mm and the header as stored.
+
+    Raises:
+        ReadError: If the file is missing, empty, foreign, too large, cut off, longer than it
+            says, has NaN or infinite values, or a geometry that cannot be true.
+    """
+    try:
+        with path.open("rb") as stream:
+            return _read_stream(path, stream, max_pixels=max_pixels)
+    except OSError as error:
+        raise ReadError(path, describe_os_error(error)) from error
+    except MemoryError as error:
+        raise ReadError(path, "there is not enough memory for it") from error
+
+
+def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int) -> ImageFile:
+    stored_bytes = stream.seek(0, io.SEEK_END)
+    if stored_bytes == 0:
+        raise ReadError(path, "the file is empty")
+    stream.seek(0)
+    chunks, most_bytes = _open_chunks(path, stream, stored_bytes)
+    content = bytearray()
+    header = _read_header(path, chunks, content)
+    extent, notes = _find_extent(path, header)
+    check_extent(path, extent, max_pixels=max_pixels)
+    affine, spacing, more = _find_geometry(path, header)
+    offset, dtype = _data_offset(path, header), header.get_data_dtype()
+    needed = offset + math.prod(extent) * dtype.itemsize
+    if needed > most_bytes:
+        raise ReadError(path, f"cut off: {needed} bytes belong to it, {most_bytes} can be there")
+    _fill(chunks, content, needed + 1)
+    if len(content) < needed:
+        raise ReadError(path, f"cut off: {len(content)} of {needed} bytes are there")
+    if len(content) > needed:
+        raise ReadError(path, f"longer than its header says: {needed} bytes belong to it")
+    stored = np.frombuffer(content, offset=offset, dtype=dtype).reshape(extent, order="F")
+    volume = _scale(path, header, stored)
+    check_finite(path, volume)
+    return ImageFile(
+        path=path,
+        array=volume,
+        kind="volume",
+        affine=affine,
+        spacing=spacing,
+        header=header,
+        notes=notes + more,
+    )
+
+
+def _open_chunks(path: Path, stream: BinaryIO, stored_bytes: int) -> tuple[Iterator[bytes], int]:
+    """Give the content piece by piece, and the most bytes that it can be."""
+    is_packed = stream.read(2) == _GZIP_SIGNATURE
+    stream.seek(0)
+    if is_packed and not path.name.lower().endswith(".gz"):
+        raise ReadError(path, "it holds gzip data; rename it to .nii.gz")
+    if not is_packed and path.name.lower().endswith(".gz"):
+        raise ReadError(path, "it holds no gzip data; a plain NIfTI file is named .nii")
+    if is_packed:
+        return _unpack(path, stream), stored_bytes * _LARGEST_GZIP_RATIO
+    return iter(lambda: stream.read(_CHUNK_BYTES), b""), stored_bytes
+
+
+def _unpack(path: Path, stream: BinaryIO) -> Iterator[bytes]:
+    """Unpack a gzip file in small pieces to its end, all its members, checksums included."""
+    unpacker = zlib.decompressobj(wbits=31)
+    pending = stream.read(_CHUNK_BYTES)
+    try:
+        while pending:
+            yield unpacker.decompress(pending, _CHUNK_BYTES)
+            if unpacker.eof:
+                pending = (unpacker.unused_data or stream.read(_CHUNK_BYTES)).lstrip(b"\0")
+                while not pending and (more := stream.read(_CHUNK_BYTES)):
+                    pending = more.lstrip(b"\0")
+                if pending:
+                    unpacker = zlib.decompressobj(wbits=31)
+            else:
+                pending = unpacker.unconsumed_tail or stream.read(_CHUNK_BYTES)
+    except zlib.error as error:
+        raise ReadError(path, f"damaged gzip data: {error}") from error
+    if not unpacker.eof:
+        raise ReadError(path, "cut off: the gzip data end before their checksum")
+
+
+def _read_header(path: Path, chunks: Iterator[bytes], content: bytearray) -> Nifti1Header:
+    """Read as many pieces as the header with its extensions needs, and no voxels on purpose."""
+    _fill(chunks, content, 4)
+    kind = _find_header_kind(path, content)
+    size = _HEADER_BYTES[kind]
+    _fill(chunks, content, size)
+    if len(content) < size:
+        raise ReadError(path, f"cut off inside its header: {len(content)} bytes are there")
+    offset = _data_offset(path, _parse_header(path, kind, bytes(content[:size]) + b"\0" * 4))
+    if not size + 4 <= offset <= _MOST_EXTENSION_BYTES:
+        raise ReadError(path, f"its header says that voxels begin at byte {offset}; it is damaged")
+    _fill(chunks, content, offset)
+    if len(content) < offset:
+        raise ReadError(path, f"cut off before its voxels: {len(content)} bytes are there")
+    return _parse_header(path, kind, bytes(content[:offset]))
+
+
+def _fill(chunks: Iterator[bytes], content: bytearray, size: int) -> None:
+    """Add pieces until `size` bytes are there, or none is left."""
+    while len(content) < size:
+        chunk = next(chunks, None)
+        if chunk is None:
+            return
+        content += chunk
+
+
+def _find_header_kind(path: Path, content: bytes | bytearray) -> type[Nifti1Header]:
+    sizes = {struct.unpack(order + "i", content[:4])[0] for order in "<>"} if content[3:] else set()
+    for kind, size in _HEADER_BYTES.items():
+        if size in sizes:
+            return kind
+    raise ReadError(path, "it is no NIfTI file: the length of its header is neither 348 nor 540")
+
+
+def _parse_header(path: Path, kind: type[Nifti1Header], block: bytes) -> Nifti1Header:
+    try:
+        # check=False: nibabel would repair fields silently; the header is kept as stored.
+        header: Nifti1Header = kind.from_fileobj(io.BytesIO(block), check=False)
+        magic, dtype = header["magic"].item(), header.get_data_dtype()
+    except (
+        HeaderDataError,
+        struct.error,
+        ValueError,
+        KeyError,
+        EOFError,
+        OSError,
+        Warning,
+    ) as error:
+        raise ReadError(path, f"damaged NIfTI header: {error}") from error
+    if magic[:2] != b"n+":
+        raise ReadError(path, "it is no single-file NIfTI (.hdr/.img pairs are not read)")
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ReadError(path, f"its voxels are {dtype}; integers and real numbers are read")
+    return header
+
+
+def _data_offset(path: Path, header: Nifti1Header) -> int:
+    try:
+        return int(header["vox_offset"])
+    except (ValueError, OverflowError) as error:
+        raise ReadError(path, "its header has no valid byte offset of the voxels") from error
+
+
+def _find_extent(path: Path, header: Nifti1Header) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    axes = int(header["dim"][0])
+    sides = tuple(int(side) for side in header["dim"][1 : 1 + max(0, min(7, axes))])
+    if not 1 <= axes <= 7 or min(sides) < 1:
+        raise ReadError(path, f"its header claims {axes} axes of {sides} voxels; it is damaged")
+    if axes == 3:
+        return sides, ()
+    if axes > 3 and set(sides[3:]) == {1}:
+        return sides[:3], (f"{axes} axes are stored; those of length 1 behind Z are left out",)
+    raise ReadError(path, f"it has {axes} axes {sides}; volumes of three axes are read")
+
+
+def _find_geometry(
+    path: Path, header: Nifti1Header
+) -> tuple[NDArray[np.float64], tuple[float, ...], tuple[str, ...]]:
+    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 0b111, 1.0)
+    notes = () if unit == 1.0 else (f"lengths are stored in units of {unit:g} mm",)
+    _check_spacing(path, np.abs(pixdim) * unit)
+    whole = copy.deepcopy(header)
+    if int(header["sform_code"]) == 0 and float(header["pixdim"][0]) not in (-1.0, 1.0):
+        # The standard: any other value of this sign counts as +1.
+        whole["pixdim"][0] = 1.0
+    try:
+        affine = np.asarray(whole.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
+        raise ReadError(path, f"its orientation cannot be true: {error}") from error
+    if not np.isfinite(affine).all():
+        raise ReadError(path, "its affine holds NaN or infinite numbers")
+    _check_spacing(path, np.sqrt((affine[:3, :3] ** 2).sum(axis=0)) * unit)
+    sides = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    # On directions of length 1, so that fine spacing is not taken for a flat volume.
+    if abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-6:
+        raise ReadError(path, "its affine has determinant 0: its axes do not span a volume")
+    return affine, tuple(float(side) for side in sides * unit), notes
+
+
+def _check_spacing(path: Path, spacing: NDArray[np.float64]) -> None:
+    if not ((spacing >= _LEAST_SPACING_MM) & (spacing <= _LARGEST_SPACING_MM)).all():
+        shown = " x ".join(f"{side:g}" for side in spacing)
+        raise ReadError(
+            path,
+            f"its spacing is {shown} mm; {_LEAST_SPACING_MM:g} to {_LARGEST_SPACING_MM:g} is read",
+        )
+
+
+def _scale(path: Path, header: Nifti1Header, stored: NDArray[Any]) -> NDArray[Any]:
+    values = stored.astype(stored.dtype.newbyteorder("="))
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise ReadError(path, f"its scaling cannot be true: {error}") from error
+    if slope is None or (slope, intercept or 0.0) == (1.0, 0.0):
+        return values
+    return values.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0.0)

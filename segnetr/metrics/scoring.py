@@ -1,0 +1,124 @@
+"""The scores of one case."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from segnetr.metrics.score import PREDICTED_PIXELS, SHARED_PIXELS, TRUTH_PIXELS, Score
+from segnetr.metrics.summary import MEAN
+from segnetr.metrics.surface import BoolArray, measure_surfaces
+
+_Values = dict[str, float | None]
+
+
+def score_masks(
+    prediction: npt.NDArray[np.integer],
+    truth: npt.NDArray[np.integer],
+    *,
+    classes: Sequence[str],
+    case_id: str,
+    spacing: tuple[float, ...] | None = None,
+    nsd_tolerance: float = 2.0,
+    isic_threshold: float = 0.65,
+) -> list[Score]:
+    """Score the prediction of one case, class by class, on the grid it is given on.
+
+    Args:
+        prediction: Class indices, (H, W) or (X, Y, Z).
+        truth: As `prediction`, on the same grid.
+        classes: Class names, background first; index 0 is not scored.
+        case_id: The case, for the scores and for messages.
+        spacing: Size of a pixel along each axis in millimetres; None: lengths are in pixels.
+        nsd_tolerance: Tolerance of the normalised surface Dice, in the unit of the lengths.
+        isic_threshold: IoU below this counts 0 in `isic_jaccard`, which pictures with one
+            foreground class get.
+
+    Returns:
+        For each foreground class `dice`, `iou`, perhaps `isic_jaccard`, `hd95_*`, `assd_*`,
+        `nsd_*` and the three `PIXEL_COUNTS`, by the rules of `segnetr.metrics`.
+
+    Raises:
+        ValueError: If the grids differ, the spacing does not fit them, a value is no class, or a
+            class bears the reserved name "mean".
+    """
+    size = _check(prediction, truth, classes=classes, case_id=case_id, spacing=spacing)
+    unit = "px" if spacing is None else "mm"
+    names = (f"hd95_{unit}", f"assd_{unit}", f"nsd_{nsd_tolerance:g}{unit}")
+    is_isic = truth.ndim == 2 and len(classes) == 2
+    scores: list[Score] = []
+    for index, class_name in enumerate(classes[1:], start=1):
+        found, true = prediction == index, truth == index
+        values = _overlap(found, true)
+        if is_isic:
+            iou = values["iou"]
+            values["isic_jaccard"] = iou if iou is not None and iou >= isic_threshold else 0.0
+        distances = _distances(found, true, size=size, tolerance=nsd_tolerance)
+        values |= dict(zip(names, distances, strict=True))
+        values |= {
+            TRUTH_PIXELS: float(np.count_nonzero(true)),
+            PREDICTED_PIXELS: float(np.count_nonzero(found)),
+            SHARED_PIXELS: float(np.count_nonzero(found & true)),
+        }
+        scores += [
+            Score(case_id=case_id, class_name=class_name, metric=metric, value=value)
+            for metric, value in values.items()
+        ]
+    return scores
+
+
+def _check(
+    prediction: npt.NDArray[np.integer],
+    truth: npt.NDArray[np.integer],
+    *,
+    classes: Sequence[str],
+    case_id: str,
+    spacing: tuple[float, ...] | None,
+) -> tuple[float, ...]:
+    """Refuse what cannot be scored, and give the size of a pixel."""
+    if prediction.shape != truth.shape:
+        raise ValueError(
+            f"{case_id}: prediction {_size(prediction)} and truth {_size(truth)} differ in size"
+        )
+    if truth.ndim not in (2, 3) or truth.size == 0:
+        raise ValueError(f"{case_id}: a mask has two or three axes, not the shape {truth.shape}")
+    if MEAN in classes:
+        raise ValueError(f"a class named {MEAN!r} would be confused with the mean over classes")
+    size = (1.0,) * truth.ndim if spacing is None else spacing
+    if len(size) != truth.ndim or not all(math.isfinite(side) and side > 0 for side in size):
+        raise ValueError(f"{case_id}: spacing {spacing} does not fit a mask {_size(truth)}")
+    for name, mask in (("prediction", prediction), ("truth", truth)):
+        low, high = int(mask.min()), int(mask.max())
+        if low < 0 or high >= len(classes):
+            wrong = low if low < 0 else high
+            raise ValueError(
+                f"{case_id}: the {name} holds {wrong}, but classes go from 0 to {len(classes) - 1}"
+            )
+    return size
+
+
+def _overlap(found: BoolArray, true: BoolArray) -> _Values:
+    shared = np.count_nonzero(found & true)
+    total = np.count_nonzero(found) + np.count_nonzero(true)
+    if total == 0:
+        return {"dice": 1.0, "iou": 1.0}
+    return {"dice": 2 * shared / total, "iou": shared / (total - shared)}
+
+
+def _distances(
+    found: BoolArray, true: BoolArray, *, size: tuple[float, ...], tolerance: float
+) -> tuple[float | None, float | None, float | None]:
+    """HD95, ASSD and NSD; the penalty for what is missed or imagined, nothing for two empties."""
+    has_found, has_true = bool(found.any()), bool(true.any())
+    if not (has_found or has_true):
+        return None, None, None
+    if not (has_found and has_true):
+        diagonal = math.hypot(*(count * side for count, side in zip(true.shape, size, strict=True)))
+        return diagonal, diagonal, 0.0
+    surfaces = measure_surfaces(found, true, spacing=size)
+    return surfaces.hd95, surfaces.assd, surfaces.nsd(tolerance)
+
+
+def _size(mask: npt.NDArray[np.integer]) -> str:
+    return " x ".join(str(side) for side in mask.shape)

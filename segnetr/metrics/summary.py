@@ -1,0 +1,228 @@
+"""What the scores of many cases come to, with an interval over patients."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segnetr.metrics.score import (
+    PIXEL_COUNTS,
+    PREDICTED_PIXELS,
+    SHARED_PIXELS,
+    TRUTH_PIXELS,
+    Score,
+    Summary,
+)
+
+#: Class name of the rows that hold the mean over the classes.
+MEAN = "mean"
+
+FloatArray = npt.NDArray[np.float64]
+# {class: {metric: {case: value}}}
+_Table = dict[str, dict[str, dict[str, float | None]]]
+
+_LEVEL = (2.5, 97.5)
+_DRAWS_AT_ONCE = 4_000_000  # 32 MB of row numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counts:
+    cases: int
+    missed: int
+    false_alarms: int
+    both_empty: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statistics:
+    mean: float | None
+    std: float | None = None
+    median: float | None = None
+    low: float | None = None
+    high: float | None = None
+    undefined: int = 0
+
+
+def summarise(
+    scores: Iterable[Score],
+    *,
+    patients: Mapping[str, str] | None = None,
+    bootstrap: int = 2000,
+    seed: int = 0,
+) -> list[Summary]:
+    """Summarise the scores of `score_masks` over all cases.
+
+    The interval is the 2.5th to 97.5th percentile of the mean over `bootstrap` resamples. Patients
+    are drawn with replacement, each with all of its cases: cases of one patient resemble each
+    other, and drawing them one by one would promise too much. The same seed gives the same
+    interval whatever the order of the scores.
+
+    Args:
+        scores: Scores of any number of cases, in any order.
+        patients: Patient of a case by case id; a case that is not named stands alone.
+        bootstrap: Resamples; 0: no interval.
+        seed: Seed of the resampling (numpy's PCG64).
+
+    Returns:
+        For each class its metrics in the order they were scored, then `dice_pooled`; where there
+        is more than one class also rows of the class "mean": the mean over classes of each case,
+        summarised like any class (no pooled row).
+
+    Raises:
+        ValueError: If a case was scored twice.
+    """
+    table = _tabulate(scores)
+    owner = dict(patients or {})
+    counts = {name: _count(rows) for name, rows in table.items()}
+    summaries: list[Summary] = []
+    for name, rows in table.items():
+        for metric, values in rows.items():
+            if metric not in PIXEL_COUNTS:
+                found = _summarise_values(values, owner, bootstrap=bootstrap, seed=seed)
+                summaries.append(_row(name, metric, statistics=found, counts=counts[name]))
+        pooled = _pool(rows, owner, bootstrap=bootstrap, seed=seed)
+        summaries.append(_row(name, "dice_pooled", statistics=pooled, counts=counts[name]))
+    if len(table) > 1:
+        total = _total(list(counts.values()))
+        for metric, values in _mean_over_classes(table).items():
+            found = _summarise_values(values, owner, bootstrap=bootstrap, seed=seed)
+            summaries.append(_row(MEAN, metric, statistics=found, counts=total))
+    return summaries
+
+
+def select_summary(summaries: Sequence[Summary], metric: str) -> Summary:
+    """Give the one row of a metric that speaks for all classes: "mean", or the only class.
+
+    Raises:
+        KeyError: If no row has this metric.
+    """
+    rows = [row for row in summaries if row.metric == metric]
+    if not rows:
+        raise KeyError(metric)
+    return next((row for row in rows if row.class_name == MEAN), rows[0])
+
+
+def _tabulate(scores: Iterable[Score]) -> _Table:
+    table: _Table = defaultdict(lambda: defaultdict(dict))
+    for score in scores:
+        values = table[score.class_name][score.metric]
+        if score.case_id in values:
+            raise ValueError(f"case {score.case_id!r} was scored twice; case ids must differ")
+        values[score.case_id] = score.value
+    return {name: dict(rows) for name, rows in table.items()}
+
+
+def _column(rows: Mapping[str, Mapping[str, float | None]], metric: str) -> dict[str, float]:
+    return {case: value or 0.0 for case, value in rows[metric].items()}
+
+
+def _count(rows: Mapping[str, Mapping[str, float | None]]) -> _Counts:
+    true, found = _column(rows, TRUTH_PIXELS), _column(rows, PREDICTED_PIXELS)
+    return _Counts(
+        cases=len(true),
+        missed=sum(true[case] > 0 and found[case] == 0 for case in true),
+        false_alarms=sum(true[case] == 0 and found[case] > 0 for case in true),
+        both_empty=sum(true[case] == 0 and found[case] == 0 for case in true),
+    )
+
+
+def _total(counts: Sequence[_Counts]) -> _Counts:
+    return _Counts(
+        cases=max(count.cases for count in counts),
+        missed=sum(count.missed for count in counts),
+        false_alarms=sum(count.false_alarms for count in counts),
+        both_empty=sum(count.both_empty for count in counts),
+    )
+
+
+def _row(class_name: str, metric: str, *, statistics: _Statistics, counts: _Counts) -> Summary:
+    return Summary(class_name=class_name, metric=metric, **asdict(statistics), **asdict(counts))
+
+
+def _summarise_values(
+    values: Mapping[str, float | None], owner: Mapping[str, str], *, bootstrap: int, seed: int
+) -> _Statistics:
+    known = {case: values[case] for case in sorted(values)}
+    defined = {case: value for case, value in known.items() if value is not None}
+    if not defined:
+        return _Statistics(mean=None, undefined=len(values))
+    array = np.array(list(defined.values()))
+    ones = dict.fromkeys(defined, 1.0)
+    low, high = _interval(defined, ones, owner, bootstrap=bootstrap, seed=seed)
+    return _Statistics(
+        mean=float(array.mean()),
+        std=float(array.std(ddof=1)) if array.size > 1 else None,
+        median=float(np.median(array)),
+        low=low,
+        high=high,
+        undefined=len(values) - len(defined),
+    )
+
+
+def _pool(
+    rows: Mapping[str, Mapping[str, float | None]],
+    owner: Mapping[str, str],
+    *,
+    bootstrap: int,
+    seed: int,
+) -> _Statistics:
+    true, found = _column(rows, TRUTH_PIXELS), _column(rows, PREDICTED_PIXELS)
+    shared = {case: 2 * value for case, value in _column(rows, SHARED_PIXELS).items()}
+    both = {case: true[case] + found[case] for case in true}
+    total = sum(both.values())
+    low, high = _interval(shared, both, owner, bootstrap=bootstrap, seed=seed)
+    return _Statistics(mean=sum(shared.values()) / total if total else 1.0, low=low, high=high)
+
+
+def _mean_over_classes(table: _Table) -> dict[str, dict[str, float | None]]:
+    """{metric: {case: mean over the classes where the metric is defined}}."""
+    collected: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for rows in table.values():
+        for metric, values in rows.items():
+            if metric in PIXEL_COUNTS:
+                continue
+            for case, value in values.items():
+                collected[metric][case] += [] if value is None else [value]
+    return {
+        metric: {case: float(np.mean(found)) if found else None for case, found in values.items()}
+        for metric, values in collected.items()
+    }
+
+
+def _interval(
+    parts: Mapping[str, float],
+    wholes: Mapping[str, float],
+    owner: Mapping[str, str],
+    *,
+    bootstrap: int,
+    seed: int,
+) -> tuple[float, float] | tuple[None, None]:
+    """Bootstrap interval of sum(parts) / sum(wholes), patients being drawn with replacement."""
+    by_patient: dict[tuple[bool, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for case in sorted(parts):
+        # A case that stands alone must not fall together with a patient of the same name.
+        sums = by_patient[(case in owner, owner.get(case, case))]
+        sums[0] += parts[case]
+        sums[1] += wholes[case]
+    if bootstrap == 0 or len(by_patient) < 2:
+        return None, None
+    sums_by_patient: FloatArray = np.array([by_patient[key] for key in sorted(by_patient)])
+    low, high = np.percentile(_resample(sums_by_patient, bootstrap=bootstrap, seed=seed), _LEVEL)
+    return float(low), float(high)
+
+
+def _resample(sums: FloatArray, *, bootstrap: int, seed: int) -> FloatArray:
+    """Give (bootstrap,) ratios of `sums` (patients, 2); a ratio of nothing is 1, as for Dice."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    patients = len(sums)
+    ratios = np.ones(bootstrap)
+    step = max(1, _DRAWS_AT_ONCE // patients)
+    for start in range(0, bootstrap, step):
+        count = min(step, bootstrap - start)
+        drawn = sums[generator.integers(patients, size=(count, patients))].sum(axis=1)
+        np.divide(
+            drawn[:, 0], drawn[:, 1], out=ratios[start : start + count], where=drawn[:, 1] > 0
+        )
+    return ratios

@@ -1,0 +1,92 @@
+"""The SegNetr block: MBConv, interaction, channel FFN.
+
+Source:
+    Cheng et al., SegNetr, arXiv:2307.02953, section 2.1 and figure 1. The text says "Norm, FFN and
+    residual connections"; where they sit is our reading.
+"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segnetr.models.interaction import InteractionFusion, MixingKind
+from segnetr.models.mbconv import MBConv
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSettings:
+    """What all blocks of a network share.
+
+    Attributes:
+        mixing: Axis of the interaction FFN, see `segnetr.models.mixing`.
+        mixing_ratio: Hidden width of the interaction FFN over its input width.
+        expansion: Hidden width of MBConv over its input width.
+        squeeze_ratio: Hidden width of squeeze-excitation over MBConv's input width; 0: none.
+        ffn_ratio: Hidden width of the channel FFN over its input width.
+    """
+
+    mixing: MixingKind = "window"
+    mixing_ratio: float = 1.0
+    expansion: int = 4
+    squeeze_ratio: float = 0.25
+    ffn_ratio: float = 3.0
+
+    def build_mbconv(self, channels: int) -> MBConv:
+        """Make an MBConv of one width."""
+        return MBConv(channels, expansion=self.expansion, squeeze_ratio=self.squeeze_ratio)
+
+
+class ChannelFeedForward(nn.Module):
+    """LayerNorm and a two-layer perceptron along the channels; (N, D, H, W) -> (N, D, H, W).
+
+    Args:
+        channels: Width, D.
+        ratio: Hidden width over `channels`.
+    """
+
+    def __init__(self, channels: int, *, ratio: float) -> None:
+        super().__init__()
+        hidden = max(1, round(channels * ratio))
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, hidden)
+        self.project = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, D, H, W) to (N, D, H, W)."""
+        rows: Tensor = self.project(F.gelu(self.expand(self.norm(x.permute(0, 2, 3, 1)))))
+        return rows.permute(0, 3, 1, 2)
+
+
+class SegNetrBlock(nn.Module):
+    """MBConv, then local and global interaction, then the channel FFN, the last two residual.
+
+    (N, D, H, W) -> (N, D, H, W), any H and W.
+
+    Args:
+        channels: Width, D.
+        window: Side of the local windows, P, in feature pixels; the global ones have 2P.
+        settings: What all blocks of the network share.
+        size: Height and width of the maps that window mixing is built for, in feature pixels.
+    """
+
+    def __init__(
+        self, channels: int, window: int, *, settings: BlockSettings, size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.mbconv = settings.build_mbconv(channels)
+        self.interaction = InteractionFusion(
+            channels,
+            window,
+            mixing=settings.mixing,
+            ratio=settings.mixing_ratio,
+            size=size,
+        )
+        self.feed_forward = ChannelFeedForward(channels, ratio=settings.ffn_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, D, H, W) to (N, D, H, W)."""
+        convolved: Tensor = self.mbconv(x)
+        weighed: Tensor = convolved + self.interaction(convolved)
+        refined: Tensor = weighed + self.feed_forward(weighed)
+        return refined

@@ -1,0 +1,79 @@
+"""The encoder of SegNetr: a stem at full size and four stages of SegNetr blocks.
+
+Source:
+    Cheng et al., SegNetr, arXiv:2307.02953, section 2 and figure 1. Blocks at 1/2, 1/4, 1/8 and
+    1/16 of the sides with widths C, 2C, 4C, 8C follow from the published counts and from the
+    recommended window sizes (side of the stage's map over 14).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from segnetr.models.blocks import BlockSettings, SegNetrBlock
+from segnetr.models.skip import PatchMerging
+
+
+class Encoder(Protocol):
+    """What a decoder needs from an encoder.
+
+    Attributes:
+        out_channels: Width of each map, finest first.
+        strides: Input pixels per feature pixel of each map, finest first.
+    """
+
+    out_channels: Sequence[int]
+    strides: Sequence[int]
+
+    def __call__(self, image: Tensor) -> list[Tensor]:
+        """Turn images (N, C, H, W) into maps (N, C_i, H/s_i, W/s_i), finest first."""
+        ...
+
+
+class SegNetrEncoder(nn.Module):
+    """Stem and one stage for each window size.
+
+    Images (N, C, H, W), H and W multiples of the last stride, to maps of strides 1, 2, 4, 8, 16.
+
+    Args:
+        in_channels: Channels of the images.
+        width: Width of the stem and of the first stage, C; doubled at each later stage.
+        windows: Side of the local windows in each stage, in feature pixels.
+        settings: What all blocks share.
+        size: Image height and width that window mixing is built for, multiples of the last stride.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        width: int,
+        windows: Sequence[int],
+        settings: BlockSettings,
+        size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.out_channels = (width, *(width << stage for stage in range(len(windows))))
+        self.strides = tuple(1 << level for level in range(len(windows) + 1))
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 1), settings.build_mbconv(width))
+        self.merges = nn.ModuleList(
+            PatchMerging(self.out_channels[level], self.out_channels[level + 1])
+            for level in range(len(windows))
+        )
+        self.stages = nn.ModuleList(
+            SegNetrBlock(
+                self.out_channels[level + 1],
+                window,
+                settings=settings,
+                size=(size[0] // self.strides[level + 1], size[1] // self.strides[level + 1]),
+            )
+            for level, window in enumerate(windows)
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Turn images (N, C, H, W) into five maps, finest first."""
+        pyramid = [self.stem(image)]
+        for merge, stage in zip(self.merges, self.stages, strict=True):
+            pyramid.append(stage(merge(pyramid[-1])))
+        return pyramid

@@ -1,0 +1,294 @@
+"""The model folder: what `predict`, `export` and `serve` read, and what a run leaves behind.
+
+`model.safetensors` holds the weights, `model.json` the card, `MANIFEST.sha256` the hash of both.
+No byte of a model folder is ever run: there is no pickle, no import path and no class name in it,
+only numbers and settings that are checked against the schema. Whatever is wrong with a folder is
+one `ModelFileError`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import (
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import from_json
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from segnetr import __version__
+from segnetr.config.schema import ImageSize, IntensityConfig, ModelConfig, PredictConfig
+from segnetr.engine.manifest import replace_folder, verify_manifest, write_bytes, write_json
+from segnetr.errors import ModelFileError, SegNetrError
+from segnetr.models.build import build_model
+
+FORMAT_VERSION: Literal[1] = 1
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "model.json"
+MODEL_FOLDER = "model"
+"""Name of the model folder inside a run."""
+
+_WAY_OUT = "copy the folder again or train anew"
+_MOST_CARD_BYTES = 1 << 20
+_MOST_ERRORS_SHOWN = 3
+_MOST_MESSAGE = 300
+
+# What safetensors and torch say about bytes that are no tensors, found by changing bytes.
+_WEIGHT_ERRORS = (
+    safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError,
+    MemoryError,
+)  # fmt: skip
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ModelCard:
+    """Everything about a model but its weights; plain data is taken for the three configurations.
+
+    Attributes:
+        architecture: The network's settings.
+        classes: Class names, background first; label i is class i.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels of the training pictures.
+        intensity: How values are normalised.
+        predict: How the network is applied to a file.
+        dataset: Name of the training data.
+        data_licence: Licence of the training data.
+        split_sha256: Hash of the split; empty where there was none.
+        scores: Validation scores by name.
+        versions: Versions of the packages the model was trained with, by name.
+        created_by: The application and its version.
+        format_version: Version of this format.
+    """
+
+    architecture: ModelConfig
+    classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)]
+    in_channels: Annotated[int, Field(ge=1, le=64)]
+    image_size: ImageSize
+    intensity: IntensityConfig
+    predict: PredictConfig
+    dataset: str = ""
+    data_licence: str = ""
+    split_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    scores: dict[str, FiniteFloat] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    created_by: str = f"segnetr {__version__}"
+    format_version: Literal[1] = FORMAT_VERSION
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> "ModelCard":
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class is named twice")
+        counts = {len(self.intensity.mean), len(self.intensity.std)}
+        if self.intensity.kind == "fixed" and not counts <= {1, self.in_channels}:
+            raise ValueError(f"intensity does not fit {self.in_channels} channel(s)")
+        return self
+
+
+_CARD: TypeAdapter[ModelCard] = TypeAdapter(ModelCard)
+
+
+def write_model(folder: Path, state_dict: Mapping[str, Tensor], *, card: ModelCard) -> None:
+    """Write a model folder in one step; an older one of the name is replaced.
+
+    Args:
+        folder: The folder itself, `model/` inside a run.
+        state_dict: Weights and buffers by name, on any device.
+        card: What goes with them.
+
+    Raises:
+        WriteError: If it cannot be written; an older folder is then untouched.
+    """
+    # Clones, because safetensors refuses tensors that share memory or are not contiguous.
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in state_dict.items()
+    }
+
+    def build(aside: Path) -> None:
+        write_bytes(aside / WEIGHTS_NAME, safetensors.torch.save(tensors))
+        write_json(aside / CARD_NAME, _CARD.dump_python(card, mode="json"))
+
+    replace_folder(build, folder)
+
+
+def read_model(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+    """Read the card and the weights of a model.
+
+    Args:
+        path: A run, the model folder in it, or one of the files in that.
+
+    Raises:
+        ModelFileError: If there is no model, or it is torn, changed or foreign; one line.
+    """
+    folder = find_model_folder(path)
+    verify_manifest(folder, required=(WEIGHTS_NAME, CARD_NAME))
+    return _read_card(folder / CARD_NAME), _read_weights(folder / WEIGHTS_NAME)
+
+
+def load_model(path: Path) -> tuple[ModelCard, nn.Module]:
+    """Read a model and put its weights into the network its card describes.
+
+    Args:
+        path: As in `read_model`.
+
+    Returns:
+        The card, and the network in evaluation mode on the CPU.
+
+    Raises:
+        ModelFileError: As `read_model`, or if weights and architecture do not belong together.
+    """
+    card, state_dict = read_model(path)
+    file = find_model_folder(path) / WEIGHTS_NAME
+    network = _build_within(card, file, limit=sum(t.numel() for t in state_dict.values()))
+    _check_fit(network, state_dict, file)
+    network.load_state_dict(state_dict)
+    return card, network.eval()
+
+
+def find_model_folder(path: Path) -> Path:
+    """Find the model folder that a path of the user's means.
+
+    Raises:
+        ModelFileError: If there is none.
+    """
+    if path.name in (WEIGHTS_NAME, CARD_NAME) and path.is_file():
+        return path.parent
+    for folder in (path / MODEL_FOLDER, path):
+        if any((folder / name).exists() for name in (CARD_NAME, WEIGHTS_NAME)):
+            return folder
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such run or model folder; give one as --model")
+    raise ModelFileError(
+        f"{path}: holds no {CARD_NAME} and no {MODEL_FOLDER}/{CARD_NAME}; give a finished run or "
+        "a model folder as --model"
+    )
+
+
+def _read_card(path: Path) -> ModelCard:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_CARD_BYTES + 1)
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror or error}; {_WAY_OUT}") from error
+    if len(content) > _MOST_CARD_BYTES:
+        raise ModelFileError(f"{path}: larger than {_MOST_CARD_BYTES} bytes; {_WAY_OUT}")
+    try:
+        from_json(content, allow_inf_nan=False)
+        # strict: "224" is no number and 1.5 no count; nothing is repaired in silence.
+        return _CARD.validate_json(content, strict=True)
+    except ValidationError as error:
+        raise ModelFileError(f"{path}: {_describe(error)}") from error
+    except ValueError as error:
+        raise ModelFileError(f"{path}: no JSON ({_printable(str(error))}); {_WAY_OUT}") from error
+
+
+def _describe(error: ValidationError) -> str:
+    """Put what is wrong with a card into one printable line, whatever stands in the file."""
+    faults = error.errors(include_url=False, include_context=False)
+    for fault in faults:
+        if fault["loc"] == ("format_version",):
+            found = _printable(repr(fault["input"]))
+            return (
+                f"format version {found} is not known, {FORMAT_VERSION} is; "
+                "install the version of segnetr that wrote it"
+            )
+    return f"no card of a model of ours: {_printable(_list_faults(error))}"
+
+
+def _list_faults(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_context=False)
+    shown = []
+    for fault in faults[:_MOST_ERRORS_SHOWN]:
+        place = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        shown.append(f"{place}: {message}" if place else message)
+    more = len(faults) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _printable(text: str) -> str:
+    """Make one line of letters a terminal shows and does not obey."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    line = " ".join(line.split())
+    return line if len(line) <= _MOST_MESSAGE else f"{line[:_MOST_MESSAGE]}..."
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        # From bytes in memory: tensors mapped to the file would change when it is replaced.
+        return dict(safetensors.torch.load(path.read_bytes()))
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror or error}; {_WAY_OUT}") from error
+    except _WEIGHT_ERRORS as error:
+        raise ModelFileError(
+            f"{path}: torn or no safetensors file ({_printable(str(error))}); {_WAY_OUT}"
+        ) from error
+
+
+def _build_within(card: ModelCard, file: Path, *, limit: int) -> nn.Module:
+    """Build the network, and stop before it has more numbers than the file of its weights.
+
+    A card with a width of millions would otherwise fill the memory before anything is compared.
+    """
+    count = 0
+
+    def count_parameter(_module: nn.Module, _name: str, parameter: nn.Parameter) -> None:
+        nonlocal count
+        count += 0 if parameter is None else parameter.numel()
+        if count > limit:
+            raise ModelFileError(
+                f"{file}: fewer weights than the architecture of {CARD_NAME} has; {_WAY_OUT}"
+            )
+
+    hook = register_module_parameter_registration_hook(count_parameter)
+    try:
+        # Its random start is not wanted, and must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            return build_model(
+                card.architecture,
+                in_channels=card.in_channels,
+                num_classes=len(card.classes),
+                image_size=card.image_size,
+            )
+    except ModelFileError:
+        raise
+    except (SegNetrError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError) as error:
+        raise ModelFileError(
+            f"{file.with_name(CARD_NAME)}: its architecture cannot be built "
+            f"({_printable(str(error))})"
+        ) from error
+    finally:
+        hook.remove()
+
+
+def _check_fit(network: nn.Module, state_dict: Mapping[str, Tensor], file: Path) -> None:
+    """Compare names, shapes and types, because torch would copy float64 into float32 unasked."""
+    expected = network.state_dict()
+    missing, foreign = expected.keys() - state_dict.keys(), state_dict.keys() - expected.keys()
+    fault = ""
+    if missing:
+        fault = f"{len(missing)} tensors are missing, such as {min(missing)}"
+    elif foreign:
+        fault = f"{len(foreign)} tensors are not of this architecture, such as {min(foreign)}"
+    for name in sorted(expected) if not fault else ():
+        wanted, found = expected[name], state_dict[name]
+        if (wanted.shape, wanted.dtype) != (found.shape, found.dtype):
+            fault = (
+                f"{name} is {found.dtype} {tuple(found.shape)} where the architecture has "
+                f"{wanted.dtype} {tuple(wanted.shape)}"
+            )
+            break
+    if fault:
+        raise ModelFileError(f"{file}: {_printable(fault)}; {_WAY_OUT}")

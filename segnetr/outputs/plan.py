@@ -1,0 +1,162 @@
+"""Where each result goes, decided before the first file is written.
+
+Two inputs may have one name in the output folder: `a.png` beside `a.jpg`, `a.png` from two folders,
+or `a.png` whose probabilities are called like the mask of `a_prob.png`. All names are laid out up
+front, so that nothing is ever overwritten by a later file, nor an input by its own result.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from segnetr.errors import UsageError
+
+PROBABILITY_SUFFIXES = (".png", ".npz", ".nii.gz")
+_VOLUME_SUFFIXES = (".nii.gz", ".nii")
+# Formats that keep class indices exactly; everything else becomes PNG.
+_KEPT_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedOutput:
+    """The place of one result.
+
+    Attributes:
+        source: The input file.
+        relative: The mask's path below the output folder.
+    """
+
+    source: Path
+    relative: Path
+
+
+def plan_outputs(inputs: Sequence[tuple[Path, Path]], *, out: Path) -> list[PlannedOutput]:
+    """Give each input a name of its own below the output folder.
+
+    A result has its input's sub-folder, stem and format (`a.nii.gz` stays `a.nii.gz`, `a.jpg`
+    becomes `a.png`). Where that name is wanted twice, it stays with the input that has it
+    already; the others get the suffix of their input into the name (`a_jpg.png`), then its folder
+    (`left_a_jpg.png`), then a number. The names do not depend on the order of the inputs, and
+    letter case makes no difference between names, as on many disks it does not.
+
+    Args:
+        inputs: Input files, each with its path relative to the folder it was found below.
+        out: The output folder.
+
+    Returns:
+        The plan, in the order of the inputs.
+
+    Raises:
+        UsageError: If results would lie among the inputs, or a relative path leads elsewhere.
+    """
+    for source, relative in inputs:
+        if relative.is_absolute() or ".." in relative.parts or not relative.name:
+            raise UsageError(f"{source}: its place below --out would be '{relative}', outside it")
+    levels = [0] * len(inputs)
+    while True:
+        names = [_name_at(*pair, level=level) for pair, level in zip(inputs, levels, strict=True)]
+        losers = _find_losers(inputs, names, levels)
+        if not losers:
+            break
+        for index in losers:
+            levels[index] += 1
+    plan = [
+        PlannedOutput(source=source, relative=name)
+        for (source, _), name in zip(inputs, names, strict=True)
+    ]
+    _refuse_input_folders(plan, out)
+    return plan
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Cut a file's name into stem and suffix, `.nii.gz` being one suffix; letter case is kept."""
+    for suffix in _VOLUME_SUFFIXES:
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)], name[-len(suffix) :]
+    path = PurePath(name)
+    return path.stem, path.suffix
+
+
+def is_volume_name(path: PurePath) -> bool:
+    """Tell whether a file is NIfTI by its name."""
+    return path.name.lower().endswith(_VOLUME_SUFFIXES)
+
+
+def overlay_path(mask: Path) -> Path:
+    """Give the name of the overlay picture that belongs to a mask."""
+    return mask.with_name(f"{split_name(mask.name)[0]}_overlay.png")
+
+
+def probability_path(mask: Path, suffix: str) -> Path:
+    """Give the name of the file of probabilities that belongs to a mask."""
+    return mask.with_name(f"{split_name(mask.name)[0]}_prob{suffix}")
+
+
+def _name_at(source: Path, relative: Path, *, level: int) -> Path:
+    """Give the mask's path at a level of distinctness: plain, suffix, folder, numbers."""
+    stem, suffix = split_name(relative.name)
+    kept = suffix.lower() in (*_KEPT_SUFFIXES, *_VOLUME_SUFFIXES)
+    if level >= 1:
+        stem = f"{stem}_{suffix.strip('.').replace('.', '_')}"
+    if level >= 2:
+        stem = f"{source.absolute().parent.name}_{stem}"
+    if level >= 3:
+        stem = f"{stem}_{level - 1}"
+    return relative.with_name(stem + (suffix if kept else ".png"))
+
+
+def _find_losers(
+    inputs: Sequence[tuple[Path, Path]], names: Sequence[Path], levels: Sequence[int]
+) -> set[int]:
+    """Find the inputs that need another name because theirs is wanted twice."""
+    claims: dict[str, set[int]] = defaultdict(set)
+    for index, name in enumerate(names):
+        for path in _owned(name):
+            claims[path.as_posix().casefold()].add(index)
+    losers: set[int] = set()
+    for claimants in claims.values():
+        if len(claimants) > 1:
+            losers |= claimants - _find_keeper(claimants, inputs, names, levels)
+    return losers
+
+
+def _find_keeper(
+    claimants: set[int],
+    inputs: Sequence[tuple[Path, Path]],
+    names: Sequence[Path],
+    levels: Sequence[int],
+) -> set[int]:
+    """Choose the one that keeps its name, or nobody while a better name is left for all."""
+    unchanged = {index for index in claimants if names[index] == inputs[index][1]}
+    if len(unchanged) == 1:
+        return unchanged
+    # Numbers tell nothing apart by themselves: there the first keeps, or it would never end.
+    numbered = [index for index in claimants if levels[index] >= 2]
+    if len(numbered) == len(claimants):
+        return {min(numbered, key=lambda index: (-levels[index], str(inputs[index][0])))}
+    return set()
+
+
+def _owned(mask: Path) -> Iterator[Path]:
+    yield mask
+    yield overlay_path(mask)
+    for suffix in PROBABILITY_SUFFIXES:
+        yield probability_path(mask, suffix)
+
+
+def _refuse_input_folders(plan: Sequence[PlannedOutput], out: Path) -> None:
+    """Refuse results beside input pictures, where they could replace what is not ours.
+
+    Not only the inputs themselves: the result of `a.jpg` must not replace an `a.png` beside it
+    that nobody asked to segment.
+    """
+    folders = {item.source.resolve().parent for item in plan}
+    folders |= {item.source.parent.resolve() for item in plan}  # where the input is a link
+    for item in plan:
+        target = (out / item.relative).resolve()
+        if target.parent in folders:
+            raise UsageError(
+                f"{item.source}: its result would be {out / item.relative}, among the input "
+                "pictures; give another folder as --out"
+            )

@@ -1,0 +1,226 @@
+"""`segnetr evaluate`: scores of a run on the original grid, or of a folder of masks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from segnetr.config.load import load_config, parse_plain, plain
+from segnetr.config.schema import EvaluateConfig, RunConfig
+from segnetr.data.case import SPLIT_NAMES, Case
+from segnetr.data.readers import read_image
+from segnetr.data.splits import read_split
+from segnetr.engine.evaluator import Evaluation, evaluate_pairs
+from segnetr.engine.pairing import MaskPair, Unscored, pair_folders
+from segnetr.engine.predictor import Predictor
+from segnetr.engine.progress import Progress
+from segnetr.engine.run_dir import RunDir
+from segnetr.errors import ReadError, UsageError
+from segnetr.outputs.tables import summary_table, write_per_case_csv, write_summary_json
+from segnetr.workflows.case_pictures import write_case_pictures
+from segnetr.workflows.dataset import open_dataset
+from segnetr.workflows.model_folder import open_predictor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """What is scored, and how.
+
+    Attributes:
+        dataset: Another data set than the run's; all of its cases with masks are scored.
+        data_dir: Its folder; without `dataset`, another folder of the run's own data set.
+        part: Part of the split; None: the test part, or validation where there is none.
+        tta: Test-time augmentation in place of the model's own.
+        device: Where the network runs.
+        changes: Settings put over the run's `evaluate` section.
+    """
+
+    dataset: str | None = None
+    data_dir: Path | None = None
+    part: str | None = None
+    tta: str | None = None
+    device: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOutcome:
+    """Scores and where they were written.
+
+    Attributes:
+        title: What was scored, for people.
+        folder: Where summary.json and per_case.csv lie; None if nothing was written.
+        evaluation: The scores.
+    """
+
+    title: str
+    folder: Path | None
+    evaluation: Evaluation
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give the summaries as plain data."""
+        return {
+            "title": self.title,
+            "folder": None if self.folder is None else str(self.folder),
+            "summaries": [plain(summary) for summary in self.evaluation.summaries],
+            "unscored": [plain(case) for case in self.evaluation.unscored],
+        }
+
+    def text(self) -> str:
+        """Give the summaries as a table, and what could not be scored."""
+        lines = [f"scores: {self.title}", summary_table(self.evaluation.summaries)]
+        lines += [f"not scored: {case.reason}" for case in self.evaluation.unscored]
+        if self.folder is not None:
+            lines.append(f"files:  {self.folder}")
+        return "\n".join(lines)
+
+
+def evaluate_run(
+    run_folder: Path, options: EvaluateOptions, *, out: Path | None = None, progress: Progress
+) -> EvaluateOutcome:
+    """Predict the cases of a part or of another data set from their files, and score them.
+
+    Raises:
+        UsageError: If the run is none, or has no such part.
+        ModelFileError: If its model cannot be trusted.
+    """
+    run = RunDir(run_folder)
+    if not run.config.is_file():
+        raise UsageError(f"{run_folder}: no run (config.yaml is missing)")
+    config = load_config([run.config])
+    scoring: EvaluateConfig = parse_plain(
+        EvaluateConfig, {**plain(config.evaluate), **options.changes}
+    )
+    cases, title, folder = _choose_cases(run, config, options)
+    changes = {} if options.tta is None else {"tta": options.tta}
+    card, predictor = open_predictor(run_folder, changes=changes, device=options.device or "auto")
+    unread: list[Unscored] = []
+    with progress.task("score", len(cases)) as advance:
+        pairs = _predict_pairs(
+            cases,
+            predictor,
+            channels=card.in_channels,
+            max_pixels=config.data.max_pixels,
+            unread=unread,
+            advance=advance,
+        )
+        evaluation = evaluate_pairs(
+            pairs,
+            classes=card.classes,
+            config=scoring,
+            patients={case.case_id: case.patient_id for case in cases if case.patient_id},
+            max_pixels=config.data.max_pixels,
+        )
+    evaluation = replace(evaluation, unscored=(*unread, *evaluation.unscored))
+    folder = out or folder
+    _write_scores(folder, evaluation, title=title, config=scoring)
+    write_case_pictures(
+        folder, cases, evaluation, predictor=predictor, classes=card.classes, config=config.data
+    )
+    return EvaluateOutcome(title=title, folder=folder, evaluation=evaluation)
+
+
+def evaluate_folders(
+    predictions: Path,
+    truth: Path,
+    *,
+    classes: Sequence[str],
+    changes: Mapping[str, Any],
+    out: Path | None,
+) -> EvaluateOutcome:
+    """Score a folder of masks against a folder of true masks, matched by name.
+
+    Raises:
+        UsageError: If a folder is missing or nothing matches.
+    """
+    scoring: EvaluateConfig = parse_plain(EvaluateConfig, changes)
+    pairs, unmatched = pair_folders(predictions, truth)
+    evaluation = evaluate_pairs(pairs, classes=classes, config=scoring)
+    evaluation = replace(evaluation, unscored=(*unmatched, *evaluation.unscored))
+    title = f"{predictions} against {truth}"
+    if out is not None:
+        _write_scores(out, evaluation, title=title, config=scoring)
+    return EvaluateOutcome(title=title, folder=out, evaluation=evaluation)
+
+
+def choose_part(run: RunDir, wanted: str | None = None) -> str | None:
+    """Give the part of a run's split to score, or None where it has no case to score.
+
+    Raises:
+        UsageError: If the wanted part is unknown or empty.
+    """
+    split = read_split(run.splits)
+    if wanted is not None:
+        if wanted not in SPLIT_NAMES or not split.ids(wanted):
+            filled = [name for name in SPLIT_NAMES if split.ids(name)]
+            raise UsageError(f"--part {wanted}: this run's split has {', '.join(filled)}")
+        return wanted
+    return next((name for name in ("test", "validation") if split.ids(name)), None)
+
+
+def _choose_cases(
+    run: RunDir, config: RunConfig, options: EvaluateOptions
+) -> tuple[list[Case], str, Path]:
+    if options.dataset is not None:
+        recipe = load_config(
+            flags={"data.dataset": options.dataset, "data.data_dir": options.data_dir}
+        )
+        opened = open_dataset(recipe.data)
+        cases = [case for case in opened.cases if case.mask is not None]
+        if options.part is not None:
+            cases = [case for case in cases if case.split == options.part]
+        if not cases:
+            raise UsageError(f"{opened.root}: no case with a mask to score")
+        part = f", {options.part} part" if options.part else ""
+        title = f"{opened.spec.title}{part}, {len(cases)} cases"
+        return cases, title, run.path / f"evaluation-{opened.spec.name}"
+    data = config.data
+    if options.data_dir is not None:
+        data = replace(data, data_dir=options.data_dir)
+    name = choose_part(run, options.part)
+    if name is None:
+        raise UsageError(f"{run.path}: all cases were trained on; name another set by --dataset")
+    opened = open_dataset(data)
+    wanted = set(read_split(run.splits).ids(name))  # type: ignore[arg-type]
+    cases = [case for case in opened.cases if case.case_id in wanted]
+    if len(cases) != len(wanted):
+        raise UsageError(
+            f"{opened.root}: {len(wanted) - len(cases)} cases of the split are missing"
+        )
+    suffix = "" if options.part is None else f"-{name}"
+    title = f"{opened.spec.title}, {name} part, {len(cases)} cases"
+    return cases, title, run.path / f"evaluation{suffix}"
+
+
+def _predict_pairs(
+    cases: Sequence[Case],
+    predictor: Predictor,
+    *,
+    channels: int,
+    max_pixels: int,
+    unread: list[Unscored],
+    advance: Any,
+) -> Iterator[MaskPair]:
+    for number, case in enumerate(cases, start=1):
+        try:
+            image = read_image(case.image, channels=channels, max_pixels=max_pixels)
+            labels = predictor.predict(image).labels
+        except ReadError as error:
+            unread.append(Unscored(case_id=case.case_id, reason=str(error)))
+        else:
+            if case.mask is not None:
+                yield MaskPair(
+                    case_id=case.case_id,
+                    prediction=labels,
+                    truth=case.mask,
+                    spacing=image.spacing,
+                )
+        advance(number, len(cases))
+
+
+def _write_scores(
+    folder: Path, evaluation: Evaluation, *, title: str, config: EvaluateConfig
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_per_case_csv(folder / "per_case.csv", evaluation.scores)
+    write_summary_json(folder / "summary.json", evaluation, title=title, config=config)

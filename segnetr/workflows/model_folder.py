@@ -1,0 +1,72 @@
+"""The model folder: written at the end of a training, opened by all that applies a network."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from segnetr.config.load import parse_plain, plain
+from segnetr.config.schema import PredictConfig, RunConfig
+from segnetr.data.case import DatasetSpec, Split
+from segnetr.engine.predictor import Predictor
+from segnetr.engine.run_dir import RunDir
+from segnetr.engine.runtime import choose_device
+from segnetr.engine.trainer import TrainResult
+from segnetr.models.fuse import fuse_for_inference
+from segnetr.outputs.model_file import ModelCard, load_model, write_model
+from segnetr.outputs.provenance import collect_versions
+
+
+def write_run_model(
+    run: RunDir, config: RunConfig, *, spec: DatasetSpec, split: Split, result: TrainResult
+) -> None:
+    """Write the weights a training ends with, and what is needed to apply them.
+
+    These are the weights with the best validation score, or the last ones where `train.keep` says
+    so or there was no validation.
+    """
+    architecture = config.model
+    if architecture.architecture == "segnetr" and architecture.native_size is None:
+        architecture = replace(architecture, native_size=config.train.image_size)
+    card = ModelCard(
+        architecture=architecture,
+        classes=spec.classes,
+        in_channels=spec.in_channels,
+        image_size=config.train.image_size,
+        intensity=config.data.intensity,
+        predict=config.predict,
+        dataset=spec.name,
+        data_licence=spec.licence,
+        split_sha256=split.sha256,
+        scores={} if result.best_score is None else {"validation_dice": result.best_score},
+        versions=collect_versions(),
+    )
+    write_model(run.model, run.load_final_weights(keep=config.train.keep), card=card)
+
+
+def open_predictor(
+    path: Path, *, changes: Mapping[str, Any] | None = None, device: str = "auto"
+) -> tuple[ModelCard, Predictor]:
+    """Load a model once, ready for any number of files.
+
+    Args:
+        path: A run, or a model folder.
+        changes: Settings put over the model's own `predict` section.
+        device: Where it runs.
+
+    Raises:
+        ModelFileError: If the model is missing, torn, changed or foreign.
+        UsageError: If a changed setting does not fit, or there is no such device.
+    """
+    card, network = load_model(path)
+    config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **(changes or {})})
+    predictor = Predictor(
+        fuse_for_inference(network),
+        config=config,
+        intensity=card.intensity,
+        image_size=card.image_size,
+        num_classes=len(card.classes),
+        channels=card.in_channels,
+        device=choose_device(device),
+    )
+    return card, predictor

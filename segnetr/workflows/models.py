@@ -1,0 +1,105 @@
+"""`segnetr models`: the networks, what they cost, and what was published about them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from segnetr.config.load import list_recipes, load_config, plain, require_recipe
+from segnetr.config.schema import RunConfig
+from segnetr.workflows.outcome import Table
+
+_MEBI = 2**20
+_INPUT = (1, 3, 224, 224)
+
+# Cheng et al., SegNetr, MICCAI 2023, table 1; "M" there is 2^20, GFLOPs are multiply-adds as the
+# tool thop counts them (it counts a transposed convolution of stride 2 four times).
+_PUBLISHED = {
+    "segnetr": {"params_mi": 12.26, "gmac": 10.18},
+    "segnetr_s": {"params_mi": 3.60, "gmac": 2.71},
+    "unet": {"params_mi": 29.59, "gmac": 41.83},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCost:
+    """One network: its settings, its cost at 3 x 224 x 224, and what was published.
+
+    Attributes:
+        name: Name of the recipe.
+        settings: The resolved model section.
+        parameters: Trainable numbers.
+        macs: Multiply-adds of one image.
+        parts: Parameters by part of the network.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    parameters: int
+    macs: int
+    parts: Mapping[str, int]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give everything as plain data."""
+        return {
+            "name": self.name,
+            "settings": dict(self.settings),
+            "parameters": self.parameters,
+            "params_mi": round(self.parameters / _MEBI, 2),
+            "gmac": round(self.macs / 1e9, 2),
+            "published": _PUBLISHED.get(self.name),
+            "parts": dict(self.parts),
+        }
+
+    def text(self) -> str:
+        """Give the figures beside the published ones, for people."""
+        published = _PUBLISHED.get(self.name)
+        rows = [
+            ("parameters (Mi = 2^20)", f"{self.parameters / _MEBI:.2f}", "params_mi"),
+            ("multiply-adds (G) at 3x224x224", f"{self.macs / 1e9:.2f}", "gmac"),
+        ]
+        lines = [self.name, f"  {'parameters':<34}{self.parameters:,}"]
+        for label, ours, key in rows:
+            theirs = f"   published {published[key]:.2f}" if published else ""
+            lines.append(f"  {label:<34}{ours}{theirs}")
+        lines += [f"  {part:<34}{count:,}" for part, count in self.parts.items()]
+        lines += [f"  {key:<34}{value}" for key, value in self.settings.items()]
+        return "\n".join(lines)
+
+
+def list_models() -> Table:
+    """Count every packaged network at 3 x 224 x 224 with two classes."""
+    rows = []
+    for name in list_recipes("model"):
+        cost = show_model(name).facts()
+        published = cost["published"] or {}
+        rows.append(
+            {
+                "name": name,
+                "params_m": round(cost["parameters"] / 1e6, 3),
+                "params_mi": cost["params_mi"],
+                "gmac": cost["gmac"],
+                "published_mi": published.get("params_mi"),
+                "published_gmac": published.get("gmac"),
+            }
+        )
+    return Table(name="models", rows=rows)
+
+
+def show_model(name: str) -> ModelCost:
+    """Build one packaged network and count it.
+
+    Raises:
+        UsageError: If there is no such network; names the nearest one.
+    """
+    config: RunConfig = load_config([require_recipe("model", name)])
+    from segnetr.models.build import build_model
+    from segnetr.models.cost import count_macs, count_parameters
+
+    model = build_model(config.model, in_channels=3, num_classes=2, image_size=_INPUT[2:])
+    return ModelCost(
+        name=name,
+        settings=plain(config.model),
+        parameters=count_parameters(model),
+        macs=count_macs(model, _INPUT),
+        parts={part: count_parameters(module) for part, module in model.named_children()},
+    )

@@ -1,0 +1,49 @@
+"""What a workflow gives back: facts for machines, a text for people."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Outcome(Protocol):
+    """A result that a command prints."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give the result as plain data, ready for JSON."""
+        ...
+
+    def text(self) -> str:
+        """Give the result as lines for people."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows with named columns.
+
+    Attributes:
+        name: What the rows are, the key in JSON.
+        rows: One mapping a row, all with the same keys; numbers stay numbers.
+    """
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give the rows under their name."""
+        return {self.name: [dict(row) for row in self.rows]}
+
+    def text(self) -> str:
+        """Align the rows in columns."""
+        if not self.rows:
+            return f"no {self.name}"
+        header = [str(key) for key in self.rows[0]]
+        cells = [
+            ["" if value is None else str(value) for value in row.values()] for row in self.rows
+        ]
+        widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in [header, *cells]
+        ]
+        return "\n".join(lines)

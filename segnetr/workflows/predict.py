@@ -1,0 +1,143 @@
+"""`segnetr predict`: masks for files and folders, one bad file at a time."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segnetr.data.image_file import DEFAULT_MAX_PIXELS
+from segnetr.data.readers import list_images, read_image
+from segnetr.engine.manifest import hash_file, write_json
+from segnetr.engine.predictor import Predictor
+from segnetr.engine.progress import Progress
+from segnetr.errors import ReadError, UsageError
+from segnetr.outputs.masks import PlannedOutput, plan_outputs, write_prediction
+from segnetr.outputs.model_file import ModelCard, find_model_folder
+from segnetr.workflows.model_folder import open_predictor
+
+INDEX_NAME = "predictions.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions:
+    """What a prediction writes, and how.
+
+    Attributes:
+        changes: Settings put over the model's own `predict` section.
+        overlay: Write pictures with contours as well.
+        save_prob: Write probabilities as well.
+        device: Where the network runs.
+        max_pixels: Larger images are refused before memory is taken for them.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    overlay: bool = False
+    save_prob: bool = False
+    device: str = "auto"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOutcome:
+    """What became of each input.
+
+    Attributes:
+        out: The folder of the masks.
+        done: One record a file, as in predictions.json.
+        failed: Inputs that could not be read, each with the reason.
+    """
+
+    out: Path
+    done: tuple[Mapping[str, Any], ...]
+    failed: tuple[Mapping[str, str], ...]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give the outcome as plain data."""
+        return {"out": str(self.out), "done": list(self.done), "failed": list(self.failed)}
+
+    def text(self) -> str:
+        """Give the outcome as lines for people, what failed at the end."""
+        lines = [f"masks:  {len(self.done)} in {self.out}"]
+        if self.failed:
+            lines.append(f"failed: {len(self.failed)}")
+            lines += [f"  {failure['reason']}" for failure in self.failed]
+        return "\n".join(lines)
+
+
+def predict(
+    inputs: Sequence[Path], model: Path, out: Path, options: PredictOptions, *, progress: Progress
+) -> PredictOutcome:
+    """Segment files and folders with a model that is loaded once.
+
+    A file that cannot be read does not stop the rest. `predictions.json` in `out` says for each
+    input which mask it has, its hash, its time and what was noted while reading.
+
+    Raises:
+        UsageError: If an input is missing or of no known kind, or `out` is among the inputs.
+        ModelFileError: If the model cannot be trusted.
+        WriteError: If a mask cannot be written.
+    """
+    plan = plan_outputs(list_images(inputs), out=out)
+    if not plan:
+        raise UsageError(f"{', '.join(map(str, inputs))}: no image to predict")
+    card, predictor = open_predictor(model, changes=options.changes, device=options.device)
+    done: list[Mapping[str, Any]] = []
+    failed: list[Mapping[str, str]] = []
+    with progress.task("predict", len(plan)) as advance:
+        for number, item in enumerate(plan, start=1):
+            try:
+                done.append(_predict_one(item, card, predictor, out, options))
+            except ReadError as error:
+                failed.append({"input": str(item.source), "reason": str(error)})
+                progress.on_message(str(error))
+            advance(number, len(plan))
+    _write_index(out, model, card, done=done, failed=failed)
+    return PredictOutcome(out=out, done=tuple(done), failed=tuple(failed))
+
+
+def _predict_one(
+    item: PlannedOutput, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
+) -> Mapping[str, Any]:
+    start = time.perf_counter()
+    image = read_image(item.source, channels=card.in_channels, max_pixels=options.max_pixels)
+    prediction = predictor.predict(image, keep_probabilities=options.save_prob)
+    written = write_prediction(
+        prediction,
+        image,
+        out=out,
+        relative=item.relative,
+        save_prob=options.save_prob,
+        overlay=options.overlay,
+    )
+    return {
+        "input": str(item.source),
+        "mask": str(item.relative),
+        "files": [str(path.relative_to(out)) for path in written],
+        "sha256": hash_file(item.source),
+        "seconds": round(time.perf_counter() - start, 3),
+        "notes": list(image.notes),
+    }
+
+
+def _write_index(
+    out: Path,
+    model: Path,
+    card: ModelCard,
+    *,
+    done: Sequence[Mapping[str, Any]],
+    failed: Sequence[Mapping[str, str]],
+) -> None:
+    weights = find_model_folder(model) / "model.safetensors"
+    content = {
+        "model": {
+            "path": str(model),
+            "sha256": hash_file(weights),
+            "classes": list(card.classes),
+            "created_by": card.created_by,
+        },
+        "done": list(done),
+        "failed": list(failed),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / INDEX_NAME, content)

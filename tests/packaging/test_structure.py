@@ -1,0 +1,80 @@
+"""The rules of the tree that no linter knows."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted(
+    path
+    for folder in ("cli", "hybrid_backbones", "segnetr")
+    for path in (ROOT / folder).rglob("*.py")
+)
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "base", "util", "helper"}
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_folder_with_code_is_a_listed_package():
+    settings = pyproject()["tool"]["setuptools"]
+    renamed = {"cli": "segnetr.cli", "configs": "segnetr.configs"}
+    folders = {path.parent.relative_to(ROOT) for path in [*SOURCES, *ROOT.glob("configs/*.py")]}
+    packages = {renamed.get(str(folder), str(folder).replace("/", ".")) for folder in folders}
+    assert packages == set(settings["packages"])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_source_file_stays_short_and_says_what_it_is(path: Path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 450
+    assert path.stem not in FORBIDDEN_NAMES
+    if path.name != "__init__.py" or text:
+        assert ast.get_docstring(ast.parse(text))
+
+
+def test_functions_stay_short():
+    long = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                start = (
+                    node.body[0].lineno
+                    if ast.get_docstring(node) is None
+                    else (node.body[1].lineno if len(node.body) > 1 else node.end_lineno)
+                )
+                if node.end_lineno - start + 1 > 60:
+                    long.append(f"{path.relative_to(ROOT)}:{node.name}")
+    assert not long
+
+
+def test_configuration_and_help_need_no_torch():
+    code = (
+        "import sys, segnetr, segnetr.config.load, segnetr.cli.main\n"
+        "assert not {'torch', 'monai', 'numpy'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_pinned_dependency_of_the_project_is_in_the_constraints():
+    pins = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(item for extra in extras for item in extra)]
+    names = {item.split(">=")[0].lower().replace("_", "-") for item in wanted}
+    assert names <= pins
+
+
+def test_constraints_name_torch_first():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    first = next(line for line in lines if line and not line.startswith("#"))
+    assert first.startswith("torch==")

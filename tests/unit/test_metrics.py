@@ -1,0 +1,232 @@
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from segnetr.metrics import PIXEL_COUNTS, score_masks
+from segnetr.metrics.surface import _distance_map, _search_tree, find_border, measure_surfaces
+
+LESION = ("background", "lesion")
+ORGANS = ("background", "left", "right")
+
+
+def score(prediction, truth, *, classes=LESION, **options):
+    scores = score_masks(
+        np.asarray(prediction, np.uint8),
+        np.asarray(truth, np.uint8),
+        classes=classes,
+        case_id="a",
+        **options,
+    )
+    return {(one.class_name, one.metric): one.value for one in scores}
+
+
+def lesion(prediction, truth, **options):
+    return {metric: value for (_, metric), value in score(prediction, truth, **options).items()}
+
+
+def square(top, left, side, *, shape=(20, 30)):
+    mask = np.zeros(shape, np.uint8)
+    mask[top : top + side, left : left + side] = 1
+    return mask
+
+
+def brute_force(prediction, truth, spacing, tolerance):
+    """HD95, ASSD and NSD from the definition alone: neighbours by hand, all pairs of pixels."""
+
+    def border(mask):
+        points = {tuple(point) for point in np.argwhere(mask)}
+        steps = [
+            tuple(sign * (axis == k) for k in range(mask.ndim))
+            for axis, sign in product(range(mask.ndim), (-1, 1))
+        ]
+        return [
+            point
+            for point in sorted(points)
+            if any(tuple(np.add(point, step)) not in points for step in steps)
+        ]
+
+    def directed(start, goal):
+        return [
+            min(math.dist(np.multiply(a, spacing), np.multiply(b, spacing)) for b in goal)
+            for a in start
+        ]
+
+    ours, theirs = border(prediction), border(truth)
+    there, back = directed(ours, theirs), directed(theirs, ours)
+    both = there + back
+    return (
+        max(np.percentile(there, 95), np.percentile(back, 95)),
+        sum(both) / len(both),
+        sum(distance <= tolerance + 1e-7 for distance in both) / len(both),
+    )
+
+
+def test_scores_of_two_shifted_squares_are_those_worked_out_by_hand():
+    # 4 x 4 squares, one shifted by one column: 12 shared pixels, 16 + 16 in all.
+    values = lesion(square(3, 3, 4), square(3, 4, 4))
+    assert values["dice"] == 24 / 32
+    assert values["iou"] == 12 / 20
+    assert values["isic_jaccard"] == 0.0  # 0.6 is below 0.65
+    assert values["hd95_px"] == 1.0
+    # Of each border of 12 pixels the far column (4) and the two inner ends of the near column lie
+    # off the other border: 6 at distance 1.
+    assert values["assd_px"] == pytest.approx(0.5)
+    assert values["nsd_2px"] == 1.0
+    assert [values[name] for name in PIXEL_COUNTS] == [16, 16, 12]
+
+
+def test_equal_masks_score_perfectly():
+    values = lesion(square(3, 3, 5), square(3, 3, 5))
+    assert (values["dice"], values["iou"], values["isic_jaccard"]) == (1, 1, 1)
+    assert (values["hd95_px"], values["assd_px"], values["nsd_2px"]) == (0, 0, 1)
+
+
+def test_two_empty_masks_are_right_and_have_no_distance():
+    empty = np.zeros((20, 30))
+    values = lesion(empty, empty)
+    assert (values["dice"], values["iou"], values["isic_jaccard"]) == (1, 1, 1)
+    assert (values["hd95_px"], values["assd_px"], values["nsd_2px"]) == (None, None, None)
+
+
+@pytest.mark.parametrize("missed", [True, False], ids=["missed", "false alarm"])
+def test_a_missed_structure_and_a_false_alarm_cost_the_diagonal(missed):
+    empty, full = np.zeros((30, 40)), square(3, 3, 5, shape=(30, 40))
+    values = lesion(empty, full) if missed else lesion(full, empty)
+    assert (values["dice"], values["iou"], values["isic_jaccard"]) == (0, 0, 0)
+    assert (values["hd95_px"], values["assd_px"], values["nsd_2px"]) == (50, 50, 0)
+
+
+def test_the_penalty_is_longer_than_any_distance_in_the_image():
+    one, other = np.zeros((9, 12)), np.zeros((9, 12))
+    one[0, 0] = other[-1, -1] = 1
+    assert lesion(one, other)["hd95_px"] < lesion(np.zeros((9, 12)), other)["hd95_px"] == 15
+
+
+def test_lengths_are_in_millimetres_and_say_so_where_the_file_has_spacing():
+    values = lesion(square(3, 3, 4), square(3, 5, 4), spacing=(3.0, 0.5), nsd_tolerance=0.5)
+    assert values["hd95_mm"] == 1.0  # two columns of half a millimetre
+    assert "nsd_0.5mm" in values
+    assert not [name for name in values if name.endswith("px")]
+
+
+def test_a_distance_equal_to_the_tolerance_is_within_it():
+    for side in (0.1, 0.3, 0.7, 1.1):
+        shifted = lesion(
+            square(3, 3, 4), square(3, 6, 4), spacing=(50.0, side), nsd_tolerance=3 * side
+        )
+        assert shifted[f"nsd_{3 * side:g}mm"] == 1.0
+
+
+def test_iou_at_the_threshold_counts_and_below_it_does_not():
+    truth = np.zeros((10, 10))
+    truth[:, :] = 1
+    at, below = truth.copy(), truth.copy()
+    at.flat[65:] = 0
+    below.flat[64:] = 0
+    assert lesion(at, truth)["isic_jaccard"] == 0.65
+    assert lesion(below, truth)["isic_jaccard"] == 0.0
+    assert lesion(below, truth, isic_threshold=0.5)["isic_jaccard"] == 0.64
+
+
+def test_isic_score_is_given_to_pictures_with_one_foreground_class_only():
+    picture, volume = np.zeros((8, 8)), np.zeros((8, 8, 4))
+    assert "isic_jaccard" in lesion(picture, picture)
+    assert "isic_jaccard" not in lesion(volume, volume)
+    assert ("left", "isic_jaccard") not in score(picture, picture, classes=ORGANS)
+
+
+def test_every_foreground_class_is_scored_by_itself():
+    truth, prediction = square(2, 2, 4), square(2, 2, 4)
+    truth[10:14, 10:14] = 2
+    values = score(prediction, truth, classes=ORGANS)
+    assert values["left", "dice"] == 1.0
+    assert values["right", "dice"] == 0.0
+    assert values["right", "hd95_px"] == math.hypot(20, 30)
+    assert {name for name, _ in values} == {"left", "right"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_scores_agree_with_the_definitions_computed_by_brute_force(data):
+    shape = data.draw(
+        st.sampled_from([(5, 7), (6, 6), (1, 8), (4, 5, 3), (3, 1, 6)]), label="shape"
+    )
+    sides = st.sampled_from([0.5, 0.7, 1.0, 2.5, 8.0])
+    spacing = data.draw(st.tuples(*[sides] * len(shape)), label="spacing")
+    masks = arrays.arrays(np.uint8, shape, elements=st.integers(0, 1))
+    prediction, truth = data.draw(masks, label="prediction"), data.draw(masks, label="truth")
+    values = lesion(prediction, truth, spacing=spacing)
+    ours, theirs = set(np.flatnonzero(prediction)), set(np.flatnonzero(truth))
+    if ours or theirs:
+        assert values["dice"] == 2 * len(ours & theirs) / (len(ours) + len(theirs))
+        assert values["iou"] == len(ours & theirs) / len(ours | theirs)
+    if ours and theirs:
+        expected = brute_force(prediction, truth, spacing, 2.0)
+        found = (values["hd95_mm"], values["assd_mm"], values["nsd_2mm"])
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    arrays.arrays(np.bool_, (6, 5, 4)),
+    arrays.arrays(np.bool_, (6, 5, 4)),
+    st.tuples(*[st.sampled_from([0.5, 1.0, 3.3])] * 3),
+)
+def test_search_tree_and_distance_map_give_the_same_distances(start, goal, spacing):
+    goal[0, 0, 0] = True
+    tree = _search_tree(start, goal, spacing=spacing)
+    np.testing.assert_allclose(tree, _distance_map(start, goal, spacing=spacing), atol=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    arrays.arrays(np.uint8, (6, 7), elements=st.integers(0, 2)),
+    arrays.arrays(np.uint8, (6, 7), elements=st.integers(0, 2)),
+)
+def test_scores_do_not_change_when_prediction_and_truth_swap_or_the_grid_turns(one, other):
+    values = score(one, other, classes=ORGANS)
+    swapped = score(other, one, classes=ORGANS)
+    turned = score(np.rot90(one), np.rot90(other), classes=ORGANS)
+    for key, value in values.items():
+        if key[1] not in PIXEL_COUNTS:
+            assert swapped[key] == pytest.approx(value, abs=1e-12)
+            assert turned[key] == pytest.approx(value, abs=1e-12)
+
+
+def test_dense_and_sparse_borders_take_different_ways_to_the_same_score():
+    generator = np.random.default_rng(0)
+    truth = square(10, 10, 40, shape=(60, 60))
+    speckled = truth ^ (generator.random(truth.shape) < 0.2)
+    assert np.count_nonzero(find_border(speckled > 0)) * 20 > truth.size
+    expected = brute_force(speckled, truth, (1, 1), 2.0)
+    values = lesion(speckled, truth)
+    assert (values["hd95_px"], values["assd_px"], values["nsd_2px"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "options", "message"),
+    [
+        (np.zeros((4, 5)), np.zeros((5, 4)), {}, "a: prediction 4 x 5 and truth 5 x 4 differ"),
+        (np.zeros(4), np.zeros(4), {}, "two or three axes"),
+        (np.zeros((0, 4)), np.zeros((0, 4)), {}, "two or three axes"),
+        (np.zeros((4, 5)), np.full((4, 5), 2), {}, "the truth holds 2, but classes go from 0 to 1"),
+        (np.full((4, 5), 255), np.zeros((4, 5)), {}, "the prediction holds 255"),
+        (np.zeros((4, 5)), np.zeros((4, 5)), {"spacing": (1.0, 1.0, 1.0)}, "does not fit"),
+        (np.zeros((4, 5)), np.zeros((4, 5)), {"spacing": (1.0, 0.0)}, "does not fit"),
+        (np.zeros((4, 5)), np.zeros((4, 5)), {"spacing": (1.0, math.nan)}, "does not fit"),
+        (np.zeros((4, 5)), np.zeros((4, 5)), {"classes": ("background", "mean")}, "named 'mean'"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_with_its_name(prediction, truth, options, message):
+    with pytest.raises(ValueError, match=message):
+        score(prediction, truth, **options)
+
+
+def test_distance_to_nothing_is_refused():
+    with pytest.raises(ValueError, match="not empty"):
+        measure_surfaces(np.zeros((3, 3), bool), np.ones((3, 3), bool), spacing=(1.0, 1.0))

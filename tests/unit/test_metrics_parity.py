@@ -1,0 +1,154 @@
+"""Our scores against independent implementations: MONAI and the ISIC challenge's own package."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_dice,
+    compute_hausdorff_distance,
+    compute_iou,
+    compute_surface_dice,
+)
+from PIL import Image
+
+from segnetr.metrics import score_masks, select_summary, summarise
+
+# MONAI 1.6 calls a deprecated argument of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
+
+LESION = ("background", "lesion")
+SPACINGS = {2: [None, (1.0, 1.0), (0.7, 2.5)], 3: [None, (0.8, 0.8, 5.0)]}
+
+
+def blob(shape, generator):
+    """A wobbly ellipse somewhere in the image."""
+    axes = np.meshgrid(*[np.arange(side) for side in shape], indexing="ij")
+    distance = sum(
+        ((axis - generator.uniform(0.35, 0.65) * side) / (generator.uniform(0.15, 0.35) * side))
+        ** 2
+        for axis, side in zip(axes, shape, strict=True)
+    )
+    return (distance + 0.2 * generator.standard_normal(shape) < 1).astype(np.uint8)
+
+
+def as_monai(mask):
+    return torch.from_numpy(mask)[None, None].float()
+
+
+def pairs(dims):
+    generator = np.random.default_rng(7)
+    shapes = {2: [(32, 45), (60, 33), (17, 17)], 3: [(20, 24, 9), (16, 31, 12)]}[dims]
+    return [(blob(shape, generator), blob(shape, generator)) for shape in shapes for _ in range(3)]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_dice_and_iou_are_those_of_monai(dims):
+    for prediction, truth in pairs(dims):
+        values = score(prediction, truth)
+        ours, theirs = as_monai(prediction), as_monai(truth)
+        assert values["dice"] == pytest.approx(compute_dice(ours, theirs).item(), abs=1e-6)
+        assert values["iou"] == pytest.approx(compute_iou(ours, theirs).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("dims", "spacing"), [(d, s) for d in SPACINGS for s in SPACINGS[d]])
+def test_surface_distances_are_those_of_monai(dims, spacing):
+    unit = "px" if spacing is None else "mm"
+    size = None if spacing is None else list(spacing)
+    for prediction, truth in pairs(dims):
+        values = score(prediction, truth, spacing=spacing, nsd_tolerance=1.5)
+        ours, theirs = as_monai(prediction), as_monai(truth)
+        hd95 = compute_hausdorff_distance(ours, theirs, percentile=95, spacing=size)
+        assd = compute_average_surface_distance(ours, theirs, symmetric=True, spacing=size)
+        nsd = compute_surface_dice(ours, theirs, [1.5], spacing=size, include_background=True)
+        # MONAI finds the rank of the percentile in float32, so it interpolates a little beside.
+        assert values[f"hd95_{unit}"] == pytest.approx(hd95.item(), rel=5e-6)
+        assert values[f"assd_{unit}"] == pytest.approx(assd.item(), rel=1e-6)
+        assert values[f"nsd_1.5{unit}"] == pytest.approx(nsd.item(), abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:the prediction of class .* is all 0")
+def test_a_missed_structure_has_a_distance_here_and_is_lost_in_monai():
+    truth = blob((30, 40), np.random.default_rng(0))
+    empty = np.zeros_like(truth)
+    monai = compute_hausdorff_distance(as_monai(empty), as_monai(truth), percentile=95)
+    assert not math.isfinite(monai.item())  # and is left out of MONAI's mean
+    assert score(empty, truth)["hd95_px"] == 50.0
+
+
+def test_two_empty_masks_score_one_here_and_nothing_in_monai():
+    empty = np.zeros((8, 8), np.uint8)
+    assert math.isnan(compute_dice(as_monai(empty), as_monai(empty)).item())
+    assert score(empty, empty)["dice"] == 1.0
+
+
+def isic_cases():
+    """Pairs of every quality, among them a missed lesion, a false alarm and two empty masks."""
+    generator = np.random.default_rng(1)
+    truths = [blob((40, 50), generator) for _ in range(12)]
+    predictions = [
+        np.roll(truth, shift, axis=1) for shift, truth in zip(range(12), truths, strict=True)
+    ]
+    empty = np.zeros((40, 50), np.uint8)
+    return [
+        *zip(predictions, truths, strict=True),
+        (empty, truths[0]),
+        (truths[1], empty),
+        (empty, empty),
+    ]
+
+
+def our_isic_summaries():
+    return summarise(
+        [
+            score
+            for number, (prediction, truth) in enumerate(isic_cases())
+            for score in score_masks(prediction, truth, classes=LESION, case_id=f"ISIC_{number}")
+        ],
+        bootstrap=0,
+    )
+
+
+def test_isic_score_is_that_of_the_challenge_as_published():
+    # Codella et al., arXiv:1902.03368, section 2.1: per image the Jaccard index, 0 where it is
+    # below 0.65; the score is the mean over the images.
+    expected = []
+    for prediction, truth in isic_cases():
+        union = np.logical_or(prediction, truth).sum()
+        jaccard = np.logical_and(prediction, truth).sum() / union if union else 1.0
+        expected.append(jaccard if jaccard >= 0.65 else 0.0)
+    assert 0 < sum(value == 0 for value in expected) < len(expected)
+    found = select_summary(our_isic_summaries(), "isic_jaccard").mean
+    assert found == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+# The package of 2021 meets the pandas of today.
+@pytest.mark.filterwarnings("ignore:The inplace keyword in Series.rename:DeprecationWarning")
+def test_isic_score_is_that_of_the_challenge_package(tmp_path):
+    package = pytest.importorskip(
+        "isic_challenge_scoring.segmentation",
+        reason="isic-challenge-scoring is not installed; the published definition is tested above",
+    )
+    truths, predictions = tmp_path / "truth", tmp_path / "prediction"
+    truths.mkdir()
+    predictions.mkdir()
+    for number, (prediction, truth) in enumerate(isic_cases()):
+        name = f"ISIC_{number:07d}_segmentation.png"
+        Image.fromarray(truth * 255).save(truths / name)
+        Image.fromarray(prediction * 255).save(predictions / name)
+    theirs = package.SegmentationScore.from_dir(truths, predictions).macro_average
+    ours = our_isic_summaries()
+    for our_name, their_name in [
+        ("isic_jaccard", "threshold_jaccard"),
+        ("iou", "jaccard"),
+        ("dice", "dice"),
+    ]:
+        found = select_summary(ours, our_name).mean
+        assert found == pytest.approx(theirs[their_name], abs=1e-12)
+
+
+def score(prediction, truth, **options):
+    scores = score_masks(prediction, truth, classes=LESION, case_id="a", **options)
+    return {one.metric: one.value for one in scores}
