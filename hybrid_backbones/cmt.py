@@ -142,7 +142,7 @@ class LightweightAttention(nn.Module):
         )
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype).unsqueeze(0))
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
-        return out.unflatten(1, x.shape[1:3])
+        return out.unflatten(1, (x.shape[1], x.shape[2]))
 
 
 class InvertedResidual(nn.Module):
@@ -190,7 +190,8 @@ class CMTBlock(nn.Module):
         x = (self.proj(x) + x).permute(0, 2, 3, 1)
         x = x + self.drop_path(self.attn(self.norm1(x), bias))
         y: Tensor = self.mlp(self.norm2(x).permute(0, 3, 1, 2))
-        return x.permute(0, 3, 1, 2) + self.drop_path(y)
+        result: Tensor = x.permute(0, 3, 1, 2) + self.drop_path(y)
+        return result
 
 
 class CMTStage(nn.Module):
@@ -242,7 +243,8 @@ class CMT(Backbone):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).tolist()
+        count = sum(config.depths)
+        rates = [config.drop_path * index / max(count - 1, 1) for index in range(count)]
         starts = [sum(config.depths[:level]) for level in range(len(config.depths))]
         self.stem = Stem(config.in_channels, config.stem_width)
         self.stages = nn.ModuleList(
