@@ -222,7 +222,9 @@ class CMTStage(nn.Module):
         """Give the biases (heads, H*W, cells) for a map of this size."""
         queries: Grid = (height, width)
         keys: Grid = (-(-height // self.reduction), -(-width // self.reduction))
-        return resize_pair_table(self.relative_pos, self.grids, (queries, keys))
+        table = resize_pair_table(self.relative_pos, self.grids, (queries, keys))
+        # A mask that asks for gradients keeps the fused attention of the CPU from being used.
+        return table if torch.is_grad_enabled() else table.detach()
 
     def forward(self, x: Tensor, *, checkpoint: bool) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/2), ceil(W/2))."""
