@@ -141,8 +141,9 @@ class LightweightAttention(nn.Module):
             for project, tokens in ((self.q, queries), (self.k, cells), (self.v, cells))
         )
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype).unsqueeze(0))
-        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
-        return out.unflatten(1, (x.shape[1], x.shape[2]))
+        out = self.proj(mixed.transpose(1, 2).flatten(2))
+        result: Tensor = out.unflatten(1, (x.shape[1], x.shape[2]))
+        return result
 
 
 class InvertedResidual(nn.Module):
