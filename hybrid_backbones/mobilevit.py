@@ -23,7 +23,7 @@ the softmax in float32 even then.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -114,9 +114,7 @@ class InvertedResidual(nn.Module):
         Sandler et al., MobileNetV2, arXiv:1801.04381, figure 4.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int, expansion: int
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = in_channels * expansion
         self.residual = stride == 1 and in_channels == out_channels
@@ -286,8 +284,9 @@ class MobileViT(Backbone):
         maps = []
         x = self.stem(image)
         checkpoint = self.gradient_checkpointing and self.training
-        for stage in self.stages:
-            x = run_block(stage, x, checkpoint=checkpoint)
+        for stage in cast(list[nn.Sequential], list(self.stages)):
+            for block in stage:
+                x = run_block(block, x, checkpoint=checkpoint)
             maps.append(x)
         if self.config.expand_last:
             maps[-1] = self.final_conv(x)
@@ -329,7 +328,8 @@ class MobileViT(Backbone):
 
 def _make_stages(config: MobileViTConfig) -> list[nn.Sequential]:
     stages = []
-    rates = torch.linspace(0, config.drop_path, sum(config.depths)).tolist()
+    count = sum(config.depths)
+    rates = [config.drop_path * layer / max(count - 1, 1) for layer in range(count)]
     before = _STEM_WIDTH
     for level, width in enumerate(config.widths):
         strides = (1,) if level == 0 else (2, 1, 1) if level == 1 else (2,)
@@ -342,9 +342,7 @@ def _make_stages(config: MobileViTConfig) -> list[nn.Sequential]:
         if level >= 2:
             depth = config.depths[level - 2]
             own, rates = tuple(rates[:depth]), rates[depth:]
-            blocks.append(
-                MobileViTBlock(config, width, config.token_widths[level - 2], rates=own)
-            )
+            blocks.append(MobileViTBlock(config, width, config.token_widths[level - 2], rates=own))
         stages.append(nn.Sequential(*blocks))
     return stages
 

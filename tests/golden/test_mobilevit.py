@@ -54,7 +54,8 @@ def in_layouts(name: str, order: str) -> tuple[dict, dict, dict]:
         foreign = value.flip(1) if key == "stem.conv.weight" and order == "rgb" else value
         cvnets[cvnets_key] = foreign
         names = transformers_keys.split(",")
-        transformers.update(zip(names, foreign.chunk(len(names)) if sides else [foreign]))
+        parts = foreign.chunk(len(names)) if sides else [foreign]
+        transformers.update(zip(names, parts, strict=True))
     return timm, cvnets, transformers
 
 
