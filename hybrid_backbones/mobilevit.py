@@ -7,8 +7,6 @@ The published weights expect values in [0, 1] without mean and deviation, and th
 transformers channels in the order blue, green, red: see `MobileViTConfig.channel_order`.
 
 Deliberate differences, none of which changes a number beyond rounding:
-- The 1x1 convolutions into and out of the transformer run on its tokens, on the side of the
-  resizing and unfolding that has fewer channels; both are linear and act place by place.
 - Attention goes through `scaled_dot_product_attention`; its kernels keep the softmax in float32
   under autocast, as the official code does by a cast.
 - The pyramid ends at the fifth stage, as the official segmentation networks do, and the expanding
@@ -98,11 +96,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/stride), ceil(W/stride))."""
-        return self.finish(self.conv(x))
-
-    def finish(self, x: Tensor) -> Tensor:
-        """Norm and activate what the convolution gave."""
-        y: Tensor = self.bn(x)
+        y: Tensor = self.bn(self.conv(x))
         # In place only where no gradient needs the input: autograd would copy it first.
         return F.silu(y, inplace=not torch.is_grad_enabled()) if self.activate else y
 
@@ -192,10 +186,6 @@ def fold_patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return cut.permute(0, 5, 3, 1, 4, 2).reshape(-1, channels, height, width)
 
 
-def _place_by_place(convolution: nn.Conv2d, tokens: Tensor) -> Tensor:
-    return F.linear(tokens, convolution.weight.flatten(1), convolution.bias)
-
-
 class MobileViTBlock(nn.Module):
     """A convolution whose matrix product is replaced by transformers: local, global, fused.
 
@@ -222,13 +212,11 @@ class MobileViTBlock(nn.Module):
         """Map (N, C, H, W) to the same shape."""
         size = (x.shape[2], x.shape[3])
         even = (size[0] + size[0] % _PATCH, size[1] + size[1] % _PATCH)
-        y = _resize(self.conv_kxk(x), size, even)
-        tokens = _place_by_place(self.conv_1x1, unfold_patches(y))
+        tokens = unfold_patches(_resize(self.conv_1x1(self.conv_kxk(x)), size, even))
         for layer in self.transformer:
             tokens = layer(tokens)
-        tokens = _place_by_place(self.conv_proj.conv, self.norm(tokens))
-        y = self.conv_proj.finish(_resize(fold_patches(tokens, even), even, size))
-        result: Tensor = self.conv_fusion(torch.cat((x, y), 1))
+        y = _resize(fold_patches(self.norm(tokens), even), even, size)
+        result: Tensor = self.conv_fusion(torch.cat((x, self.conv_proj(y)), 1))
         return result
 
 
