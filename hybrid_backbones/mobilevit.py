@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
 
@@ -74,33 +75,6 @@ class MobileViTConfig:
     channel_order: Literal["rgb", "bgr"] = "rgb"
 
 
-class ConvNorm(nn.Module):
-    """Convolution without bias, batch norm and, where wanted, SiLU."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        activate: bool = True,
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
-        self.bn = nn.BatchNorm2d(out_channels)
-        self.activate = activate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, D, ceil(H/stride), ceil(W/stride))."""
-        y: Tensor = self.bn(self.conv(x))
-        # In place only where no gradient needs the input: autograd would copy it first.
-        return F.silu(y, inplace=not torch.is_grad_enabled()) if self.activate else y
-
-
 class InvertedResidual(nn.Module):
     """Expand, filter channel by channel, reduce.
 
@@ -112,9 +86,11 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = in_channels * expansion
         self.residual = stride == 1 and in_channels == out_channels
-        self.conv1_1x1 = ConvNorm(in_channels, hidden, 1)
-        self.conv2_kxk = ConvNorm(hidden, hidden, 3, stride=stride, groups=hidden)
-        self.conv3_1x1 = ConvNorm(hidden, out_channels, 1, activate=False)
+        self.conv1_1x1 = ConvNorm(in_channels, hidden, 1, activation=F.silu)
+        self.conv2_kxk = ConvNorm(
+            hidden, hidden, 3, stride=stride, groups=hidden, activation=F.silu
+        )
+        self.conv3_1x1 = ConvNorm(hidden, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/stride), ceil(W/stride))."""
@@ -199,14 +175,14 @@ class MobileViTBlock(nn.Module):
         self, config: MobileViTConfig, channels: int, width: int, *, rates: tuple[float, ...]
     ) -> None:
         super().__init__()
-        self.conv_kxk = ConvNorm(channels, channels, 3)
+        self.conv_kxk = ConvNorm(channels, channels, 3, activation=F.silu)
         self.conv_1x1 = nn.Conv2d(channels, width, 1, bias=False)
         self.transformer = nn.ModuleList(
             TransformerLayer(config, width, drop_path=rate) for rate in rates
         )
         self.norm = nn.LayerNorm(width)
-        self.conv_proj = ConvNorm(width, channels, 1)
-        self.conv_fusion = ConvNorm(2 * channels, channels, 3)
+        self.conv_proj = ConvNorm(width, channels, 1, activation=F.silu)
+        self.conv_fusion = ConvNorm(2 * channels, channels, 3, activation=F.silu)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
@@ -250,12 +226,12 @@ class MobileViT(Backbone):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        self.stem = ConvNorm(config.in_channels, _STEM_WIDTH, 3, stride=2)
+        self.stem = ConvNorm(config.in_channels, _STEM_WIDTH, 3, stride=2, activation=F.silu)
         self.stages = nn.ModuleList(_make_stages(config))
         widths = list(config.widths)
         expanded = 4 * widths[-1]
         if config.num_classes or config.expand_last:
-            self.final_conv = ConvNorm(widths[-1], expanded, 1)
+            self.final_conv = ConvNorm(widths[-1], expanded, 1, activation=F.silu)
         if config.num_classes:
             self.head = Classifier(expanded, config.num_classes, dropout=config.head_dropout)
         modules = [f"stages.{level}" for level in range(len(widths))]
