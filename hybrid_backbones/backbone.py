@@ -1,8 +1,10 @@
 """What every backbone promises: maps at declared strides, logits, and nothing it does not use."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -108,7 +110,32 @@ def run_block(block: nn.Module, *inputs: object, checkpoint: bool) -> Tensor:
     if checkpoint and torch.is_grad_enabled():
         from torch.utils.checkpoint import checkpoint as recompute
 
-        output: Tensor = recompute(block, *inputs, use_reentrant=False)
+        if torch.compiler.is_compiling():
+            # Compiled graphs update statistics once by themselves, and take no foreign contexts.
+            traced: Tensor = recompute(block, *inputs, use_reentrant=False)
+            return traced
+        contexts = partial(_recompute_contexts, block)
+        output: Tensor = recompute(block, *inputs, use_reentrant=False, context_fn=contexts)
         return output
     result: Tensor = block(*inputs)
     return result
+
+
+def _recompute_contexts(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _keep_statistics(block)
+
+
+@contextmanager
+def _keep_statistics(block: nn.Module) -> Iterator[None]:
+    # Recomputing a batch norm must not count its batch a second time.
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
