@@ -111,9 +111,9 @@ def run_one(
     command += ["--steps", str(steps), "--quiet"]
     if not (run / "model").is_dir():
         subprocess.run(command, check=True)
+    where = ["--dataset", "isic2017", "--data-dir", str(test_dir)]
     scored = subprocess.run(
-        [sys.executable, "-m", "segnetr.cli", "evaluate", str(run), "--dataset", "isic2017"]
-        + ["--data-dir", str(test_dir), "--json"],
+        [sys.executable, "-m", "segnetr.cli", "evaluate", str(run), *where, "--json"],
         check=True,
         capture_output=True,
         text=True,
@@ -135,11 +135,11 @@ def run_one(
 def make_table(rows: list[dict[str, object]]) -> str:
     """Lay the runs out, with the mean and spread of each network below."""
     lines = ["| network | seed | steps | minutes | Dice | IoU |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        lines.append(
-            f"| {row['model']} | {row['seed']} | {row['steps']} | {row['minutes']} "
-            f"| {row['dice']:.3f} | {row['iou']:.3f} |"
-        )
+    lines += [
+        f"| {row['model']} | {row['seed']} | {row['steps']} | {row['minutes']} "
+        f"| {row['dice']:.3f} | {row['iou']:.3f} |"
+        for row in rows
+    ]
     for name in MODELS:
         scores = [row["dice"] for row in rows if row["model"] == name]
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0

@@ -21,8 +21,14 @@ from pydantic import TypeAdapter, ValidationError
 from segnetr.config.schema import MonaiConfig, RunConfig, SegNetrConfig, UNetConfig
 from segnetr.errors import UsageError
 
+# What is trained when nobody names a network; why it is this one stands in the README.
+DEFAULT_MODEL = "model/segnetr_any"
+
 _MAX_FILE_BYTES = 1_000_000
-_PLACE_FIELDS = {"data": ("data_dir", "cache_dir", "workers"), "train": ("device", "max_minutes")}
+_PLACE_FIELDS = {
+    "data": ("data_dir", "cache_dir", "workers"),
+    "train": ("device", "max_minutes", "weights"),
+}
 _MODEL_CONFIGS = {
     "segnetr": SegNetrConfig,
     "unet": UNetConfig,
@@ -261,9 +267,10 @@ def _with_environment(merged: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(merged: dict[str, Any]) -> RunConfig:
-    model = merged.get("model")
+    model = merged.get("model", {})
     if isinstance(model, Mapping) and "architecture" not in model:
-        merged = _merge(merged, {"model": {"architecture": "segnetr"}})
+        default = _read_recipe(DEFAULT_MODEL, seen=())["model"]
+        merged = {**merged, "model": _merge(default, model)}
     return parse_plain(RunConfig, merged)  # type: ignore[no-any-return]
 
 

@@ -82,10 +82,14 @@ class AugmentConfig:
         rotate_degrees: Largest turn to either side.
         scale: Smallest and largest zoom.
         shift: Largest shift to either side, share of the image's side.
+        stretch: Largest relative change of the width over the height.
+        border: What comes in from outside: "reflect" mirrors image and mask; "black" is background
+            and looks like the dark corners of a dermoscope.
         brightness: Largest relative change of brightness.
         contrast: Largest relative change of contrast.
         saturation: Largest relative change of saturation; colour images only.
         hue: Largest shift of hue, share of the colour circle; colour images only.
+        gamma: Largest logarithm of the exponent of a gamma curve.
         blur: Probability of a slight Gaussian blur.
         noise: Probability of slight Gaussian noise.
         elastic: Probability of an elastic deformation.
@@ -96,10 +100,13 @@ class AugmentConfig:
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 45.0
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.35)
     shift: Share = 0.1
+    stretch: Share = 0.0
+    border: Literal["reflect", "black"] = "reflect"
     brightness: Share = 0.2
     contrast: Share = 0.2
     saturation: Share = 0.2
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.03
+    gamma: Share = 0.0
     blur: Share = 0.1
     noise: Share = 0.1
     elastic: Share = 0.0
@@ -200,6 +207,8 @@ class TrainConfig:
         validate_every: Steps between validations; 0: once an epoch.
         save_every: Steps between checkpoints; 0: at every validation.
         patience: Stop after this many validations without a better score; 0: never.
+        weights: A run or model folder whose weights the training starts from; a run on drawn
+            pictures is a start where there are few real ones. None: from scratch.
         keep: Which weights become the model: those with the best validation score, or the last
             ones. Without validation cases always the last.
     """
@@ -227,6 +236,7 @@ class TrainConfig:
     validate_every: Natural = 0
     save_every: Natural = 0
     patience: Natural = 0
+    weights: Path | None = None
     keep: Literal["best", "last"] = "best"
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from segnetr.data.case import Case, DatasetSpec
 from segnetr.data.case_check import Finding, check_files
 from segnetr.data.image_file import DEFAULT_MAX_PIXELS
+from segnetr.errors import SegNetrError
 
 Check = Callable[[Path, Path | None], list[Finding]]
 
@@ -95,11 +96,14 @@ def check_cases(
         max_pixels: As in `read_image`.
         workers: Processes; 0 checks in this one. A process that is killed (out of memory, say)
             ends nothing: the cases it may have worked on are tried again, each alone, and one that
-            kills its process again is a fault of its own.
+            kills its process twice more is a fault of its own.
         progress: Called with the number of cases done and of all.
 
     Returns:
         The faults in the order of the cases.
+
+    Raises:
+        SegNetrError: If no worker process can be started.
     """
     check = partial(check_files, classes=len(spec.classes), max_pixels=max_pixels)
     return run_checks(cases, check, workers=workers, progress=progress)
@@ -122,6 +126,9 @@ def run_checks(
 
     Returns:
         The faults in the order of the cases.
+
+    Raises:
+        SegNetrError: If no worker process can be started.
     """
     report = progress or _ignore
     found: dict[int, list[Finding]] = {}
@@ -156,7 +163,8 @@ def _drain(
                 # Few at a time: when a process dies, all that run are suspects.
                 while waiting and len(running) < 2 * workers:
                     case = cases[waiting[0]]
-                    running[pool.submit(check, case.image, case.mask)] = waiting.popleft()
+                    future = pool.submit(check, case.image, case.mask)
+                    running[future] = waiting.popleft()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     found[running[future]] = future.result()
                     del running[future]
@@ -167,12 +175,20 @@ def _drain(
 
 
 def _check_alone(case: Case, check: Check) -> list[Finding]:
-    with _open_pool(1) as pool:
-        try:
-            return pool.submit(check, case.image, case.mask).result()
-        except BrokenProcessPool:
-            message = f"{case.image}: the process that read it was killed; is there enough memory?"
-            return [Finding("image-unreadable", case.image, message)]
+    for _ in range(2):  # the first death may have been somebody else's doing
+        with _open_pool(1) as pool:
+            try:
+                pool.submit(int).result()
+            except BrokenProcessPool as error:
+                raise SegNetrError(
+                    "worker processes cannot be started; --workers 0 does without"
+                ) from error
+            try:
+                return pool.submit(check, case.image, case.mask).result()
+            except BrokenProcessPool:
+                continue
+    message = f"{case.image}: the process that read it was killed; is there enough memory?"
+    return [Finding("image-unreadable", case.image, message)]
 
 
 def _open_pool(workers: int) -> ProcessPoolExecutor:

@@ -5,7 +5,7 @@ This is the one file that imports albumentations.
 
 import math
 import os
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -49,8 +49,9 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
     quarter turns alike and no border. With no turn, zoom and shift it is the plain resizing of
     prediction.
 
-    What lies outside is filled by reflection, image and mask alike: a lesion cut by the border
-    goes on, with its mask, where a constant would teach the network that skin ends in an edge.
+    What lies outside is filled by reflection, image and mask alike, so that a lesion cut by the
+    border goes on with its mask; or with black and background, which looks like the dark corners
+    of a dermoscope.
 
     Args:
         size: (height, width) of the result in pixels.
@@ -58,6 +59,8 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         degrees: Largest turn to either side.
         zoom: Smallest and largest zoom; drawn so that doubling is as likely as halving.
         shift: Largest shift to either side, share of the picture's side.
+        stretch: Largest relative change of the width over the height, half of it on each axis.
+        border: What lies outside.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         degrees: float,
         zoom: tuple[float, float],
         shift: float,
+        stretch: float = 0.0,
+        border: Literal["reflect", "black"] = "reflect",
     ) -> None:
         super().__init__(p=1.0)
         self.size = size
@@ -75,6 +80,8 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         self.degrees = degrees
         self.zoom = zoom
         self.shift = shift
+        self.stretch = stretch
+        self.border_mode = cv2.BORDER_CONSTANT if border == "black" else cv2.BORDER_REFLECT_101
 
     def get_params_dependent_on_data(
         self,
@@ -88,8 +95,16 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         shift = draw(-self.shift, self.shift), draw(-self.shift, self.shift)
         diagonal, across, down = (self.flip and draw(0, 1) < 0.5 for _ in range(3))
         upright = self.size[::-1] if diagonal else self.size
-        still = degrees == 0 and zoom == 1 and shift == (0, 0)
-        matrix = _build_matrix(params["shape"][:2], upright, degrees, zoom=zoom, shift=shift)
+        # Drawn last and only where wanted, so that other settings keep their random numbers.
+        stretch = math.exp(draw(-self.stretch, self.stretch) / 2) if self.stretch else 1.0
+        still = degrees == 0 and zoom == stretch == 1 and shift == (0, 0)
+        matrix = _build_matrix(
+            params["shape"][:2],
+            upright,
+            degrees,
+            zoom=(zoom * stretch, zoom / stretch),
+            shift=shift,
+        )
         return {
             "matrix": None if still else matrix,
             "upright": upright,
@@ -107,7 +122,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         """Apply the drawn change to a picture (H, W, C)."""
         if matrix is None:
             return _mirror(resize_image(img, upright), *mirrors)
-        return _mirror(_warp(img, matrix, upright), *mirrors)
+        return _mirror(_warp(img, matrix, upright, self.border_mode), *mirrors)
 
     def apply_to_mask(
         self,
@@ -121,8 +136,10 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         if matrix is None:
             return _mirror(resize_mask(mask, upright), *mirrors)
         if is_binary(mask):
-            return _mirror(cut_soft_mask(_warp(soften_mask(mask), matrix, upright)), *mirrors)
-        return _mirror(_warp_affine(mask, matrix, upright, cv2.INTER_NEAREST), *mirrors)
+            soft = _warp(soften_mask(mask), matrix, upright, self.border_mode)
+            return _mirror(cut_soft_mask(soft), *mirrors)
+        moved = _warp_affine(mask, matrix, upright, cv2.INTER_NEAREST, self.border_mode)
+        return _mirror(moved, *mirrors)
 
 
 def build_augmentation(
@@ -146,6 +163,8 @@ def build_augmentation(
             degrees=config.rotate_degrees,
             zoom=config.scale,
             shift=config.shift,
+            stretch=config.stretch,
+            border=config.border,
         )
     ]
     if config.elastic:
@@ -158,6 +177,9 @@ def build_augmentation(
             )
         )
     steps += _build_colour_steps(config, channels)
+    if config.gamma:
+        limits = tuple(100 * math.exp(sign * config.gamma) for sign in (-1, 1))
+        steps.append(A.RandomGamma(gamma_limit=limits, p=1.0))
     if config.blur:
         steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=_BLUR_SIGMA, p=config.blur))
     if config.noise:
@@ -204,24 +226,27 @@ def _build_matrix(
     target: tuple[int, int],
     degrees: float,
     *,
-    zoom: float,
+    zoom: tuple[float, float],
     shift: tuple[float, float],
 ) -> NDArray[np.float64]:
     """Build the 3 x 3 matrix from source pixels (x, y, 1) to target pixels."""
     (height, width), (new_height, new_width) = source, target
-    cosine = zoom * math.cos(math.radians(degrees))
-    sine = zoom * math.sin(math.radians(degrees))
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     # Pixel i covers i..i+1: half a pixel off at both ends, else everything moves when squashed.
     to_middle = np.array([[1, 0, 0.5 - width / 2], [0, 1, 0.5 - height / 2], [0, 0, 1]])
     turn = np.array(
-        [[cosine, -sine, shift[0] * width], [sine, cosine, shift[1] * height], [0, 0, 1]]
+        [
+            [zoom[0] * cosine, -zoom[1] * sine, shift[0] * width],
+            [zoom[0] * sine, zoom[1] * cosine, shift[1] * height],
+            [0, 0, 1],
+        ]
     )
     squash = np.diag([new_width / width, new_height / height, 1.0])
     from_middle = np.array([[1, 0, new_width / 2 - 0.5], [0, 1, new_height / 2 - 0.5], [0, 0, 1]])
     return np.asarray(from_middle @ squash @ turn @ to_middle)
 
 
-def _warp(image: Array, matrix: NDArray[np.float64], size: tuple[int, int]) -> Array:
+def _warp(image: Array, matrix: NDArray[np.float64], size: tuple[int, int], border: int) -> Array:
     """Warp a picture (H, W, C), averaging first where two or more pixels fall onto one."""
     height, width = image.shape[:2]
     # A linear warp reads four neighbours: what shrinks to less than a half would be skipped.
@@ -231,12 +256,16 @@ def _warp(image: Array, matrix: NDArray[np.float64], size: tuple[int, int]) -> A
         image = resize_image(image, (max(1, height // down), max(1, width // across)))
         y, x = height / image.shape[0], width / image.shape[1]
         matrix = matrix @ np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]])
-    warped = _warp_affine(image, matrix, size, cv2.INTER_LINEAR)
+    warped = _warp_affine(image, matrix, size, cv2.INTER_LINEAR, border)
     return warped.reshape(*size, image.shape[2])  # OpenCV drops an axis of length 1
 
 
 def _warp_affine(
-    image: Array, matrix: NDArray[np.float64], size: tuple[int, int], interpolation: int
+    image: Array,
+    matrix: NDArray[np.float64],
+    size: tuple[int, int],
+    interpolation: int,
+    border: int,
 ) -> Array:
     return np.asarray(
         cv2.warpAffine(
@@ -244,7 +273,7 @@ def _warp_affine(
             matrix[:2],
             (size[1], size[0]),
             flags=interpolation,
-            borderMode=cv2.BORDER_REFLECT_101,
+            borderMode=border,
         )
     )
 

@@ -11,6 +11,7 @@ synchronised to the disk: what a power cut tears is found by its size and made a
 """
 
 import hashlib
+import io
 import json
 import os
 import time
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -119,11 +120,10 @@ class CacheFolder:
         Raises:
             WriteError: If it cannot be written.
         """
-
-        def write(file: IO[bytes]) -> None:
-            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-
-        self._replace(self.array_path(key, name), write)
+        # By way of memory: numpy itself hides the reason when a disk is full.
+        content = io.BytesIO()
+        np.save(content, array, allow_pickle=False)
+        self._replace(self.array_path(key, name), content.getbuffer())
 
     def remove_old_parts(self) -> None:
         """Remove what killed builders left behind more than a day ago."""
@@ -141,16 +141,16 @@ class CacheFolder:
         return self.root / f"v{CACHE_VERSION}" / kind / key[:2] / f"{key}{suffix}"
 
     def _write_json(self, target: Path, content: Mapping[str, Any]) -> None:
-        self._replace(target, lambda file: file.write(json.dumps(content).encode()))
+        self._replace(target, json.dumps(content).encode())
 
-    def _replace(self, target: Path, write: Any) -> None:
+    def _replace(self, target: Path, content: bytes | memoryview) -> None:
         part = self._parts / uuid.uuid4().hex
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with part.open("xb") as file:
-                    write(file)
+                    file.write(content)
                 part.replace(target)
             finally:
                 part.unlink(missing_ok=True)

@@ -96,8 +96,10 @@ def index_classes(
             note = f"soft edges are cut at {_HALF}: {len(found)} values where two are expected"
             return (values >= _HALF).astype(np.uint8), (note,)
     wanted = "0 and 1, or 0 and 255" if classes == 2 else f"0 to {classes - 1}"
-    raise MaskValuesError(path, f"it is no mask of {classes} classes: it holds {_show(found)}"
-                    f" where {wanted} are expected")  # fmt: skip
+    raise MaskValuesError(
+        path,
+        f"it is no mask of {classes} classes: it holds {_show(found)} where {wanted} are expected",
+    )
 
 
 def find_values(values: NDArray[Any]) -> NDArray[Any]:
@@ -148,8 +150,10 @@ def _grey_values(path: Path, picture: Image.Image) -> NDArray[Any]:
     if not (values == values[..., :1]).all():
         colours = np.unique(values.reshape(-1, values.shape[-1]), axis=0)
         shown = ", ".join(str(tuple(colour)) for colour in colours[:4].tolist())
-        raise MaskValuesError(path, f"it is a colour picture, no mask: {len(colours)} colours, {shown}"
-                        f"{', ...' if len(colours) > 4 else ''}")  # fmt: skip
+        shown += ", ..." if len(colours) > 4 else ""
+        raise MaskValuesError(
+            path, f"it is a colour picture, no mask: {len(colours)} colours, {shown}"
+        )
     return values[..., 0]
 
 
@@ -176,5 +180,5 @@ def _palette_values(path: Path, picture: Image.Image, *, classes: int) -> NDArra
     if used[-1] < classes and black in ([], [0]):
         return indices
     shown = ", ".join(f"{index}: {tuple(table[index].tolist())}" for index in used[:4].tolist())
-    raise MaskValuesError(path, f"its palette is no list of {classes} classes: {shown}"
-                    f"{', ...' if len(used) > 4 else ''}")  # fmt: skip
+    shown += ", ..." if len(used) > 4 else ""
+    raise MaskValuesError(path, f"its palette is no list of {classes} classes: {shown}")

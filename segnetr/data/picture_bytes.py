@@ -13,6 +13,13 @@ from typing import Literal
 PictureFormat = Literal["PNG", "JPEG", "BMP", "TIFF"]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# First column and row, and their steps, of the seven passes of Adam7 (PNG, section 8.2).
+_PNG_PASSES = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # fmt: skip
+_CHUNK_BYTES = 2**20
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_ITEM_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8,
                     13: 4, 16: 8, 17: 8, 18: 8}  # fmt: skip
@@ -62,6 +69,7 @@ def check_structure(data: bytes, picture_format: PictureFormat) -> None:
 
 def _check_png(data: bytes) -> None:
     position = len(_PNG_SIGNATURE)
+    pixels: list[memoryview] = []
     while position < len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
@@ -71,9 +79,33 @@ def _check_png(data: bytes) -> None:
         if zlib.crc32(body) != struct.unpack_from(">I", data, end - 4)[0]:
             raise BrokenPictureError(f"the checksum of a {_ascii(kind)} chunk is wrong")
         if kind == b"IEND":
-            return
+            return _check_png_rows(data, pixels)
+        if kind == b"IDAT":
+            pixels.append(body[4:])
         position = end
     raise BrokenPictureError("cut off: its end (IEND) is missing")
+
+
+def _check_png_rows(data: bytes, pixels: list[memoryview]) -> None:
+    """Unpack the pixels piece by piece: Pillow fills rows that are missing with black."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    bits = depth * _PNG_SAMPLES.get(colour, 1)
+    needed = 0
+    for x, y, x_step, y_step in _PNG_PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((x - width) // x_step), -((y - height) // y_step)
+        needed += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    unpacker, found = zlib.decompressobj(), 0
+    try:
+        for body in pixels:
+            pending: bytes | memoryview = body
+            while pending and found < needed:
+                found += len(unpacker.decompress(pending, _CHUNK_BYTES))
+                pending = unpacker.unconsumed_tail
+        found += len(unpacker.flush()) if found < needed else 0
+    except zlib.error as error:
+        raise BrokenPictureError(f"its pixels cannot be unpacked: {error}") from error
+    if found < needed:
+        raise BrokenPictureError(f"cut off: {found} of {needed} bytes of pixels are there")
 
 
 def _ascii(kind: bytes) -> str:

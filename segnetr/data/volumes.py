@@ -239,6 +239,8 @@ def _check_spacing(path: Path, spacing: NDArray[np.float64]) -> None:
 
 def _scale(path: Path, header: Nifti1Header, stored: NDArray[Any]) -> NDArray[Any]:
     values = stored.astype(stored.dtype.newbyteorder("="))
+    if np.isinf(header["scl_slope"]) or np.isinf(header["scl_inter"]):
+        raise ReadError(path, "its scaling is infinite")  # nibabel would leave it out
     try:
         slope, intercept = header.get_slope_inter()
     except HeaderDataError as error:

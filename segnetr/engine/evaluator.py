@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from segnetr.config.schema import EvaluateConfig
 from segnetr.data.readers import DEFAULT_MAX_PIXELS, MaskFile, read_mask_file
-from segnetr.engine.pairing import MaskPair, Unscored
+from segnetr.engine.pairing import MaskPair
 from segnetr.errors import ReadError
-from segnetr.metrics import Score, Summary, score_masks, summarise
+from segnetr.metrics import Score, Summary, Unscored, score_masks, summarise
 
 # Affines of one grid, written by different programs, agree to float32: far below this, in mm.
 _AFFINE_TOLERANCE = 1e-3

@@ -6,6 +6,7 @@ unbroken one.
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +85,11 @@ class MetricLog:
         with as_write_error(self._run.metrics_jsonl):
             for file in (self._lines, self._table):
                 os.fsync(file.fileno())
+
+
+def read_metrics(run: RunDir) -> list[dict[str, Any]]:
+    """Read all lines of a run's `metrics.jsonl`; none where there is no such file."""
+    return _read_records(run.metrics_jsonl, last_step=sys.maxsize)
 
 
 def _read_records(path: Path, *, last_step: int) -> list[dict[str, Any]]:

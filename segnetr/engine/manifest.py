@@ -39,11 +39,8 @@ def as_write_error(path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a new file and force it to the disk; `OSError` passes through."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file below a folder that is sealed later; `OSError` passes through."""
+    path.write_bytes(data)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -56,6 +53,7 @@ def write_text_atomic(path: Path, text: str) -> None:
     with as_write_error(path):
         try:
             write_bytes(aside, text.encode())
+            _sync_file(aside)
             aside.replace(path)
             _sync_folder(path.parent)
         finally:
@@ -209,10 +207,14 @@ def hash_file(path: Path) -> str:
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            _sync_file(path)
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         _sync_folder(path)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from segnetr.data.readers import SUPPORTED_SUFFIXES, list_images
 from segnetr.errors import UsageError
+from segnetr.metrics import Unscored
+
+__all__ = ["MaskPair", "Unscored", "pair_folders"]
 
 _MASK_ENDS = ("_segmentation", "_mask", "_seg", "_label", "_gt")
 # What `segnetr predict` writes beside a mask.
@@ -31,19 +34,6 @@ class MaskPair:
     prediction: Path | NDArray[np.uint8]
     truth: Path | NDArray[np.uint8]
     spacing: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unscored:
-    """A case without scores.
-
-    Attributes:
-        case_id: The case.
-        reason: Why, in one line that names the files.
-    """
-
-    case_id: str
-    reason: str
 
 
 def pair_folders(predictions: Path, truth: Path) -> tuple[list[MaskPair], list[Unscored]]:

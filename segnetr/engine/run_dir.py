@@ -131,13 +131,20 @@ class RunDir:
             raise ModelFileError(f"no whole checkpoint: {damage}; {error}") from error
         return checkpoint, f"{damage}; going on from {self.previous}, step {checkpoint.state.step}"
 
-    def set_damaged_aside(self) -> None:
-        """Move a `last` that cannot be read out of the way, so that it never becomes `previous`."""
-        damaged = self.checkpoints / "damaged"
+    def set_aside(self, folder: Path) -> None:
+        """Move a damaged checkpoint out of the way, so that it never becomes `previous`.
+
+        Args:
+            folder: `last` or `best`; it becomes `damaged_last` or `damaged_best`.
+
+        Raises:
+            WriteError: If it cannot be moved.
+        """
+        damaged = self.checkpoints / f"damaged_{folder.name}"
         with as_write_error(damaged):
             shutil.rmtree(damaged, ignore_errors=True)
-            if self.last.exists():
-                self.last.rename(damaged)
+            if folder.exists():
+                folder.rename(damaged)
 
     def save_best(self, best: BestWeights) -> None:
         """Write the weights with the best score in the place of older ones.

@@ -23,7 +23,7 @@ from segnetr.engine.random_state import capture_random, restore_random, seed_gen
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import Runtime
 from segnetr.engine.tasks import Task
-from segnetr.errors import SegNetrError, UsageError
+from segnetr.errors import ModelFileError, SegNetrError, UsageError
 
 StopReason = Literal["done", "max_minutes", "patience", "interrupted", "terminated"]
 
@@ -194,7 +194,7 @@ class Trainer:
 
     def _is_late(self) -> bool:
         limit = self._config.max_minutes
-        return limit is not None and self._seconds() >= 60 * limit
+        return limit is not None and self._state.step > 0 and self._seconds() >= 60 * limit
 
     def _seconds(self) -> float:
         return self._state.seconds + time.monotonic() - self._started
@@ -336,7 +336,8 @@ class Trainer:
         if damage is not None:
             observer.on_message(damage)
             if runtime.is_main:
-                self._run.set_damaged_aside()
+                self._run.set_aside(self._run.last)
+        checkpoint = self._check_best(checkpoint, runtime, observer)
         threads = torch.get_num_threads()
         if threads != checkpoint.threads:
             observer.on_message(
@@ -345,6 +346,24 @@ class Trainer:
             )
         observer.on_message(f"resumed at step {checkpoint.state.step}")
         return checkpoint
+
+    def _check_best(
+        self, checkpoint: Checkpoint, runtime: Runtime, observer: TrainingObserver
+    ) -> Checkpoint:
+        """Forget the best score where its weights cannot be read any more."""
+        if checkpoint.state.best_step is None:
+            return checkpoint
+        try:
+            self._run.load_best()
+        except ModelFileError as error:
+            damage = str(error)
+        else:
+            return checkpoint
+        runtime.wait()  # all have read before anything moves
+        if runtime.is_main:
+            self._run.set_aside(self._run.best)
+        observer.on_message(f"{damage}; the best weights are chosen anew from here on")
+        return replace(checkpoint, state=replace(checkpoint.state, best_score=None, best_step=None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,15 +20,18 @@ the mean and counted. `dice_pooled` adds the pixels of all cases before it divid
 summaries only. No score depends on how cases were batched.
 """
 
-from segnetr.metrics.score import PIXEL_COUNTS, Score, Summary
+from segnetr.metrics.score import PIXEL_COUNTS, Outcome, Score, Summary, Unscored, name_outcome
 from segnetr.metrics.scoring import score_masks
 from segnetr.metrics.summary import MEAN, select_summary, summarise
 
 __all__ = [
     "MEAN",
     "PIXEL_COUNTS",
+    "Outcome",
     "Score",
     "Summary",
+    "Unscored",
+    "name_outcome",
     "score_masks",
     "select_summary",
     "summarise",

@@ -1,6 +1,8 @@
 """What scoring gives: one value of one case, and what many of them come to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 TRUTH_PIXELS = "truth_pixels"
 PREDICTED_PIXELS = "predicted_pixels"
@@ -60,3 +62,35 @@ class Summary:
     false_alarms: int
     both_empty: int
     undefined: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unscored:
+    """A case without scores.
+
+    Attributes:
+        case_id: The case.
+        reason: Why, in one line that names the files.
+    """
+
+    case_id: str
+    reason: str
+
+
+Outcome = Literal["found", "missed", "false_alarm", "both_empty"]
+
+
+def name_outcome(values: Mapping[str, float | None]) -> Outcome:
+    """Tell from the pixel counts of one case and class which of the four outcomes it is.
+
+    "found" says only that prediction and truth both hold the class, not that they meet.
+
+    Args:
+        values: Value by metric, with the `PIXEL_COUNTS`.
+
+    Raises:
+        KeyError: If a count is missing.
+    """
+    if values[TRUTH_PIXELS]:
+        return "found" if values[PREDICTED_PIXELS] else "missed"
+    return "false_alarm" if values[PREDICTED_PIXELS] else "both_empty"

@@ -1,6 +1,6 @@
 """What the scores of many cases come to, with an interval over patients."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -14,6 +14,7 @@ from segnetr.metrics.score import (
     TRUTH_PIXELS,
     Score,
     Summary,
+    name_outcome,
 )
 
 #: Class name of the rows that hold the mean over the classes.
@@ -119,12 +120,15 @@ def _column(rows: Mapping[str, Mapping[str, float | None]], metric: str) -> dict
 
 
 def _count(rows: Mapping[str, Mapping[str, float | None]]) -> _Counts:
-    true, found = _column(rows, TRUTH_PIXELS), _column(rows, PREDICTED_PIXELS)
+    cases = rows[TRUTH_PIXELS]
+    outcomes = Counter(
+        name_outcome({name: rows[name][case] for name in PIXEL_COUNTS}) for case in cases
+    )
     return _Counts(
-        cases=len(true),
-        missed=sum(true[case] > 0 and found[case] == 0 for case in true),
-        false_alarms=sum(true[case] == 0 and found[case] > 0 for case in true),
-        both_empty=sum(true[case] == 0 and found[case] == 0 for case in true),
+        cases=len(cases),
+        missed=outcomes["missed"],
+        false_alarms=outcomes["false_alarm"],
+        both_empty=outcomes["both_empty"],
     )
 
 

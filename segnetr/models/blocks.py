@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segnetr.models.interaction import InteractionFusion, MixingKind
 from segnetr.models.mbconv import MBConv
+from segnetr.models.pointwise import apply_along_channels, normalise_channels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,8 @@ class ChannelFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to (N, D, H, W)."""
-        rows: Tensor = self.project(F.gelu(self.expand(self.norm(x.permute(0, 2, 3, 1)))))
-        return rows.permute(0, 3, 1, 2)
+        hidden = apply_along_channels(self.expand, normalise_channels(self.norm, x))
+        return apply_along_channels(self.project, F.gelu(hidden))
 
 
 class SegNetrBlock(nn.Module):

@@ -8,8 +8,16 @@ Source:
     reading: with them the parameters and the multiply-adds of both published sizes come out.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segnetr.models.folded_mbconv import FoldedKernels, fold_norm, folded_mbconv
+from segnetr.models.fused_convolution import can_fuse
+from segnetr.models.lean_mbconv import lean_mbconv
+from segnetr.models.moments import channel_moments
+
+_PIXELS_PER_CHANNEL = 64
 
 
 class SqueezeExcitation(nn.Module):
@@ -63,9 +71,76 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to (N, D, H, W)."""
+        if self._is_lean(x):
+            return self._forward_lean(x)
+        if self._is_folded(x):
+            return folded_mbconv(x, self.fold(), self.squeeze)
         hidden = F.silu(self.expand_norm(self.expand(x)), inplace=True)
         hidden = F.silu(self.depthwise_norm(self.depthwise(hidden)), inplace=True)
         if self.squeeze is not None:
             hidden = hidden * self.squeeze(hidden.mean((2, 3)))[:, :, None, None]
         projected: Tensor = self.project_norm(self.project(hidden))
         return projected + x
+
+    def fold(self) -> FoldedKernels:
+        """Give the kernels of prediction, the running moments of the norms folded in."""
+        return FoldedKernels(
+            *fold_norm(self.expand, self.expand_norm),
+            *fold_norm(self.depthwise, self.depthwise_norm),
+            *fold_norm(self.project, self.project_norm),
+        )
+
+    def _is_folded(self, x: Tensor) -> bool:
+        """Say whether the frugal way to predict pays: a processor, without a gradient."""
+        return not self.training and not torch.is_grad_enabled() and can_fuse(x)
+
+    def _is_lean(self, x: Tensor) -> bool:
+        """Say whether the frugal way to train pays: a processor, and many pixels per channel.
+
+        It needs the covariance of the input's channels, D*D multiply-adds for a pixel and as many
+        times 4D once, which few pixels do not pay back. A compiler fuses the plain modules itself.
+        """
+        pixels = x.numel() // x.shape[1]
+        return (
+            self.training
+            and torch.is_grad_enabled()
+            and x.device.type == "cpu"
+            and x.dtype in (torch.float32, torch.float64)
+            and pixels >= _PIXELS_PER_CHANNEL * x.shape[1]
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+        )
+
+    def _forward_lean(self, x: Tensor) -> Tensor:
+        first, second, squeeze = self.expand_norm, self.depthwise_norm, self.squeeze
+        mean, covariance = channel_moments(x)
+        kernel = self.expand.weight.flatten(1)
+        wide_mean = kernel @ mean
+        wide_variance = ((kernel @ covariance) * kernel).sum(1)
+        scale = first.weight * (wide_variance + first.eps).rsqrt()
+        projected, second_mean, second_variance = lean_mbconv(
+            x,
+            self.expand.weight * scale[:, None, None, None],
+            first.bias - wide_mean * scale,
+            self.depthwise.weight,
+            (second.weight, second.bias, second.eps),
+            self.project.weight,
+            () if squeeze is None else tuple(squeeze.parameters()),
+        )
+        pixels = x.numel() // x.shape[1]
+        _update_running(first, wide_mean, wide_variance, pixels)
+        _update_running(second, second_mean, second_variance, pixels)
+        normed: Tensor = self.project_norm(projected)
+        return normed + x
+
+
+@torch.no_grad()
+def _update_running(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Do what `norm` does with a batch's moments; `variance` is divided by `count`."""
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    assert norm.momentum is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)

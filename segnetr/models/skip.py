@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segnetr.models.pointwise import apply_along_channels, normalise_channels
+
 SkipKind = Literal["irsc", "concat", "add"]
 
 
@@ -71,9 +73,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, K, H/2, W/2)."""
-        rows = merge_patches(x).permute(0, 2, 3, 1)
-        projected: Tensor = self.project(self.norm(rows))
-        return projected.permute(0, 3, 1, 2)
+        return apply_along_channels(self.project, normalise_channels(self.norm, merge_patches(x)))
 
 
 class InformationRetentionSkip(nn.Module):

@@ -115,7 +115,12 @@ def evaluate_run(
     folder = out or folder
     _write_scores(folder, evaluation, title=title, config=scoring)
     write_case_pictures(
-        folder, cases, evaluation, predictor=predictor, classes=card.classes, config=config.data
+        folder,
+        cases,
+        evaluation,
+        card=card,
+        predictor=predictor,
+        max_pixels=config.data.max_pixels,
     )
     return EvaluateOutcome(title=title, folder=folder, evaluation=evaluation)
 

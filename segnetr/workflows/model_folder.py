@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from segnetr.config.load import parse_plain, plain
 from segnetr.config.schema import PredictConfig, RunConfig
 from segnetr.data.case import DatasetSpec, Split
@@ -12,8 +14,8 @@ from segnetr.engine.predictor import Predictor
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import choose_device
 from segnetr.engine.trainer import TrainResult
-from segnetr.models.fuse import fuse_for_inference
-from segnetr.outputs.model_file import ModelCard, load_model, write_model
+from segnetr.errors import ModelFileError
+from segnetr.outputs.model_file import ModelCard, load_model, read_model, write_model
 from segnetr.outputs.provenance import collect_versions
 
 
@@ -44,6 +46,30 @@ def write_run_model(
     write_model(run.model, run.load_final_weights(keep=config.train.keep), card=card)
 
 
+def start_from(model: nn.Module, path: Path) -> None:
+    """Put the weights of an earlier run into a network of the same architecture.
+
+    Raises:
+        ModelFileError: If the run has no model that can be trusted, or one of another shape.
+    """
+    _, weights = read_model(path)
+    own = model.state_dict()
+    wrong = sorted(
+        {
+            name
+            for name, value in weights.items()
+            if name not in own or own[name].shape != value.shape
+        }
+        | (set(own) - set(weights))
+    )
+    if wrong:
+        raise ModelFileError(
+            f"{path}: its weights are of another network ({len(wrong)} of {len(own)} do not fit, "
+            f"as {wrong[0]}); give train.weights of the same --model, classes and image size"
+        )
+    model.load_state_dict(weights)
+
+
 def open_predictor(
     path: Path, *, changes: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> tuple[ModelCard, Predictor]:
@@ -61,7 +87,7 @@ def open_predictor(
     card, network = load_model(path)
     config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **(changes or {})})
     predictor = Predictor(
-        fuse_for_inference(network),
+        network,
         config=config,
         intensity=card.intensity,
         image_size=card.image_size,

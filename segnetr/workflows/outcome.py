@@ -35,15 +35,9 @@ class Table:
 
     def text(self) -> str:
         """Align the rows in columns."""
-        if not self.rows:
-            return f"no {self.name}"
-        header = [str(key) for key in self.rows[0]]
-        cells = [
-            ["" if value is None else str(value) for value in row.values()] for row in self.rows
+        from segnetr.outputs.tables import text_table
+
+        shown = [
+            {key: "" if cell is None else cell for key, cell in row.items()} for row in self.rows
         ]
-        widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in [header, *cells]
-        ]
-        return "\n".join(lines)
+        return text_table(shown)

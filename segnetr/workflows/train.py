@@ -34,7 +34,7 @@ from segnetr.workflows.evaluate import (
     choose_part,
     evaluate_run,
 )
-from segnetr.workflows.model_folder import write_run_model
+from segnetr.workflows.model_folder import start_from, write_run_model
 from segnetr.workflows.report import report
 
 _NAMED_FAULTS = 5
@@ -112,6 +112,7 @@ def train(
         raise UsageError("--resume needs --out: the folder of the run to go on with")
     run = RunDir(out or _default_run(config))
     run.check(resume=resume)
+    choose_device(config.train.device)  # before minutes go into the data
     opened = open_dataset(config.data)
     entries, faults = _prepare_data(opened, config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
@@ -241,6 +242,8 @@ def _build_trainer(
         num_classes=classes,
         image_size=config.train.image_size,
     )
+    if config.train.weights is not None:
+        start_from(model, config.train.weights)
     trained_on = [entries[case_id] for case_id in split.train]
     validated_on = [entries[case_id] for case_id in split.validation]
     return Trainer(

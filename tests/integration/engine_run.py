@@ -1,8 +1,7 @@
 # ruff: noqa: ARG002, T201 - a script that talks to the test through its output
 """A small training for the tests of the engine, also run as a script in processes of its own.
 
-Usage: engine_run.py OUT STEPS [--resume] [--workers N] [--kill-at-step N] [--kill-at-write N]
-                     [--accumulate N] [--batch-size N] [--plain] [--slow SECONDS] ...
+Usage: engine_run.py OUT STEPS [options], see `parse`.
 """
 
 import argparse
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -151,6 +151,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("steps", type=int)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--dump", action="store_true", help="write each process's weights")
     for name in ("workers", "kill-at-step", "kill-at-write", "limit-file-size"):
         parser.add_argument(f"--{name}", type=int, default=0)
     parser.add_argument("--accumulate", type=int, default=1)
@@ -189,6 +190,11 @@ def main() -> int:
                 progress=reporter,
             )
             result = trainer.fit(resume=given.resume)
+            if given.dump:
+                weights, average, _ = trainer._session.learner.tensors()
+                both = {**weights, **{f"average.{k}": v for k, v in (average or {}).items()}}
+                path = given.out.with_name(f"rank{runtime.rank}.safetensors")
+                save_file({k: v.contiguous() for k, v in both.items()}, path)
     except SegNetrError as error:
         print(f"error {error}", flush=True)
         return error.exit_code

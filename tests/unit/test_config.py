@@ -1,10 +1,12 @@
 """Configurations: precedence, refusals, and that what is written reads back the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from segnetr.config.load import (
+    DEFAULT_MODEL,
     config_identity,
     dump_config,
     list_recipes,
@@ -21,8 +23,15 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_defaults_are_a_whole_configuration():
-    assert load_config() == RunConfig()
+def test_nothing_said_is_the_default_network_with_the_default_settings():
+    config = load_config()
+    assert config == replace(RunConfig(), model=load_config([DEFAULT_MODEL]).model)
+    assert config.model.mixing == "position"
+
+
+def test_a_setting_of_the_model_alone_changes_the_default_network():
+    config = load_config(assignments=["model.width=32"])
+    assert config.model == replace(load_config().model, width=32)
 
 
 def test_written_configuration_reads_back_equal(tmp_path):

@@ -247,8 +247,24 @@ def test_damaged_last_checkpoint_falls_back_to_the_previous_and_says_so(tmp_path
     train(out, resume=True, progress=recorder)
     assert any("optimizer.safetensors" in m and "previous" in m for m in recorder.messages)
     assert recorder.steps[0] == 5
-    assert (out / "checkpoints/damaged").is_dir()
+    assert (out / "checkpoints/damaged_last").is_dir()
     assert_same_run(tmp_path / "unbroken", out)
+
+
+def test_damaged_best_weights_are_set_aside_and_chosen_anew(tmp_path):
+    out = tmp_path / "run"
+    train(out, progress=Recorder(step_3=interrupt()))
+    flip_byte(out / "checkpoints/best/model.safetensors")
+    recorder = Recorder()
+    result = train(out, resume=True, progress=recorder)
+    assert any("chosen anew" in message for message in recorder.messages)
+    assert result.best_step in (4, 6)
+    assert RunDir(out).load_best().step == result.best_step
+    flip_byte(out / "checkpoints/best/model.safetensors")
+    assert train(out, resume=True).best_step is None
+    last = read_checkpoint(out / "checkpoints/last")
+    weights = RunDir(out).load_final_weights(keep="best")
+    assert all(torch.equal(weights[name], last.average[name]) for name in last.average)
 
 
 def test_two_damaged_checkpoints_are_refused_in_one_line(tmp_path):
@@ -307,6 +323,17 @@ def test_bad_validation_score_stops(tmp_path):
 
     with pytest.raises(SegNetrError, match="validation at step 2"):
         train(tmp_path / "run", validation_batches=batches)
+
+
+def test_training_without_validation_ends_with_the_weights_of_its_last_step(tmp_path):
+    out = tmp_path / "run"
+    result = train(out, replace(CONFIG, steps=5), validation_batches=None)
+    assert (result.steps, result.best_score, result.best_step) == (5, None, None)
+    last = read_checkpoint(out / "checkpoints/last")
+    for keep in ("best", "last"):
+        weights = RunDir(out).load_final_weights(keep=keep)
+        assert all(torch.equal(weights[name], last.average[name]) for name in last.average)
+    assert {record["phase"] for record in records_of(out)} == {"train"}
 
 
 def test_patience_ends_a_training_without_gain(tmp_path):

@@ -1,0 +1,213 @@
+"""One image and its mask on their way into the cache: what a decoding process does.
+
+It stands apart from the cache so that such a process starts without torch and MONAI.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from segnetr.data.cache_folder import CacheFolder, FileStamp, is_sound
+from segnetr.data.image_file import DEFAULT_MAX_PIXELS, MaskValuesError
+from segnetr.data.read_files import read_image, read_mask
+from segnetr.data.resize import Array, reduce_size, resize_image, resize_mask
+from segnetr.errors import ReadError, WriteError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """What a cached copy depends on beside the files.
+
+    Attributes:
+        side: Length of the copy's shorter side in pixels; smaller pictures stay as they are.
+        channels: Channels of the pictures.
+        classes: Number of classes of the masks.
+        max_pixels: Larger pictures are refused.
+    """
+
+    side: int
+    channels: int
+    classes: int
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class PairCopies:
+    """The copies of a sound pair.
+
+    Attributes:
+        key: By which the cache folder finds them.
+        original_size: (height, width) of the original picture in pixels.
+    """
+
+    key: str
+    original_size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a pair, without its names, which may change while the bytes do not.
+
+    Attributes:
+        of: Which of the two files.
+        kind: A code of `segnetr.data.audit`, or "not-a-picture" or "changing".
+        reason: For people, to stand behind the file's name.
+    """
+
+    of: Literal["image", "mask"]
+    kind: str
+    reason: str
+
+
+def recall_pair(
+    image: Path, mask: Path, *, settings: CacheSettings, cache: CacheFolder
+) -> PairCopies | Finding | None:
+    """Find what is known of a pair without opening its files; None: it has to be built."""
+    hashes = []
+    for path in (image, mask):
+        try:
+            sha256 = cache.recall_sha256(path.absolute(), FileStamp.of(path))
+        except OSError:
+            return None
+        if sha256 is None:
+            return None
+        hashes.append(sha256)
+    return _recall(_make_key((image, mask), hashes, settings), cache)
+
+
+def build_pair(
+    image: Path, mask: Path, settings: CacheSettings, cache: CacheFolder
+) -> PairCopies | Finding:
+    """Read, check, reduce and write a pair; only what its bytes decide is remembered.
+
+    Raises:
+        WriteError: If the cache cannot be written.
+    """
+    paths = (image, mask)
+    try:
+        stamps = [FileStamp.of(path) for path in paths]
+        hashes = [_hash_file(path, cache) for path in paths]
+        key = _make_key(paths, hashes, settings)
+        known = _recall(key, cache)
+        if known is not None:
+            return known
+        decoded = _decode(image, mask, settings)
+        if [FileStamp.of(path) for path in paths] != stamps:
+            return Finding("image", "changing", "it or its mask changed while it was read")
+    except OSError as error:
+        return _describe_os_error(error, mask)
+    if isinstance(decoded, Finding):
+        cache.write_record(key, {"fault": asdict(decoded)})
+        return decoded
+    _store(decoded, settings, cache, key)
+    built = _recall(key, cache)
+    if built is None:
+        raise WriteError(f"{cache.root}: a copy just written cannot be read back; check the disk")
+    return built
+
+
+def start_worker() -> None:
+    """Prepare a decoding process: one thread, deaf to Ctrl-C, and gone when its parent is."""
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    # A process whose parent was killed would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _recall(key: str, cache: CacheFolder) -> PairCopies | Finding | None:
+    record = cache.read_record(key)
+    if "fault" in record:
+        return Finding(**record["fault"])
+    if not record:
+        return None
+    for name in ("image", "mask"):
+        shape, dtype = tuple(record[name]["shape"]), record[name]["dtype"]
+        if not is_sound(cache.array_path(key, name), shape=shape, dtype=dtype):
+            return None
+    height, width = record["original_size"]
+    return PairCopies(key, (height, width))
+
+
+def _decode(image: Path, mask: Path, settings: CacheSettings) -> tuple[Array, Array] | Finding:
+    limit = settings.max_pixels
+    try:
+        picture = read_image(image, channels=settings.channels, max_pixels=limit)
+        if picture.kind != "picture":
+            return Finding("image", "not-a-picture", "it is a volume where a picture is expected")
+        labels = read_mask(mask, classes=settings.classes, max_pixels=limit)
+    except ReadError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise cause from error  # the disk's fault, not the file's: not to be remembered
+        return _describe_read_error(error, mask)
+    size = picture.array.shape[:2]
+    if labels.shape != size:
+        shown = " x ".join(map(str, labels.shape))
+        reason = (
+            f"the mask is {shown} where its image {image.name} is {size[0]} x {size[1]}; "
+            "leave the case out or repair the mask"
+        )
+        return Finding("mask", "size-mismatch", reason)
+    return picture.array, labels
+
+
+def _describe_read_error(error: ReadError, mask: Path) -> Finding:
+    if isinstance(error, MaskValuesError):
+        return Finding("mask", "mask-values", error.reason)
+    if error.path == mask:
+        return Finding("mask", "mask-unreadable", error.reason)
+    return Finding("image", "image-unreadable", error.reason)
+
+
+def _describe_os_error(error: OSError, mask: Path) -> Finding:
+    of: Literal["image", "mask"] = "mask" if error.filename == str(mask) else "image"
+    kind = f"{of}-missing" if isinstance(error, FileNotFoundError) else f"{of}-unreadable"
+    return Finding(of, kind, f"cannot be read ({error.strerror or error})")
+
+
+def _store(
+    decoded: tuple[Array, Array], settings: CacheSettings, cache: CacheFolder, key: str
+) -> None:
+    image, mask = decoded
+    height, width = mask.shape
+    size = reduce_size((height, width), settings.side)
+    if image.dtype not in (np.uint8, np.uint16):
+        image = image.astype(np.float32)
+    copies = {"image": resize_image(image, size), "mask": resize_mask(mask, size)}
+    record: dict[str, Any] = {"original_size": [height, width]}
+    for name, array in copies.items():
+        cache.write_array(key, name, array)
+        record[name] = {"shape": array.shape, "dtype": array.dtype.name}
+    cache.write_record(key, record)
+
+
+def _hash_file(path: Path, cache: CacheFolder) -> str:
+    stamp = FileStamp.of(path)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    cache.remember_sha256(path.absolute(), stamp, sha256)
+    return sha256
+
+
+def _make_key(paths: Sequence[Path], hashes: Sequence[str], settings: CacheSettings) -> str:
+    # With the endings, because readers choose the decoder by them.
+    endings = [path.suffix.lower() for path in paths]
+    text = json.dumps([*hashes, *endings, asdict(settings)])
+    return hashlib.sha256(text.encode()).hexdigest()

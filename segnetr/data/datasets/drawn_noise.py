@@ -1,0 +1,85 @@
+"""Random fields that the drawn pictures are made of: clouds, cells, coordinates."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+# Real numbers over the pixels of a picture, (H, W) or (H, W, 3).
+Field = NDArray[np.floating[Any]]
+
+
+def draw_clouds(
+    rng: Generator, height: int, width: int, *, coarsest: float, octaves: int, decay: float = 0.55
+) -> Field:
+    """Draw smooth noise of several scales.
+
+    Args:
+        rng: Source of randomness.
+        height: H, in pixels.
+        width: W, in pixels.
+        coarsest: Size of the largest clouds, in pixels.
+        octaves: Number of scales; each is half as coarse as the one before.
+        decay: Strength of a scale over the one before.
+
+    Returns:
+        A field (H, W) with mean 0 and standard deviation 1.
+    """
+    total = np.zeros((height, width), np.float32)
+    for octave in range(octaves):
+        cell = max(coarsest / 2**octave, 1.0)
+        shape = (int(np.ceil(height / cell)) + 3, int(np.ceil(width / cell)) + 3)
+        coarse = rng.standard_normal(shape, dtype=np.float32)
+        # One grid cell is cut off at each side: there the interpolation has no neighbours.
+        grid = cv2.resize(coarse, None, fx=cell, fy=cell, interpolation=cv2.INTER_CUBIC)
+        at = int(cell)
+        total += decay**octave * grid[at : at + height, at : at + width]
+    return np.asarray((total - total.mean()) / max(float(total.std()), 1e-6))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """A net of irregular cells around scattered centres, fields (H, W).
+
+    Attributes:
+        centre: Distance to the nearest centre, over the mean spacing.
+        edge: 0 on the edges between cells, growing to the centres, over the mean spacing.
+        chance: A number from 0 to 1 that is constant within a cell.
+    """
+
+    centre: Field
+    edge: Field
+    chance: Field
+
+
+def draw_cells(rng: Generator, height: int, width: int, *, spacing: float) -> Cells:
+    """Draw a net of cells whose centres are about `spacing` pixels apart."""
+    shape = (int(height / spacing) + 3, int(width / spacing) + 3)
+    jitter = rng.uniform(0.08, 0.92, (2, *shape)).astype(np.float32)
+    centres = jitter + np.indices(shape, dtype=np.float32)
+    chances = rng.uniform(size=shape).astype(np.float32)
+    # Coordinates in cells; a margin of one cell lies around the picture.
+    y = (np.arange(height, dtype=np.float32) / np.float32(spacing) + 1)[:, None]
+    x = (np.arange(width, dtype=np.float32) / np.float32(spacing) + 1)[None, :]
+
+    nearest = np.full((height, width), np.inf, np.float32)
+    second, chance = nearest.copy(), np.zeros_like(nearest)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            rows, columns = y[:, 0].astype(np.intp) + down, x[0].astype(np.intp) + right
+            here = [field[rows][:, columns] for field in (*centres, chances)]
+            away = (here[0] - y) ** 2 + (here[1] - x) ** 2
+            chance = np.where(away < nearest, here[2], chance)
+            second = np.minimum(second, np.maximum(nearest, away))
+            nearest = np.minimum(nearest, away)
+    nearest, second = np.sqrt(nearest), np.sqrt(second)
+    return Cells(centre=nearest, edge=second - nearest, chance=chance)
+
+
+def smooth_step(values: Field, low: float, high: float) -> Field:
+    """Rise from 0 at `low` to 1 at `high`; falls where `low` is above `high`."""
+    share: Field = np.clip((values - low) / (high - low), 0, 1)
+    return np.asarray(share * share * (3 - 2 * share))

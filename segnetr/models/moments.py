@@ -1,0 +1,48 @@
+"""Mean and covariance of a map's channels, which tell the statistics behind a 1x1 convolution.
+
+For e = W x the mean is W mean(x) and the variance the diagonal of W cov(x) W^T. So a batch norm
+behind a 1x1 convolution that widens a map can be folded into the convolution while training, too:
+its statistics come from the narrow map, and the wide one is neither read nor kept for them.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class _ChannelMoments(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        channels = x.shape[1]
+        count = x.numel() // channels
+        mean = x.mean((0, 2, 3))
+        covariance = x.new_zeros(channels, channels)
+        for image in x:
+            rows = image.permute(1, 2, 0).reshape(-1, channels) - mean
+            covariance.addmm_(rows.t(), rows)
+        ctx.save_for_backward(x, mean)
+        return mean, covariance.div_(count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, mean_grad: Tensor, covariance_grad: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        count = x.numel() // x.shape[1]
+        slope = (covariance_grad + covariance_grad.t()) / count
+        return F.conv2d(x, slope[:, :, None, None], mean_grad / count - slope @ mean)
+
+
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the mean and the covariance of the channels over images and pixels.
+
+    Args:
+        x: Maps (N, C, H, W).
+
+    Returns:
+        The mean (C,) and the covariance (C, C), divided by the number of pixels N*H*W.
+    """
+    mean, covariance = _ChannelMoments.apply(x)  # type: ignore[no-untyped-call]
+    return mean, covariance

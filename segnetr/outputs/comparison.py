@@ -1,0 +1,146 @@
+"""Cases as pictures: the image, and beside it truth and prediction as outlines.
+
+The truth is a thick bluish-green line, the prediction a thin orange one on top of it, each with a
+dark rim. Hue, lightness and width all differ, so the two are told apart by colour-blind readers, on
+paper and on any skin; where the lines agree, orange has a green seam.
+"""
+
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from segnetr.data.readers import ImageFile
+
+Picture = NDArray[np.uint8]
+
+TRUTH_COLOUR = (64, 224, 176)
+PREDICTION_COLOUR = (255, 150, 20)
+LONGEST_SIDE = 512
+"""Longest side of one panel in pixels."""
+
+_RIM = (20, 20, 20)
+_TRUTH_WIDTH, _PREDICTION_WIDTH, _RIM_WIDTH = 5, 3, 1
+_GAP, _LEGEND_HEIGHT, _PAPER = 8, 36, 255
+_GREY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
+_JPEG_QUALITY = 88
+
+
+def compare_case(
+    image: ImageFile, *, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
+) -> bytes:
+    """Draw an image, and beside it the same with the outlines of truth and prediction.
+
+    Of a volume the slice with the most of the truth is shown (without truth, of the prediction),
+    the first axis to the right and the second upwards, in its true proportions.
+
+    Args:
+        image: The image.
+        prediction: Class indices on its grid; the outlines of all classes are drawn.
+        truth: As `prediction`.
+
+    Returns:
+        A JPEG file with full colour resolution and a legend below the pictures.
+    """
+    picture, found, true, shape = _flatten(image, prediction, truth)
+    scale = LONGEST_SIDE / max(shape)
+    size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
+    plain = _resize(picture, size)
+    drawn = plain.copy()
+    _draw_outlines(drawn, true, colour=TRUTH_COLOUR, width=_TRUTH_WIDTH)
+    _draw_outlines(drawn, found, colour=PREDICTION_COLOUR, width=_PREDICTION_WIDTH)
+    return _encode(_add_legend(_side_by_side(plain, drawn)))
+
+
+def _flatten(
+    image: ImageFile, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
+) -> tuple[Picture, NDArray[np.uint8], NDArray[np.uint8], tuple[float, float]]:
+    """Give the picture (H, W, 3), both masks (H, W) and the true proportions (height, width)."""
+    if image.kind == "picture":
+        height, width = truth.shape
+        picture = np.broadcast_to(_as_grey(image.array), (height, width, 3))
+        return np.ascontiguousarray(picture), prediction, truth, (height, width)
+    depth = _choose_slice(prediction, truth)
+    grey, found, true = (
+        np.ascontiguousarray(np.rot90(volume[:, :, depth]))
+        for volume in (image.array, prediction, truth)
+    )
+    side_x, side_y = (image.spacing or (1.0, 1.0, 1.0))[:2]
+    picture = np.repeat(_as_grey(grey)[..., None], 3, axis=2)
+    return picture, found, true, (grey.shape[0] * side_y, grey.shape[1] * side_x)
+
+
+def _choose_slice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> int:
+    for mask in (truth, prediction):
+        areas = np.count_nonzero(mask, axis=(0, 1))
+        if areas.any():
+            return int(np.argmax(areas))
+    depth: int = truth.shape[2] // 2
+    return depth
+
+
+def _as_grey(array: NDArray[Any]) -> Picture:
+    """Bring any values to 0..255; 8-bit ones stay, others are stretched between percentiles."""
+    if array.dtype == np.uint8:
+        return array
+    values = array.astype(np.float64)
+    low, high = np.percentile(values, _GREY_SHARE)
+    stretched = (values - low) * (255 / max(high - low, 1e-12))
+    clipped: Picture = np.clip(stretched, 0, 255).astype(np.uint8)
+    return clipped
+
+
+def _resize(picture: Picture, size: tuple[int, int]) -> Picture:
+    way = cv2.INTER_AREA if size[0] < picture.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, size, interpolation=way), dtype=np.uint8)
+
+
+def _draw_outlines(
+    picture: Picture, mask: NDArray[np.uint8], *, colour: tuple[int, int, int], width: int
+) -> None:
+    height, columns = picture.shape[:2]
+    lines: list[NDArray[np.int32]] = []
+    shrinks = mask.shape[0] > height
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    for index in np.unique(mask[mask > 0]):
+        share = cv2.resize((mask == index).astype(np.float32), (columns, height), interpolation=way)
+        # A structure thinner than a pixel of the panel would vanish at one half.
+        inside = (share >= min(0.5, float(share.max()))).astype(np.uint8)
+        lines += cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
+    for thickness, ink in ((width + 2 * _RIM_WIDTH, _RIM), (width, colour)):
+        cv2.polylines(picture, lines, True, ink, thickness=thickness, lineType=cv2.LINE_AA)
+
+
+def _side_by_side(left: Picture, right: Picture) -> Picture:
+    gap = np.full((left.shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
+    return np.concatenate([left, gap, right], axis=1)
+
+
+def _add_legend(picture: Picture) -> Picture:
+    font = ImageFont.load_default(size=21)
+    entries = (("truth", TRUTH_COLOUR, _TRUTH_WIDTH),
+               ("prediction", PREDICTION_COLOUR, _PREDICTION_WIDTH))  # fmt: skip
+    length = sum(int(font.getlength(text)) + 52 for text, _, _ in entries)
+    missing = max(0, length - picture.shape[1])
+    picture = np.pad(picture, ((0, 0), (missing, 0), (0, 0)), constant_values=_PAPER)
+    bar = Image.new("RGB", (picture.shape[1], _LEGEND_HEIGHT), (_PAPER,) * 3)
+    draw = ImageDraw.Draw(bar)
+    middle = _LEGEND_HEIGHT // 2 + 2
+    # The legend ends where the panel with outlines ends.
+    left = float(picture.shape[1] - length + 16)
+    for text, colour, width in entries:
+        draw.line((left, middle, left + 28, middle), fill=_RIM, width=width + 2)
+        draw.line((left + 1, middle, left + 27, middle), fill=colour, width=width)
+        draw.text((left + 34, middle), text, fill=_RIM, font=font, anchor="lm")
+        left += font.getlength(text) + 52
+    return np.concatenate([picture, np.asarray(bar, dtype=np.uint8)])
+
+
+def _encode(picture: Picture) -> bytes:
+    file = io.BytesIO()
+    # Full colour resolution: thin coloured lines are what JPEG blurs by default.
+    Image.fromarray(picture).save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return file.getvalue()

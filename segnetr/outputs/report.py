@@ -1,0 +1,299 @@
+"""One HTML file that says what was trained, how well it does, and where it fails.
+
+The page holds everything: style, curves and pictures. It names no other address, runs no script
+and opens from a disk without a network.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from segnetr.engine.manifest import write_text_atomic
+from segnetr.metrics import MEAN, Summary, select_summary
+from segnetr.outputs.curves import chart_rows, draw_chart
+from segnetr.outputs.figures import Figure, media_suffix
+from segnetr.outputs.page_style import STYLE
+from segnetr.outputs.tables import RULES, show_interval, show_number
+
+_TILE_METRICS = ("dice", "iou", "isic_jaccard")
+_METRIC_NAMES = {
+    "dice": "Dice",
+    "iou": "IoU (Jaccard)",
+    "isic_jaccard": "ISIC Jaccard (thresholded)",
+    "dice_pooled": "Dice, pooled",
+}
+_MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+_RULE_NAMES = {
+    "scored": "What is scored",
+    "lengths": "Lengths",
+    "both_empty": "Empty in truth and prediction",
+    "missed": "Missed: only the truth has it",
+    "false_alarm": "False alarm: only the prediction has it",
+    "border": "Border",
+    "interval": "Interval",
+    "dice_pooled": "Pooled Dice",
+    "mean": "Mean over classes",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportContent:
+    """All that a report shows. Every text is plain: it is escaped here, and only here.
+
+    Attributes:
+        title: Heading of the page.
+        subtitle: One line below it.
+        facts: What was trained on what: model, data set, counts by part, split hash, licence.
+        summaries: Scores; the page says so where there are none.
+        scored: What the scores were taken on.
+        curves: The lines of `metrics.jsonl`; see `segnetr.outputs.curves.chart_rows`.
+        figures: Cases as pictures, in the order to show them. Those whose titles agree up to a
+            colon stand under one heading.
+        settings_yaml: The resolved configuration.
+        provenance: Versions, threads, processor, commit and the like.
+        faults: Cases that were left out or not scored, one line each.
+        notes: Things the reader should know, one line each.
+    """
+
+    title: str
+    subtitle: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    summaries: Sequence[Summary] = ()
+    scored: str = ""
+    curves: Sequence[Mapping[str, object]] = ()
+    figures: Sequence[Figure] = ()
+    settings_yaml: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    faults: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+def write_report(path: Path, *, content: ReportContent) -> None:
+    """Write the page.
+
+    Raises:
+        WriteError: If it cannot be written; an older page is then untouched.
+        ValueError: If a figure is no PNG, JPEG or WebP file.
+    """
+    write_text_atomic(path, render_report(content))
+
+
+def render_report(content: ReportContent) -> str:
+    """Give the page as text.
+
+    Raises:
+        ValueError: If a figure is no PNG, JPEG or WebP file.
+    """
+    sections = [
+        ("scores", "Scores", _scores(content)),
+        ("cases", "Cases", _figures(content.figures)),
+        ("training", "Training", _charts(content.curves)),
+        ("data", "Data and model", _facts(content.facts)),
+        ("faults", "Left out", _list(content.faults)),
+        ("rules", "How scores are made", _facts(_named_rules()) if content.summaries else ""),
+        ("settings", "Settings", _settings(content.settings_yaml)),
+        ("provenance", "Versions and machine", _facts(content.provenance)),
+    ]
+    filled = [section for section in sections if section[2]]
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in filled)
+    body = "".join(
+        f'<section id="{key}"><h2>{title}</h2>{inner}</section>' for key, title, inner in filled
+    )
+    subtitle = f'<p class="soft">{escape(content.subtitle)}</p>' if content.subtitle else ""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(content.title)}</title><style>{STYLE}</style></head>\n<body><main>"
+        f"<header><h1>{escape(content.title)}</h1>{subtitle}<nav>{links}</nav></header>"
+        f"{_notes(content.notes)}{_tiles(content.summaries)}{body}"
+        "<footer>Written by segnetr. A research tool, not a medical device.</footer>"
+        "</main></body></html>\n"
+    )
+
+
+def _tiles(summaries: Sequence[Summary]) -> str:
+    """The figures a reader looks for first: overlap, distance, and what was missed."""
+    metrics = {row.metric for row in summaries}
+    wanted = [name for name in _TILE_METRICS if name in metrics]
+    wanted += sorted(name for name in metrics if name.startswith("hd95"))
+    tiles = []
+    for metric in wanted:
+        row = select_summary(summaries, metric)
+        interval = "" if row.low is None else f"95 %: {show_interval(row)}"
+        name = _name_metric(metric).partition(" (")[0]
+        tiles.append(_tile(name, _with_unit(row), interval))
+    if "dice" in metrics:
+        row = select_summary(summaries, "dice")
+        rest = f"of {row.cases} cases; {row.false_alarms} false alarms"
+        tiles.append(_tile("Missed structures", str(row.missed), rest))
+    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+
+
+def _tile(name: str, value: str, below: str) -> str:
+    return (
+        f'<div class="tile"><div class="name">{escape(name)}</div>'
+        f'<div class="value">{escape(value)}</div><div class="range">{escape(below)}</div></div>'
+    )
+
+
+def _scores(content: ReportContent) -> str:
+    if not content.summaries:
+        return "<p>No case has been scored yet.</p>"
+    intro = f"<p>Scored on {escape(content.scored)}.</p>" if content.scored else ""
+    return (
+        intro
+        + _score_table(content.summaries)
+        + "<h3>Missed and imagined</h3>"
+        + _count_table(content.summaries)
+    )
+
+
+def _score_table(summaries: Sequence[Summary]) -> str:
+    names = ("class", "metric", "mean", "95 % interval", "0 to 1", "std", "median", "cases")
+    head = "".join(
+        f'<th scope="col"{_numeric(name not in ("class", "metric", "0 to 1"))}>{name}</th>'
+        for name in names
+    )
+    rows, previous = [], ""
+    for row in summaries:
+        first = ' class="first"' if previous and row.class_name != previous else ""
+        numbers = (
+            show_number(row.mean, metric=row.metric),
+            show_interval(row),
+            _draw_interval(row),
+            show_number(row.std, metric=row.metric),
+            show_number(row.median, metric=row.metric),
+            f"{row.cases - row.undefined} of {row.cases}" if row.undefined else str(row.cases),
+        )
+        cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
+        name = escape(_name_class(row.class_name)) if row.class_name != previous else ""
+        rows.append(
+            f'<tr{first}><th scope="row">{name}</th><td>{escape(_name_metric(row.metric))}</td>'
+            f"{cells}</tr>"
+        )
+        previous = row.class_name
+    return _table(head, rows)
+
+
+def _draw_interval(row: Summary) -> str:
+    if row.mean is None or row.metric.startswith(("hd95", "assd")):
+        return ""
+    low, high = (row.mean if end is None else end for end in (row.low, row.high))
+    return (
+        '<svg class="interval" viewBox="0 0 150 14" aria-hidden="true">'
+        '<rect class="track" x="0" y="6" width="150" height="2"/>'
+        f'<rect class="span" x="{150 * low:.1f}" y="3" width="{150 * (high - low):.1f}" '
+        f'height="8"/><rect class="mean" x="{150 * row.mean - 1:.1f}" y="0" width="2" '
+        'height="14"/></svg>'
+    )
+
+
+def _count_table(summaries: Sequence[Summary]) -> str:
+    names = ("class", "cases", "missed", "false alarms", "empty in both")
+    head = "".join(f'<th scope="col"{_numeric(name != "class")}>{name}</th>' for name in names)
+    rows = [
+        f'<tr><th scope="row">{escape(_name_class(row.class_name))}</th>'
+        + "".join(
+            f'<td class="number">{count}</td>'
+            for count in (row.cases, row.missed, row.false_alarms, row.both_empty)
+        )
+        + "</tr>"
+        for row in summaries
+        if row.metric == "dice" and row.class_name != MEAN
+    ]
+    return _table(head, rows, kind="counts")
+
+
+def _figures(figures: Sequence[Figure]) -> str:
+    groups: dict[str, list[Figure]] = {}
+    for figure in figures:
+        groups.setdefault(figure.title.split(":")[0], []).append(figure)
+    parts = []
+    if figures:
+        parts.append("<p>Left the image, right the same with the outlines of truth (green) and "
+                     "prediction (orange).</p>")  # fmt: skip
+    for name, members in groups.items():
+        shown = "".join(_figure(figure, group=name) for figure in members)
+        parts.append(f'<h3>{escape(name)}</h3><div class="figures">{shown}</div>')
+    return "".join(parts)
+
+
+def _figure(figure: Figure, *, group: str) -> str:
+    media = _MEDIA_TYPES[media_suffix(figure.data)]
+    text = base64.b64encode(figure.data).decode("ascii")
+    title = figure.title.removeprefix(group).removeprefix(":").strip() or figure.title
+    return (
+        f'<figure><img src="data:{media};base64,{text}" alt="{escape(figure.alt)}">'
+        f"<figcaption><strong>{escape(title)}</strong>{escape(figure.caption)}</figcaption>"
+        "</figure>"
+    )
+
+
+def _charts(rows: Sequence[Mapping[str, object]]) -> str:
+    charts = [f'<div class="panel chart-panel">{draw_chart(c)}</div>' for c in chart_rows(rows)]
+    return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
+        for name, value in facts.items()
+    )
+    table = f'<table class="facts"><tbody>{rows}</tbody></table>'
+    return f'<div class="panel">{table}</div>' if rows else ""
+
+
+def _list(lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<div class="panel"><ul>{items}</ul></div>' if items else ""
+
+
+def _notes(lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<div class="warn"><ul>{items}</ul></div>' if items else ""
+
+
+def _settings(text: str) -> str:
+    if not text:
+        return ""
+    count = len(text.splitlines())
+    return (
+        f"<details><summary>The resolved configuration, {count} lines: running it again repeats"
+        f' the run</summary><div class="panel"><pre>{escape(text)}</pre></div></details>'
+    )
+
+
+def _table(head: str, rows: Sequence[str], *, kind: str = "scores") -> str:
+    return (
+        f'<div class="panel"><table class="{kind}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _numeric(is_number: bool) -> str:
+    return ' class="number"' if is_number else ""
+
+
+def _named_rules() -> dict[str, str]:
+    return {_RULE_NAMES[key]: text for key, text in RULES.items()}
+
+
+def _name_class(name: str) -> str:
+    return "mean over classes" if name == MEAN else name
+
+
+def _name_metric(metric: str) -> str:
+    """Give a metric the name people know: `hd95_mm` is "HD95 (mm)", `nsd_2px` "NSD at 2 px"."""
+    if metric in _METRIC_NAMES:
+        return _METRIC_NAMES[metric]
+    kind, _, rest = metric.partition("_")
+    if kind == "nsd":
+        return f"NSD at {rest[:-2]} {rest[-2:]}"
+    return f"{kind.upper()} ({rest})" if rest in ("mm", "px") else metric
+
+
+def _with_unit(row: Summary) -> str:
+    unit = row.metric.rpartition("_")[2] if row.metric.startswith(("hd95", "assd")) else ""
+    return f"{show_number(row.mean, metric=row.metric)} {unit}".strip()

@@ -1,0 +1,66 @@
+"""Pictures of the best, the median and the worst cases, for people who look before they trust."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from segnetr.data.case import Case
+from segnetr.data.readers import read_image, read_mask
+from segnetr.engine.evaluator import Evaluation
+from segnetr.engine.predictor import Predictor
+from segnetr.outputs.comparison import compare_case
+from segnetr.outputs.figures import Figure, write_figures
+from segnetr.outputs.model_file import ModelCard
+from segnetr.outputs.picks import Pick, pick_cases
+
+FOLDER = "figures"
+
+
+def write_case_pictures(
+    folder: Path,
+    cases: Sequence[Case],
+    evaluation: Evaluation,
+    *,
+    card: ModelCard,
+    predictor: Predictor,
+    max_pixels: int,
+) -> None:
+    """Predict the chosen cases once more and draw them with the outlines of mask and truth.
+
+    Args:
+        folder: Where the scores lie; the pictures go into `figures` below it.
+        cases: The cases that were scored.
+        evaluation: Their scores.
+        card: Classes and channels of the model.
+        predictor: The model.
+        max_pixels: As in reading.
+    """
+    by_id = {case.case_id: case for case in cases}
+    figures = [
+        _draw(pick, by_id, card=card, predictor=predictor, max_pixels=max_pixels)
+        for pick in pick_cases(evaluation.scores)
+    ]
+    write_figures(folder / FOLDER, figures)
+
+
+def _draw(
+    pick: Pick,
+    by_id: Mapping[str, Case],
+    *,
+    card: ModelCard,
+    predictor: Predictor,
+    max_pixels: int,
+) -> Figure:
+    case = by_id[pick.case_id]
+    if case.mask is None:
+        raise ValueError(f"{case.case_id}: was scored without a mask")
+    image = read_image(case.image, channels=card.in_channels, max_pixels=max_pixels)
+    truth = read_mask(case.mask, classes=len(card.classes), max_pixels=max_pixels)
+    drawn = compare_case(image, prediction=predictor.predict(image).labels, truth=truth)
+    return Figure(
+        name=f"{pick.rank}-{pick.place}",
+        title=f"{pick.rank.capitalize()}: {pick.case_id}",
+        caption=f"Dice {pick.value:.3f}",
+        alt=f"{pick.case_id} beside itself with the outlines of truth and prediction; "
+        f"Dice {pick.value:.3f}",
+        data=drawn,
+    )

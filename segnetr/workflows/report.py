@@ -1,0 +1,99 @@
+"""`segnetr report`: one page about a run, made of the files in the run alone."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segnetr.config.load import load_config
+from segnetr.config.schema import RunConfig
+from segnetr.data.case import SPLIT_NAMES, Split
+from segnetr.data.splits import read_split
+from segnetr.engine.logs import read_metrics
+from segnetr.engine.run_dir import RunDir
+from segnetr.errors import UsageError
+from segnetr.outputs.figures import read_figures
+from segnetr.outputs.report import ReportContent, write_report
+from segnetr.outputs.tables import SummaryFile, read_summary_json
+from segnetr.workflows.case_pictures import FOLDER
+
+_MACHINE = ("started", "platform", "processor", "cores", "threads", "device", "git_commit")
+
+
+def report(run_folder: Path, *, out: Path | None = None) -> Path:
+    """Write the page about a run.
+
+    Args:
+        run_folder: The run.
+        out: The page, or a folder for it; None: `report.html` in the run.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: If the folder is no run.
+        WriteError: If the page cannot be written.
+    """
+    run = RunDir(run_folder)
+    if not run.config.is_file():
+        raise UsageError(f"{run_folder}: no run (config.yaml is missing)")
+    config = load_config([run.config])
+    provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
+    summary = run.evaluation / "summary.json"
+    scored = read_summary_json(summary) if summary.is_file() else None
+    content = ReportContent(
+        title=f"{config.model.architecture} on {provenance['dataset']['title']}",
+        subtitle=str(run_folder),
+        facts=_describe_data(config, provenance, read_split(run.splits)),
+        summaries=() if scored is None else scored.summaries,
+        scored="" if scored is None else scored.title,
+        curves=read_metrics(run),
+        figures=read_figures(run.evaluation / FOLDER),
+        settings_yaml=run.config.read_text(encoding="utf-8"),
+        provenance=_describe_machine(provenance),
+        faults=_list_faults(provenance, scored),
+        notes=_list_notes(provenance, scored),
+    )
+    page = run.report if out is None else out
+    page = page / "report.html" if page.suffix != ".html" else page
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_report(page, content=content)
+    return page
+
+
+def _describe_data(
+    config: RunConfig, provenance: Mapping[str, Any], split: Split
+) -> dict[str, str]:
+    data = provenance["dataset"]
+    counts = ", ".join(f"{len(split.ids(name))} {name}" for name in SPLIT_NAMES)
+    return {
+        "Data set": f"{data['title']} ({data['name']})",
+        "Cases": counts,
+        "Split": f"{split.origin}, sha256 {split.sha256[:16]}",
+        "Source": data["source"],
+        "Licence of the data": data["licence"],
+        "Network": config.model.architecture,
+        "Training size": "{} x {} pixels".format(*config.train.image_size),
+    }
+
+
+def _describe_machine(provenance: Mapping[str, Any]) -> dict[str, str]:
+    known = {key: provenance.get(key) for key in _MACHINE}
+    facts = {key.replace("_", " "): str(value) for key, value in known.items() if value is not None}
+    facts["command"] = " ".join(provenance.get("command", []))
+    return {**facts, **provenance.get("versions", {})}
+
+
+def _list_faults(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
+    left_out = [fault["message"] for fault in provenance["dataset"]["left_out"]]
+    return left_out + ([] if scored is None else [case.reason for case in scored.unscored])
+
+
+def _list_notes(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
+    notes = []
+    if scored is None:
+        notes.append("Nothing was scored: every case was trained on.")
+    if provenance["dataset"]["left_out"]:
+        count = len(provenance["dataset"]["left_out"])
+        notes.append(f"{count} faults: these cases were left out of the training.")
+    return notes
