@@ -1,1 +1,21 @@
 """Hybrid backbones: published networks that depend on torch alone."""
+
+from hybrid_backbones.backbone import Backbone, Encoded, FeatureExtractor, FeatureInfo
+from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.registry import create_model, get_entry, list_models
+from hybrid_backbones.weights import CheckpointError, LoadReport, load_published, read_checkpoint
+
+__all__ = [
+    "Backbone",
+    "CheckpointError",
+    "Encoded",
+    "FeatureExtractor",
+    "FeatureInfo",
+    "LoadReport",
+    "ModelEntry",
+    "create_model",
+    "get_entry",
+    "list_models",
+    "load_published",
+    "read_checkpoint",
+]

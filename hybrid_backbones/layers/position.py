@@ -1,0 +1,30 @@
+"""Position tables that belong to one image size, brought to another."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Grid = tuple[int, int]
+
+
+def resize_pair_table(table: Tensor, own: tuple[Grid, Grid], wanted: tuple[Grid, Grid]) -> Tensor:
+    """Bring a table with one entry for each query and key to other grids, bicubically.
+
+    A query or key keeps its place relative to the sides of the image. Both grids are resized one
+    after the other, which is the bicubic interpolation of the table in four dimensions.
+
+    Args:
+        table: (A, L, M), L queries and M keys, both row by row.
+        own: Rows and columns of the queries, and of the keys, of the table.
+        wanted: The same of the result.
+
+    Returns:
+        (A, L', M'); the table itself where the grids are the same.
+    """
+    if own == wanted:
+        return table
+    (rows, columns), keys = own[0], table.shape[2]
+    by_key = table.transpose(1, 2).reshape(1, -1, rows, columns)
+    by_key = F.interpolate(by_key, wanted[0], mode="bicubic", align_corners=False)
+    by_query = by_key.reshape(table.shape[0], keys, -1).transpose(1, 2).reshape(1, -1, *own[1])
+    by_query = F.interpolate(by_query, wanted[1], mode="bicubic", align_corners=False)
+    return by_query.reshape(table.shape[0], wanted[0][0] * wanted[0][1], -1)

@@ -1,0 +1,145 @@
+"""Reading checkpoints without running code, and fitting published ones into our networks."""
+
+import pickle
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_backbones.backbone import Backbone
+
+# The order in which wrappers are opened: validation of the originals uses the moving average.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_PREFIX = "module."
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is torn, unsafe, or of another network."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What was done to make a checkpoint fit, one line each; empty where nothing was."""
+
+    notes: tuple[str, ...]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file; never runs its code.
+
+    Raises:
+        CheckpointError: If the file is missing, torn, or holds objects other than tensors, plain
+            containers and numbers.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such checkpoint file")
+    try:
+        content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{file}: holds Python objects, not only tensors, and is not opened; on a machine "
+            "where you trust it: torch.save(torch.load(FILE, weights_only=False)['model'], NEW)"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, struct.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file}: torn or no checkpoint ({reason})") from None
+    return unwrap_state_dict(content, source=str(file))
+
+
+def unwrap_state_dict(content: Any, *, source: str = "checkpoint") -> dict[str, Tensor]:
+    """Find the tensors inside the usual wrappers and strip the `module.` of data parallelism.
+
+    Raises:
+        CheckpointError: If no mapping of names to tensors is inside.
+    """
+    for wrapper in _WRAPPERS:
+        inner = content.get(wrapper) if isinstance(content, Mapping) else None
+        if isinstance(inner, Mapping) and inner:
+            return unwrap_state_dict(inner, source=source)
+    tensors = content if isinstance(content, Mapping) else {}
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise CheckpointError(f"{source}: holds no state dict (names with tensors)")
+    return {str(key).removeprefix(_PREFIX): value for key, value in tensors.items()}
+
+
+def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadReport:
+    """Load a checkpoint in its published key layout, strictly.
+
+    A classifier of another class count is left at its initialisation, a first convolution of
+    another channel count is adapted; both are said in the report.
+
+    Raises:
+        CheckpointError: If an entry is missing, unknown, or of another shape.
+    """
+    converted = model.convert_published(unwrap_state_dict(state_dict))
+    own = model.state_dict()
+    # Counters of batch normalisation decide nothing, and some published files have none.
+    counters = {key: own[key] for key in own if key.endswith("num_batches_tracked")}
+    converted = {**counters, **converted}
+    notes: list[str] = []
+    for key in sorted(set(converted) & set(own)):
+        converted[key], note = _adapt(key, converted[key], own[key], model)
+        if note:
+            notes.append(note)
+    missing = sorted(set(own) - set(converted))
+    unknown = sorted(set(converted) - set(own))
+    if missing or unknown:
+        raise CheckpointError(
+            f"checkpoint does not fit {type(model).__name__}: {_count('missing', missing)}, "
+            f"{_count('unknown', unknown)}"
+        )
+    model.load_state_dict(converted, strict=True)
+    return LoadReport(tuple(notes))
+
+
+def adapt_first_convolution(weight: Tensor, in_channels: int) -> Tensor:
+    """Bring a convolution (D, C, k, k) to another number of input channels.
+
+    The response to a grey image is kept: the kernels are averaged over their channels, repeated
+    and divided by the new count.
+    """
+    mean = weight.sum(dim=1, keepdim=True) / in_channels
+    return mean.repeat(1, in_channels, *[1] * (weight.ndim - 2))
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+
+
+def _read_torch(file: Path) -> Any:
+    import argparse
+
+    # timm's checkpoints carry their command line as a Namespace, which is plain data.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _adapt(key: str, value: Tensor, own: Tensor, model: nn.Module) -> tuple[Tensor, str]:
+    if value.shape == own.shape:
+        return value, ""
+    head = getattr(model, "head_keys", ())
+    if key in head:
+        return own, f"{key}: {len(value)} classes in the file, {len(own)} here; not loaded"
+    first = getattr(model, "first_convolution", "")
+    if key == first and value.ndim == own.ndim:
+        note = f"{key}: {value.shape[1]} channels in the file adapted to {own.shape[1]}"
+        return adapt_first_convolution(value, own.shape[1]), note
+    raise CheckpointError(
+        f"{key}: shape {tuple(value.shape)} in the file, {tuple(own.shape)} in the network; "
+        "is this the checkpoint of another variant?"
+    )
+
+
+def _count(word: str, keys: list[str]) -> str:
+    return f"{len(keys)} {word}" + (f" (as {keys[0]})" if keys else "")
