@@ -227,7 +227,7 @@ class GlobalAttention(nn.Module):
             image = table.t().reshape(1, -1, own, own)
             resized = F.interpolate(image, sides, mode="bicubic", align_corners=False)
             table = resized.reshape(self.heads, -1).t()
-        index = rectangle_position_index(rows, columns).to(table.device)
+        index = rectangle_position_index(rows, columns, device=table.device)
         return table[index].permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
@@ -259,7 +259,7 @@ class MoAStage(nn.Module):
             )
             for rate in rates
         )
-        self.glb_attn = None
+        self.glb_attn: GlobalAttention | None = None
         if level < last and config.side(level) >= config.window:
             self.glb_attn = GlobalAttention(config, level)
             self.drop_path = DropPath(config.global_drop_path * level / max(last - 1, 1))
@@ -287,7 +287,7 @@ class MoAStage(nn.Module):
         y = self.norm1(x)
         y = self.norm2(x + self.drop_path(y + attention(y)))
         mixed = self.post_conv(swap_layout(y, official=self.official))
-        back = mixed.reshape(y.shape) if self.official else mixed.permute(0, 2, 3, 1)
+        back = mixed.reshape(-1, *y.shape[1:]) if self.official else mixed.permute(0, 2, 3, 1)
         result: Tensor = y + self.drop_path(back)
         return result
 
@@ -418,11 +418,11 @@ ENTRIES: tuple[ModelEntry, ...] = (
         depths=_DEEP,
         drop_path=0.4,
     ),
-    _entry("moa_cifar_tiny", parameters=30_056_152, gmacs=0.0, heads=(3, 6, 12, 24), **_CIFAR),
+    _entry("moa_cifar_tiny", parameters=30_056_152, gmacs=1.694, heads=(3, 6, 12, 24), **_CIFAR),
     _entry(
         "moa_cifar_base",
         parameters=53_363_924,
-        gmacs=0.0,
+        gmacs=3.005,
         width=128,
         heads=(4, 8, 16, 32),
         **_CIFAR,

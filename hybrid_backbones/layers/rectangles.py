@@ -42,14 +42,16 @@ def padding_mask(height: int, width: int, *, sides: tuple[int, int], like: Tenso
     return cut_rectangles(padded, sides)[0].transpose(1, 2)
 
 
-def rectangle_position_index(rows: int, columns: int) -> Tensor:
+def rectangle_position_index(
+    rows: int, columns: int, *, device: torch.device | None = None
+) -> Tensor:
     """Number the relative positions of all pairs of places in a rectangle.
 
     Returns:
         Indices (R*S, R*S) into a table of (2R - 1) * (2S - 1) rows.
     """
-    steps = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    down, right = (step.reshape(-1) for step in steps)
+    places = (torch.arange(side, device=device) for side in (rows, columns))
+    down, right = (place.reshape(-1) for place in torch.meshgrid(*places, indexing="ij"))
     below = down[:, None] - down[None, :] + rows - 1
     beside = right[:, None] - right[None, :] + columns - 1
     return below * (2 * columns - 1) + beside
