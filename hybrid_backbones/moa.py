@@ -91,7 +91,8 @@ class MoAConfig:
 
     def side(self, level: int) -> int:
         """Side of a stage's map, in feature pixels, at `image_size`."""
-        return -(-self.image_size // (self.patch * 2**level))
+        stride: int = self.patch * 2**level
+        return -(-self.image_size // stride)
 
 
 class WindowAttention(nn.Module):
@@ -201,7 +202,8 @@ class GlobalAttention(nn.Module):
             spread = y.reshape(-1, rows * self.window, columns * self.window, channels)
         else:
             spread = join_rectangles(y, (rows, columns), (self.window, self.window))
-        return spread[:, :height, :width]
+        given: Tensor = spread[:, :height, :width]
+        return given
 
     def _patches(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Give the vectors of windows (N, L, S*S*C) and of the larger patches (N, L, T*T*C)."""
@@ -220,7 +222,7 @@ class GlobalAttention(nn.Module):
 
     def _bias(self, rows: int, columns: int) -> Tensor:
         """Give the bias (1, heads, L, L) of a grid of windows."""
-        table = self.relative_position_bias_table
+        table: Tensor = self.relative_position_bias_table
         own = round(table.shape[0] ** 0.5)
         sides = (2 * rows - 1, 2 * columns - 1)
         if sides != (own, own):
