@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from hybrid_backbones import cmt, cvt, mobilevit, swin
+from hybrid_backbones import cmt, cvt, moa, mobilevit, swin
 from hybrid_backbones.backbone import Backbone, FeatureExtractor
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.weights import load_published, read_checkpoint
@@ -15,6 +15,7 @@ from hybrid_backbones.weights import load_published, read_checkpoint
 _FAMILIES: tuple[tuple[ModelEntry, ...], ...] = (
     cmt.ENTRIES,
     cvt.ENTRIES,
+    moa.ENTRIES,
     mobilevit.ENTRIES,
     swin.ENTRIES,
 )

@@ -1,0 +1,27 @@
+"""Patch merging: half the sides, twice the channels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchMerging(nn.Module):
+    """Halve both sides: four neighbours become one place of twice the channels.
+
+    Odd maps get a last row or column of zeros.
+
+    Source:
+        Liu et al., Swin Transformer, arXiv:2103.14030, section 3.1.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+        self.norm = nn.LayerNorm(4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, H, W, D) to (N, ceil(H/2), ceil(W/2), 2D)."""
+        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        merged: Tensor = self.reduction(self.norm(torch.cat(corners, -1)))
+        return merged

@@ -1,0 +1,57 @@
+"""Rectangular windows of channels-last maps whose sides need be no multiple of the window's."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Add zeros below and to the right of maps (N, H, W, D), up to whole windows."""
+    height, width = x.shape[1:3]
+    if height % sides[0] == 0 and width % sides[1] == 0:
+        return x
+    return F.pad(x, (0, 0, 0, -width % sides[1], 0, -height % sides[0]))
+
+
+def cut_rectangles(x: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Cut maps (N, H, W, D) into windows (N, L, R*S, D) of R rows and S columns, row by row."""
+    height, width, channels = x.shape[1:]
+    rows, columns = height // sides[0], width // sides[1]
+    cut = x.reshape(-1, rows, sides[0], columns, sides[1], channels)
+    return cut.transpose(2, 3).reshape(-1, rows * columns, sides[0] * sides[1], channels)
+
+
+def join_rectangles(windows: Tensor, grid: tuple[int, int], sides: tuple[int, int]) -> Tensor:
+    """Put windows (N, L, R*S, D) of a grid (rows, columns) back to maps (N, H, W, D)."""
+    channels = windows.shape[-1]
+    cut = windows.reshape(-1, *grid, *sides, channels)
+    return cut.transpose(2, 3).reshape(-1, grid[0] * sides[0], grid[1] * sides[1], channels)
+
+
+def padding_mask(height: int, width: int, *, sides: tuple[int, int], like: Tensor) -> Tensor | None:
+    """Hide the padding of `pad_to_multiple` from the places that are real.
+
+    Returns:
+        (L, 1, R*S): 0 for real places, -inf for padded ones; None where nothing is padded.
+    """
+    if height % sides[0] == 0 and width % sides[1] == 0:
+        return None
+    real = torch.zeros(1, height, width, 1, dtype=like.dtype, device=like.device)
+    pads = (0, 0, 0, -width % sides[1], 0, -height % sides[0])
+    padded = F.pad(real, pads, value=float("-inf"))
+    return cut_rectangles(padded, sides)[0].transpose(1, 2)
+
+
+def rectangle_position_index(
+    rows: int, columns: int, *, device: torch.device | None = None
+) -> Tensor:
+    """Number the relative positions of all pairs of places in a rectangle.
+
+    Returns:
+        Indices (R*S, R*S) into a table of (2R - 1) * (2S - 1) rows.
+    """
+    places = (torch.arange(side, device=device) for side in (rows, columns))
+    down, right = (place.reshape(-1) for place in torch.meshgrid(*places, indexing="ij"))
+    below = down[:, None] - down[None, :] + rows - 1
+    beside = right[:, None] - right[None, :] + columns - 1
+    return below * (2 * columns - 1) + beside
