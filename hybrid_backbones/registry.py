@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from hybrid_backbones import cvt, swin
+from hybrid_backbones import cvt, swin, vitae, vitae_v2
 from hybrid_backbones.backbone import Backbone, FeatureExtractor
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.weights import load_published, read_checkpoint
 
-_FAMILIES: tuple[tuple[ModelEntry, ...], ...] = (cvt.ENTRIES, swin.ENTRIES)
+_FAMILIES: tuple[tuple[ModelEntry, ...], ...] = (
+    cvt.ENTRIES,
+    swin.ENTRIES,
+    vitae.ENTRIES,
+    vitae_v2.ENTRIES,
+)
 ENTRIES: Mapping[str, ModelEntry] = {entry.name: entry for family in _FAMILIES for entry in family}
 
 
