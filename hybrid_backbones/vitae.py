@@ -229,7 +229,7 @@ class ViTAEStage(nn.Module):
         tokens = x.flatten(2).transpose(1, 2)
         for cell in self.NC:
             tokens = run_block(cell, tokens, grid, 0, checkpoint=checkpoint)
-        return tokens.transpose(1, 2).unflatten(2, grid)
+        return tokens.transpose(1, 2).reshape(-1, tokens.shape[2], *grid)
 
 
 class ViTAE(Backbone):
@@ -245,9 +245,11 @@ class ViTAE(Backbone):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).split(list(config.depths))
+        # On the processor by name, so that a network can be built on the meta device.
+        rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu")
         self.layers = nn.ModuleList(
-            ViTAEStage(config, stage, rates=part.tolist()) for stage, part in enumerate(rates)
+            ViTAEStage(config, stage, rates=part.tolist())
+            for stage, part in enumerate(rates.split(list(config.depths)))
         )
         if config.num_classes:
             self.head = nn.Linear(config.token_dims[-1], config.num_classes)
@@ -341,7 +343,7 @@ class PlainViTAE(Backbone):
                 drop_path=rate,
                 shallow=True,
             )
-            for rate in torch.linspace(0, config.drop_path, config.depth).tolist()
+            for rate in torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         )
         if config.num_classes:
             self.fc_norm = nn.LayerNorm(config.width, eps=1e-6)

@@ -181,9 +181,11 @@ class ViTAEv2(Backbone):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).split(list(config.depths))
+        # On the processor by name, so that a network can be built on the meta device.
+        rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu")
         self.layers = nn.ModuleList(
-            ViTAEv2Stage(config, stage, rates=part.tolist()) for stage, part in enumerate(rates)
+            ViTAEv2Stage(config, stage, rates=part.tolist())
+            for stage, part in enumerate(rates.split(list(config.depths)))
         )
         if config.num_classes:
             self.head = nn.Linear(config.token_dims[-1], config.num_classes)

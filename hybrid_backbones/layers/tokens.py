@@ -61,7 +61,8 @@ def attend_map(attention: TokenAttention, x: Tensor, *, window: int = 0) -> Tens
     """
     height, width = x.shape[1:3]
     if not window:
-        return attention(x.flatten(1, 2)).unflatten(1, (height, width))
+        whole: Tensor = attention(x.flatten(1, 2))
+        return whole.reshape(-1, height, width, whole.shape[-1])
     down, across = -height % window, -width % window
     top, left = down // 2, across // 2
     if down or across:
@@ -152,6 +153,6 @@ def _widen(x: Tensor) -> Tensor:
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     # Entered only where it does something: exporters need not know the context.
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
