@@ -261,7 +261,8 @@ class ViTAE(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 4, 8 and 16 of images (N, C, H, W)."""
-        maps, x = [], image
+        # Convolutions of few channels are faster so, and the tokens need no copies.
+        maps, x = [], image.contiguous(memory_format=torch.channels_last)
         for stage in cast(list[ViTAEStage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)

@@ -197,7 +197,8 @@ class ViTAEv2(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 4, 8, 16 and 32 of images (N, C, H, W)."""
-        maps, x = [], image
+        # Convolutions of few channels are faster so, and the tokens need no copies.
+        maps, x = [], image.contiguous(memory_format=torch.channels_last)
         for stage in cast(list[ViTAEv2Stage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
