@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from hybrid_backbones import cmt, cvt, moa, mobilevit, swin
+from hybrid_backbones import cmt, cvt, moa, mobilevit, swin, vitae, vitae_v2
 from hybrid_backbones.backbone import Backbone, FeatureExtractor
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.weights import load_published, read_checkpoint
@@ -18,6 +18,8 @@ _FAMILIES: tuple[tuple[ModelEntry, ...], ...] = (
     moa.ENTRIES,
     mobilevit.ENTRIES,
     swin.ENTRIES,
+    vitae.ENTRIES,
+    vitae_v2.ENTRIES,
 )
 ENTRIES: Mapping[str, ModelEntry] = {entry.name: entry for family in _FAMILIES for entry in family}
 

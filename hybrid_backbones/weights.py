@@ -131,8 +131,8 @@ def _adapt(key: str, value: Tensor, own: Tensor, model: nn.Module) -> tuple[Tens
     head = getattr(model, "head_keys", ())
     if key in head:
         return own, f"{key}: {len(value)} classes in the file, {len(own)} here; not loaded"
-    first = getattr(model, "first_convolution", "")
-    if key == first and value.ndim == own.ndim:
+    first = getattr(model, "first_convolution", ())
+    if key in ((first,) if isinstance(first, str) else first) and value.ndim == own.ndim:
         note = f"{key}: {value.shape[1]} channels in the file adapted to {own.shape[1]}"
         return adapt_first_convolution(value, own.shape[1]), note
     raise CheckpointError(

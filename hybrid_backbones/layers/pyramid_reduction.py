@@ -1,0 +1,44 @@
+"""Downsampling that looks at several scales at once."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PyramidReduction(nn.Module):
+    """Strided convolutions of growing dilation over one map, side by side along the channels.
+
+    Source:
+        Xu et al., ViTAE, arXiv:2106.03348, section 3.2, equation 5 (PRM).
+    """
+
+    def __init__(
+        self, in_channels: int, width: int, *, kernel: int, stride: int, dilations: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.out_channels = width * len(dilations)
+        self.convs = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(
+                    in_channels,
+                    width,
+                    kernel,
+                    stride,
+                    math.ceil(((kernel - 1) * dilation + 1 - stride) / 2),
+                    dilation,
+                )
+            )
+            for dilation in dilations
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to tokens (N, ceil(H/s), ceil(W/s), D), D = width * dilations."""
+        right, bottom = -x.shape[3] % self.stride, -x.shape[2] % self.stride
+        if right or bottom:
+            x = F.pad(x, (0, right, 0, bottom))
+        scales = torch.cat([conv(x) for conv in self.convs], 1)
+        return F.gelu(scales.permute(0, 2, 3, 1))

@@ -1,0 +1,158 @@
+"""Token modules: attention that makes tokens of another width, after Tokens-to-Token ViT.
+
+Yuan et al., Tokens-to-Token ViT, ICCV 2021, arXiv:2101.11986; the performer's random features are
+those of Choromanski et al., Rethinking Attention with Performers, ICLR 2021, arXiv:2009.14794.
+"""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_backbones.layers.mlp import Mlp
+from hybrid_backbones.layers.windows import merge_windows, partition_windows
+
+
+class TokenAttention(nn.Module):
+    """Self-attention from one width to another.
+
+    Where the widths differ there is no residual around it; with `value_skip` the values take the
+    residual's place.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        width: int,
+        heads: int,
+        *,
+        bias: bool = True,
+        value_skip: bool = False,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.value_skip = value_skip
+        self.qkv = nn.Linear(in_width, 3 * width, bias=bias)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens (N, L, D_in) to (N, L, D)."""
+        split = self.qkv(tokens).unflatten(2, (3, self.heads, -1))
+        q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed: Tensor = self.proj(out)
+        return mixed + v.transpose(1, 2).flatten(2) if self.value_skip else mixed
+
+
+def attend_map(attention: TokenAttention, x: Tensor, *, window: int = 0) -> Tensor:
+    """Attend in a channels-last map (N, H, W, D_in), as a whole or in windows.
+
+    Args:
+        attention: What attends.
+        x: The map.
+        window: Side of a window in feature pixels; 0: all places see each other. A map that is no
+            multiple of it is padded with zeros on all sides, half of them (rounded down) above
+            and to the left; the padding is seen by its window.
+
+    Returns:
+        A map (N, H, W, D).
+    """
+    height, width = x.shape[1:3]
+    if not window:
+        whole: Tensor = attention(x.flatten(1, 2))
+        return whole.reshape(-1, height, width, whole.shape[-1])
+    down, across = -height % window, -width % window
+    top, left = down // 2, across // 2
+    if down or across:
+        x = F.pad(x, (0, 0, left, across - left, top, down - top))
+    grid = (x.shape[1] // window, x.shape[2] // window)
+    windows = attention(partition_windows(x, window).flatten(0, 1))
+    merged = merge_windows(windows, grid, window)
+    return merged[:, top : top + height, left : left + width]
+
+
+class TokenTransformer(nn.Module):
+    """Attention and perceptron that bring tokens to another width.
+
+    With windows, queries, keys and values have biases and there is no skip of the values.
+
+    Source:
+        arXiv:2101.11986, section 3.1; in windows: Zhang et al., arXiv:2202.10108, section 3.3.
+    """
+
+    def __init__(self, in_width: int, width: int, *, heads: int = 1, window: int = 0) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(in_width)
+        self.attn = TokenAttention(in_width, width, heads, bias=window > 0, value_skip=window == 0)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, width)
+
+    def forward(self, x: Tensor, local: Tensor) -> Tensor:
+        """Map (N, H, W, D_in) to (N, H, W, D); `local` (N, H, W, D) is added after attention."""
+        y = attend_map(self.attn, self.norm1(x), window=self.window) + local
+        result: Tensor = y + self.mlp(self.norm2(y))
+        return result
+
+
+class TokenPerformer(nn.Module):
+    """Attention of linear cost by random features, and a perceptron, to another width.
+
+    The features are drawn once and never trained. Their exponentials leave the range of half
+    precision, so they are computed in float32 there, under autocast too.
+
+    Source:
+        arXiv:2101.11986, section 3.1; arXiv:2009.14794, section 2.2, positive features.
+    """
+
+    def __init__(self, in_width: int, width: int, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(in_width)
+        self.kqv = nn.Linear(in_width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.Dropout(dropout)
+        )
+        # Half as many features as channels.
+        self.w = nn.Parameter(torch.empty(width // 2, width), requires_grad=False)
+        self.reset_features()
+
+    def reset_features(self) -> None:
+        """Draw the random features: orthogonal rows of length sqrt(count)."""
+        nn.init.orthogonal_(self.w, gain=math.sqrt(len(self.w)))
+
+    def forward(self, x: Tensor, local: Tensor) -> Tensor:
+        """Map (N, H, W, D_in) to (N, H, W, D); `local` (N, H, W, D) is added after attention."""
+        k, q, v = self.kqv(self.norm1(x.flatten(1, 2))).chunk(3, -1)
+        y = v + self.dropout(self.proj(self._attend(q, k, v)))
+        y = y.unflatten(1, (x.shape[1], x.shape[2])) + local
+        result: Tensor = y + self.mlp(self.norm2(y))
+        return result
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with _without_autocast(q):
+            queries, keys = self._features(q), self._features(k)
+            total = queries @ keys.sum(1).unsqueeze(2)
+            attended = queries @ (keys.transpose(1, 2) @ _widen(v))
+            return (attended / (total + 1e-8)).to(v.dtype)
+
+    def _features(self, x: Tensor) -> Tensor:
+        x = _widen(x)
+        exponent = x @ _widen(self.w).t() - x.square().sum(-1, keepdim=True) / 2
+        return torch.exp(exponent) / math.sqrt(len(self.w))
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    # Entered only where it does something: exporters need not know the context.
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
