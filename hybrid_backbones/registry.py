@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from hybrid_backbones import cvt, mobilevit, swin
+from hybrid_backbones import cvt, mobile_former, mobilevit, swin
 from hybrid_backbones.backbone import Backbone, FeatureExtractor
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.weights import load_published, read_checkpoint
 
 _FAMILIES: tuple[tuple[ModelEntry, ...], ...] = (
     cvt.ENTRIES,
+    mobile_former.ENTRIES,
     mobilevit.ENTRIES,
     swin.ENTRIES,
 )
