@@ -250,7 +250,8 @@ class MobileFormer(Backbone):
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 2, 4, 8, 16, 32 and tokens (N, T, D) of images (N, C, H, W)."""
         x = self.stem(image)
-        tokens = self.tokens.weight.expand(image.shape[0], -1, -1)
+        # No view of the weight: counters of multiply-adds trip over one where no gradient is kept.
+        tokens = self.tokens.weight.repeat(image.shape[0], 1, 1)
         checkpoint = self.gradient_checkpointing and self.training
         made = {"stem": x}
         for index, block in enumerate(self.features):
