@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from hybrid_backbones import cmt, cvt, moa, mobilevit, swin, vitae, vitae_v2
+from hybrid_backbones import cmt, cvt, moa, mobile_former, mobilevit, swin, vitae, vitae_v2
 from hybrid_backbones.backbone import Backbone, FeatureExtractor
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.weights import load_published, read_checkpoint
@@ -16,6 +16,7 @@ _FAMILIES: tuple[tuple[ModelEntry, ...], ...] = (
     cmt.ENTRIES,
     cvt.ENTRIES,
     moa.ENTRIES,
+    mobile_former.ENTRIES,
     mobilevit.ENTRIES,
     swin.ENTRIES,
     vitae.ENTRIES,
