@@ -86,7 +86,8 @@ class MobileFormerConfig:
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     """Interleave the channels of `groups` groups of maps (N, C, H, W)."""
-    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    shuffled: Tensor = x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    return shuffled
 
 
 class LiteBlock(nn.Module):
@@ -144,7 +145,7 @@ class Block(Former):
     """Expand, filter channel by channel, reduce; the resolution stays.
 
     Source:
-        arXiv:2108.05895, section 3.2, "Mobile".
+        arXiv:2108.05895, "Mobile sub-block".
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class DownBlock(Former):
     """Filter and mix twice; the first filter halves the resolution.
 
     Source:
-        arXiv:2108.05895, section 3.4, "downsample Mobile-Former block".
+        arXiv:2108.05895, "downsample Mobile-Former block".
     """
 
     def __init__(
@@ -191,7 +192,8 @@ class DownBlock(Former):
         """Map (N, C, H, W) to (N, D, ceil(H/2), ceil(W/2))."""
         y: Tensor = self.conv2(self.act1(self.shuffle(self.conv1(x), self.before), tokens))
         z = self.act3(self.shuffle(self.conv3(y), self.channels), tokens)
-        return y + self.drop_path(self.conv4(z))
+        result: Tensor = y + self.drop_path(self.conv4(z))
+        return result
 
 
 class Classifier(nn.Module):

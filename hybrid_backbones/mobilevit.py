@@ -79,7 +79,7 @@ class InvertedResidual(nn.Module):
     """Expand, filter channel by channel, reduce.
 
     Source:
-        Sandler et al., MobileNetV2, arXiv:1801.04381, figure 4.
+        Sandler et al., MobileNetV2, arXiv:1801.04381, section 3.3.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, expansion: int) -> None:

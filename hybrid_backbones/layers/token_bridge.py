@@ -18,18 +18,20 @@ def _softmax(scores: Tensor, dim: int) -> Tensor:
 
 
 def _split_map(x: Tensor) -> Tensor:
-    return x.flatten(2).unflatten(1, (_HEADS, -1))
+    split: Tensor = x.flatten(2).unflatten(1, (_HEADS, -1))
+    return split
 
 
 def _split_tokens(tokens: Tensor, heads: int) -> Tensor:
-    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+    split: Tensor = tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+    return split
 
 
 class MapToTokens(nn.Module):
     """Tokens attend to the places of a map, which are keys and values as they are.
 
     Source:
-        arXiv:2108.05895, equation 1; the gate is from the official code.
+        arXiv:2108.05895, "Mobile to Former"; the gate is from the official code.
     """
 
     def __init__(self, channels: int, width: int, *, drop_path: float) -> None:
@@ -55,7 +57,7 @@ class TokenBlock(nn.Module):
     """Tokens attend to each other, then pass a perceptron; norms come last.
 
     Source:
-        arXiv:2108.05895, section 3.2, "Former".
+        arXiv:2108.05895, "Former sub-block", with the official code's four heads.
     """
 
     def __init__(self, width: int, *, drop_path: float) -> None:
@@ -82,7 +84,7 @@ class TokensToMap(nn.Module):
     """The places of a map attend to the tokens.
 
     Source:
-        arXiv:2108.05895, equation 2.
+        arXiv:2108.05895, "Former to Mobile".
     """
 
     def __init__(self, channels: int, width: int, *, drop_path: float) -> None:
@@ -98,14 +100,15 @@ class TokensToMap(nn.Module):
         values = _split_tokens(self.v(tokens), _HEADS)
         weights = _softmax(keys @ _split_map(x), -2)
         read = values.transpose(2, 3) @ weights.to(values.dtype)
-        return x + self.drop_path(read.flatten(1, 2).unflatten(2, x.shape[2:]))
+        result: Tensor = x + self.drop_path(read.flatten(1, 2).unflatten(2, x.shape[2:]))
+        return result
 
 
 class DynamicReLU(nn.Module):
     """The larger of two slopes, which the first token sets channel by channel.
 
     Source:
-        Chen et al., Dynamic ReLU, arXiv:2003.10027, as used in arXiv:2108.05895, section 3.2.
+        Chen et al., Dynamic ReLU, arXiv:2003.10027, without intercepts, as in arXiv:2108.05895.
     """
 
     def __init__(self, channels: int, width: int) -> None:
