@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segnetr.models.interaction import InteractionFusion, MixingKind
 from segnetr.models.mbconv import MBConv
 from segnetr.models.pointwise import apply_along_channels, normalise_channels
+from segnetr.models.recomputation import recompute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,9 @@ class SegNetrBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to (N, D, H, W)."""
         convolved: Tensor = self.mbconv(x)
-        weighed: Tensor = convolved + self.interaction(convolved)
+        return recompute(self._interact, convolved, norms=(self.interaction.norm,))
+
+    def _interact(self, x: Tensor) -> Tensor:
+        weighed: Tensor = x + self.interaction(x)
         refined: Tensor = weighed + self.feed_forward(weighed)
         return refined

@@ -12,6 +12,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from segnetr.models.blocks import BlockSettings, SegNetrBlock
+from segnetr.models.recomputation import recompute
 from segnetr.models.skip import PatchMerging
 
 
@@ -29,6 +30,30 @@ class Encoder(Protocol):
     def __call__(self, image: Tensor) -> list[Tensor]:
         """Turn images (N, C, H, W) into maps (N, C_i, H/s_i, W/s_i), finest first."""
         ...
+
+
+class Stem(nn.Module):
+    """A 1x1 convolution and an MBConv at full size; (N, C, H, W) -> (N, K, H, W).
+
+    Args:
+        in_channels: Channels of the images, C.
+        width: Width of the map, K.
+        settings: What all blocks share.
+    """
+
+    def __init__(self, in_channels: int, width: int, *, settings: BlockSettings) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(in_channels, width, 1)
+        self.mbconv = settings.build_mbconv(width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Turn images (N, C, H, W) into maps (N, K, H, W)."""
+        # The input is so much narrower than the map that keeping it alone is worth a second pass.
+        return recompute(self._widen, image, norms=self.mbconv.norms)
+
+    def _widen(self, image: Tensor) -> Tensor:
+        widened: Tensor = self.mbconv(self.widen(image))
+        return widened
 
 
 class SegNetrEncoder(nn.Module):
@@ -56,7 +81,7 @@ class SegNetrEncoder(nn.Module):
         super().__init__()
         self.out_channels = (width, *(width << stage for stage in range(len(windows))))
         self.strides = tuple(1 << level for level in range(len(windows) + 1))
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 1), settings.build_mbconv(width))
+        self.stem = Stem(in_channels, width, settings=settings)
         self.merges = nn.ModuleList(
             PatchMerging(self.out_channels[level], self.out_channels[level + 1])
             for level in range(len(windows))

@@ -108,8 +108,9 @@ class _LeanMBConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, mean, inverse, pooled = ctx.saved_tensors[:4]
-        kernels, squeeze = _Kernels(*ctx.saved_tensors[4:10]), ctx.saved_tensors[10:]
+        # Read once: inside a checkpoint a second reading is refused.
+        x, mean, inverse, pooled, *saved = ctx.saved_tensors
+        kernels, squeeze = _Kernels(*saved[:6]), tuple(saved[6:])
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         gamma_gradient, beta_gradient = torch.zeros_like(mean), torch.zeros_like(mean)
         project_gradient = torch.zeros_like(kernels.project)
@@ -126,7 +127,8 @@ class _LeanMBConv(torch.autograd.Function):
             )
             lift /= one.shape[-2] * one.shape[-1]
             project_gradient.addcmul_(kernel_gradient, gates[:, None, None])
-            torch._foreach_add_(squeeze_gradients, parameters)
+            for gathered, value in zip(squeeze_gradients, parameters, strict=True):
+                gathered.add_(value)
             bends.append((gates, lift))
             for at, piece in zip(pieces, wide, strict=True):
                 part = kernels.part(at)

@@ -17,7 +17,7 @@ from segnetr.models.fused_convolution import can_fuse
 from segnetr.models.lean_mbconv import lean_mbconv
 from segnetr.models.moments import channel_moments
 
-_PIXELS_PER_CHANNEL = 64
+_PIXELS_PER_CHANNEL = 1
 
 
 class SqueezeExcitation(nn.Module):
@@ -82,6 +82,11 @@ class MBConv(nn.Module):
         projected: Tensor = self.project_norm(self.project(hidden))
         return projected + x
 
+    @property
+    def norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        """The batch norms, in the order they are met."""
+        return self.expand_norm, self.depthwise_norm, self.project_norm
+
     def fold(self) -> FoldedKernels:
         """Give the kernels of prediction, the running moments of the norms folded in."""
         return FoldedKernels(
@@ -97,8 +102,8 @@ class MBConv(nn.Module):
     def _is_lean(self, x: Tensor) -> bool:
         """Say whether the frugal way to train pays: a processor, and many pixels per channel.
 
-        It needs the covariance of the input's channels, D*D multiply-adds for a pixel and as many
-        times 4D once, which few pixels do not pay back. A compiler fuses the plain modules itself.
+        It needs the covariance of the input's channels, D*D multiply-adds for a pixel and 4*D*D*D
+        once, which few pixels do not pay back. A compiler fuses the plain modules itself.
         """
         pixels = x.numel() // x.shape[1]
         return (
@@ -137,9 +142,10 @@ class MBConv(nn.Module):
 @torch.no_grad()
 def _update_running(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
     """Do what `norm` does with a batch's moments; `variance` is divided by `count`."""
-    if norm.running_mean is None or norm.running_var is None:
+    if not norm.momentum:
         return
-    assert norm.momentum is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked += 1
     norm.running_mean.lerp_(mean, norm.momentum)

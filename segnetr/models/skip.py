@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnetr.models.pointwise import apply_along_channels, normalise_channels
+from segnetr.models.recomputation import recompute
 
 SkipKind = Literal["irsc", "concat", "add"]
 
@@ -73,6 +74,9 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, K, H/2, W/2)."""
+        return recompute(self._project, x)
+
+    def _project(self, x: Tensor) -> Tensor:
         return apply_along_channels(self.project, normalise_channels(self.norm, merge_patches(x)))
 
 
