@@ -15,7 +15,6 @@ process over two training steps.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -56,8 +55,8 @@ def main() -> None:
         "rows": rows,
         "made_by": collect_provenance(),
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(content, indent=2) + "\n")
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
     print(make_table(rows, arguments, machine))
 
 
@@ -69,6 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -116,18 +116,25 @@ def measure_memory(name: str, arguments: argparse.Namespace) -> int:
     """Give the growth of this process over two training steps, in MiB."""
     image = torch.randn(arguments.batch_size, 3, arguments.size, arguments.size)
     step = make_step(build(name, arguments.size), image, "train")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is held now
+    before = read_status("VmRSS")
     step()
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    return (read_status("VmHWM") - before) // 1024
+
+
+def read_status(field: str) -> int:
+    """Read a size of this process in KiB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field + ":")))
 
 
 def measure_machine() -> dict[str, float]:
     """Measure the rate of a matrix product and of a copy, the ceilings of the roofline."""
     a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
     source, target = torch.randn(2**26), torch.empty(2**26)
-    product = statistics.median(clock(lambda: torch.mm(a, b)) for _ in range(7))
-    copy = statistics.median(clock(lambda: target.copy_(source)) for _ in range(7))
+    product = min(clock(lambda: torch.mm(a, b)) for _ in range(9))
+    copy = min(clock(lambda: target.copy_(source)) for _ in range(9))
     return {"gmac_per_s": 1536**3 / 1e9 / product, "gbytes_per_s": 2 * 2**28 / 1e9 / copy}
 
 
