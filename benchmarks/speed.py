@@ -164,7 +164,9 @@ def make_step(model: nn.Module, image: Tensor, mode: str) -> Callable[[], None]:
     model = model.train(is_training).to(
         memory_format=torch.channels_last if last else torch.contiguous_format
     )
-    run = torch.compile(model) if mode.endswith("compiled") else model
+    # Static shapes: one process compiles several networks that share code, which torch would
+    # otherwise take for one network at changing sizes.
+    run = torch.compile(model, dynamic=False) if mode.endswith("compiled") else model
     if not is_training:
         return lambda: predict(run, image)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
