@@ -33,11 +33,12 @@ def convolve_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, groups: int
 
 def can_fuse(x: Tensor) -> bool:
     """Say whether the one-pass operator exists and takes maps like `x`."""
+    if torch.compiler.is_compiling():  # first: a tracer may not even ask for the library
+        return False
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )
