@@ -11,7 +11,7 @@ demo: $(VENV)/.installed  ## Train, predict and score on drawn pictures; writes 
 	$(BIN)/segnetr demo --out $(DEMO_DIR)
 
 test: lint  ## Lint, types, import layers and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

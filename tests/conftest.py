@@ -2,12 +2,15 @@
 
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Two test processes side by side (pytest -n 2) take one thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +36,14 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     """Keep the user's cache folder out of the tests."""
     monkeypatch.setenv("SEGNETR_HOME", str(tmp_path_factory.getbasetemp() / "segnetr-home"))
     monkeypatch.delenv("SEGNETR_RUNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _forgetful_compiler() -> Iterator[None]:
+    """Let no test inherit the shapes another one compiled: the compiler then guesses new ones."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
 
 
 @pytest.fixture(scope="session")

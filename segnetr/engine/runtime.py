@@ -136,7 +136,7 @@ class Runtime:
             with warnings.catch_warnings():
                 # torch's compiler still imports a module of its own that uses TorchScript.
                 warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
-                model = cast(nn.Module, torch.compile(model))
+                model = cast(nn.Module, torch.compile(model, dynamic=False))
         return cast(nn.Module, self._accelerator.prepare_model(model, device_placement=False))
 
     def move(self, batch: Batch, *, channels_last: bool) -> Batch:
