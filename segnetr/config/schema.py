@@ -90,10 +90,13 @@ class AugmentConfig:
         saturation: Largest relative change of saturation; colour images only.
         hue: Largest shift of hue, share of the colour circle; colour images only.
         gamma: Largest logarithm of the exponent of a gamma curve.
+        cast: Largest logarithm of a gain drawn for each colour by itself.
+        uneven_light: Largest deviation of the logarithm of a smooth gain over the picture.
         blur: Probability of a slight Gaussian blur.
         noise: Probability of slight Gaussian noise.
         elastic: Probability of an elastic deformation.
         dropout: Probability that random rectangles of the picture (not of the mask) are blanked.
+        stickers: Probability of coloured ellipses in the outer parts; background for the mask.
     """
 
     flip: bool = True
@@ -107,10 +110,13 @@ class AugmentConfig:
     saturation: Share = 0.2
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.03
     gamma: Share = 0.0
+    cast: Share = 0.0
+    uneven_light: Share = 0.0
     blur: Share = 0.1
     noise: Share = 0.1
     elastic: Share = 0.0
     dropout: Share = 0.0
+    stickers: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

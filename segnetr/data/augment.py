@@ -1,6 +1,6 @@
 """Random changes of training pictures, as one albumentations pipeline.
 
-This is the one file that imports albumentations.
+Only this file and those beside it whose names begin with "augment" import albumentations.
 """
 
 import math
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.config.schema import AugmentConfig
+from segnetr.data.augment_colour import Stickers, UnevenLight
 from segnetr.data.resize import (
     Array,
     cut_soft_mask,
@@ -180,6 +181,8 @@ def build_augmentation(
     if config.gamma:
         limits = tuple(100 * math.exp(sign * config.gamma) for sign in (-1, 1))
         steps.append(A.RandomGamma(gamma_limit=limits, p=1.0))
+    if config.cast or config.uneven_light:
+        steps.append(UnevenLight(cast=config.cast, strength=config.uneven_light))
     if config.blur:
         steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=_BLUR_SIGMA, p=config.blur))
     if config.noise:
@@ -194,6 +197,8 @@ def build_augmentation(
                 p=config.dropout,
             )
         )
+    if config.stickers:
+        steps.append(Stickers(p=config.stickers))
     return Pipeline(steps)
 
 

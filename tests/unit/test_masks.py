@@ -6,6 +6,8 @@ import os
 import resource
 import signal
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -308,14 +310,31 @@ def test_longest_name_the_disk_allows_is_written(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into a read-only folder")
-def test_read_only_folder_is_one_line(tmp_path: Path) -> None:
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+@contextmanager
+def somebody_in(folder: Path) -> Iterator[None]:
+    """Work in a folder as a user whom permissions stop: root becomes nobody meanwhile."""
+    back, user = Path.cwd(), os.geteuid()
+    os.chdir(folder)  # relative names need no permission for the folders above
+    if user == 0:
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
     try:
-        with pytest.raises(WriteError, match="cannot write") as caught:
-            write_prediction(answer(picture(), 2), picture(), out=tmp_path, relative=Path("x.png"))
+        yield
     finally:
-        tmp_path.chmod(stat.S_IRWXU)
+        os.seteuid(user)
+        os.chdir(back)
+        folder.chmod(stat.S_IRWXU)
+
+
+def test_read_only_folder_is_one_line(tmp_path: Path) -> None:
+    case = {"out": Path(), "relative": Path("x.png")}
+    with somebody_in(tmp_path):
+        assert write_prediction(answer(picture(), 2), picture(), **case) == [Path("x.png")]
+        Path("x.png").unlink()
+        Path().chmod(stat.S_IRUSR | stat.S_IXUSR)
+        with pytest.raises(WriteError, match="cannot write") as caught:
+            write_prediction(answer(picture(), 2), picture(), **case)
+        assert not list(Path().iterdir())
     assert "\n" not in str(caught.value)
 
 

@@ -56,6 +56,9 @@ PHOTOMETRIC = {
     "saturation": 0.6,
     "hue": 0.2,
     "gamma": 0.6,
+    "cast": 0.4,
+    "uneven_light": 0.5,
+    "stickers": 1,
     "blur": 1,
     "noise": 1,
     "dropout": 1,
@@ -127,6 +130,41 @@ def test_black_border_is_black_and_background() -> None:
     image, mask = augment(replace(black, border="reflect"), 0, pair)
     assert image.min() == 200
     assert mask.min() == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_cast_is_one_gain_for_each_colour(dtype: type) -> None:
+    grey = np.full((48, 48, 3), 100 if dtype == np.uint8 else 0.4, dtype)
+    image, _ = augment(replace(OFF, cast=0.4), 3, (grey, np.zeros((48, 48), np.uint8)))
+    assert image.dtype == dtype
+    assert (image == image[0, 0]).all()
+    gains = np.log(image[0, 0] / grey[0, 0])
+    assert np.abs(gains).max() < 0.41
+    assert len(set(gains.tolist())) == 3
+
+
+def test_uneven_light_is_smooth() -> None:
+    grey = np.full((64, 64, 3), 0.4, np.float32)
+    for seed in range(8):
+        image, _ = augment(
+            replace(OFF, uneven_light=0.25), seed, (grey, np.zeros((64, 64), np.uint8))
+        )
+        inside = image[(image > 0).all(2) & (image < 1).all(2)]
+        assert len(inside)
+        steps = np.abs(np.diff(np.log(np.maximum(image, 1e-3)), axis=0))
+        assert steps.max() < 0.4
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stickers_leave_the_middle_alone(channels: int) -> None:
+    grey = np.full((64, 64, channels), 128, np.uint8)
+    for seed in range(20):
+        pair = (grey, np.zeros((64, 64), np.uint8))
+        image, _ = augment(replace(OFF, stickers=1), seed, pair, image_size=(64, 64))
+        changed = (image != 128).any(2)
+        # A centre lies 0.35 of the side from the middle at least, and an axis is 0.33 at most.
+        assert not changed[31:33, 31:33].any()
+        assert changed.mean() < 0.9
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)

@@ -1,0 +1,136 @@
+"""Random changes of colour that albumentations does not have: light that is uneven, stickers.
+
+Both leave the mask alone: they teach that a smooth change of colour and a disc of a colour no skin
+has are not what is looked for.
+"""
+
+import os
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segnetr.data.resize import Array
+
+# albumentations asks the network for a newer version when it is imported, unless told not to.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+import albumentations as A  # type: ignore[import-untyped]
+
+# Points along a side of the coarse grid whose random values make the uneven light.
+_GRID = (2, 6)
+# Shares of the shorter side: how far from the middle a sticker's centre lies, and its half axes.
+_STICKER_DISTANCE = (0.35, 0.75)
+_STICKER_AXES = (0.08, 0.33)
+_STICKER_COUNT = (1, 3)
+_STICKER_COVER = (0.7, 1.0)
+
+
+class UnevenLight(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Multiply a picture by a gain for each colour and by a smooth random field.
+
+    Args:
+        cast: Largest logarithm of the gain of a colour; the same all over the picture.
+        strength: Largest deviation of the logarithm of the field, which is normally distributed on
+            a coarse grid of 2 to 6 points a side and interpolated; partly alike in all colours.
+    """
+
+    def __init__(self, *, cast: float, strength: float) -> None:
+        super().__init__(p=1.0)
+        self.cast = cast
+        self.strength = strength
+
+    def get_params_dependent_on_data(
+        self,
+        params: dict[str, Any],  # noqa: ARG002
+        data: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Draw the gains."""
+        height, width, channels = data["image"].shape
+        draw = self.random_generator
+        logarithm = np.zeros((height, width, channels), np.float32)
+        if self.cast:
+            logarithm += draw.uniform(-self.cast, self.cast, channels).astype(np.float32)
+        if self.strength:
+            points = int(draw.integers(_GRID[0], _GRID[1], endpoint=True))
+            coarse = draw.normal(size=(points, points)).astype(np.float32)
+            field = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+            share = draw.normal() + 0.5 * draw.normal(size=channels)
+            strength = self.strength * draw.uniform()
+            logarithm += (strength * field[..., None] * share).astype(np.float32)
+        return {"gain": np.exp(logarithm)}
+
+    def apply(self, img: Array, gain: NDArray[np.float32], **_: Any) -> Array:
+        """Apply the drawn gains to a picture (H, W, C)."""
+        return _back(img, _as_share(img) * gain)
+
+
+class Stickers(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Lay one to three ellipses of one strong colour each upon the outer parts of a picture.
+
+    Args:
+        p: Probability that a picture gets any.
+    """
+
+    def __init__(self, *, p: float) -> None:
+        super().__init__(p=p)
+
+    def get_params_dependent_on_data(
+        self,
+        params: dict[str, Any],  # noqa: ARG002
+        data: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Draw the ellipses: cover (H, W, 1) and colour (C) of each."""
+        height, width, channels = data["image"].shape
+        draw = self.random_generator
+        count = int(draw.integers(_STICKER_COUNT[0], _STICKER_COUNT[1], endpoint=True))
+        return {
+            "stickers": [
+                (self._draw_cover(height, width), self._draw_colour(channels)) for _ in range(count)
+            ]
+        }
+
+    def _draw_cover(self, height: int, width: int) -> NDArray[np.float32]:
+        draw, shorter = self.random_generator, min(height, width)
+        angle, far = draw.uniform(0, 2 * np.pi), draw.uniform(*_STICKER_DISTANCE) * shorter
+        centre = (int(width / 2 + far * np.cos(angle)), int(height / 2 + far * np.sin(angle)))
+        half = [max(1, int(axis * shorter)) for axis in draw.uniform(*_STICKER_AXES, 2)]
+        cover = np.zeros((height, width), np.float32)
+        turn = float(draw.uniform(0, 180))
+        cv2.ellipse(cover, centre, half, turn, 0, 360, 1.0, -1, cv2.LINE_AA)
+        cover *= draw.uniform(*_STICKER_COVER)
+        return cover[..., None]
+
+    def _draw_colour(self, channels: int) -> NDArray[np.float32]:
+        draw = self.random_generator
+        if channels != 3:
+            return np.asarray(draw.uniform(0, 1, channels), np.float32)
+        hue = [draw.uniform(0, 360), draw.uniform(0.2, 1), draw.uniform(0.2, 1)]
+        pixel = cv2.cvtColor(np.array([[hue]], np.float32), cv2.COLOR_HSV2RGB)
+        return np.asarray(pixel[0, 0])
+
+    def apply(
+        self,
+        img: Array,
+        stickers: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
+        **_: Any,
+    ) -> Array:
+        """Lay the drawn ellipses upon a picture (H, W, C)."""
+        values = _as_share(img)
+        for cover, colour in stickers:
+            values = values + cover * (colour - values)
+        return _back(img, values)
+
+
+def _as_share(image: Array) -> NDArray[np.float32]:
+    """Give the values of a picture as shares of the full range, float32 in 0..1."""
+    return image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
+
+
+def _back(image: Array, values: NDArray[np.float32]) -> Array:
+    """Give shares of the full range in the type of `image`."""
+    values = np.clip(values, 0, 1)
+    if image.dtype != np.uint8:
+        return values.astype(image.dtype)
+    return np.rint(values * 255).astype(np.uint8)
