@@ -39,7 +39,9 @@ class SegmentationModel(nn.Module):
     """A network that needs sides of a certain multiple, made to take any size.
 
     (N, C, H, W) -> logits (N, K, H, W), any H and W from 32 up. Images are filled up below and to
-    the right by repeating their edge, and the logits are cut back.
+    the right by repeating their edge, and the logits are cut back. Compile it with
+    `torch.compile(model, dynamic=False)`: a graph for each size is made in seconds, one for sizes
+    that are symbols takes the compiler many minutes.
 
     Args:
         network: Maps (N, C, H, W) to (N, K, H, W) for sides that are multiples of `multiple`.
