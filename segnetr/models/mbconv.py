@@ -16,6 +16,7 @@ from segnetr.models.folded_mbconv import FoldedKernels, fold_norm, folded_mbconv
 from segnetr.models.fused_convolution import can_fuse
 from segnetr.models.lean_mbconv import lean_mbconv
 from segnetr.models.moments import channel_moments
+from segnetr.models.recomputation import is_large
 
 _PIXELS_PER_CHANNEL = 1
 
@@ -100,7 +101,7 @@ class MBConv(nn.Module):
         return not self.training and not torch.is_grad_enabled() and can_fuse(x)
 
     def _is_lean(self, x: Tensor) -> bool:
-        """Say whether the frugal way to train pays: a processor, and many pixels per channel.
+        """Say whether the frugal way to train pays: a processor, a large map, pixels enough.
 
         It needs the covariance of the input's channels, D*D multiply-adds for a pixel and 4*D*D*D
         once, which few pixels do not pay back. A compiler fuses the plain modules itself.
@@ -114,6 +115,7 @@ class MBConv(nn.Module):
             and pixels >= _PIXELS_PER_CHANNEL * x.shape[1]
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
+            and is_large(x)
         )
 
     def _forward_lean(self, x: Tensor) -> Tensor:

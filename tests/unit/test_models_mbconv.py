@@ -8,10 +8,16 @@ from torch import Tensor, nn
 
 from segnetr.models import folded_mbconv as folded
 from segnetr.models import lean_mbconv as lean
+from segnetr.models import recomputation
 from segnetr.models.mbconv import MBConv
 from segnetr.models.moments import channel_moments
 
 CASES = [(8, 4, 0.25), (8, 4, 0.0), (6, 3, 0.5), (32, 2, 0.25)]
+
+
+@pytest.fixture(autouse=True)
+def _every_map_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recomputation, "LARGE_BYTES", 0)
 
 
 def make(
@@ -102,7 +108,9 @@ def test_gradient_of_the_moments_is_right() -> None:
     assert torch.autograd.gradcheck(channel_moments, (x,))
 
 
-def test_lean_training_is_left_to_the_plain_modules_where_it_does_not_fit() -> None:
+def test_lean_training_is_left_to_the_plain_modules_where_it_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     block = make(8, 4, 0.25)
     x = torch.randn(2, 8, 8, 8, dtype=torch.float64)
     assert block._is_lean(x)
@@ -113,3 +121,8 @@ def test_lean_training_is_left_to_the_plain_modules_where_it_does_not_fit() -> N
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not block._is_lean(x)
     assert not block.eval()._is_lean(x)
+    block.train()
+    monkeypatch.setattr(recomputation, "LARGE_BYTES", x.numel() * 8)
+    assert block._is_lean(x)
+    monkeypatch.setattr(recomputation, "LARGE_BYTES", x.numel() * 8 + 1)
+    assert not block._is_lean(x)

@@ -2,10 +2,17 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
+from segnetr.models import recomputation
 from segnetr.models.recomputation import recompute
+
+
+@pytest.fixture(autouse=True)
+def _every_map_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recomputation, "LARGE_BYTES", 0)
 
 
 def test_gradients_and_running_moments_are_those_of_one_pass() -> None:
@@ -26,7 +33,7 @@ def test_gradients_and_running_moments_are_those_of_one_pass() -> None:
     assert norm.num_batches_tracked == 2
 
 
-def test_only_the_input_is_kept() -> None:
+def test_only_the_input_is_kept_of_a_large_map(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(1, 3, 8, 8)
     layers = nn.Sequential(nn.Conv2d(3, 16, 1), nn.SiLU(), nn.Conv2d(16, 2, 1))
     kept: list[int] = []
@@ -36,4 +43,8 @@ def test_only_the_input_is_kept() -> None:
         recompute(layers, x)
         frugal, _ = sum(kept), kept.clear()
         layers(x)
-    assert frugal < sum(kept) / 4
+        usual, _ = sum(kept), kept.clear()
+        monkeypatch.setattr(recomputation, "LARGE_BYTES", x.numel() * 4 + 1)
+        recompute(layers, x)
+    assert frugal < usual / 4
+    assert sum(kept) == usual
