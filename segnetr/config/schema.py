@@ -97,6 +97,7 @@ class AugmentConfig:
         elastic: Probability of an elastic deformation.
         dropout: Probability that random rectangles of the picture (not of the mask) are blanked.
         stickers: Probability of coloured ellipses in the outer parts; background for the mask.
+        pen_strokes: Probability of blue or purple pen strokes; likewise.
     """
 
     flip: bool = True
@@ -117,6 +118,7 @@ class AugmentConfig:
     elastic: Share = 0.0
     dropout: Share = 0.0
     stickers: Share = 0.0
+    pen_strokes: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.config.schema import AugmentConfig
-from segnetr.data.augment_colour import Stickers, UnevenLight
+from segnetr.data.augment_colour import PenStrokes, Stickers, UnevenLight
 from segnetr.data.resize import (
     Array,
     cut_soft_mask,
@@ -199,6 +199,8 @@ def build_augmentation(
         )
     if config.stickers:
         steps.append(Stickers(p=config.stickers))
+    if config.pen_strokes:
+        steps.append(PenStrokes(p=config.pen_strokes))
     return Pipeline(steps)
 
 

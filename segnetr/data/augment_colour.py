@@ -1,7 +1,7 @@
-"""Random changes of colour that albumentations does not have: light that is uneven, stickers.
+"""Random changes of colour that albumentations does not have: uneven light, stickers, ink.
 
-Both leave the mask alone: they teach that a smooth change of colour and a disc of a colour no skin
-has are not what is looked for.
+All leave the mask alone: they teach that a smooth change of colour, a disc of a colour no skin has
+and a stroke of a surgeon's pen are not what is looked for.
 """
 
 import os
@@ -25,6 +25,15 @@ _STICKER_DISTANCE = (0.35, 0.75)
 _STICKER_AXES = (0.08, 0.33)
 _STICKER_COUNT = (1, 3)
 _STICKER_COVER = (0.7, 1.0)
+# A pen stroke: corners, how far one lies from the last and how thick the line is at most (shares
+# of the shorter side), degrees of hue from blue to purple, saturation, value.
+_STROKE_COUNT = (1, 3)
+_STROKE_CORNERS = (3, 7)
+_STROKE_STEP = 0.1
+_STROKE_THICKNESS = 0.07
+_STROKE_COLOUR = ((200, 320), (0.2, 0.8), (0.15, 0.7))
+_STROKE_COVER = (0.4, 1.0)
+_SUBPIXEL_BITS = 3
 
 
 class UnevenLight(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -66,30 +75,52 @@ class UnevenLight(A.ImageOnlyTransform):  # type: ignore[misc]
         return _back(img, _as_share(img) * gain)
 
 
-class Stickers(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Lay one to three ellipses of one strong colour each upon the outer parts of a picture.
+class _Overlay(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Lay one to three shapes of one colour each upon a picture."""
 
-    Args:
-        p: Probability that a picture gets any.
-    """
-
-    def __init__(self, *, p: float) -> None:
-        super().__init__(p=p)
+    count: tuple[int, int]
 
     def get_params_dependent_on_data(
         self,
         params: dict[str, Any],  # noqa: ARG002
         data: dict[str, Any],
     ) -> dict[str, Any]:
-        """Draw the ellipses: cover (H, W, 1) and colour (C) of each."""
+        """Draw the shapes: cover (H, W, 1) and colour (C) of each."""
         height, width, channels = data["image"].shape
-        draw = self.random_generator
-        count = int(draw.integers(_STICKER_COUNT[0], _STICKER_COUNT[1], endpoint=True))
+        count = int(self.random_generator.integers(*self.count, endpoint=True))
         return {
-            "stickers": [
+            "shapes": [
                 (self._draw_cover(height, width), self._draw_colour(channels)) for _ in range(count)
             ]
         }
+
+    def apply(
+        self, img: Array, shapes: list[tuple[NDArray[np.float32], NDArray[np.float32]]], **_: Any
+    ) -> Array:
+        """Lay the drawn shapes upon a picture (H, W, C)."""
+        values = _as_share(img)
+        for cover, colour in shapes:
+            values = values + cover * (colour - values)
+        return _back(img, values)
+
+    def _draw_cover(self, height: int, width: int) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def _draw_colour(self, channels: int) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+class Stickers(_Overlay):
+    """Lay one to three ellipses of one strong colour each upon the outer parts of a picture.
+
+    Args:
+        p: Probability that a picture gets any.
+    """
+
+    count = _STICKER_COUNT
+
+    def __init__(self, *, p: float) -> None:
+        super().__init__(p=p)
 
     def _draw_cover(self, height: int, width: int) -> NDArray[np.float32]:
         draw, shorter = self.random_generator, min(height, width)
@@ -103,24 +134,45 @@ class Stickers(A.ImageOnlyTransform):  # type: ignore[misc]
         return cover[..., None]
 
     def _draw_colour(self, channels: int) -> NDArray[np.float32]:
-        draw = self.random_generator
-        if channels != 3:
-            return np.asarray(draw.uniform(0, 1, channels), np.float32)
-        hue = [draw.uniform(0, 360), draw.uniform(0.2, 1), draw.uniform(0.2, 1)]
-        pixel = cv2.cvtColor(np.array([[hue]], np.float32), cv2.COLOR_HSV2RGB)
-        return np.asarray(pixel[0, 0])
+        return _draw_colour(self.random_generator, channels, (0, 360), (0.2, 1), (0.2, 1))
 
-    def apply(
-        self,
-        img: Array,
-        stickers: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
-        **_: Any,
-    ) -> Array:
-        """Lay the drawn ellipses upon a picture (H, W, C)."""
-        values = _as_share(img)
-        for cover, colour in stickers:
-            values = values + cover * (colour - values)
-        return _back(img, values)
+
+class PenStrokes(_Overlay):
+    """Draw one to three broken lines of a blue or purple pen anywhere upon a picture.
+
+    Args:
+        p: Probability that a picture gets any.
+    """
+
+    count = _STROKE_COUNT
+
+    def __init__(self, *, p: float) -> None:
+        super().__init__(p=p)
+
+    def _draw_cover(self, height: int, width: int) -> NDArray[np.float32]:
+        draw, shorter = self.random_generator, min(height, width)
+        corners = int(draw.integers(*_STROKE_CORNERS, endpoint=True))
+        steps = draw.normal(0, _STROKE_STEP * shorter, (corners, 2))
+        steps[0] = draw.uniform(0, (width, height))
+        points = np.rint(np.cumsum(steps, axis=0) * 2**_SUBPIXEL_BITS).astype(np.int32)
+        thickness = int(draw.integers(1, max(1, int(_STROKE_THICKNESS * shorter)), endpoint=True))
+        cover = np.zeros((height, width), np.float32)
+        cv2.polylines(cover, [points], False, 1.0, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cover *= draw.uniform(*_STROKE_COVER)
+        return cover[..., None]
+
+    def _draw_colour(self, channels: int) -> NDArray[np.float32]:
+        return _draw_colour(self.random_generator, channels, *_STROKE_COLOUR)
+
+
+def _draw_colour(
+    draw: np.random.Generator, channels: int, *ranges: tuple[float, float]
+) -> NDArray[np.float32]:
+    """Draw a colour by ranges of hue (degrees), saturation and value; a grey by its value."""
+    hue = [draw.uniform(*span) for span in ranges]
+    if channels != 3:
+        return np.full(channels, hue[2], np.float32)
+    return np.asarray(cv2.cvtColor(np.array([[hue]], np.float32), cv2.COLOR_HSV2RGB)[0, 0])
 
 
 def _as_share(image: Array) -> NDArray[np.float32]:

@@ -59,6 +59,7 @@ PHOTOMETRIC = {
     "cast": 0.4,
     "uneven_light": 0.5,
     "stickers": 1,
+    "pen_strokes": 1,
     "blur": 1,
     "noise": 1,
     "dropout": 1,
@@ -165,6 +166,17 @@ def test_stickers_leave_the_middle_alone(channels: int) -> None:
         # A centre lies 0.35 of the side from the middle at least, and an axis is 0.33 at most.
         assert not changed[31:33, 31:33].any()
         assert changed.mean() < 0.9
+
+
+def test_pen_strokes_are_thin_and_blue_or_purple() -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    for seed in range(20):
+        pair = (grey, np.zeros((64, 64), np.uint8))
+        image, _ = augment(replace(OFF, pen_strokes=1), seed, pair, image_size=(64, 64))
+        changed = (image != 128).any(2)
+        assert changed.mean() < 0.5
+        # From blue to purple the middle channel, green, is never the strongest.
+        assert (image[changed].max(1) > image[changed][:, 1] - 1).all()
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
