@@ -36,6 +36,30 @@ Model = Annotated[
     str | None,
     typer.Option("--model", help="Network, see `segnetr models list`.", rich_help_panel=_MODEL),
 ]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="Encoder of SegNetr: segnetr, a backbone as mobilevit_s, or timm:NAME.",
+        rich_help_panel=_MODEL,
+    ),
+]
+EncoderWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--encoder-weights",
+        help="Run, model folder or official checkpoint file that the encoder starts from.",
+        rich_help_panel=_MODEL,
+    ),
+]
+AcceptPartial = Annotated[
+    bool | None,
+    typer.Option(
+        "--accept-partial",
+        help="Take encoder weights of which fewer than 90 % fit.",
+        rich_help_panel=_MODEL,
+    ),
+]
 Skip = Annotated[
     str | None,
     typer.Option("--skip", help="Skip connection: irsc, concat, add.", rich_help_panel=_MODEL),

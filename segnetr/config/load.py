@@ -18,7 +18,13 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from segnetr.config.schema import MonaiConfig, RunConfig, SegNetrConfig, UNetConfig
+from segnetr.config.schema import (
+    MonaiConfig,
+    RunConfig,
+    SegNetrConfig,
+    UNetConfig,
+    UShapeConfig,
+)
 from segnetr.errors import UsageError
 
 # What is trained when nobody names a network; why it is this one stands in the README.
@@ -27,11 +33,14 @@ DEFAULT_MODEL = "model/segnetr_any"
 _MAX_FILE_BYTES = 1_000_000
 _PLACE_FIELDS = {
     "data": ("data_dir", "cache_dir", "workers"),
-    "train": ("device", "max_minutes", "weights"),
+    "train": ("device", "max_minutes", "weights", "encoder_weights", "accept_partial"),
 }
 _MODEL_CONFIGS = {
     "segnetr": SegNetrConfig,
     "unet": UNetConfig,
+    "unet_plus_plus": UShapeConfig,
+    "segnet": UShapeConfig,
+    "unext": UShapeConfig,
     "basic_unet": MonaiConfig,
     "attention_unet": MonaiConfig,
     "swin_unetr": MonaiConfig,

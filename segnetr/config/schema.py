@@ -16,6 +16,7 @@ _STRICT = ConfigDict(extra="forbid")
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Even = Annotated[int, Field(ge=2, multiple_of=2)]
 Side = Annotated[int, Field(ge=32, le=8192)]
 
 
@@ -26,6 +27,14 @@ def _as_pair(value: Any) -> Any:
 
 
 ImageSize = Annotated[tuple[Side, Side], BeforeValidator(_as_pair)]
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Number = bool | int | float
+EncoderSetting = Annotated[Number | str | tuple[Number, ...], BeforeValidator(_as_tuple)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -123,11 +132,16 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SegNetrConfig:
-    """The SegNetr network.
+    """The SegNetr network, with its own encoder or any backbone in its place.
 
     Attributes:
         architecture: The discriminator of the model configurations.
+        encoder: "segnetr": the paper's; a name of `hybrid_backbones.list_models()`; or
+            "timm:NAME" where timm is installed.
+        encoder_settings: Fields of the backbone's own configuration, as `drop_path`.
         width: Channels of the first stage, C in the paper: 64 for SegNetr, 32 for SegNetr-S.
+            With a backbone the pixel grid has C/4, and each level down to the backbone's finest
+            twice as many.
         windows: Side of the local windows in the four stages, in feature pixels; the global
             windows are twice as large.
         mixing: "window": the interaction FFN works along the axis of windows (the reading the
@@ -140,9 +154,12 @@ class SegNetrConfig:
         native_size: Image size (height, width) that the mixing matrices of "window" are made for;
             None: the training size.
         skip: How encoder maps reach the decoder.
+        interaction: Which branches the blocks have; "none" leaves MBConv and channel FFN.
     """
 
     architecture: Literal["segnetr"] = "segnetr"
+    encoder: Annotated[str, Field(pattern=r"^(timm:)?[A-Za-z0-9_.]+$", max_length=100)] = "segnetr"
+    encoder_settings: dict[str, EncoderSetting] = Field(default_factory=dict)
     width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
     windows: tuple[Positive, Positive, Positive, Positive] = (8, 4, 2, 1)
     mixing: Literal["window", "position"] = "window"
@@ -152,6 +169,7 @@ class SegNetrConfig:
     ffn_ratio: Annotated[float, Field(gt=0)] = 3.0
     native_size: ImageSize | None = None
     skip: Literal["irsc", "concat", "add"] = "irsc"
+    interaction: Literal["both", "local", "global", "none"] = "both"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -161,10 +179,31 @@ class UNetConfig:
     Attributes:
         architecture: The discriminator of the model configurations.
         width: Channels of the first level; doubled at each of the four lower ones.
+        skip: "plain": U-Net's own concatenation; "irsc": information retention in its place.
+        block: "convolution": two 3x3 convolutions a level, as published; "segnetr": one of them
+            and a SegNetr block (mixing along positions, any size).
     """
 
     architecture: Literal["unet"] = "unet"
-    width: Positive = 64
+    width: Annotated[int, Field(ge=2, multiple_of=2)] = 64
+    skip: Literal["plain", "irsc"] = "plain"
+    block: Literal["convolution", "segnetr"] = "convolution"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class UShapeConfig:
+    """A U-shaped network of the paper's skip ablation, with its own skips or with IRSC.
+
+    Attributes:
+        architecture: Which one.
+        widths: Channels by level, finest first; five, all even.
+        skip: "plain": the network's own (nested concatenation in U-Net++, pooling indices in
+            SegNet, addition in UNeXt); "irsc": information retention in its place.
+    """
+
+    architecture: Literal["unet_plus_plus", "segnet", "unext"]
+    widths: tuple[Even, Even, Even, Even, Even]
+    skip: Literal["plain", "irsc"] = "plain"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -181,7 +220,7 @@ class MonaiConfig:
 
 
 ModelConfig = Annotated[
-    SegNetrConfig | UNetConfig | MonaiConfig, Field(discriminator="architecture")
+    SegNetrConfig | UNetConfig | UShapeConfig | MonaiConfig, Field(discriminator="architecture")
 ]
 
 
@@ -219,6 +258,13 @@ class TrainConfig:
             pictures is a start where there are few real ones. None: from scratch.
         keep: Which weights become the model: those with the best validation score, or the last
             ones. Without validation cases always the last.
+        encoder_weights: A run, a model folder or a checkpoint file that the encoder starts from.
+        accept_partial: Take them even if fewer than nine tenths of the encoder's tensors fit.
+        encoder_lr_factor: Learning rate of the encoder over that of the rest.
+        encoder_layer_decay: Factor of the learning rate from each layer of the encoder to the one
+            below; 1: none.
+        freeze_encoder_epochs: The encoder stays as it is for so many passes over the training
+            cases, statistics of its batch norms included.
     """
 
     image_size: ImageSize = (224, 224)
@@ -246,6 +292,11 @@ class TrainConfig:
     patience: Natural = 0
     weights: Path | None = None
     keep: Literal["best", "last"] = "best"
+    encoder_weights: Path | None = None
+    accept_partial: bool = False
+    encoder_lr_factor: Annotated[float, Field(gt=0)] = 1.0
+    encoder_layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    freeze_encoder_epochs: Natural = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -10,6 +10,7 @@ from segnetr.config.schema import TrainConfig
 from segnetr.data.case import Batch
 from segnetr.engine.checkpoint import Checkpoint
 from segnetr.engine.ema import MovingAverage
+from segnetr.engine.encoder_training import EncoderFreeze, EncoderTraining, scale_learning_rates
 from segnetr.engine.optim import build_optimizer, build_schedule, set_learning_rate
 from segnetr.engine.optimizer_state import load_optimizer_state, name_optimizer_state
 from segnetr.engine.runtime import Runtime
@@ -52,10 +53,18 @@ class Learner:
         config: TrainConfig,
         runtime: Runtime,
         total_steps: int,
+        encoder: EncoderTraining | None = None,
+        frozen_steps: int = 0,
     ) -> None:
         self._task, self._config, self._runtime = task, config, runtime
         self.model = runtime.place(model, channels_last=config.channels_last)
         self.optimizer = build_optimizer(self.model, config)
+        self._freeze: EncoderFreeze | None = None
+        if encoder is not None:
+            scale_learning_rates(self.optimizer, encoder)
+            self._freeze = EncoderFreeze(
+                encoder.module, steps=frozen_steps, without_gradient=runtime.world == 1
+            )
         self._schedule = build_schedule(config, total_steps)
         self._wrapped = runtime.prepare(self.model, compiled=config.compile)
         # After `prepare`, which gives every process the weights of the first.
@@ -84,9 +93,13 @@ class Learner:
                 if there are no more batches.
         """
         self._wrapped.train()
+        if self._freeze is not None:
+            self._freeze.before_passes(step)
         rate = self._schedule(step)
         set_learning_rate(self.optimizer, rate)
         sums, totals, case_ids = self._run_passes(batches, step)
+        if self._freeze is not None:
+            self._freeze.after_passes(step)
         is_bad = ~torch.stack(totals).isfinite()
         raised = torch.tensor([float(flag) for flag in flags], device=is_bad.device)
         vector = torch.cat([torch.stack([*sums.values(), is_bad.any().float()]), raised])

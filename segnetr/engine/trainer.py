@@ -14,6 +14,7 @@ from torch import nn
 from segnetr.config.schema import TrainConfig
 from segnetr.data.case import Batch
 from segnetr.engine.checkpoint import BestWeights, Checkpoint, TrainState, describe_changes
+from segnetr.engine.encoder_training import EncoderTraining
 from segnetr.engine.interrupts import Interrupts, StopSignal
 from segnetr.engine.learner import Learner
 from segnetr.engine.logs import MetricLog
@@ -64,6 +65,7 @@ class Trainer:
         identity: What this is a training of, as hashes by name; a run is resumed with equal ones.
         progress: Who wants to know how it goes.
         runtime: Device and processes; None: made from `config` and closed at the end.
+        encoder: How the encoder is trained, where that differs from the rest.
     """
 
     def __init__(
@@ -79,13 +81,14 @@ class Trainer:
         identity: Mapping[str, str],
         progress: TrainingObserver | None = None,
         runtime: Runtime | None = None,
+        encoder: EncoderTraining | None = None,
     ) -> None:
         if cases < 1:
             raise UsageError("no case for training; lower data.validation_share or add cases")
         self._model, self._task, self._config, self._run = model, task, config, run
         self._cases, self._identity = cases, dict(identity)
         self._train_batches, self._validation_batches = train_batches, validation_batches
-        self._progress, self._runtime = progress, runtime
+        self._progress, self._runtime, self._encoder = progress, runtime, encoder
 
     def fit(self, *, resume: bool = False) -> TrainResult:
         """Train until the steps are done, or something ends it.
@@ -113,7 +116,13 @@ class Trainer:
             interrupts = stack.enter_context(Interrupts())
             total = count_steps(self._config, cases=self._cases, world=runtime.world)
             learner = Learner(
-                self._model, self._task, config=self._config, runtime=runtime, total_steps=total
+                self._model,
+                self._task,
+                config=self._config,
+                runtime=runtime,
+                total_steps=total,
+                encoder=self._encoder,
+                frozen_steps=self._frozen_steps(runtime.world),
             )
             observer = self._observe(runtime)
             checkpoint = self._load(runtime, observer) if resume else None
@@ -125,6 +134,10 @@ class Trainer:
                 stack.enter_context(log)
             self._session = _Session(runtime, learner, interrupts, observer, log, total)
             return self._loop(checkpoint)
+
+    def _frozen_steps(self, world: int) -> int:
+        epochs = 0 if self._encoder is None else self._encoder.frozen_epochs
+        return epochs * count_steps_per_epoch(self._config, cases=self._cases, world=world)
 
     def _loop(self, checkpoint: Checkpoint | None) -> TrainResult:
         self._begin(checkpoint)

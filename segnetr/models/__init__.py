@@ -1,1 +1,22 @@
-"""Networks: SegNetr, its parts, and the baselines it is compared with."""
+"""Networks: SegNetr, its parts, and the baselines it is compared with.
+
+`SegNetrBlock` and `InformationRetentionSkip` (or `FusedUpsampling`, with the growing before it) fit
+any U-shaped network; their channel and stride contracts stand in their descriptions.
+"""
+
+from segnetr.models.blocks import BlockSettings, SegNetrBlock
+from segnetr.models.skip import (
+    FusedUpsampling,
+    InformationRetentionSkip,
+    merge_patches,
+    reverse_patches,
+)
+
+__all__ = [
+    "BlockSettings",
+    "FusedUpsampling",
+    "InformationRetentionSkip",
+    "SegNetrBlock",
+    "merge_patches",
+    "reverse_patches",
+]

@@ -1,12 +1,12 @@
 """The networks SegNetr is compared with.
 
 The U-Net is the one the SegNetr paper counts (29.59 Mi parameters): Ronneberger et al., U-Net,
-arXiv:1505.04597, with padded convolutions, biases and no batch norm. BasicUNet, AttentionUnet
+arXiv:1505.04597, with padded convolutions, biases and no batch norm; IRSC and SegNetr blocks can
+take the place of its skips and second convolutions (the SegNetr paper's claim that both fit any
+U-shape). UNet++, SegNet and UNeXt stand in files of their own. BasicUNet, AttentionUnet
 (Oktay et al., arXiv:1804.03999) and SwinUNETR (Hatamizadeh et al., arXiv:2201.01266) are MONAI's,
 two-dimensional and otherwise untouched.
 """
-
-from itertools import pairwise
 
 import torch
 from monai.networks.nets.attentionunet import AttentionUnet
@@ -14,9 +14,17 @@ from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.swin_unetr import SwinUNETR
 from torch import Tensor, nn
 
-from segnetr.config.schema import MonaiConfig
+from segnetr.config.schema import MonaiConfig, UShapeConfig
 from segnetr.errors import UsageError
+from segnetr.models.blocks import SegNetrBlock
 from segnetr.models.initialisation import initialise
+from segnetr.models.segnet import SegNet
+from segnetr.models.skip import InformationRetentionSkip
+from segnetr.models.unet_plus_plus import UNetPlusPlus
+from segnetr.models.unext import UNeXt
+
+# The paper's windows at strides 2 to 16; the pixel grid keeps its convolutions.
+_WINDOWS = (0, 8, 4, 2, 1)
 
 
 class UNet(nn.Module):
@@ -26,19 +34,41 @@ class UNet(nn.Module):
         in_channels: Channels of the images.
         num_classes: Classes with the background, K.
         width: Channels of the first level, doubled at each later one.
+        retains: Skips by information retention: the grown map has half of the level's width, the
+            encoder gives the other half; else U-Net's concatenation.
+        interacts: A SegNetr block in place of each second convolution below the pixel grid.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, *, width: int = 64) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        width: int = 64,
+        retains: bool = False,
+        interacts: bool = False,
+    ) -> None:
         super().__init__()
         widths = [width << level for level in range(5)]
+        windows = _WINDOWS if interacts else (0,) * len(_WINDOWS)
         self.down = nn.ModuleList(
-            _double_convolution(before, after) for before, after in pairwise([in_channels, *widths])
+            _level(before, after, window)
+            for before, after, window in zip([in_channels, *widths], widths, windows, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
+        share = 2 if retains else 1
         self.grow = nn.ModuleList(
-            nn.ConvTranspose2d(2 * fine, fine, 2, stride=2) for fine in widths[:-1]
+            nn.ConvTranspose2d(2 * fine, fine // share, 2, stride=2) for fine in widths[:-1]
         )
-        self.up = nn.ModuleList(_double_convolution(2 * fine, fine) for fine in widths[:-1])
+        self.up = nn.ModuleList(
+            _level(2 * fine // share, fine, window)
+            for fine, window in zip(widths, windows[:-1], strict=False)
+        )
+        self.skips = (
+            nn.ModuleList(InformationRetentionSkip(fine, fine // 2) for fine in widths[:-1])
+            if retains
+            else None
+        )
         self.head = nn.Conv2d(width, num_classes, 1)
         initialise(self)
 
@@ -48,10 +78,31 @@ class UNet(nn.Module):
         for stage in list(self.down)[1:]:
             pyramid.append(stage(self.pool(pyramid[-1])))
         x = pyramid.pop()
-        for grow, stage in zip(reversed(self.grow), reversed(self.up), strict=True):
-            x = stage(torch.cat((pyramid.pop(), grow(x)), 1))
+        for level in range(len(self.up) - 1, -1, -1):
+            fine, grown = pyramid.pop(), self.grow[level](x)
+            fused = (
+                torch.cat((fine, grown), 1)
+                if self.skips is None
+                else self.skips[level](fine, grown)
+            )
+            x = self.up[level](fused)
         logits: Tensor = self.head(x)
         return logits
+
+
+def build_u_shape(config: UShapeConfig, *, in_channels: int, num_classes: int) -> nn.Module:
+    """Make a network of the paper's skip ablation; sides multiples of 32.
+
+    Args:
+        config: Which one, its widths, its skips.
+        in_channels: Channels of the images.
+        num_classes: Classes with the background.
+    """
+    kinds = {"unet_plus_plus": UNetPlusPlus, "segnet": SegNet, "unext": UNeXt}
+    network: nn.Module = kinds[config.architecture](
+        in_channels, num_classes, widths=config.widths, retains=config.skip == "irsc"
+    )
+    return network
 
 
 def build_monai(config: MonaiConfig, *, in_channels: int, num_classes: int) -> nn.Module:
@@ -84,6 +135,14 @@ def build_monai(config: MonaiConfig, *, in_channels: int, num_classes: int) -> n
 
 def _wrong_features(config: MonaiConfig, need: str) -> UsageError:
     return UsageError(f"model.features {list(config.features)}: {config.architecture} needs {need}")
+
+
+def _level(before: int, after: int, window: int) -> nn.Sequential:
+    if not window:
+        return _double_convolution(before, after)
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True), SegNetrBlock(after, window)
+    )
 
 
 def _double_convolution(before: int, after: int) -> nn.Sequential:

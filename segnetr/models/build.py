@@ -1,7 +1,8 @@
 """From a model configuration to a network."""
 
-from segnetr.config.schema import ModelConfig, SegNetrConfig, UNetConfig
-from segnetr.models.baselines import UNet, build_monai
+from segnetr.config.schema import ModelConfig, SegNetrConfig, UNetConfig, UShapeConfig
+from segnetr.models.backbone_encoder import check_encoder
+from segnetr.models.baselines import UNet, build_monai, build_u_shape
 from segnetr.models.segmentation import SegmentationModel, SegNetr
 
 
@@ -27,10 +28,20 @@ def build_model(
         segnetr = SegNetr(
             config, in_channels=in_channels, num_classes=num_classes, image_size=image_size
         )
-        return SegmentationModel(segnetr, multiple=segnetr.multiple)
+        return SegmentationModel(segnetr, multiple=segnetr.multiple, least=segnetr.least)
     if isinstance(config, UNetConfig):
-        unet = UNet(in_channels, num_classes, width=config.width)
+        unet = UNet(
+            in_channels,
+            num_classes,
+            width=config.width,
+            retains=config.skip == "irsc",
+            interacts=config.block == "segnetr",
+        )
         return SegmentationModel(unet, multiple=16)
+    if isinstance(config, UShapeConfig):
+        # Two feature pixels of the deepest map: a batch norm refuses a single value.
+        u_shape = build_u_shape(config, in_channels=in_channels, num_classes=num_classes)
+        return SegmentationModel(u_shape, multiple=32, least=64)
     network = build_monai(config, in_channels=in_channels, num_classes=num_classes)
     if config.architecture == "swin_unetr":
         # Its deepest map has stride 32, and its instance norms refuse a map of one pixel.
@@ -38,3 +49,13 @@ def build_model(
     if config.architecture == "attention_unet":
         return SegmentationModel(network, multiple=1 << (len(config.features) - 1))
     return SegmentationModel(network, multiple=16)
+
+
+def check_model(config: ModelConfig) -> None:
+    """Check what the schema cannot know, before minutes go into the data.
+
+    Raises:
+        UsageError: If the encoder is unknown, or its settings are.
+    """
+    if isinstance(config, SegNetrConfig):
+        check_encoder(config.encoder, config.encoder_settings)

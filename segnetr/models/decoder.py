@@ -6,6 +6,7 @@ Source:
     from the published counts.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -15,11 +16,23 @@ from segnetr.models.blocks import BlockSettings, SegNetrBlock
 from segnetr.models.skip import FusedUpsampling, SkipKind
 
 
+def choose_window(stride: int, windows: Sequence[int]) -> int:
+    """Give the side of the local windows at a level of any encoder, in feature pixels.
+
+    The paper's windows belong to the strides 2, 4, 8, 16; a level takes those of the nearest of
+    these (a deeper one the last), and the pixel grid has none: an MBConv alone stands there.
+    """
+    if stride == 1:
+        return 0
+    return windows[min(max(round(math.log2(stride)), 1), len(windows)) - 1]
+
+
 class SegNetrDecoder(nn.Module):
     """From the coarsest map to the finest, fusing one encoder map at each step.
 
-    The widths mirror the encoder's. A level with a window gets a SegNetr block, a level without
-    one an MBConv.
+    The widths mirror the encoder's, whatever they are, and so do the grids: a map grows to the
+    grid of the next finer one, by 2, by 4, or by what lies between two odd sides. A level with a
+    window gets a SegNetr block, a level without one an MBConv.
 
     Args:
         in_channels: Width of each encoder map, finest first.

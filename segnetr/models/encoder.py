@@ -96,6 +96,15 @@ class SegNetrEncoder(nn.Module):
             for level, window in enumerate(windows)
         )
 
+    @property
+    def transferable(self) -> nn.Module:
+        """The part whose weights can come from another training."""
+        return self
+
+    def own_parts(self) -> tuple[nn.Module, ...]:
+        """Give the parts that start from this package's initialisation."""
+        return (self,)
+
     def forward(self, image: Tensor) -> list[Tensor]:
         """Turn images (N, C, H, W) into five maps, finest first."""
         pyramid = [self.stem(image)]

@@ -26,6 +26,7 @@ from segnetr.models.windows import (
 )
 
 MixingKind = Literal["window", "position"]
+InteractionKind = Literal["both", "local", "global", "none"]
 
 
 class Interaction(Protocol):
@@ -104,12 +105,16 @@ class GlobalInteraction(nn.Module):
 class InteractionFusion(nn.Module):
     """The weighted sum of both branches, normalised; (N, C, H, W) -> (N, C, H, W).
 
+    With one branch alone (the paper's table 3) there is no sum, and no weight that the norm would
+    undo at once.
+
     Args:
         channels: Width, C.
         window: Side of the local windows, P, in feature pixels.
         mixing: Along which axis the FFN works, see `segnetr.models.mixing`.
         ratio: Hidden width of the FFN over its input width.
         size: Height and width of the maps that window mixing is built for, in feature pixels.
+        kind: Which branches there are: "both", "local" or "global".
     """
 
     def __init__(
@@ -120,12 +125,22 @@ class InteractionFusion(nn.Module):
         mixing: MixingKind,
         ratio: float,
         size: tuple[int, int],
+        kind: InteractionKind = "both",
     ) -> None:
         super().__init__()
-        self.local = LocalInteraction(window, mixing=mixing, ratio=ratio, size=size)
-        self.global_ = GlobalInteraction(window, mixing=mixing, ratio=ratio, size=size)
-        self.local_weight = nn.Parameter(torch.ones(()))
-        self.global_weight = nn.Parameter(torch.ones(()))
+        self.local = (
+            LocalInteraction(window, mixing=mixing, ratio=ratio, size=size)
+            if kind in ("both", "local")
+            else None
+        )
+        self.global_ = (
+            GlobalInteraction(window, mixing=mixing, ratio=ratio, size=size)
+            if kind in ("both", "global")
+            else None
+        )
+        if kind == "both":
+            self.local_weight = nn.Parameter(torch.ones(()))
+            self.global_weight = nn.Parameter(torch.ones(()))
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,6 +150,10 @@ class InteractionFusion(nn.Module):
 
     def weigh(self, means: Tensor) -> Tensor:
         """Turn channel means (N, 1, H, W) into the sum of both weights (N, 1, H, W)."""
+        if self.local is None or self.global_ is None:
+            branch: Interaction | None = self.local or self.global_
+            assert branch is not None
+            return branch.weigh(means)
         return self.local_weight * self.local.weigh(means) + self.global_weight * (
             self.global_.weigh(means)
         )

@@ -29,8 +29,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnetr.config.schema import SegNetrConfig
+from segnetr.errors import UsageError
+from segnetr.models.backbone_encoder import BackboneEncoder, build_pyramid
 from segnetr.models.blocks import BlockSettings
-from segnetr.models.decoder import SegNetrDecoder
+from segnetr.models.decoder import SegNetrDecoder, choose_window
 from segnetr.models.encoder import SegNetrEncoder
 from segnetr.models.initialisation import initialise
 
@@ -73,6 +75,9 @@ class SegNetr(nn.Module):
 
     (N, C, H, W) -> logits (N, K, H, W), H and W multiples of `multiple`.
 
+    With a backbone as encoder the levels, strides and widths are the backbone's, and a light
+    convolutional path from the image adds the levels above its finest one, up to the pixel grid.
+
     Args:
         config: Its settings.
         in_channels: Channels of the images.
@@ -82,6 +87,10 @@ class SegNetr(nn.Module):
 
     Attributes:
         multiple: What H and W must be multiples of, in pixels.
+        least: Smallest side it can be trained at, in pixels: two feature pixels of the last level.
+
+    Raises:
+        UsageError: If there is no such encoder, or its settings do not fit.
     """
 
     def __init__(
@@ -93,29 +102,51 @@ class SegNetr(nn.Module):
         image_size: tuple[int, int],
     ) -> None:
         super().__init__()
-        self.multiple = 1 << len(config.windows)
-        height, width = config.native_size or image_size
-        size = (height + -height % self.multiple, width + -width % self.multiple)
         settings = BlockSettings(
             mixing=config.mixing,
             mixing_ratio=config.mixing_ratio,
             expansion=config.expansion,
             squeeze_ratio=config.squeeze_ratio,
             ffn_ratio=config.ffn_ratio,
+            interaction=config.interaction,
         )
-        self.encoder = SegNetrEncoder(
-            in_channels, width=config.width, windows=config.windows, settings=settings, size=size
-        )
+        self.encoder: SegNetrEncoder | BackboneEncoder
+        if config.encoder == "segnetr":
+            self.multiple = 1 << len(config.windows)
+            size = round_up(config.native_size or image_size, self.multiple)
+            self.encoder = SegNetrEncoder(
+                in_channels,
+                width=config.width,
+                windows=config.windows,
+                settings=settings,
+                size=size,
+            )
+        else:
+            pyramid = build_pyramid(config.encoder, in_channels, settings=config.encoder_settings)
+            self.multiple = pyramid.multiple
+            size = round_up(config.native_size or image_size, self.multiple)
+            self.encoder = BackboneEncoder(
+                pyramid, in_channels, width=config.width // 4, settings=settings
+            )
+        self.least = max(32, 2 * self.encoder.strides[-1])
+        odd = [channels for channels in self.encoder.out_channels if channels % 2]
+        if odd and config.skip == "irsc":
+            raise UsageError(
+                f"encoder {config.encoder!r} has a map of {odd[0]} channels, and IRSC keeps half "
+                "of an even number; use --skip concat"
+            )
         self.decoder = SegNetrDecoder(
             self.encoder.out_channels,
             self.encoder.strides,
-            windows=(0, *config.windows),
+            windows=[choose_window(stride, config.windows) for stride in self.encoder.strides],
             settings=settings,
             size=size,
             skip=config.skip,
         )
         self.head = nn.Conv2d(self.decoder.out_channels, num_classes, 1)
-        initialise(self)
+        # A backbone brings its published initialisation along.
+        for part in (*self.encoder.own_parts(), self.decoder, self.head):
+            initialise(part)
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, K, H, W)."""
@@ -123,3 +154,9 @@ class SegNetr(nn.Module):
         image = image.contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.head(self.decoder(self.encoder(image)))
         return logits
+
+
+def round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Give the next height and width that are multiples of a number."""
+    height, width = size
+    return height + -height % multiple, width + -width % multiple

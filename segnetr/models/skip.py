@@ -12,6 +12,13 @@ Source:
     this order every second merged channel is every second channel of each quadrant, so
     PR(PM(x)[:, ::2]) == x[:, ::2]: the skip is half of the encoder's channels, in place. In the
     order of `torch.nn.PixelUnshuffle` the same slice would keep half of the *pixels* instead.
+
+    With a backbone as encoder (our reading, for the paper has its own alone): its map of stride s
+    and width C is merged to stride 2s and 4C, every second merged channel is kept, patch reverse
+    gives C/2 at stride s, and these stand beside C/2 channels of the up-sampled decoder map. An
+    odd side would be filled up for the merging and cut after the reverse, which changes nothing:
+    again x[:, ::2]. So the skip asks for nothing but an even C, and the backbone's own way of going
+    down (strided convolutions, patch embedding) stays as published.
 """
 
 from typing import Literal
@@ -83,6 +90,8 @@ class PatchMerging(nn.Module):
 class InformationRetentionSkip(nn.Module):
     """IRSC: half of the encoder's channels, in place, beside the up-sampled decoder map.
 
+    (N, C, H, W) and (N, K, H, W) -> (N, K + C/2, H, W). Contract: both maps on one grid of any
+    stride and any sides; C even; K free, C/2 where the fused map is to have the encoder's width.
     Has no parameters and fits any encoder and decoder. Written as the slice that patch merging,
     taking every second channel and patch reverse amount to (see the module's text; a test holds
     it).
@@ -93,10 +102,15 @@ class InformationRetentionSkip(nn.Module):
 
     Attributes:
         out_channels: Width of the fused map, K + C/2.
+
+    Raises:
+        ValueError: If C is odd.
     """
 
     def __init__(self, encoder_channels: int, decoder_channels: int) -> None:
         super().__init__()
+        if encoder_channels % 2:
+            raise ValueError(f"{encoder_channels} channels: IRSC keeps half of an even number")
         self.out_channels = decoder_channels + encoder_channels // 2
 
     def forward(self, encoder_map: Tensor, upsampled: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from segnetr.config.load import config_identity, dump_config
-from segnetr.config.schema import RunConfig
+from segnetr.config.schema import RunConfig, TrainConfig
 from segnetr.data.audit import Fault, check_pairs
 from segnetr.data.cache import CachedCase, CacheSettings, build_cache
 from segnetr.data.case import SPLIT_NAMES, Batch, Case, DatasetSpec, Split
@@ -15,9 +17,10 @@ from segnetr.data.loaders import evaluation_loader, training_loader
 from segnetr.data.sampler import ResumableSampler
 from segnetr.data.splits import make_split, read_split, write_split
 from segnetr.data.transforms import evaluation_transform, training_transform
+from segnetr.engine.encoder_training import EncoderTraining
 from segnetr.engine.manifest import write_json, write_text_atomic
 from segnetr.engine.optim import count_steps
-from segnetr.engine.progress import Progress
+from segnetr.engine.progress import LogFile, Progress
 from segnetr.engine.random_state import seed_generators
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import Runtime, choose_device
@@ -25,9 +28,10 @@ from segnetr.engine.tasks import SegmentationTask
 from segnetr.engine.trainer import Trainer, TrainResult
 from segnetr.errors import DataFaultError, UsageError
 from segnetr.losses import build_loss
-from segnetr.models.build import build_model
+from segnetr.models.build import build_model, check_model
 from segnetr.outputs.provenance import collect_provenance
 from segnetr.workflows.dataset import OpenedDataset, open_dataset
+from segnetr.workflows.encoder_weights import hand_over, require_transferable
 from segnetr.workflows.evaluate import (
     EvaluateOptions,
     EvaluateOutcome,
@@ -113,6 +117,7 @@ def train(
     run = RunDir(out or _default_run(config))
     run.check(resume=resume)
     choose_device(config.train.device)  # before minutes go into the data
+    check_model(config.model)
     opened = open_dataset(config.data)
     entries, faults = _prepare_data(opened, config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
@@ -123,7 +128,12 @@ def train(
             if not resume:
                 _describe_run(run, config, opened, faults)
                 write_split(split, run.splits)
-        trainer = _build_trainer(run, config, opened.spec, entries, split, runtime, progress)
+        model = _build_network(config, opened.spec)
+        if not resume:  # a resumed run has all weights in its checkpoint
+            _start_network(model, run, config, runtime, progress)
+        trainer = _build_trainer(
+            run, config, opened.spec, entries, split, runtime, progress, model=model
+        )
         result = trainer.fit(resume=resume)
         if result.stopped in _SIGNALS or not runtime.is_main:
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
@@ -144,7 +154,11 @@ def _finish(
 
 def _default_run(config: RunConfig) -> Path:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / config.data.dataset / config.model.architecture / stamp
+    encoder = getattr(config.model, "encoder", "segnetr")
+    name: str = config.model.architecture
+    if encoder != "segnetr":
+        name += f"-{encoder.replace(':', '-')}"
+    return Path("runs") / config.data.dataset / name / stamp
 
 
 def _prepare_data(
@@ -225,6 +239,45 @@ def _describe_run(
     write_json(run.provenance, provenance)
 
 
+def _build_network(config: RunConfig, spec: DatasetSpec) -> nn.Module:
+    seed_generators(config.train.seed)
+    return build_model(
+        config.model,
+        in_channels=spec.in_channels,
+        num_classes=len(spec.classes),
+        image_size=config.train.image_size,
+    )
+
+
+def _start_network(
+    model: nn.Module, run: RunDir, config: RunConfig, runtime: Runtime, progress: Progress
+) -> None:
+    """Put weights of earlier trainings into the network, and say which."""
+    settings = config.train
+    if settings.weights is not None:
+        start_from(model, settings.weights)
+    if settings.encoder_weights is None:
+        return
+    report = hand_over(model, settings.encoder_weights, accept_partial=settings.accept_partial)
+    if runtime.is_main:
+        for line in report.lines():
+            progress.on_message(line)
+            LogFile(run.log).on_message(line)
+
+
+def _encoder_training(model: nn.Module, config: TrainConfig) -> EncoderTraining | None:
+    """Say how the encoder is trained, where anything about it differs from the rest."""
+    factor, decay = config.encoder_lr_factor, config.encoder_layer_decay
+    if factor == 1 and decay == 1 and not config.freeze_encoder_epochs:
+        return None
+    return EncoderTraining(
+        module=require_transferable(model, "train.encoder_* and train.freeze_encoder_epochs"),
+        lr_factor=factor,
+        layer_decay=decay,
+        frozen_epochs=config.freeze_encoder_epochs,
+    )
+
+
 def _build_trainer(
     run: RunDir,
     config: RunConfig,
@@ -233,17 +286,10 @@ def _build_trainer(
     split: Split,
     runtime: Runtime,
     progress: Progress,
+    *,
+    model: nn.Module,
 ) -> Trainer:
-    seed_generators(config.train.seed)
     classes = len(spec.classes)
-    model = build_model(
-        config.model,
-        in_channels=spec.in_channels,
-        num_classes=classes,
-        image_size=config.train.image_size,
-    )
-    if config.train.weights is not None:
-        start_from(model, config.train.weights)
     trained_on = [entries[case_id] for case_id in split.train]
     validated_on = [entries[case_id] for case_id in split.validation]
     return Trainer(
@@ -257,6 +303,7 @@ def _build_trainer(
         identity={**config_identity(config), "split": split.sha256[:16]},
         progress=progress,
         runtime=runtime,
+        encoder=_encoder_training(model, config.train),
     )
 
 

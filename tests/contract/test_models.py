@@ -1,5 +1,6 @@
 """Every network keeps the promises of `build_model`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,13 @@ from segnetr.models.cost import count_macs, count_parameters
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 SEGNETRS = ("segnetr", "segnetr_s", "segnetr_any", "segnetr_any_s")
-ALL = (*SEGNETRS, "unet", "basic_unet", "attention_unet", "swin_unetr")
+U_SHAPES = (
+    *("unet", "unet_irsc", "unet_segnetr", "unet_plus_plus", "unet_plus_plus_irsc"),
+    *("segnet", "segnet_irsc", "unext", "unext_irsc", "unext_l"),
+)
+ALL = (*SEGNETRS, *U_SHAPES, "basic_unet", "attention_unet", "swin_unetr")
+# The wide ones at an eighth of their widths: the promises do not depend on them.
+NARROW = {"width": 8, "widths": (8, 16, 16, 32, 32)}
 
 
 def read_config(name: str) -> ModelConfig:
@@ -24,11 +31,16 @@ def read_config(name: str) -> ModelConfig:
     return config
 
 
-def build(name: str, *, channels: int = 3, classes: int = 2, side: int = 64) -> nn.Module:
+def build(
+    name: str, *, channels: int = 3, classes: int = 2, side: int = 64, full: bool = False
+) -> nn.Module:
     torch.manual_seed(0)
-    return build_model(
-        read_config(name), in_channels=channels, num_classes=classes, image_size=(side, side)
-    )
+    config = read_config(name)
+    if name in U_SHAPES and not full:
+        config = replace(
+            config, **{key: value for key, value in NARROW.items() if hasattr(config, key)}
+        )
+    return build_model(config, in_channels=channels, num_classes=classes, image_size=(side, side))
 
 
 def test_every_configuration_file_is_covered_here() -> None:
@@ -64,9 +76,9 @@ def test_a_gradient_reaches_every_parameter(name: str) -> None:
         for key, parameter in model.named_parameters()
         if parameter.grad is None or not parameter.grad.abs().sum() > 0
     ]
-    if name in ("basic_unet", "attention_unet"):
-        # MONAI puts biases before a norm that subtracts the mean: their gradient is zero but for
-        # rounding. That is theirs, and only biases may be so.
+    if name in ("basic_unet", "attention_unet") or name.startswith(("unext", "unet_plus")):
+        # Biases before a norm that subtracts the mean: their gradient is zero but for rounding.
+        # They are published so, and only biases may be so.
         without = [key for key in without if not key.endswith("bias")]
     assert without == []
 
@@ -102,10 +114,12 @@ def test_half_precision_is_finite_and_near_full_precision(name: str) -> None:
         ("segnetr", 12_815_938, 9.994),
         ("segnetr_s", 3_734_530, 2.600),
         ("unet", 31_031_810, 36.881),
+        ("unext", 1_471_921 + 17, 0.431),
     ],
 )
 def test_costs_are_those_of_the_fact_page(name: str, parameters: int, gmac: float) -> None:
-    model = build(name, side=224)
+    # Published UNeXt has one class; the second costs the 17 numbers of its head.
+    model = build(name, side=224, full=True)
     assert count_parameters(model) == parameters
     assert count_macs(model, (1, 3, 224, 224)) / 1e9 == pytest.approx(gmac, abs=6e-4)
 
