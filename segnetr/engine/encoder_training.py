@@ -29,13 +29,16 @@ class EncoderTraining:
     def scales(self) -> dict[int, float]:
         """Give the learning rate of each of its parameters, by id, over that of the rest.
 
+        The last layer has `lr_factor * layer_decay`, the one below once more the decay.
+
         Source:
-            Bao et al., BEiT, arXiv:2106.08254, appendix (layer-wise decay in fine-tuning).
+            Bao et al., BEiT, arXiv:2106.08254, section 3.2.
         """
         depths = number_layers(self.module)
         top = max(depths.values(), default=0)
         return {
-            key: self.lr_factor * self.layer_decay ** (top - depth) for key, depth in depths.items()
+            key: self.lr_factor * self.layer_decay ** (top + 1 - depth)
+            for key, depth in depths.items()
         }
 
 
@@ -61,7 +64,7 @@ def number_layers(module: nn.Module) -> dict[int, int]:
 
 
 def scale_learning_rates(optimizer: torch.optim.Optimizer, training: EncoderTraining) -> None:
-    """Give the encoder's parameters groups of their own, with the factor "lr_scale".
+    """Give the encoder's parameters groups of their own, with the factor "factor".
 
     Args:
         optimizer: As built, without any state.
@@ -80,8 +83,8 @@ def scale_learning_rates(optimizer: torch.optim.Optimizer, training: EncoderTrai
         group["params"] = kept
         settings = {key: value for key, value in group.items() if key != "params"}
         for scale, parameters in apart.items():
-            whole = scale * settings.get("lr_scale", 1.0)
-            optimizer.add_param_group({**settings, "params": parameters, "lr_scale": whole})
+            whole = scale * settings.get("factor", 1.0)
+            optimizer.add_param_group({**settings, "params": parameters, "factor": whole})
     optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
 

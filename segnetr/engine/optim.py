@@ -88,6 +88,6 @@ def build_schedule(config: TrainConfig, total_steps: int) -> Schedule:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use one learning rate, times the factor "lr_scale" of a group that has one."""
+    """Use one learning rate, times the "factor" of a group that has one."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)
+        group["lr"] = rate * group.get("factor", 1.0)

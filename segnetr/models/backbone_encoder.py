@@ -97,8 +97,9 @@ class BackboneEncoder(nn.Module):
 
 
 def list_encoders() -> list[str]:
-    """Name the encoders that need nothing installed, the paper's own first."""
-    return ["segnetr", *hybrid_backbones.list_models()]
+    """Name the encoders that need nothing installed: the paper's own, then the lighter first."""
+    names = hybrid_backbones.list_models()
+    return ["segnetr", *sorted(names, key=lambda name: hybrid_backbones.get_entry(name).parameters)]
 
 
 def build_pyramid(name: str, in_channels: int, *, settings: Mapping[str, Any]) -> Pyramid:

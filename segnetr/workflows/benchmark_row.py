@@ -35,7 +35,9 @@ _TIMED_IMAGES = 2
 class InterruptedBenchmarkError(SegNetrError):
     """A benchmark that was stopped by a signal; finished rows are kept."""
 
-    exit_code = 130
+    def __init__(self, name: str, stopped: str) -> None:
+        super().__init__(f"{name}: {stopped}; the same command goes on where it was")
+        self.exit_code = 143 if stopped == "terminated" else 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ def measure_row(name: str, config: RunConfig, *, out: Path, progress: Progress) 
     progress.on_message(f"benchmark: {name}")
     outcome = train(config, out=run.path, resume=run.has_checkpoint(), progress=progress)
     if outcome.stopped in ("interrupted", "terminated"):
-        raise InterruptedBenchmarkError(f"{name}: {outcome.stopped}; the same command goes on")
+        raise InterruptedBenchmarkError(name, outcome.stopped)
     if outcome.evaluation is None:
         raise UsageError(f"{config.data.dataset}: no test and no validation part to score")
     row = Row(

@@ -17,6 +17,8 @@ _PUBLISHED = {
     "segnetr": {"params_mi": 12.26, "gmac": 10.18},
     "segnetr_s": {"params_mi": 3.60, "gmac": 2.71},
     "unet": {"params_mi": 29.59, "gmac": 41.83},
+    "unext": {"params_mi": 1.40, "gmac": 0.44},
+    "unext_l": {"params_mi": 3.80, "gmac": 1.08},
 }
 
 

@@ -126,8 +126,8 @@ def test_learning_rate_of_the_encoder_is_a_share_that_falls_by_layer() -> None:
     rates = {id(p): group["lr"] for p, group in groups}
     assert len(groups) == len(list(network.parameters())) == len(rates)
     assert rates[id(network.head.weight)] == rates[id(network.encoder[0].weight)] == 2.0
-    assert rates[id(network.blocks[1].weight)] == pytest.approx(1.0)
-    assert rates[id(network.blocks[0].weight)] == pytest.approx(0.1)
+    assert rates[id(network.blocks[1].weight)] == pytest.approx(0.1)
+    assert rates[id(network.blocks[0].weight)] == pytest.approx(0.01)
     assert {id(p): g["weight_decay"] for p, g in groups} == decays
 
 
@@ -141,5 +141,5 @@ def test_layers_are_numbered_from_the_input_block_by_block() -> None:
     assert named["head.weight"] == 2
     training = EncoderTraining(module=network, lr_factor=0.5, layer_decay=0.1)
     scales = training.scales()
-    assert scales[id(network.head.weight)] == pytest.approx(0.5)
-    assert scales[id(network.encoder[0].weight)] == pytest.approx(0.005)
+    assert scales[id(network.head.weight)] == pytest.approx(0.05)
+    assert scales[id(network.encoder[0].weight)] == pytest.approx(0.0005)
