@@ -90,10 +90,13 @@ class BackboneEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Turn images (N, C, H, W) into maps, the first on the pixel grid."""
-        above = [] if self.stem is None else self.stem(image)
-        # The decoder's norms along the channels want the channels side by side.
-        maps = [x.contiguous(memory_format=torch.channels_last) for x in self.pyramid(image)]
-        return [*above, *maps]
+        # The blocks' norms along the channels want the channels side by side; the backbone has the
+        # image as it came, because not every one is faster so.
+        layout = torch.channels_last
+        maps = [x.contiguous(memory_format=layout) for x in self.pyramid(image)]
+        if self.stem is None:
+            return maps
+        return [*self.stem(image.contiguous(memory_format=layout)), *maps]
 
 
 def list_encoders() -> list[str]:

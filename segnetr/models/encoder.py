@@ -9,6 +9,7 @@ Source:
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from segnetr.models.blocks import BlockSettings, SegNetrBlock
@@ -107,7 +108,8 @@ class SegNetrEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Turn images (N, C, H, W) into five maps, finest first."""
-        pyramid = [self.stem(image)]
+        # Norms along the channels and depth-wise convolutions want the channels side by side.
+        pyramid = [self.stem(image.contiguous(memory_format=torch.channels_last))]
         for merge, stage in zip(self.merges, self.stages, strict=True):
             pyramid.append(stage(merge(pyramid[-1])))
         return pyramid

@@ -24,7 +24,6 @@ C = 32, at 3x224x224 with two classes (published: 12.26 Mi, 10.18; 3.60 Mi, 2.71
 and the published operations count two for each value that passes a batch norm).
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -150,8 +149,6 @@ class SegNetr(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, K, H, W)."""
-        # Norms along the channels and depth-wise convolutions want the channels side by side.
-        image = image.contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.head(self.decoder(self.encoder(image)))
         return logits
 

@@ -66,7 +66,7 @@ class SegNet(nn.Module):
             places.append(indices)
         for level in range(len(self.up) - 1, -1, -1):
             if self.fusions is None:
-                x = F.max_unpool2d(x, places[level], 2)
+                x = F.max_unpool2d(x, places[level], (2, 2))
             else:
                 x = self.fusions[level](x, maps[level])
             x = self.up[level](x)

@@ -25,7 +25,7 @@ _PREFIXES = (
 )
 _NAMED = 5
 # What converting a checkpoint of another family can run into.
-_FOREIGN = (CheckpointError, KeyError, ValueError, IndexError, RuntimeError, AttributeError)
+_FOREIGN = (CheckpointError, KeyError, ValueError, IndexError, RuntimeError, TypeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
