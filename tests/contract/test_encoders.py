@@ -119,6 +119,14 @@ def test_every_skip_fits_every_kind_of_pyramid(name: str, skip: str) -> None:
     assert logits.shape == (2, 2, 35, 48)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (33, 71)])
+def test_mixing_along_windows_fits_a_backbone_too(size: tuple[int, int]) -> None:
+    model = build("mobile_former_26m", mixing="window")
+    logits = model(torch.randn(2, 3, *size))
+    logits.square().mean().backward()
+    assert logits.shape == (2, 2, *size)
+
+
 def test_state_dict_goes_round_through_a_file(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
