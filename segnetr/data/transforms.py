@@ -16,7 +16,8 @@ import torch
 from monai.transforms import Compose, MapTransform, Randomizable, Transform
 
 from segnetr.config.schema import AugmentConfig, IntensityConfig
-from segnetr.data.augment import Pipeline, build_augmentation
+from segnetr.data.augment import build_augmentation
+from segnetr.data.augment_library import Pipeline
 from segnetr.data.intensity import check_channels, normalise
 from segnetr.data.resize import Array, resize_image, resize_mask
 from segnetr.errors import ReadError
@@ -55,10 +56,11 @@ class Albumentationsd(MapTransform, Randomizable):  # type: ignore[misc]
 
     Args:
         pipeline: Called with `image` (H, W, C) and `mask` (H, W), and gives both back.
+        keys: What it is called with; a picture with a label has no mask.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        super().__init__((IMAGE, MASK))
+    def __init__(self, pipeline: Pipeline, keys: Sequence[str] = (IMAGE, MASK)) -> None:
+        super().__init__(keys)
         self.pipeline = pipeline
 
     def set_random_state(
@@ -76,8 +78,8 @@ class Albumentationsd(MapTransform, Randomizable):  # type: ignore[misc]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Change image and mask together."""
-        changed = self.pipeline(image=data[IMAGE], mask=data[MASK])
-        return {**data, IMAGE: changed["image"], MASK: changed["mask"]}
+        changed = self.pipeline(**{str(key): data[key] for key in self.keys})
+        return {**data, **{key: changed[str(key)] for key in self.keys}}
 
 
 class FitToSized(MapTransform):  # type: ignore[misc]
