@@ -178,8 +178,8 @@ ModelConfig = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class TrainConfig:
-    """How a network is trained.
+class LoopConfig:
+    """How any network is trained: what segmentation and classification share.
 
     Attributes:
         image_size: Size of the training pictures, (height, width) in pixels; one number: a square.
@@ -194,7 +194,6 @@ class TrainConfig:
         weight_decay: Decay of matrices and kernels; biases and norms are never decayed.
         schedule: "cosine" to a hundredth of `lr`, or "constant" (the paper's).
         warmup_steps: Steps with a learning rate rising from zero.
-        loss: By name; "ce" is the paper's.
         ema_decay: Decay of the moving average of the weights, which is validated and saved;
             0: none.
         clip_norm: Largest norm of the gradient; 0: no limit.
@@ -224,7 +223,6 @@ class TrainConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Natural = 20
-    loss: Literal["dice_ce", "ce", "dice", "dice_focal", "tversky"] = "dice_ce"
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
@@ -238,6 +236,17 @@ class TrainConfig:
     patience: Natural = 0
     weights: Path | None = None
     keep: Literal["best", "last"] = "best"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainConfig(LoopConfig):
+    """How a segmentation network is trained.
+
+    Attributes:
+        loss: By name; "ce" is the paper's.
+    """
+
+    loss: Literal["dice_ce", "ce", "dice", "dice_focal", "tversky"] = "dice_ce"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

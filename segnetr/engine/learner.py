@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segnetr.config.schema import TrainConfig
+from segnetr.config.schema import LoopConfig
 from segnetr.data.case import Batch
 from segnetr.engine.checkpoint import Checkpoint
 from segnetr.engine.ema import MovingAverage
@@ -49,7 +49,7 @@ class Learner:
         model: nn.Module,
         task: Task,
         *,
-        config: TrainConfig,
+        config: LoopConfig,
         runtime: Runtime,
         total_steps: int,
     ) -> None:

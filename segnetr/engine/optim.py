@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from segnetr.config.schema import TrainConfig
+from segnetr.config.schema import LoopConfig
 
 Schedule = Callable[[int], float]
 
@@ -16,7 +16,7 @@ _MOMENTUM = 0.9
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
     """Build an optimiser over the trainable parameters of a network.
 
     "adamw" decouples the decay of weights (Loshchilov and Hutter, arXiv:1711.05101), "adam" and
@@ -54,19 +54,19 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return decayed, free
 
 
-def count_steps_per_epoch(config: TrainConfig, *, cases: int, world: int) -> int:
+def count_steps_per_epoch(config: LoopConfig, *, cases: int, world: int) -> int:
     """Give the optimiser steps of one pass over the training cases."""
     return math.ceil(cases / (config.batch_size * config.accumulate * world))
 
 
-def count_steps(config: TrainConfig, *, cases: int, world: int) -> int:
+def count_steps(config: LoopConfig, *, cases: int, world: int) -> int:
     """Give the optimiser steps of a whole training."""
     if config.steps is not None:
         return config.steps
     return config.epochs * count_steps_per_epoch(config, cases=cases, world=world)
 
 
-def build_schedule(config: TrainConfig, total_steps: int) -> Schedule:
+def build_schedule(config: LoopConfig, total_steps: int) -> Schedule:
     """Build the learning rate of a step, 0 to `total_steps` - 1.
 
     It rises linearly for `config.warmup_steps` (half of a training at the most, so that short ones

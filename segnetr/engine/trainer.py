@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from segnetr.config.schema import TrainConfig
+from segnetr.config.schema import LoopConfig
 from segnetr.data.case import Batch
 from segnetr.engine.checkpoint import BestWeights, Checkpoint, TrainState, describe_changes
 from segnetr.engine.interrupts import Interrupts, StopSignal
@@ -71,7 +71,7 @@ class Trainer:
         model: nn.Module,
         task: Task,
         *,
-        config: TrainConfig,
+        config: LoopConfig,
         run: RunDir,
         cases: int,
         train_batches: Callable[[int], Iterable[Batch]],
