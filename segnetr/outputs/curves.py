@@ -13,9 +13,18 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 40, 46
 _MOST_POINTS = 240
 # Classes, coloured by the page's style sheet; colours also differ in lightness.
 _LINES = ("line-a", "line-b", "line-c", "line-d")
-_TITLES = {"loss": "Loss", "dice": "Dice", "lr": "Learning rate", "grad_norm": "Gradient norm"}
+_TITLES = {
+    "loss": "Loss",
+    "dice": "Dice",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "auroc": "AUROC",
+    "f1": "F1",
+    "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
+}
 _RENAMED = {"total": "loss"}
-_HIGHER_IS_BETTER = ("dice",)
+_HIGHER_IS_BETTER = ("dice", "accuracy", "balanced_accuracy", "auroc", "f1")
 _NO_CURVES = ("step", "phase", "epoch")
 
 
