@@ -28,6 +28,14 @@ LeaveOutFaulty = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+LabelledDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="cifar10, cifar100, imagefolder, medmnist, table.",
+        rich_help_panel=_DATA,
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", help="Processes that load data.", rich_help_panel=_DATA),
@@ -35,6 +43,20 @@ Workers = Annotated[
 Model = Annotated[
     str | None,
     typer.Option("--model", help="Network, see `segnetr models list`.", rich_help_panel=_MODEL),
+]
+BackboneName = Annotated[
+    str | None,
+    typer.Option("--backbone", help="Network, as cvt_13 or mobilevit_xxs.", rich_help_panel=_MODEL),
+]
+Pretrained = Annotated[
+    Path | None,
+    typer.Option(
+        "--pretrained", help="Published checkpoint to start from.", rich_help_panel=_MODEL
+    ),
+]
+StartWeights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Run of ours to start from.", rich_help_panel=_MODEL),
 ]
 Skip = Annotated[
     str | None,
