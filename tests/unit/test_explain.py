@@ -218,8 +218,11 @@ def test_every_network_in_which_places_attend_has_distances_within_its_reach(nam
     modules = dict(model.named_modules())
     for layer in layers:
         assert layer.name in modules
-        assert all(0 < pixels < 64 * math.sqrt(2) for pixels in layer.pixels)
+        # A sequence of one place, as MobileViT has at its end, looks at itself.
+        assert all(0 <= pixels < 64 * math.sqrt(2) for pixels in layer.pixels)
         assert layer.mean == pytest.approx(np.mean(layer.pixels))
+    if layers:
+        assert min(layers[0].pixels) > 0
     if name.startswith("swin"):
         # Windows of 7 places of stride 4; the later maps are smaller than that.
         assert all(pixels < 7 * 4 * math.sqrt(2) for pixels in layers[0].pixels)
@@ -305,5 +308,5 @@ def test_explanation_is_drawn_over_the_given_picture(tmp_path):
     )
     with Image.open(paths[0]) as file:
         drawn = np.asarray(file)
-    assert (drawn[8:] == 200).all()
+    assert (drawn[10:] == 200).all()
     assert (drawn[4:8, 13:15] != 200).any()
