@@ -11,6 +11,11 @@ from PIL import Image
 from torch import nn
 
 from hybrid_backbones import AttentionCall, Backbone, Encoded, FeatureInfo, create_model
+from segnetr.config.classify import ClassifyPredictConfig
+from segnetr.config.classify_recipe import LabelledAugmentConfig
+from segnetr.config.schema import IntensityConfig
+from segnetr.engine.progress import Progress
+from segnetr.errors import UsageError
 from segnetr.outputs import attention_distance
 from segnetr.outputs.attention_distance import (
     LayerDistances,
@@ -18,9 +23,12 @@ from segnetr.outputs.attention_distance import (
     draw_distances,
     format_distances,
 )
+from segnetr.outputs.classifier_file import ClassifierCard, write_classifier
 from segnetr.outputs.explain import explain_image
 from segnetr.outputs.grad_cam import grad_cam
 from segnetr.outputs.heatmap import draw_heatmap
+from segnetr.workflows.classify_predict import predict_classes
+from segnetr.workflows.predict import PredictOptions, predict
 
 FAMILIES = {
     "cmt_ti": {"image_size": 64},
@@ -310,3 +318,56 @@ def test_explanation_is_drawn_over_the_given_picture(tmp_path):
         drawn = np.asarray(file)
     assert (drawn[10:] == 200).all()
     assert (drawn[4:8, 13:15] != 200).any()
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A model folder of an untrained classifier."""
+    torch.manual_seed(0)
+    network = create_model("mobilevit_xxs", num_classes=2)
+    card = ClassifierCard(
+        task="classification",
+        backbone="mobilevit_xxs",
+        classes=("dark", "bright"),
+        num_classes=2,
+        several=False,
+        in_channels=3,
+        image_size=(64, 64),
+        intensity=IntensityConfig(),
+        fitting=LabelledAugmentConfig(),
+        predict=ClassifyPredictConfig(),
+    )
+    write_classifier(tmp_path / "model", network.state_dict(), card=card)
+    return tmp_path / "model"
+
+
+def test_prediction_explains_each_file_it_could_read(classifier, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    for name in ("a.png", "a.bmp", "sub/a.png"):
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "b.png").write_bytes(b"no picture")
+    outcome = predict_classes(
+        [folder],
+        classifier,
+        tmp_path / "out",
+        PredictOptions(explain=True, device="cpu"),
+        progress=Progress(quiet=True),
+    )
+    assert len(outcome.done) == 3
+    assert len(outcome.failed) == 1
+    root = tmp_path / "out" / "explanations"
+    written = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.*"))
+    assert written == sorted(
+        f"{name}_{kind}"
+        for name in ("a.png", "a.bmp", "sub/a.png")
+        for kind in ("cam.png", "attention.csv", "attention.svg")
+    )
+    with Image.open(root / "a.png_cam.png") as drawn:
+        assert drawn.size == (64, 64)
+
+
+def test_masks_are_not_explained(tmp_path):
+    with pytest.raises(UsageError, match="--explain is for classifiers"):
+        predict([], tmp_path, tmp_path, PredictOptions(explain=True), progress=Progress(quiet=True))
