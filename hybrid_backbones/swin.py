@@ -211,7 +211,8 @@ class Swin(Backbone):
         self.num_classes = config.num_classes
         levels = len(config.depths)
         widths = [config.width * 2**level for level in range(levels)]
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).tolist()
+        # On the processor by name, so that a network can be built on the meta device.
+        rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
         starts = [sum(config.depths[:level]) for level in range(levels)]
         self.patch_embed = PatchEmbed(config.in_channels, config.width)
         self.layers = nn.ModuleList(

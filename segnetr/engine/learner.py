@@ -52,10 +52,11 @@ class Learner:
         config: LoopConfig,
         runtime: Runtime,
         total_steps: int,
+        lr_factors: Mapping[str, float] | None = None,
     ) -> None:
         self._task, self._config, self._runtime = task, config, runtime
         self.model = runtime.place(model, channels_last=config.channels_last)
-        self.optimizer = build_optimizer(self.model, config)
+        self.optimizer = build_optimizer(self.model, config, factors=lr_factors)
         self._schedule = build_schedule(config, total_steps)
         self._wrapped = runtime.prepare(self.model, compiled=config.compile)
         # After `prepare`, which gives every process the weights of the first.

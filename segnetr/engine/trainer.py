@@ -64,6 +64,8 @@ class Trainer:
         identity: What this is a training of, as hashes by name; a run is resumed with equal ones.
         progress: Who wants to know how it goes.
         runtime: Device and processes; None: made from `config` and closed at the end.
+        lr_factors: What the learning rates of parameters are multiplied by, by name; see
+            `segnetr.engine.layer_rates`. They belong to `identity`.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Trainer:
         identity: Mapping[str, str],
         progress: TrainingObserver | None = None,
         runtime: Runtime | None = None,
+        lr_factors: Mapping[str, float] | None = None,
     ) -> None:
         if cases < 1:
             raise UsageError("no case for training; lower data.validation_share or add cases")
@@ -86,6 +89,7 @@ class Trainer:
         self._cases, self._identity = cases, dict(identity)
         self._train_batches, self._validation_batches = train_batches, validation_batches
         self._progress, self._runtime = progress, runtime
+        self._lr_factors = lr_factors
 
     def fit(self, *, resume: bool = False) -> TrainResult:
         """Train until the steps are done, or something ends it.
@@ -113,7 +117,12 @@ class Trainer:
             interrupts = stack.enter_context(Interrupts())
             total = count_steps(self._config, cases=self._cases, world=runtime.world)
             learner = Learner(
-                self._model, self._task, config=self._config, runtime=runtime, total_steps=total
+                self._model,
+                self._task,
+                config=self._config,
+                runtime=runtime,
+                total_steps=total,
+                lr_factors=self._lr_factors,
             )
             observer = self._observe(runtime)
             checkpoint = self._load(runtime, observer) if resume else None
