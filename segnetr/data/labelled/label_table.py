@@ -126,10 +126,10 @@ def _read_rows(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            header = reader.fieldnames or []
             rows: list[Row] = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReadError(path, f"not readable as a table ({error})") from error
-    header = reader.fieldnames or []
     if len(set(header)) != len(header):
         raise ReadError(path, "has two columns of one name")
     if not rows:
