@@ -31,12 +31,12 @@ from segnetr.workflows.classify_predict import predict_classes
 from segnetr.workflows.predict import PredictOptions, predict
 
 FAMILIES = {
-    "cmt_ti": {"image_size": 64},
+    "cmt_ti": {"image_size": 64, "depths": (1, 1, 1, 1)},
     "cvt_13": {"depths": (1, 1, 2)},
     "moa_tiny": {"depths": (1, 1, 1), "image_size": 112},
     "mobile_former_26m": {},
     "mobilevit_xxs": {},
-    "swin_tiny": {"depths": (2, 2, 2, 2)},
+    "swin_tiny": {"depths": (1, 1, 2, 1)},
     "vitae_tiny": {"depths": (0, 0, 2)},
     "vitae_base": {"width": 96, "depth": 2, "heads": 3, "image_size": 64},
     "vitaev2_s": {"depths": (1, 1, 1, 1)},
@@ -130,13 +130,15 @@ def test_every_family_gives_a_heat_map_at_every_level(name):
     model.requires_grad_(False)
     image = torch.randn(1, 3, 70, 45)
     for level in range(len(model.feature_info)):
-        heats = [grad_cam(model, image, target=target, level=level) for target in range(3)]
-        for heat in heats:
+        for target in range(3):
+            heat = grad_cam(model, image, target=target, level=level)
             assert heat.shape == (70, 45)
             assert np.isfinite(heat).all()
             assert 0 <= heat.min() <= heat.max() <= 1
-        # Some class gains something from some place.
-        assert max(heat.max() for heat in heats) == 1
+            if heat.max() == 1:
+                break
+        else:
+            pytest.fail("no class gains anything from any place")
     assert model.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
