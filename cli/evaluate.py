@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from segnetr.config.classify import is_classifier_run
 from segnetr.config.load import read_changes
 from segnetr.errors import UsageError
 
@@ -45,16 +46,19 @@ def evaluate(
         raise UsageError("give either RUN, or --predictions DIR and --truth DIR")
     from segnetr.engine.progress import Progress
     from segnetr.workflows import evaluate as workflow
+    from segnetr.workflows.classify_evaluate import evaluate_classifier
+    from segnetr.workflows.outcome import Outcome
 
     progress = Progress(quiet=quiet or as_json)
     changes = read_changes("evaluate", {}, assignments=assignments or ())
     if predictions is not None and truth is not None:
-        outcome = workflow.evaluate_folders(
+        outcome: Outcome = workflow.evaluate_folders(
             predictions, truth, classes=classes.split(","), changes=changes, out=out
         )
     elif run_folder is not None:
         choice = workflow.EvaluateOptions(
             dataset=dataset, data_dir=data_dir, part=part, tta=tta, device=device, changes=changes
         )
-        outcome = workflow.evaluate_run(run_folder, choice, out=out, progress=progress)
+        score = evaluate_classifier if is_classifier_run(run_folder) else workflow.evaluate_run
+        outcome = score(run_folder, choice, out=out, progress=progress)
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from segnetr import __version__
 from segnetr.errors import SegNetrError
 
-from . import benchmark, data, demo, evaluate, models, predict, report, train
+from . import benchmark, classify, data, demo, evaluate, models, predict, report, train
 
 INTERRUPTED = 130
 
@@ -43,9 +43,10 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Segment medical images: train, predict, score, report.",
+    help="Segment and classify medical images: train, predict, score, report.",
 )
 application.command("train")(train.train)
+application.command("classify")(classify.classify)
 application.command("predict")(predict.predict)
 application.command("evaluate")(evaluate.evaluate)
 application.command("report")(report.report)

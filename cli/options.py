@@ -28,6 +28,14 @@ LeaveOutFaulty = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+LabelledDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="cifar10, cifar100, imagefolder, medmnist, table.",
+        rich_help_panel=_DATA,
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", help="Processes that load data.", rich_help_panel=_DATA),
@@ -59,6 +67,20 @@ AcceptPartial = Annotated[
         help="Take encoder weights of which fewer than 90 % fit.",
         rich_help_panel=_MODEL,
     ),
+]
+BackboneName = Annotated[
+    str | None,
+    typer.Option("--backbone", help="Network, as cvt_13 or mobilevit_xxs.", rich_help_panel=_MODEL),
+]
+Pretrained = Annotated[
+    Path | None,
+    typer.Option(
+        "--pretrained", help="Published checkpoint to start from.", rich_help_panel=_MODEL
+    ),
+]
+StartWeights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Run of ours to start from.", rich_help_panel=_MODEL),
 ]
 Skip = Annotated[
     str | None,
@@ -151,6 +173,14 @@ Overlay = Annotated[
 SaveProb = Annotated[
     bool,
     typer.Option("--save-prob", help="Also write probabilities.", rich_help_panel=_OUTPUT),
+]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain",
+        help="With a classifier: also write Grad-CAM pictures and attention distances.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 Out = Annotated[
     Path | None,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from segnetr.config.classify import is_classifier_run
+
 from . import options as o
 from .console import print_result
 
@@ -20,7 +22,9 @@ def report(
     Example: segnetr report runs/first
     """
     del verbose
-    from segnetr.workflows.report import report as run
+    from segnetr.workflows.classify_report import report_classifier
+    from segnetr.workflows.report import report as report_segmentation
 
+    run = report_classifier if is_classifier_run(run_folder) else report_segmentation
     path = run(run_folder, out=out)
     print_result({"report": str(path)}, as_json=as_json, text=f"report: {path}")

@@ -6,7 +6,7 @@ from . import options as o
 from .console import print_result
 from .settings import read_settings
 
-_STOP_CODES = {"interrupted": 130, "terminated": 143}
+STOP_CODES = {"interrupted": 130, "terminated": 143}
 
 
 def train(
@@ -67,4 +67,4 @@ def train(
 
     outcome = run(settings, out=out, resume=resume, progress=Progress(quiet=quiet or as_json))
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())
-    raise typer.Exit(_STOP_CODES.get(outcome.stopped, 0))
+    raise typer.Exit(STOP_CODES.get(outcome.stopped, 0))

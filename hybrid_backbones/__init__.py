@@ -1,11 +1,14 @@
 """Hybrid backbones: published networks that depend on torch alone."""
 
+from hybrid_backbones.attention_record import AttentionCall, observe_attention
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureExtractor, FeatureInfo
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layer_order import list_layers
 from hybrid_backbones.registry import create_model, get_entry, list_models
 from hybrid_backbones.weights import CheckpointError, LoadReport, load_published, read_checkpoint
 
 __all__ = [
+    "AttentionCall",
     "Backbone",
     "CheckpointError",
     "Encoded",
@@ -15,7 +18,9 @@ __all__ = [
     "ModelEntry",
     "create_model",
     "get_entry",
+    "list_layers",
     "list_models",
     "load_published",
+    "observe_attention",
     "read_checkpoint",
 ]

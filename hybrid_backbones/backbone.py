@@ -46,11 +46,14 @@ class Backbone(nn.Module, ABC):
         num_classes: Width of the classifier; 0: built without a head, and without anything else
             that the pyramid does not use.
         gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their maps.
+        undecayed: Last part of the names of parameters that training does not decay though they
+            are no biases, norms or vectors: tables of positions, class tokens and the like.
     """
 
     feature_info: tuple[FeatureInfo, ...]
     num_classes: int
     gradient_checkpointing: bool = False
+    undecayed: tuple[str, ...] = ("cls_token", "pos_embed", "relative_position_bias_table")
 
     @abstractmethod
     def encode(self, image: Tensor) -> Encoded:

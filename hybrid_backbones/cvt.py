@@ -158,9 +158,8 @@ class CvTStage(nn.Module):
         before = config.widths[stage - 1] if stage else config.in_channels
         last = stage == len(config.widths) - 1
         # On the processor by name, so that a network can be built on the meta device.
-        rates = torch.linspace(
-            0, config.drop_path if last else 0.0, config.depths[stage], device="cpu"
-        )
+        end = config.drop_path if last else 0.0
+        rates = torch.linspace(0, end, config.depths[stage], device="cpu")
         self.patch_embed = ConvEmbed(before, width, stage=stage)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
         self.blocks = nn.ModuleList(

@@ -225,6 +225,7 @@ class MobileFormer(Backbone):
 
     first_convolution = "stem.conv.weight"
     head_keys = ("classifier.fc2.weight", "classifier.fc2.bias")
+    undecayed = ("tokens.weight",)
 
     def __init__(self, config: MobileFormerConfig) -> None:
         super().__init__()

@@ -34,6 +34,7 @@ _MAX_FILE_BYTES = 1_000_000
 _PLACE_FIELDS = {
     "data": ("data_dir", "cache_dir", "workers"),
     "train": ("device", "max_minutes", "weights", "encoder_weights", "accept_partial"),
+    "backbone": ("pretrained",),
 }
 _MODEL_CONFIGS = {
     "segnetr": SegNetrConfig,
@@ -86,6 +87,25 @@ def load_config(
         UsageError: If a file is missing or no YAML, or a key or value does not fit; all bad keys
             are named at once, with the nearest right one.
     """
+    return _check(merge_settings(recipes, flags=flags, assignments=assignments))
+
+
+def merge_settings(
+    recipes: Sequence[str | Path] = (),
+    *,
+    flags: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Put recipes, flags and assignments over each other, and check nothing yet.
+
+    Args:
+        recipes: As in `load_config`.
+        flags: As in `load_config`.
+        assignments: As in `load_config`.
+
+    Raises:
+        UsageError: If a file is missing or no YAML.
+    """
     merged: dict[str, Any] = {}
     for recipe in recipes:
         merged = _merge(merged, _read_recipe(recipe, seen=()))
@@ -94,7 +114,7 @@ def load_config(
             merged = _merge(merged, _nest(key, value))
     for text in assignments:
         merged = _merge(merged, _parse_assignment(text))
-    return _check(_with_environment(merged))
+    return _with_environment(merged)
 
 
 def read_changes(
@@ -146,8 +166,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"did you mean {match[0]!r}? " if match else ""
 
 
-def dump_config(config: RunConfig) -> str:
-    """Write a configuration as YAML that `load_config` reads back to the same one."""
+def dump_config(config: Any) -> str:
+    """Write a configuration as YAML that its loader reads back to the same one."""
     return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
 
 
@@ -161,19 +181,21 @@ def plain(config: Any) -> Any:
     return str(data) if isinstance(data, Path) else data
 
 
-def config_identity(config: RunConfig) -> dict[str, str]:
+def config_identity(
+    config: Any, *, parts: Sequence[str] = ("data", "augment", "model", "train")
+) -> dict[str, str]:
     """Hash each part of a configuration that decides the numbers of a training.
 
     Places and means (folders, workers, device, time limit) are left out: they may change between
     a run and its resumption.
     """
-    parts = {name: plain(getattr(config, name)) for name in ("data", "augment", "model", "train")}
-    for part, names in _PLACE_FIELDS.items():
-        for name in names:
-            del parts[part][name]
+    content = {name: plain(getattr(config, name)) for name in parts}
+    for part, settings in content.items():
+        for name in _PLACE_FIELDS.get(part, ()):
+            settings.pop(name, None)
     return {
         name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
-        for name, part in parts.items()
+        for name, part in content.items()
     }
 
 
@@ -186,7 +208,7 @@ def parse_plain(schema: Any, data: Mapping[str, Any]) -> Any:
     try:
         return TypeAdapter(schema).validate_python(dict(data))
     except ValidationError as error:
-        raise UsageError(_explain(error, data)) from None
+        raise UsageError(_explain(error, data, schema)) from None
 
 
 def _read_recipe(recipe: str | Path, *, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -283,13 +305,13 @@ def _check(merged: dict[str, Any]) -> RunConfig:
     return parse_plain(RunConfig, merged)  # type: ignore[no-any-return]
 
 
-def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
+def _explain(error: ValidationError, data: Mapping[str, Any], schema: Any) -> str:
     texts = []
     for item in error.errors(include_url=False):
         place = [str(part) for part in item["loc"] if part not in _MODEL_CONFIGS]
         key = ".".join(place)
         if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-            known = _known_keys(place[:-1], data)
+            known = _known_keys(schema, place[:-1], data)
             texts.append(f"unknown setting {key!r}; {nearest(place[-1], known)}".rstrip("; "))
         else:
             texts.append(
@@ -298,8 +320,7 @@ def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     return "configuration: " + "; ".join(texts)
 
 
-def _known_keys(place: Sequence[str], data: Mapping[str, Any]) -> list[str]:
-    schema: Any = RunConfig
+def _known_keys(schema: Any, place: Sequence[str], data: Mapping[str, Any]) -> list[str]:
     for part in place:
         if part == "model":
             architecture = str(data.get("model", {}).get("architecture", "segnetr"))

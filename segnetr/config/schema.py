@@ -225,8 +225,8 @@ ModelConfig = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class TrainConfig:
-    """How a network is trained.
+class LoopConfig:
+    """How any network is trained: what segmentation and classification share.
 
     Attributes:
         image_size: Size of the training pictures, (height, width) in pixels; one number: a square.
@@ -241,7 +241,6 @@ class TrainConfig:
         weight_decay: Decay of matrices and kernels; biases and norms are never decayed.
         schedule: "cosine" to a hundredth of `lr`, or "constant" (the paper's).
         warmup_steps: Steps with a learning rate rising from zero.
-        loss: By name; "ce" is the paper's.
         ema_decay: Decay of the moving average of the weights, which is validated and saved;
             0: none.
         clip_norm: Largest norm of the gradient; 0: no limit.
@@ -258,13 +257,6 @@ class TrainConfig:
             pictures is a start where there are few real ones. None: from scratch.
         keep: Which weights become the model: those with the best validation score, or the last
             ones. Without validation cases always the last.
-        encoder_weights: A run, a model folder or a checkpoint file that the encoder starts from.
-        accept_partial: Take them even if fewer than nine tenths of the encoder's tensors fit.
-        encoder_lr_factor: Learning rate of the encoder over that of the rest.
-        encoder_layer_decay: Factor of the learning rate from each layer of the encoder to the one
-            below; 1: none.
-        freeze_encoder_epochs: The encoder stays as it is for so many passes over the training
-            cases, statistics of its batch norms included.
     """
 
     image_size: ImageSize = (224, 224)
@@ -278,7 +270,6 @@ class TrainConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Natural = 20
-    loss: Literal["dice_ce", "ce", "dice", "dice_focal", "tversky"] = "dice_ce"
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
@@ -292,6 +283,24 @@ class TrainConfig:
     patience: Natural = 0
     weights: Path | None = None
     keep: Literal["best", "last"] = "best"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainConfig(LoopConfig):
+    """How a segmentation network is trained.
+
+    Attributes:
+        loss: By name; "ce" is the paper's.
+        encoder_weights: A run, a model folder or a checkpoint file that the encoder starts from.
+        accept_partial: Take them even if fewer than nine tenths of the encoder's tensors fit.
+        encoder_lr_factor: Learning rate of the encoder over that of the rest.
+        encoder_layer_decay: Factor of the learning rate from each layer of the encoder to the one
+            below; 1: none.
+        freeze_encoder_epochs: The encoder stays as it is for so many passes over the training
+            cases, statistics of its batch norms included.
+    """
+
+    loss: Literal["dice_ce", "ce", "dice", "dice_focal", "tversky"] = "dice_ce"
     encoder_weights: Path | None = None
     accept_partial: bool = False
     encoder_lr_factor: Annotated[float, Field(gt=0)] = 1.0

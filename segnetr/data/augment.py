@@ -4,15 +4,16 @@ Only this file and those beside it whose names begin with "augment" import album
 """
 
 import math
-import os
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segnetr.config.classify_recipe import LabelledAugmentConfig
 from segnetr.config.schema import AugmentConfig
 from segnetr.data.augment_colour import PenStrokes, Stickers, UnevenLight
+from segnetr.data.augment_library import A, Pipeline
 from segnetr.data.resize import (
     Array,
     cut_soft_mask,
@@ -21,13 +22,6 @@ from segnetr.data.resize import (
     resize_mask,
     soften_mask,
 )
-
-# albumentations asks the network for a newer version when it is imported, unless told not to.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-
-import albumentations as A  # type: ignore[import-untyped]
-
-Pipeline: TypeAlias = A.Compose
 
 # "Slight", at the size the network sees: pixels for the blur, share of the range for the noise.
 _BLUR_SIGMA = (0.3, 1.2)
@@ -177,7 +171,7 @@ def build_augmentation(
                 p=config.elastic,
             )
         )
-    steps += _build_colour_steps(config, channels)
+    steps += build_colour_steps(config, channels)
     if config.gamma:
         limits = tuple(100 * math.exp(sign * config.gamma) for sign in (-1, 1))
         steps.append(A.RandomGamma(gamma_limit=limits, p=1.0))
@@ -204,7 +198,10 @@ def build_augmentation(
     return Pipeline(steps)
 
 
-def _build_colour_steps(config: AugmentConfig, channels: int) -> list[A.BasicTransform]:
+def build_colour_steps(
+    config: AugmentConfig | LabelledAugmentConfig, channels: int
+) -> list[A.BasicTransform]:
+    """Build the steps for brightness, contrast, saturation and hue; none where all are 0."""
     if channels == 3 and (config.brightness or config.contrast or config.saturation or config.hue):
         return [
             A.ColorJitter(

@@ -6,11 +6,12 @@ files are not decoded again and changed ones are. Faults are remembered in the s
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from segnetr.data.audit import Fault
 from segnetr.data.cache_folder import CacheFolder, find_cache_folder
@@ -62,6 +63,7 @@ class CacheResult:
 
 Outcome = CachedCase | Fault
 Job = tuple[Path, Path, CacheSettings, CacheFolder]
+Made = TypeVar("Made")
 
 
 def build_cache(
@@ -104,7 +106,7 @@ def build_cache(
     _report(progress, outcomes, cases)
     if jobs:
         cache.remove_old_parts()
-    for place, made in _run_jobs(jobs, min(workers, len(jobs))):
+    for place, made in run_jobs(build_pair, jobs, workers=workers):
         outcomes[place] = _describe(cases[place], made, cache)
         _report(progress, outcomes, cases)
     ordered = [outcomes[place] for place in range(len(cases))]
@@ -119,16 +121,29 @@ def _report(progress: Progress | None, outcomes: dict[int, Outcome], cases: Sequ
         progress(len(outcomes), len(cases))
 
 
-def _run_jobs(jobs: dict[int, Job], workers: int) -> Iterator[tuple[int, PairCopies | Finding]]:
+def run_jobs(
+    build: Callable[..., Made], jobs: Mapping[int, tuple[Any, ...]], *, workers: int
+) -> Iterator[tuple[int, Made]]:
+    """Run decoding jobs, and give each one's number with what it made, as they are done.
+
+    Args:
+        build: Called with the parts of a job; it can be pickled, as can the jobs.
+        jobs: Arguments by number.
+        workers: Decoding processes; up to 1 decodes in this process.
+
+    Raises:
+        SegNetrError: If a decoding process was killed.
+    """
+    workers = min(workers, len(jobs))
     if workers <= 1:
         for place, job in jobs.items():
-            yield place, build_pair(*job)
+            yield place, build(*job)
         return
     # spawn: a fork of a process with torch's threads can hang.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
     try:
-        places = {executor.submit(build_pair, *job): place for place, job in jobs.items()}
+        places = {executor.submit(build, *job): place for place, job in jobs.items()}
         for future in as_completed(places):
             yield places[future], future.result()
     except BrokenProcessPool as error:

@@ -96,7 +96,7 @@ def build_pair(
     paths = (image, mask)
     try:
         stamps = [FileStamp.of(path) for path in paths]
-        hashes = [_hash_file(path, cache) for path in paths]
+        hashes = [hash_original(path, cache) for path in paths]
         key = _make_key(paths, hashes, settings)
         known = _recall(key, cache)
         if known is not None:
@@ -198,7 +198,13 @@ def _store(
     cache.write_record(key, record)
 
 
-def _hash_file(path: Path, cache: CacheFolder) -> str:
+def hash_original(path: Path, cache: CacheFolder) -> str:
+    """Hash an original file, and remember its hash.
+
+    Raises:
+        OSError: If the file cannot be read.
+        WriteError: If the cache cannot be written.
+    """
     stamp = FileStamp.of(path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

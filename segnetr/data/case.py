@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, Protocol, TypedDict, TypeVar
 
 from torch import Tensor
 
@@ -68,6 +68,28 @@ class DatasetSpec:
     prepare: Callable[[Path], None] | None = None
 
 
+class Divisible(Protocol):
+    """What a split knows of a case."""
+
+    @property
+    def case_id(self) -> str:
+        """Unique within the data set."""
+        ...
+
+    @property
+    def patient_id(self) -> str | None:
+        """Cases of one patient stay together."""
+        ...
+
+    @property
+    def split(self) -> SplitName | None:
+        """The official part."""
+        ...
+
+
+AnyCase = TypeVar("AnyCase", bound=Divisible)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """Which case belongs to which part.
@@ -96,7 +118,7 @@ class Split:
         """Give the case ids of one part."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
-    def select(self, cases: Sequence[Case], name: SplitName) -> list[Case]:
+    def select(self, cases: Sequence[AnyCase], name: SplitName) -> list[AnyCase]:
         """Give the cases of one part, in the order of their ids.
 
         Raises:
@@ -111,10 +133,13 @@ class Batch(TypedDict):
 
     Attributes:
         image: (N, C, H, W) float32, normalised.
-        mask: (N, 1, H, W) int64 class indices, the shape MONAI's losses take.
         case_id: N ids, for messages.
+        mask: For segmentation: (N, 1, H, W) int64 class indices, the shape MONAI's losses take.
+        label: For classification: (N,) int64 class indices; or (N, K) float32, where a picture has
+            several labels, or parts of several where pictures were mixed.
     """
 
     image: Tensor
-    mask: Tensor
     case_id: list[str]
+    mask: NotRequired[Tensor]
+    label: NotRequired[Tensor]

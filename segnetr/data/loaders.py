@@ -1,7 +1,7 @@
 """Loaders: cached cases in, batches of plain tensors out, whatever the number of workers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
 import cv2
 import torch
@@ -15,6 +15,16 @@ from segnetr.data.sampler import ResumableSampler, SampleKey
 from segnetr.errors import ReadError, SegNetrError
 
 Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Samples = Sequence[Mapping[str, Any] | ReadError]
+Collate = Callable[[Samples], Batch | ReadError]
+
+
+class SampleSource(Protocol):
+    """Samples by key, as many as there are cases."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: SampleKey | int) -> Mapping[str, Any]: ...
 
 
 class SeededDataset(Dataset):  # type: ignore[misc]
@@ -118,7 +128,7 @@ def training_loader(
     if sampler.size != len(entries):
         raise ValueError(f"the sampler has {sampler.size} rows for {len(entries)} cases")
     dataset = SeededDataset(entries, transform, seed=seed)
-    return _build_loader(dataset, workers=workers, batch_sampler=sampler)
+    return build_loader(dataset, workers=workers, batch_sampler=sampler)
 
 
 def evaluation_loader(
@@ -133,10 +143,10 @@ def evaluation_loader(
         workers: Loading processes; 0 loads in this one.
     """
     dataset = SeededDataset(entries, transform)
-    return _build_loader(dataset, workers=workers, batch_size=batch_size)
+    return build_loader(dataset, workers=workers, batch_size=batch_size)
 
 
-def collate_batch(samples: Sequence[Mapping[str, Any] | ReadError]) -> Batch | ReadError:
+def collate_batch(samples: Samples) -> Batch | ReadError:
     """Put samples together; a sample that could not be read takes the batch's place.
 
     Returns:
@@ -158,7 +168,7 @@ def collate_batch(samples: Sequence[Mapping[str, Any] | ReadError]) -> Batch | R
 class _ErrorsAsSamples(torch.utils.data.Dataset[Any]):
     """Gives a `ReadError` back instead of raising it, so that it leaves the worker unchanged."""
 
-    def __init__(self, dataset: SeededDataset) -> None:
+    def __init__(self, dataset: SampleSource) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -172,11 +182,21 @@ class _ErrorsAsSamples(torch.utils.data.Dataset[Any]):
         return sample
 
 
-def _build_loader(dataset: SeededDataset, *, workers: int, **order: Any) -> CaseLoader:
+def build_loader(
+    dataset: SampleSource, *, workers: int, collate: Collate = collate_batch, **order: Any
+) -> CaseLoader:
+    """Build a loader whose iterators draw nothing from the global random generators.
+
+    Args:
+        dataset: Gives a sample for a key.
+        workers: Loading processes; 0 loads in this one.
+        collate: From samples, or the errors in their place, to a batch.
+        **order: `batch_sampler`, or `batch_size`.
+    """
     return CaseLoader(
         _ErrorsAsSamples(dataset),
         num_workers=workers,
-        collate_fn=collate_batch,
+        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         # A new iterator draws its workers' seed; from the global generator it would move that one.
         generator=torch.Generator(),

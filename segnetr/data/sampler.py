@@ -1,7 +1,7 @@
 """Which case stands where in which step, by arithmetic alone."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,8 @@ class SampleKey(NamedTuple):
     """One use of one case.
 
     Attributes:
-        epoch: How often all cases were used before, 0 at first.
+        epoch: How often this case was used before, 0 at first; where each epoch shows each case
+            once, the epoch.
         row: Which case, 0 to size - 1.
     """
 
@@ -37,6 +38,9 @@ class ResumableSampler(Sampler[list[SampleKey]]):
 
     A step is one forward pass of one process: with accumulation an optimiser step is several.
 
+    With `labels` an epoch is a class-balanced order of the same length, see `balanced_rows`; all
+    of the above holds but that no case is left out of an epoch.
+
     Args:
         size: Number of cases.
         batch_size: Cases in one batch of one rank.
@@ -45,9 +49,10 @@ class ResumableSampler(Sampler[list[SampleKey]]):
         world: Number of processes.
         start_step: The first step to give; where a run is resumed.
         steps: Steps of the whole run; the last one given is steps - 1.
+        labels: The class of each row, to show each class equally often; None: each row once.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of its range, or there is not one label for each row.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class ResumableSampler(Sampler[list[SampleKey]]):
         rank: int = 0,
         world: int = 1,
         start_step: int = 0,
+        labels: Sequence[int] | None = None,
     ) -> None:
         if size < 1 or batch_size < 1:
             raise ValueError(f"size {size} and batch_size {batch_size} must be at least 1")
@@ -67,6 +73,8 @@ class ResumableSampler(Sampler[list[SampleKey]]):
             raise ValueError(f"rank {rank} is not in 0..{world - 1}")
         if start_step < 0:
             raise ValueError(f"start_step {start_step} is negative")
+        if labels is not None and len(labels) != size:
+            raise ValueError(f"{len(labels)} labels for {size} rows")
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
@@ -74,21 +82,30 @@ class ResumableSampler(Sampler[list[SampleKey]]):
         self.world = world
         self.start_step = start_step
         self.steps = steps
+        self.labels = labels
 
     def __len__(self) -> int:
         return max(0, self.steps - self.start_step)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        epoch, order = -1, np.empty(0, dtype=np.intp)
+        epoch = -1
+        order: Callable[[int], SampleKey]
         for step in range(self.start_step, self.steps):
             first = (step * self.world + self.rank) * self.batch_size
             keys = []
             for place in range(first, first + self.batch_size):
                 wanted, position = divmod(place, self.size)
                 if wanted != epoch:
-                    epoch, order = wanted, permute_rows(self.size, seed=self.seed, epoch=wanted)
-                keys.append(SampleKey(epoch, int(order[position])))
+                    epoch, order = wanted, self._order(wanted)
+                keys.append(order(position))
             yield keys
+
+    def _order(self, epoch: int) -> Callable[[int], SampleKey]:
+        """Give the key of each place in an epoch."""
+        if self.labels is not None:
+            return balanced_rows(self.labels, seed=self.seed, epoch=epoch).__getitem__
+        rows = permute_rows(self.size, seed=self.seed, epoch=epoch)
+        return lambda position: SampleKey(epoch, int(rows[position]))
 
 
 def permute_rows(size: int, *, seed: int, epoch: int) -> NDArray[np.intp]:
@@ -100,7 +117,64 @@ def permute_rows(size: int, *, seed: int, epoch: int) -> NDArray[np.intp]:
     Returns:
         (size,) a permutation of 0..size - 1.
     """
-    entropy = int.from_bytes(_digest("order", seed, epoch), "little")
+    return _permute(size, "order", seed, epoch)
+
+
+def balanced_rows(labels: Sequence[int], *, seed: int, epoch: int) -> list[SampleKey]:
+    """Give the order of one epoch in which each class comes equally often.
+
+    The epoch is as long as there are rows, and made of rounds in which each class that occurs
+    comes once, in a random order; the last round may be cut short, and over the epochs each class
+    misses it equally often. The rows of a class stand in a stream of permutations that goes on
+    from epoch to epoch, so that none is used a second time before all of its class were used once.
+
+    Args:
+        labels: The class of each row.
+        seed: Of the permutations.
+        epoch: From 0.
+
+    Returns:
+        One key for each row of the data set; its `epoch` is how often that row was used before,
+        so that a row which comes twice in an epoch is augmented in two ways.
+    """
+    classes, members = np.unique(np.asarray(labels), return_inverse=True)
+    rounds, rest = divmod(len(members), len(classes))
+    cuts = np.cumsum(np.bincount(members))[:-1]
+    rows_by_class = np.split(np.argsort(members, kind="stable"), cuts)
+    streams = [
+        # A class had `rounds` places in each epoch before, and its turns among the short rounds.
+        _class_keys(
+            rows_by_class[place],
+            start=rounds * epoch + max(0, -(-(epoch * rest - place) // len(classes))),
+            count=rounds + 1,
+            seed=(seed, int(label)),
+        )
+        for place, label in enumerate(classes)
+    ]
+    keys = []
+    for turn in range(rounds):
+        order = _permute(len(classes), "round", seed, epoch, turn)
+        keys += [streams[place][turn] for place in order]
+    short = [(epoch * rest + index) % len(classes) for index in range(rest)]
+    order = _permute(rest, "round", seed, epoch, rounds)
+    return keys + [streams[short[index]][rounds] for index in order]
+
+
+def _class_keys(
+    rows: NDArray[np.intp], *, start: int, count: int, seed: tuple[int, int]
+) -> list[SampleKey]:
+    """Take places `start` to `start + count - 1` of the endless permutations of a class."""
+    keys: list[SampleKey] = []
+    use = start // len(rows)
+    while len(keys) < start % len(rows) + count:
+        order = rows[_permute(len(rows), "class", *seed, use)]
+        keys += [SampleKey(use, int(row)) for row in order]
+        use += 1
+    return keys[start % len(rows) :][:count]
+
+
+def _permute(size: int, purpose: str, *numbers: int) -> NDArray[np.intp]:
+    entropy = int.from_bytes(_digest(purpose, *numbers), "little")
     keys = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(size)
     return np.argsort(keys, kind="stable")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from segnetr.data.case import SPLIT_NAMES, Case, Split, SplitName
+from segnetr.data.case import SPLIT_NAMES, Divisible, Split, SplitName
 from segnetr.errors import DataFaultError, UsageError, WriteError
 
 _FORMAT = "segnetr-split-1"
@@ -24,7 +24,7 @@ _Group = tuple[str, ...]
 
 
 def make_split(
-    cases: Sequence[Case],
+    cases: Sequence[Divisible],
     *,
     validation_share: float,
     test_share: float,
@@ -138,7 +138,7 @@ def _is_split_record(record: Any) -> bool:
     return record.get("origin") in {"official", "seeded"} and (seed is None or type(seed) is int)
 
 
-def _check_request(cases: Sequence[Case], validation_share: float, test_share: float) -> None:
+def _check_request(cases: Sequence[Divisible], validation_share: float, test_share: float) -> None:
     if not cases:
         raise UsageError("there are no cases to split")
     for name, share in (("validation_share", validation_share), ("test_share", test_share)):
@@ -156,7 +156,7 @@ def _check_request(cases: Sequence[Case], validation_share: float, test_share: f
         )
 
 
-def _ids_of(cases: Sequence[Case], name: SplitName) -> list[str]:
+def _ids_of(cases: Sequence[Divisible], name: SplitName) -> list[str]:
     return [case.case_id for case in cases if case.split == name]
 
 
@@ -171,7 +171,7 @@ def _build_split(parts: Mapping[SplitName, Sequence[str]], seed: int | None) -> 
 
 
 def _pool_groups(
-    cases: Sequence[Case], seed: int, strata: Mapping[str, str]
+    cases: Sequence[Divisible], seed: int, strata: Mapping[str, str]
 ) -> dict[str, list[_Group]]:
     """Give the groups of each stratum, in the order of their hashes."""
     members: dict[str, list[str]] = {}

@@ -16,7 +16,8 @@ import torch
 from monai.transforms import Compose, MapTransform, Randomizable, Transform
 
 from segnetr.config.schema import AugmentConfig, IntensityConfig
-from segnetr.data.augment import Pipeline, build_augmentation
+from segnetr.data.augment import build_augmentation
+from segnetr.data.augment_library import Pipeline
 from segnetr.data.intensity import check_channels, normalise
 from segnetr.data.resize import Array, resize_image, resize_mask
 from segnetr.errors import ReadError

@@ -5,8 +5,10 @@ All of it is a function of the step, so that a resumed run is the unbroken one.
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
+
+from hybrid_backbones import Backbone
+from segnetr.engine.layer_rates import layer_factors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,24 +28,34 @@ class EncoderTraining:
     layer_decay: float = 1.0
     frozen_epochs: int = 0
 
-    def scales(self) -> dict[int, float]:
-        """Give the learning rate of each of its parameters, by id, over that of the rest.
+    def factors(self, model: nn.Module) -> dict[str, float]:
+        """Give the learning rate of each of its parameters over that of the rest.
 
         The last layer has `lr_factor * layer_decay`, the one below once more the decay.
+
+        Args:
+            model: The network that the encoder is a part of.
+
+        Returns:
+            Factors by the parameter's name in `model`; those that are 1 are left out.
 
         Source:
             Bao et al., BEiT, arXiv:2106.08254, section 3.2.
         """
+        if isinstance(self.module, Backbone):
+            return layer_factors(model, decay=self.layer_decay, encoder=self.lr_factor)
         depths = number_layers(self.module)
         top = max(depths.values(), default=0)
-        return {
-            key: self.lr_factor * self.layer_decay ** (top + 1 - depth)
-            for key, depth in depths.items()
+        found = {
+            name: self.lr_factor * self.layer_decay ** (top + 1 - depths[id(parameter)])
+            for name, parameter in model.named_parameters()
+            if id(parameter) in depths
         }
+        return {name: factor for name, factor in found.items() if factor != 1.0}
 
 
 def number_layers(module: nn.Module) -> dict[int, int]:
-    """Number the layers of a network from its input: id of each parameter to its layer.
+    """Number the layers of any other encoder from its input: id of each parameter to its layer.
 
     A layer is an entry of the innermost list of modules that a parameter stands in, as the blocks
     of a stage; lists are met in the order of definition. What stands in none belongs to the layer
@@ -61,31 +73,6 @@ def number_layers(module: nn.Module) -> dict[int, int]:
             current = order.setdefault(layer, len(order) + 1)
         depths[id(parameter)] = current
     return depths
-
-
-def scale_learning_rates(optimizer: torch.optim.Optimizer, training: EncoderTraining) -> None:
-    """Give the encoder's parameters groups of their own, with the factor "factor".
-
-    Args:
-        optimizer: As built, without any state.
-        training: Whose parameters, and how much slower they are.
-    """
-    scales = training.scales()
-    for group in list(optimizer.param_groups):
-        apart: dict[float, list[nn.Parameter]] = {}
-        kept = []
-        for parameter in group["params"]:
-            scale = scales.get(id(parameter), 1.0)
-            if scale == 1.0:
-                kept.append(parameter)
-            else:
-                apart.setdefault(scale, []).append(parameter)
-        group["params"] = kept
-        settings = {key: value for key, value in group.items() if key != "params"}
-        for scale, parameters in apart.items():
-            whole = scale * settings.get("factor", 1.0)
-            optimizer.add_param_group({**settings, "params": parameters, "factor": whole})
-    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
 
 class EncoderFreeze:

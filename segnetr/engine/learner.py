@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segnetr.config.schema import TrainConfig
+from segnetr.config.schema import LoopConfig
 from segnetr.data.case import Batch
 from segnetr.engine.checkpoint import Checkpoint
 from segnetr.engine.ema import MovingAverage
-from segnetr.engine.encoder_training import EncoderFreeze, EncoderTraining, scale_learning_rates
+from segnetr.engine.encoder_training import EncoderFreeze, EncoderTraining
 from segnetr.engine.optim import build_optimizer, build_schedule, set_learning_rate
 from segnetr.engine.optimizer_state import load_optimizer_state, name_optimizer_state
 from segnetr.engine.runtime import Runtime
@@ -50,21 +50,23 @@ class Learner:
         model: nn.Module,
         task: Task,
         *,
-        config: TrainConfig,
+        config: LoopConfig,
         runtime: Runtime,
         total_steps: int,
+        lr_factors: Mapping[str, float] | None = None,
         encoder: EncoderTraining | None = None,
         frozen_steps: int = 0,
     ) -> None:
         self._task, self._config, self._runtime = task, config, runtime
         self.model = runtime.place(model, channels_last=config.channels_last)
-        self.optimizer = build_optimizer(self.model, config)
+        factors = dict(lr_factors or {})
         self._freeze: EncoderFreeze | None = None
         if encoder is not None:
-            scale_learning_rates(self.optimizer, encoder)
+            factors.update(encoder.factors(self.model))
             self._freeze = EncoderFreeze(
                 encoder.module, steps=frozen_steps, without_gradient=runtime.world == 1
             )
+        self.optimizer = build_optimizer(self.model, config, factors=factors)
         self._schedule = build_schedule(config, total_steps)
         self._wrapped = runtime.prepare(self.model, compiled=config.compile)
         # After `prepare`, which gives every process the weights of the first.

@@ -1,12 +1,13 @@
 """Optimisers by name, and the learning rate as a function of the step alone."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
 
-from segnetr.config.schema import TrainConfig
+from hybrid_backbones import Backbone
+from segnetr.config.schema import LoopConfig
 
 Schedule = Callable[[int], float]
 
@@ -16,19 +17,39 @@ _MOMENTUM = 0.9
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, config: LoopConfig, *, factors: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """Build an optimiser over the trainable parameters of a network.
 
     "adamw" decouples the decay of weights (Loshchilov and Hutter, arXiv:1711.05101), "adam" and
-    "sgd" add it to the gradient. Biases, parameters of norms and everything with one dimension are
-    never decayed.
+    "sgd" add it to the gradient. What is decayed: see `split_parameters`.
+
+    Args:
+        model: The network.
+        config: Optimiser, highest learning rate, decay.
+        factors: What the learning rate of a parameter is multiplied by, by its name in the network;
+            1 where it is not named. See `segnetr.engine.layer_rates`.
+
+    Raises:
+        ValueError: If a name is none of the network's.
     """
-    decayed, free = split_parameters(model)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    known = dict(model.named_parameters())
+    unknown = [name for name in factors or {} if name not in known]
+    if unknown:
+        raise ValueError(f"the network has no parameter {unknown[0]!r}")
+    by_id = {id(known[name]): factor for name, factor in (factors or {}).items()}
+    groups = []
+    for parameters, decay in zip(split_parameters(model), (config.weight_decay, 0.0), strict=True):
+        used = sorted({by_id.get(id(parameter), 1.0) for parameter in parameters})
+        groups += [
+            {
+                "params": [p for p in parameters if by_id.get(id(p), 1.0) == factor],
+                "weight_decay": decay,
+                "factor": factor,
+            }
+            for factor in used
+        ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=_MOMENTUM, nesterov=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
@@ -36,13 +57,12 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Divide the trainable parameters into those that are decayed and those that are not."""
-    spared = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, _NORMS)
-        for parameter in module.parameters(recurse=False)
-    }
+    """Divide the trainable parameters into those that are decayed and those that are not.
+
+    Not decayed are biases, the parameters of norms, vectors and single numbers, also where they
+    carry further axes of length 1 as temperatures do, and what a backbone lists as `undecayed`.
+    """
+    spared = {id(parameter) for parameter in _list_spared(model)}
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -54,19 +74,32 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return decayed, free
 
 
-def count_steps_per_epoch(config: TrainConfig, *, cases: int, world: int) -> int:
+def _list_spared(model: nn.Module) -> Iterator[nn.Parameter]:
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, _NORMS):
+            yield from own
+        elif not type(module).__module__.startswith("torch."):
+            # A kernel or matrix of torch's with one long axis is still a kernel.
+            yield from (p for p in own if sum(side > 1 for side in p.shape) <= 1)
+        if isinstance(module, Backbone):
+            ends = tuple(f".{name}" for name in module.undecayed)
+            yield from (p for name, p in module.named_parameters() if f".{name}".endswith(ends))
+
+
+def count_steps_per_epoch(config: LoopConfig, *, cases: int, world: int) -> int:
     """Give the optimiser steps of one pass over the training cases."""
     return math.ceil(cases / (config.batch_size * config.accumulate * world))
 
 
-def count_steps(config: TrainConfig, *, cases: int, world: int) -> int:
+def count_steps(config: LoopConfig, *, cases: int, world: int) -> int:
     """Give the optimiser steps of a whole training."""
     if config.steps is not None:
         return config.steps
     return config.epochs * count_steps_per_epoch(config, cases=cases, world=world)
 
 
-def build_schedule(config: TrainConfig, total_steps: int) -> Schedule:
+def build_schedule(config: LoopConfig, total_steps: int) -> Schedule:
     """Build the learning rate of a step, 0 to `total_steps` - 1.
 
     It rises linearly for `config.warmup_steps` (half of a training at the most, so that short ones
@@ -88,6 +121,6 @@ def build_schedule(config: TrainConfig, total_steps: int) -> Schedule:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use one learning rate, times the "factor" of a group that has one."""
+    """Use one learning rate for all parameters, times the factor of each group."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("factor", 1.0)
+        group["lr"] = rate * group["factor"]

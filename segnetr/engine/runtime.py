@@ -143,11 +143,15 @@ class Runtime:
         """Bring a batch to the device."""
         layout = torch.channels_last if channels_last else torch.preserve_format
         image = batch["image"].to(self.device, non_blocking=True)
-        return {
-            "image": image.contiguous(memory_format=layout) if channels_last else image,
-            "mask": batch["mask"].to(self.device, non_blocking=True),
-            "case_id": batch["case_id"],
-        }
+        moved = Batch(
+            image=image.contiguous(memory_format=layout) if channels_last else image,
+            case_id=batch["case_id"],
+        )
+        if "mask" in batch:
+            moved["mask"] = batch["mask"].to(self.device, non_blocking=True)
+        if "label" in batch:
+            moved["label"] = batch["label"].to(self.device, non_blocking=True)
+        return moved
 
     def autocast(self) -> torch.autocast:
         """Give the context in which a network is run."""

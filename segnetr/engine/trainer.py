@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from segnetr.config.schema import TrainConfig
+from segnetr.config.schema import LoopConfig
 from segnetr.data.case import Batch
 from segnetr.engine.checkpoint import BestWeights, Checkpoint, TrainState, describe_changes
 from segnetr.engine.encoder_training import EncoderTraining
@@ -65,7 +65,9 @@ class Trainer:
         identity: What this is a training of, as hashes by name; a run is resumed with equal ones.
         progress: Who wants to know how it goes.
         runtime: Device and processes; None: made from `config` and closed at the end.
-        encoder: How the encoder is trained, where that differs from the rest.
+        lr_factors: What the learning rates of parameters are multiplied by, by name; see
+            `segnetr.engine.layer_rates`. They belong to `identity`.
+        encoder: How the encoder is trained, where that differs from the rest; likewise.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Trainer:
         model: nn.Module,
         task: Task,
         *,
-        config: TrainConfig,
+        config: LoopConfig,
         run: RunDir,
         cases: int,
         train_batches: Callable[[int], Iterable[Batch]],
@@ -81,6 +83,7 @@ class Trainer:
         identity: Mapping[str, str],
         progress: TrainingObserver | None = None,
         runtime: Runtime | None = None,
+        lr_factors: Mapping[str, float] | None = None,
         encoder: EncoderTraining | None = None,
     ) -> None:
         if cases < 1:
@@ -88,7 +91,8 @@ class Trainer:
         self._model, self._task, self._config, self._run = model, task, config, run
         self._cases, self._identity = cases, dict(identity)
         self._train_batches, self._validation_batches = train_batches, validation_batches
-        self._progress, self._runtime, self._encoder = progress, runtime, encoder
+        self._progress, self._runtime = progress, runtime
+        self._lr_factors, self._encoder = lr_factors, encoder
 
     def fit(self, *, resume: bool = False) -> TrainResult:
         """Train until the steps are done, or something ends it.
@@ -121,6 +125,7 @@ class Trainer:
                 config=self._config,
                 runtime=runtime,
                 total_steps=total,
+                lr_factors=self._lr_factors,
                 encoder=self._encoder,
                 frozen_steps=self._frozen_steps(runtime.world),
             )

@@ -13,9 +13,18 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 40, 46
 _MOST_POINTS = 240
 # Classes, coloured by the page's style sheet; colours also differ in lightness.
 _LINES = ("line-a", "line-b", "line-c", "line-d")
-_TITLES = {"loss": "Loss", "dice": "Dice", "lr": "Learning rate", "grad_norm": "Gradient norm"}
+_TITLES = {
+    "loss": "Loss",
+    "dice": "Dice",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "auroc": "AUROC",
+    "f1": "F1",
+    "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
+}
 _RENAMED = {"total": "loss"}
-_HIGHER_IS_BETTER = ("dice",)
+_HIGHER_IS_BETTER = ("dice", "accuracy", "balanced_accuracy", "auroc", "f1")
 _NO_CURVES = ("step", "phase", "epoch")
 
 
@@ -96,8 +105,8 @@ def draw_chart(chart: Chart) -> str:
     shown = [point for line in lines for point in line.points]
     if not shown:
         raise ValueError(f"chart {chart.title!r} has no finite point")
-    x_axis = _Axis.cover([x for x, _ in shown], start=_LEFT, end=_WIDTH - _RIGHT, count=6)
-    y_axis = _Axis.cover([y for _, y in shown], start=_HEIGHT - _BOTTOM, end=_TOP, count=5)
+    x_axis = Axis.cover([x for x, _ in shown], start=_LEFT, end=_WIDTH - _RIGHT, count=6)
+    y_axis = Axis.cover([y for _, y in shown], start=_HEIGHT - _BOTTOM, end=_TOP, count=5)
     parts = [_draw_axes(x_axis, y_axis, x_label=chart.x_label)]
     for line, style in zip(lines, _LINES, strict=False):
         parts.append(_draw_line(line, x_axis, y_axis, style=style))
@@ -130,7 +139,17 @@ def describe_chart(chart: Chart) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Axis:
+class Axis:
+    """An axis with round ends.
+
+    Attributes:
+        low: Value at its start.
+        high: Value at its end.
+        step: Between two ticks.
+        start: Place of its start in the drawing.
+        end: Place of its end.
+    """
+
     low: float
     high: float
     step: float
@@ -138,7 +157,7 @@ class _Axis:
     end: float
 
     @classmethod
-    def cover(cls, values: Sequence[float], *, start: float, end: float, count: int) -> "_Axis":
+    def cover(cls, values: Sequence[float], *, start: float, end: float, count: int) -> "Axis":
         """Choose round ends, with ticks at 1, 2, 2.5 or 5 times a power of ten."""
         low, high = min(values), max(values)
         if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
@@ -156,6 +175,7 @@ class _Axis:
         )
 
     def place(self, value: float) -> float:
+        """Give the place of a value in the drawing."""
         share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
@@ -185,7 +205,7 @@ def _thin(points: Sequence[Point]) -> list[Point]:
     ]
 
 
-def _draw_axes(x_axis: _Axis, y_axis: _Axis, *, x_label: str) -> str:
+def _draw_axes(x_axis: Axis, y_axis: Axis, *, x_label: str) -> str:
     left, right, bottom = x_axis.start, x_axis.end, y_axis.start
     parts = []
     for y, text in y_axis.ticks():
@@ -204,7 +224,7 @@ def _draw_axes(x_axis: _Axis, y_axis: _Axis, *, x_label: str) -> str:
     return "".join(parts)
 
 
-def _draw_line(line: Line, x_axis: _Axis, y_axis: _Axis, *, style: str) -> str:
+def _draw_line(line: Line, x_axis: Axis, y_axis: Axis, *, style: str) -> str:
     places = [(x_axis.place(x), y_axis.place(y)) for x, y in line.points]
     if not places:
         return ""
@@ -217,7 +237,7 @@ def _draw_line(line: Line, x_axis: _Axis, y_axis: _Axis, *, style: str) -> str:
     )
 
 
-def _draw_best(line: Line, x_axis: _Axis, y_axis: _Axis, *, x_label: str) -> str:
+def _draw_best(line: Line, x_axis: Axis, y_axis: Axis, *, x_label: str) -> str:
     known = [point for point in line.points if all(map(math.isfinite, point))]
     if not known:
         return ""

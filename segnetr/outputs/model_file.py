@@ -6,9 +6,9 @@ only numbers and settings that are checked against the schema. Whatever is wrong
 one `ModelFileError`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -97,6 +97,8 @@ class ModelCard:
 
 
 _CARD: TypeAdapter[ModelCard] = TypeAdapter(ModelCard)
+Card = TypeVar("Card")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def write_model(folder: Path, state_dict: Mapping[str, Tensor], *, card: ModelCard) -> None:
@@ -110,6 +112,17 @@ def write_model(folder: Path, state_dict: Mapping[str, Tensor], *, card: ModelCa
     Raises:
         WriteError: If it cannot be written; an older folder is then untouched.
     """
+    write_sealed_model(folder, state_dict, card=_CARD.dump_python(card, mode="json"))
+
+
+def write_sealed_model(
+    folder: Path, state_dict: Mapping[str, Tensor], *, card: Mapping[str, object]
+) -> None:
+    """Write weights and the plain data of a card of any kind; see `write_model`.
+
+    Raises:
+        WriteError: As `write_model`.
+    """
     # Clones, because safetensors refuses tensors that share memory or are not contiguous.
     tensors = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
@@ -118,7 +131,7 @@ def write_model(folder: Path, state_dict: Mapping[str, Tensor], *, card: ModelCa
 
     def build(aside: Path) -> None:
         write_bytes(aside / WEIGHTS_NAME, safetensors.torch.save(tensors))
-        write_json(aside / CARD_NAME, _CARD.dump_python(card, mode="json"))
+        write_json(aside / CARD_NAME, card)
 
     replace_folder(build, folder)
 
@@ -132,9 +145,18 @@ def read_model(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
     Raises:
         ModelFileError: If there is no model, or it is torn, changed or foreign; one line.
     """
+    return read_sealed_model(path, _CARD)
+
+
+def read_sealed_model(path: Path, cards: TypeAdapter[Card]) -> tuple[Card, dict[str, Tensor]]:
+    """Read weights and a card of one kind; see `read_model`.
+
+    Raises:
+        ModelFileError: As `read_model`.
+    """
     folder = find_model_folder(path)
     verify_manifest(folder, required=(WEIGHTS_NAME, CARD_NAME))
-    return _read_card(folder / CARD_NAME), _read_weights(folder / WEIGHTS_NAME)
+    return _read_card(folder / CARD_NAME, cards), _read_weights(folder / WEIGHTS_NAME)
 
 
 def load_model(path: Path) -> tuple[ModelCard, nn.Module]:
@@ -150,11 +172,38 @@ def load_model(path: Path) -> tuple[ModelCard, nn.Module]:
         ModelFileError: As `read_model`, or if weights and architecture do not belong together.
     """
     card, state_dict = read_model(path)
-    file = find_model_folder(path) / WEIGHTS_NAME
-    network = _build_within(card, file, limit=sum(t.numel() for t in state_dict.values()))
+
+    def build() -> nn.Module:
+        return build_model(
+            card.architecture,
+            in_channels=card.in_channels,
+            num_classes=len(card.classes),
+            image_size=card.image_size,
+        )
+
+    return card, load_into(build, state_dict, file=find_model_folder(path) / WEIGHTS_NAME)
+
+
+def load_into(
+    build: Callable[[], Network], state_dict: Mapping[str, Tensor], *, file: Path
+) -> Network:
+    """Build a network and put weights into it that fit it to the last number.
+
+    Args:
+        build: Makes the network that the card describes.
+        state_dict: Its weights and buffers.
+        file: Where they come from, for messages.
+
+    Returns:
+        The network in evaluation mode on the CPU.
+
+    Raises:
+        ModelFileError: If it cannot be built, or they do not fit.
+    """
+    network = _build_within(build, file, limit=sum(t.numel() for t in state_dict.values()))
     _check_fit(network, state_dict, file)
     network.load_state_dict(state_dict)
-    return card, network.eval()
+    return network.eval()
 
 
 def find_model_folder(path: Path) -> Path:
@@ -176,7 +225,7 @@ def find_model_folder(path: Path) -> Path:
     )
 
 
-def _read_card(path: Path) -> ModelCard:
+def _read_card(path: Path, cards: TypeAdapter[Card]) -> Card:
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_CARD_BYTES + 1)
@@ -187,7 +236,7 @@ def _read_card(path: Path) -> ModelCard:
     try:
         from_json(content, allow_inf_nan=False)
         # strict: "224" is no number and 1.5 no count; nothing is repaired in silence.
-        return _CARD.validate_json(content, strict=True)
+        return cards.validate_json(content, strict=True)
     except ValidationError as error:
         raise ModelFileError(f"{path}: {_describe(error)}") from error
     except ValueError as error:
@@ -237,7 +286,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _build_within(card: ModelCard, file: Path, *, limit: int) -> nn.Module:
+def _build_within(build: Callable[[], Network], file: Path, *, limit: int) -> Network:
     """Build the network, and stop before it has more numbers than the file of its weights.
 
     A card with a width of millions would otherwise fill the memory before anything is compared.
@@ -256,12 +305,7 @@ def _build_within(card: ModelCard, file: Path, *, limit: int) -> nn.Module:
     try:
         # Its random start is not wanted, and must not move the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
-            return build_model(
-                card.architecture,
-                in_channels=card.in_channels,
-                num_classes=len(card.classes),
-                image_size=card.image_size,
-            )
+            return build()
     except ModelFileError:
         raise
     except (SegNetrError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError) as error:

@@ -70,6 +70,10 @@ svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }
 .curve.line-c { stroke: var(--c); } .dot.line-c { fill: var(--c); }
 .curve.line-d { stroke: var(--d); } .dot.line-d { fill: var(--d); }
 .best { fill: none; stroke: var(--ink); stroke-width: 1.5; }
+.cell { fill: var(--bar-edge); } .on-cell { fill: var(--card); font-weight: 600; }
+.cell-frame { fill: none; stroke: var(--line); }
+.bin { fill: var(--bar-edge); opacity: 0.35; }
+.ideal { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
 figure { margin: 0; padding: 12px; }
 figure img { display: block; width: 100%; height: auto; border-radius: 4px; background: #fff; }

@@ -12,9 +12,18 @@ from pathlib import Path
 
 from segnetr.engine.manifest import write_text_atomic
 from segnetr.metrics import MEAN, Summary, select_summary
-from segnetr.outputs.curves import chart_rows, draw_chart
 from segnetr.outputs.figures import Figure, media_suffix
-from segnetr.outputs.page_style import STYLE
+from segnetr.outputs.page_parts import (
+    align_number,
+    draw_charts,
+    draw_facts,
+    draw_list,
+    draw_notes,
+    draw_page,
+    draw_settings,
+    draw_table,
+    draw_tile,
+)
 from segnetr.outputs.tables import RULES, show_interval, show_number
 
 _TILE_METRICS = ("dice", "iou", "isic_jaccard")
@@ -89,27 +98,18 @@ def render_report(content: ReportContent) -> str:
     sections = [
         ("scores", "Scores", _scores(content)),
         ("cases", "Cases", _figures(content.figures)),
-        ("training", "Training", _charts(content.curves)),
-        ("data", "Data and model", _facts(content.facts)),
-        ("faults", "Left out", _list(content.faults)),
-        ("rules", "How scores are made", _facts(_named_rules()) if content.summaries else ""),
-        ("settings", "Settings", _settings(content.settings_yaml)),
-        ("provenance", "Versions and machine", _facts(content.provenance)),
+        ("training", "Training", draw_charts(content.curves)),
+        ("data", "Data and model", draw_facts(content.facts)),
+        ("faults", "Left out", draw_list(content.faults)),
+        ("rules", "How scores are made", draw_facts(_named_rules()) if content.summaries else ""),
+        ("settings", "Settings", draw_settings(content.settings_yaml)),
+        ("provenance", "Versions and machine", draw_facts(content.provenance)),
     ]
-    filled = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in filled)
-    body = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{inner}</section>' for key, title, inner in filled
-    )
-    subtitle = f'<p class="soft">{escape(content.subtitle)}</p>' if content.subtitle else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(content.title)}</title><style>{STYLE}</style></head>\n<body><main>"
-        f"<header><h1>{escape(content.title)}</h1>{subtitle}<nav>{links}</nav></header>"
-        f"{_notes(content.notes)}{_tiles(content.summaries)}{body}"
-        "<footer>Written by segnetr. A research tool, not a medical device.</footer>"
-        "</main></body></html>\n"
+    return draw_page(
+        title=content.title,
+        subtitle=content.subtitle,
+        head=draw_notes(content.notes) + _tiles(content.summaries),
+        sections=sections,
     )
 
 
@@ -123,19 +123,12 @@ def _tiles(summaries: Sequence[Summary]) -> str:
         row = select_summary(summaries, metric)
         interval = "" if row.low is None else f"95 %: {show_interval(row)}"
         name = _name_metric(metric).partition(" (")[0]
-        tiles.append(_tile(name, _with_unit(row), interval))
+        tiles.append(draw_tile(name, _with_unit(row), interval))
     if "dice" in metrics:
         row = select_summary(summaries, "dice")
         rest = f"of {row.cases} cases; {row.false_alarms} false alarms"
-        tiles.append(_tile("Missed structures", str(row.missed), rest))
+        tiles.append(draw_tile("Missed structures", str(row.missed), rest))
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
-
-
-def _tile(name: str, value: str, below: str) -> str:
-    return (
-        f'<div class="tile"><div class="name">{escape(name)}</div>'
-        f'<div class="value">{escape(value)}</div><div class="range">{escape(below)}</div></div>'
-    )
 
 
 def _scores(content: ReportContent) -> str:
@@ -153,7 +146,7 @@ def _scores(content: ReportContent) -> str:
 def _score_table(summaries: Sequence[Summary]) -> str:
     names = ("class", "metric", "mean", "95 % interval", "0 to 1", "std", "median", "cases")
     head = "".join(
-        f'<th scope="col"{_numeric(name not in ("class", "metric", "0 to 1"))}>{name}</th>'
+        f'<th scope="col"{align_number(name not in ("class", "metric", "0 to 1"))}>{name}</th>'
         for name in names
     )
     rows, previous = [], ""
@@ -174,7 +167,7 @@ def _score_table(summaries: Sequence[Summary]) -> str:
             f"{cells}</tr>"
         )
         previous = row.class_name
-    return _table(head, rows)
+    return draw_table(head, rows)
 
 
 def _draw_interval(row: Summary) -> str:
@@ -192,7 +185,7 @@ def _draw_interval(row: Summary) -> str:
 
 def _count_table(summaries: Sequence[Summary]) -> str:
     names = ("class", "cases", "missed", "false alarms", "empty in both")
-    head = "".join(f'<th scope="col"{_numeric(name != "class")}>{name}</th>' for name in names)
+    head = "".join(f'<th scope="col"{align_number(name != "class")}>{name}</th>' for name in names)
     rows = [
         f'<tr><th scope="row">{escape(_name_class(row.class_name))}</th>'
         + "".join(
@@ -203,7 +196,7 @@ def _count_table(summaries: Sequence[Summary]) -> str:
         for row in summaries
         if row.metric == "dice" and row.class_name != MEAN
     ]
-    return _table(head, rows, kind="counts")
+    return draw_table(head, rows, kind="counts")
 
 
 def _figures(figures: Sequence[Figure]) -> str:
@@ -229,51 +222,6 @@ def _figure(figure: Figure, *, group: str) -> str:
         f"<figcaption><strong>{escape(title)}</strong>{escape(figure.caption)}</figcaption>"
         "</figure>"
     )
-
-
-def _charts(rows: Sequence[Mapping[str, object]]) -> str:
-    charts = [f'<div class="panel chart-panel">{draw_chart(c)}</div>' for c in chart_rows(rows)]
-    return f'<div class="charts">{"".join(charts)}</div>' if charts else ""
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
-        for name, value in facts.items()
-    )
-    table = f'<table class="facts"><tbody>{rows}</tbody></table>'
-    return f'<div class="panel">{table}</div>' if rows else ""
-
-
-def _list(lines: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<div class="panel"><ul>{items}</ul></div>' if items else ""
-
-
-def _notes(lines: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<div class="warn"><ul>{items}</ul></div>' if items else ""
-
-
-def _settings(text: str) -> str:
-    if not text:
-        return ""
-    count = len(text.splitlines())
-    return (
-        f"<details><summary>The resolved configuration, {count} lines: running it again repeats"
-        f' the run</summary><div class="panel"><pre>{escape(text)}</pre></div></details>'
-    )
-
-
-def _table(head: str, rows: Sequence[str], *, kind: str = "scores") -> str:
-    return (
-        f'<div class="panel"><table class="{kind}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _numeric(is_number: bool) -> str:
-    return ' class="number"' if is_number else ""
 
 
 def _named_rules() -> dict[str, str]:

@@ -13,7 +13,8 @@ from segnetr.engine.run_dir import RunDir
 from segnetr.errors import UsageError
 from segnetr.workflows.dataset import open_dataset
 from segnetr.workflows.predict import PredictOptions, PredictOutcome, predict
-from segnetr.workflows.train import TrainOutcome, train
+from segnetr.workflows.train import train
+from segnetr.workflows.train_outcome import TrainOutcome
 
 _PREDICTED = 6
 _MARK = ".segnetr-demo"

@@ -50,7 +50,7 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
         curves=read_metrics(run),
         figures=read_figures(run.evaluation / FOLDER),
         settings_yaml=run.config.read_text(encoding="utf-8"),
-        provenance=_describe_machine(provenance),
+        provenance=describe_machine(provenance),
         faults=_list_faults(provenance, scored),
         notes=_list_notes(provenance, scored),
     )
@@ -77,7 +77,8 @@ def _describe_data(
     }
 
 
-def _describe_machine(provenance: Mapping[str, Any]) -> dict[str, str]:
+def describe_machine(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Give what made a run, by name, for people."""
     known = {key: provenance.get(key) for key in _MACHINE}
     facts = {key.replace("_", " "): str(value) for key, value in known.items() if value is not None}
     facts["command"] = " ".join(provenance.get("command", []))

@@ -1,24 +1,20 @@
 """`segnetr train`: from a folder of pictures to a run with a model, scores and a report."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from segnetr.config.load import config_identity, dump_config
+from segnetr.config.load import config_identity
 from segnetr.config.schema import RunConfig, TrainConfig
 from segnetr.data.audit import Fault, check_pairs
 from segnetr.data.cache import CachedCase, CacheSettings, build_cache
-from segnetr.data.case import SPLIT_NAMES, Batch, Case, DatasetSpec, Split
+from segnetr.data.case import Batch, DatasetSpec, Split
 from segnetr.data.loaders import evaluation_loader, training_loader
 from segnetr.data.sampler import ResumableSampler
-from segnetr.data.splits import make_split, read_split, write_split
+from segnetr.data.splits import write_split
 from segnetr.data.transforms import evaluation_transform, training_transform
 from segnetr.engine.encoder_training import EncoderTraining
-from segnetr.engine.manifest import write_json, write_text_atomic
 from segnetr.engine.optim import count_steps
 from segnetr.engine.progress import LogFile, Progress
 from segnetr.engine.random_state import seed_generators
@@ -29,70 +25,18 @@ from segnetr.engine.trainer import Trainer, TrainResult
 from segnetr.errors import DataFaultError, UsageError
 from segnetr.losses import build_loss
 from segnetr.models.build import build_model, check_model
-from segnetr.outputs.provenance import collect_provenance
 from segnetr.workflows.dataset import OpenedDataset, open_dataset
 from segnetr.workflows.encoder_weights import hand_over, require_transferable
-from segnetr.workflows.evaluate import (
-    EvaluateOptions,
-    EvaluateOutcome,
-    choose_part,
-    evaluate_run,
-)
+from segnetr.workflows.evaluate import EvaluateOptions, choose_part, evaluate_run
 from segnetr.workflows.model_folder import start_from, write_run_model
 from segnetr.workflows.report import report
-
-_NAMED_FAULTS = 5
-_SIGNALS = {"interrupted", "terminated"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOutcome:
-    """A finished training: where it lies and how well it does.
-
-    Attributes:
-        run: The run folder.
-        result: Steps, best validation score, why it stopped.
-        evaluation: Scores on the test part, on the original grid; None after an interruption.
-        report: The HTML page; None after an interruption.
-    """
-
-    run: Path
-    result: TrainResult
-    evaluation: EvaluateOutcome | None
-    report: Path | None
-
-    @property
-    def stopped(self) -> str:
-        """Why the training ended."""
-        return self.result.stopped
-
-    def facts(self) -> Mapping[str, Any]:
-        """Give the outcome as plain data."""
-        return {
-            "run": str(self.run),
-            "steps": self.result.steps,
-            "best_score": self.result.best_score,
-            "best_step": self.result.best_step,
-            "seconds": round(self.result.seconds, 1),
-            "stopped": self.result.stopped,
-            "evaluation": None if self.evaluation is None else self.evaluation.facts(),
-            "report": None if self.report is None else str(self.report),
-        }
-
-    def text(self) -> str:
-        """Give the outcome as lines for people."""
-        result = self.result
-        lines = [
-            f"run:    {self.run}",
-            f"steps:  {result.steps} in {result.seconds / 60:.1f} min ({result.stopped})",
-        ]
-        if result.best_score is not None:
-            lines.append(f"best:   {result.best_score:.4f} in validation, step {result.best_step}")
-        if self.report is None:
-            return "\n".join([*lines, "to go on: the same command with --resume"])
-        if self.evaluation is not None:
-            lines.append(self.evaluation.text())
-        return "\n".join([*lines, f"report: {self.report}"])
+from segnetr.workflows.run_setup import (
+    choose_split,
+    default_run_folder,
+    describe_run,
+    explain_faults,
+)
+from segnetr.workflows.train_outcome import STOPPED_BY_SIGNAL, TrainOutcome
 
 
 def train(
@@ -114,7 +58,7 @@ def train(
     """
     if resume and out is None:
         raise UsageError("--resume needs --out: the folder of the run to go on with")
-    run = RunDir(out or _default_run(config))
+    run = RunDir(out or default_run_folder(config.data.dataset, _name_network(config)))
     run.check(resume=resume)
     choose_device(config.train.device)  # before minutes go into the data
     check_model(config.model)
@@ -122,11 +66,11 @@ def train(
     entries, faults = _prepare_data(opened, config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         usable = [case for case in opened.cases if case.case_id in entries]
-        split = _choose_split(run, usable, config, resume)
+        split = choose_split(run, usable, config.data, resume=resume)
         if runtime.is_main:
             run.create(resume=resume)
             if not resume:
-                _describe_run(run, config, opened, faults)
+                _describe(run, config, opened, faults)
                 write_split(split, run.splits)
         model = _build_network(config, opened.spec)
         if not resume:  # a resumed run has all weights in its checkpoint
@@ -135,7 +79,7 @@ def train(
             run, config, opened.spec, entries, split, runtime, progress, model=model
         )
         result = trainer.fit(resume=resume)
-        if result.stopped in _SIGNALS or not runtime.is_main:
+        if result.stopped in STOPPED_BY_SIGNAL or not runtime.is_main:
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
         write_run_model(run, config, spec=opened.spec, split=split, result=result)
     return _finish(run, config, result, progress)
@@ -152,13 +96,10 @@ def _finish(
     return TrainOutcome(run=run.path, result=result, evaluation=evaluation, report=page)
 
 
-def _default_run(config: RunConfig) -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+def _name_network(config: RunConfig) -> str:
     encoder = getattr(config.model, "encoder", "segnetr")
     name: str = config.model.architecture
-    if encoder != "segnetr":
-        name += f"-{encoder.replace(':', '-')}"
-    return Path("runs") / config.data.dataset / name / stamp
+    return name if encoder == "segnetr" else f"{name}-{encoder.replace(':', '-')}"
 
 
 def _prepare_data(
@@ -196,47 +137,23 @@ def _cache_side(config: RunConfig) -> int:
 
 
 def _explain_faults(faults: Sequence[Fault], opened: OpenedDataset) -> str:
-    shown = "; ".join(fault.message for fault in faults[:_NAMED_FAULTS])
-    more = f"; and {len(faults) - _NAMED_FAULTS} more" if len(faults) > _NAMED_FAULTS else ""
     return (
-        f"{opened.root}: {len(faults)} faults: {shown}{more}. See all with `segnetr data check "
+        f"{explain_faults(faults, opened.root)}. See all with `segnetr data check "
         f"--dataset {opened.spec.name}`, or train without them: --leave-out-faulty"
     )
 
 
-def _choose_split(run: RunDir, cases: list[Case], config: RunConfig, resume: bool) -> Split:
-    """Read the run's split when resuming, else make one."""
-    if not resume:
-        return make_split(
-            cases,
-            validation_share=config.data.validation_share,
-            test_share=config.data.test_share,
-            seed=config.data.split_seed,
-        )
-    split = read_split(run.splits)
-    missing = {i for name in SPLIT_NAMES for i in split.ids(name)} - {c.case_id for c in cases}
-    if missing:
-        raise DataFaultError(
-            f"{run.splits}: {len(missing)} cases of the split are not in the data any more, "
-            f"as {min(missing)}; a resumed run needs the same data"
-        )
-    return split
-
-
-def _describe_run(
+def _describe(
     run: RunDir, config: RunConfig, opened: OpenedDataset, faults: Sequence[Fault]
 ) -> None:
-    provenance = collect_provenance(device=choose_device(config.train.device))
-    provenance["dataset"] = {
+    facts = {
         "name": opened.spec.name,
         "title": opened.spec.title,
         "cases": len(opened.cases),
         "source": opened.spec.source,
         "licence": opened.spec.licence,
-        "left_out": [{"case_id": f.case_id, "message": f.message} for f in faults],
     }
-    write_text_atomic(run.config, dump_config(config))
-    write_json(run.provenance, provenance)
+    describe_run(run, config, device=config.train.device, dataset=facts, faults=faults)
 
 
 def _build_network(config: RunConfig, spec: DatasetSpec) -> nn.Module:

@@ -65,8 +65,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter = Counter(cache_pair._hash_file)
-    monkeypatch.setattr(cache_pair, "_hash_file", counter)
+    counter = Counter(cache_pair.hash_original)
+    monkeypatch.setattr(cache_pair, "hash_original", counter)
     return counter
 
 

@@ -9,10 +9,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import hybrid_backbones
-from segnetr.config.schema import SegNetrConfig, UNetConfig
-from segnetr.engine.manifest import replace_folder, write_bytes, write_json
+from segnetr.config.classify import ClassifyPredictConfig
+from segnetr.config.classify_recipe import LabelledAugmentConfig
+from segnetr.config.schema import IntensityConfig, SegNetrConfig, UNetConfig
+from segnetr.engine.manifest import write_bytes
 from segnetr.errors import ModelFileError, UsageError
 from segnetr.models.build import build_model
+from segnetr.outputs.classifier_file import ClassifierCard, write_classifier
 from segnetr.workflows.encoder_weights import find_transferable, hand_over
 
 NAME = "mobile_former_26m"
@@ -32,14 +35,21 @@ def classifier(seed: int = 1) -> dict[str, Tensor]:
 
 
 def write_run(run: Path, state: dict[str, Tensor]) -> Path:
-    """Write what a classifier's training leaves, as far as a hand-over reads it."""
-
-    def fill(folder: Path) -> None:
-        save_file(state, folder / "model.safetensors")
-        write_json(folder / "model.json", {"kind": "classifier"})
-
+    """Write the model folder that a classifier's training leaves."""
+    card = ClassifierCard(
+        task="classification",
+        backbone=NAME,
+        classes=("a", "b", "c", "d"),
+        num_classes=4,
+        several=False,
+        in_channels=3,
+        image_size=(64, 64),
+        intensity=IntensityConfig(),
+        fitting=LabelledAugmentConfig(),
+        predict=ClassifyPredictConfig(),
+    )
     run.mkdir()
-    replace_folder(fill, run / "model")
+    write_classifier(run / "model", state, card=card)
     return run
 
 

@@ -4,16 +4,16 @@
 import importlib.util
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import hybrid_backbones
 from segnetr.config.schema import TrainConfig
 from segnetr.engine.checkpoint import read_checkpoint
-from segnetr.engine.encoder_training import EncoderTraining, number_layers, scale_learning_rates
+from segnetr.engine.encoder_training import EncoderTraining, number_layers
 from segnetr.engine.optim import build_optimizer, set_learning_rate
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.tasks import SegmentationTask
@@ -117,10 +117,8 @@ def test_freed_encoder_learns_and_a_run_stopped_while_frozen_resumes_to_the_bit(
 
 def test_learning_rate_of_the_encoder_is_a_share_that_falls_by_layer() -> None:
     network = Network()
-    optimizer = build_optimizer(network, replace(CONFIG, weight_decay=0.3))
-    decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     training = EncoderTraining(module=network.blocks, lr_factor=0.5, layer_decay=0.1)
-    scale_learning_rates(optimizer, training)
+    optimizer = build_optimizer(network, CONFIG, factors=training.factors(network))
     set_learning_rate(optimizer, 2.0)
     groups = [(p, g) for g in optimizer.param_groups for p in g["params"]]
     rates = {id(p): group["lr"] for p, group in groups}
@@ -128,7 +126,6 @@ def test_learning_rate_of_the_encoder_is_a_share_that_falls_by_layer() -> None:
     assert rates[id(network.head.weight)] == rates[id(network.encoder[0].weight)] == 2.0
     assert rates[id(network.blocks[1].weight)] == pytest.approx(0.1)
     assert rates[id(network.blocks[0].weight)] == pytest.approx(0.01)
-    assert {id(p): g["weight_decay"] for p, g in groups} == decays
 
 
 def test_layers_are_numbered_from_the_input_block_by_block() -> None:
@@ -139,7 +136,12 @@ def test_layers_are_numbered_from_the_input_block_by_block() -> None:
     assert named["blocks.0.weight"] == named["blocks.0.bias"] == 1
     assert named["blocks.1.weight"] == 2
     assert named["head.weight"] == 2
-    training = EncoderTraining(module=network, lr_factor=0.5, layer_decay=0.1)
-    scales = training.scales()
-    assert scales[id(network.head.weight)] == pytest.approx(0.05)
-    assert scales[id(network.encoder[0].weight)] == pytest.approx(0.0005)
+
+
+def test_backbone_in_a_network_has_factors_for_all_of_its_own_parameters_alone() -> None:
+    torch.manual_seed(0)
+    backbone = hybrid_backbones.create_model("mobile_former_26m", num_classes=0)
+    network = nn.ModuleDict({"encoder": backbone, "decoder": nn.Conv2d(3, 3, 1)})
+    factors = EncoderTraining(module=backbone, lr_factor=0.5, layer_decay=0.9).factors(network)
+    assert set(factors) == {n for n, _ in network.named_parameters() if n.startswith("encoder.")}
+    assert 0 < min(factors.values()) < max(factors.values()) <= 0.5

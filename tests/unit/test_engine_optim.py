@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from hybrid_backbones import create_model, list_layers
 from segnetr.config.schema import TrainConfig
+from segnetr.engine.layer_rates import layer_factors
 from segnetr.engine.optim import (
     build_optimizer,
     build_schedule,
@@ -129,3 +131,93 @@ def test_optimizer_goes_on_to_the_bit_from_named_tensors(name, layout):
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(one, other)
     assert tensors
+
+
+def names_of(model, parameters):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(parameter)] for parameter in parameters}
+
+
+@pytest.mark.parametrize(
+    ("name", "undecayed", "decayed"),
+    [
+        ("swin_tiny", "layers.0.blocks.0.attn.relative_position_bias_table",
+         "layers.0.downsample.reduction.weight"),
+        ("cvt_13", "stage2.cls_token", "stage2.blocks.0.attn.conv_proj_q.conv.weight"),
+        # Its authors decay the tables of CMT.
+        ("cmt_ti", "stages.0.blocks.0.norm1.weight", "stages.0.relative_pos"),
+        ("moa_tiny", "layers.0.glb_attn.relative_position_bias_table", "head.weight"),
+        ("mobilevit_xxs", "stem.bn.weight", "stem.conv.weight"),
+        ("mobile_former_26m", "tokens.weight", "features.1.think.q.weight"),
+        ("vitae_base", "embed.pos_embed", "embed.PRM.proj.weight"),
+        ("vitaev2_s", "layers.0.NC.0.norm1.bias", "layers.0.NC.0.attn.qkv.weight"),
+    ],
+)  # fmt: skip
+def test_backbones_say_what_is_not_decayed(name, undecayed, decayed):
+    with torch.device("meta"):
+        model = create_model(name, num_classes=2)
+    yes, no = (names_of(model, part) for part in split_parameters(model))
+    assert undecayed in no
+    assert decayed in yes
+    assert not any(key.endswith((".bias", "cls_token", "pos_embed")) for key in yes)
+
+
+def test_temperature_with_empty_axes_is_not_decayed_and_a_grey_kernel_is():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temperature = nn.Parameter(torch.ones(4, 1, 1))
+            self.widen = nn.Conv2d(1, 8, 1)
+
+    model = Scaled()
+    yes, no = (names_of(model, part) for part in split_parameters(model))
+    assert yes == {"widen.weight"}
+    assert no == {"temperature", "widen.bias"}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_layer_decay_falls_from_the_head_to_the_stem(wrapped):
+    with torch.device("meta"):
+        backbone = create_model("mobilevit_xxs", num_classes=2)
+    model = (
+        nn.ModuleDict({"encoder": backbone, "decoder": nn.Linear(2, 2)}) if wrapped else backbone
+    )
+    prefix = "encoder." if wrapped else ""
+    factors = layer_factors(model, decay=0.5, encoder=0.1)
+    layers = list_layers(backbone)
+    for distance, names in enumerate(reversed(layers)):
+        for name in names:
+            expected = 1.0 if distance == 0 else 0.1 * 0.5**distance
+            assert factors.get(prefix + name, 1.0) == pytest.approx(expected)
+    optimizer = build_optimizer(model, TrainConfig(lr=0.3), factors=factors)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(
+        list(model.parameters())
+    )
+    set_learning_rate(optimizer, 0.2)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.2 * factors.get(name, 1.0))
+
+
+def test_without_decay_there_is_nothing_to_multiply():
+    with torch.device("meta"):
+        assert layer_factors(create_model("mobilevit_xxs")) == {}
+
+
+def test_factor_for_an_unknown_parameter_is_refused():
+    with pytest.raises(ValueError, match="no parameter 'stem'"):
+        build_optimizer(Mixed(), TrainConfig(), factors={"stem": 0.1})
+
+
+def test_parameters_of_a_smaller_factor_move_less():
+    model = Mixed()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    config = TrainConfig(lr=0.1, weight_decay=0)
+    optimizer = build_optimizer(model, config, factors={"convolution.weight": 0.01})
+    set_learning_rate(optimizer, 0.1)
+    (model(torch.randn(4, 3, 6, 6)) ** 2).sum().backward()
+    optimizer.step()
+    moved = {n: (p - before[n]).abs().max().item() for n, p in model.named_parameters()}
+    # Adam's first step is the learning rate itself.
+    assert moved["table"] == pytest.approx(0.1, rel=1e-3)
+    assert moved["convolution.weight"] == pytest.approx(0.001, rel=1e-3)

@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segnetr.data.sampler import ResumableSampler, SampleKey, permute_rows
+from segnetr.data.sampler import ResumableSampler, SampleKey, balanced_rows, permute_rows
 
 sizes = st.integers(1, 40)
 batches = st.integers(1, 9)
@@ -123,3 +123,76 @@ def test_number_out_of_range_is_refused(wrong: dict[str, int]) -> None:
     numbers = {"size": 5, "batch_size": 2, "seed": 0, "steps": 3, **wrong}
     with pytest.raises(ValueError, match=r"-?\d"):
         ResumableSampler(numbers.pop("size"), **numbers)
+
+
+label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=20)
+
+
+@settings(max_examples=25, deadline=None)
+@given(label_lists, seeds, st.integers(0, 5))
+def test_balanced_epoch_shows_each_class_equally_often(
+    labels: list[int], seed: int, epoch: int
+) -> None:
+    keys = balanced_rows(labels, seed=seed, epoch=epoch)
+    assert len(keys) == len(labels)
+    shown = [labels[key.row] for key in keys]
+    classes = set(labels)
+    counts = [shown.count(label) for label in classes]
+    assert max(counts) - min(counts) <= 1
+    for start in range(0, len(keys) - len(classes) + 1, len(classes)):
+        assert set(shown[start : start + len(classes)]) == classes
+
+
+@settings(max_examples=25, deadline=None)
+@given(label_lists, seeds)
+def test_classes_and_their_rows_are_even_over_many_balanced_epochs(
+    labels: list[int], seed: int
+) -> None:
+    classes = set(labels)
+    epochs = 3 * len(classes)
+    keys = [key for e in range(epochs) for key in balanced_rows(labels, seed=seed, epoch=e)]
+    shown = [labels[key.row] for key in keys]
+    assert {shown.count(label) for label in classes} == {epochs * len(labels) // len(classes)}
+    uses = [sum(key.row == row for key in keys) for row in range(len(labels))]
+    for label in classes:
+        own = [use for use, row_label in zip(uses, labels, strict=True) if row_label == label]
+        assert max(own) - min(own) <= 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(label_lists, seeds)
+def test_no_use_of_a_case_comes_twice_so_that_none_is_augmented_alike(
+    labels: list[int], seed: int
+) -> None:
+    keys = [key for epoch in range(4) for key in balanced_rows(labels, seed=seed, epoch=epoch)]
+    assert len(set(keys)) == len(keys)
+    for row in range(len(labels)):
+        uses = [key.epoch for key in keys if key.row == row]
+        assert uses == list(range(len(uses)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(label_lists, batches, seeds, st.integers(0, 9), st.integers(1, 3))
+def test_balanced_order_resumes_and_is_shared_by_ranks_as_the_plain_one(
+    labels: list[int], batch_size: int, seed: int, start: int, world: int
+) -> None:
+    def make(**kwargs: int) -> ResumableSampler:
+        return ResumableSampler(
+            len(labels), batch_size=batch_size, seed=seed, labels=labels, **kwargs
+        )
+
+    assert list(make(steps=9, start_step=start)) == list(make(steps=9))[start:]
+    ranks = [list(make(steps=5, rank=rank, world=world)) for rank in range(world)]
+    together = [batch for step in zip(*ranks, strict=True) for batch in step]
+    assert together == list(make(steps=5 * world))
+
+
+def test_balanced_order_depends_on_the_seed() -> None:
+    labels = [0] * 20 + [1] * 5
+    orders = {tuple(balanced_rows(labels, seed=seed, epoch=0)) for seed in range(5)}
+    assert len(orders) == 5
+
+
+def test_labels_for_another_number_of_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 labels for 4 rows"):
+        ResumableSampler(4, batch_size=1, seed=0, steps=1, labels=[0, 1, 1])

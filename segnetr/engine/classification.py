@@ -1,0 +1,144 @@
+"""Classification of pictures: its loss, and how it is judged while it is trained."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segnetr.data.case import Batch
+from segnetr.errors import UsageError
+from segnetr.metrics.classification import Answers, measure_all
+
+Monitor = Literal["accuracy", "balanced_accuracy", "auroc", "f1", "loss"]
+
+_SHOWN = ("accuracy", "balanced_accuracy", "auroc", "f1")
+# The error of calibration is not shown while training.
+_BINS = 15
+
+
+class ClassificationTask:
+    """One label a picture, or several.
+
+    The loss is the cross entropy of softmax and labels; with several labels, the mean over the
+    classes of the binary cross entropy of sigmoid and labels. Labels may be parts of several
+    classes, as mixup and cutmix make them. The loss of a picture does not depend on the others of
+    its batch, also with weights: they are not divided by their sum.
+
+    Attributes:
+        monitor: The validation score that decides which weights are best.
+        higher_is_better: How it is read.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        several: bool,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+        monitor: Monitor = "balanced_accuracy",
+    ) -> None:
+        """Make the task.
+
+        Args:
+            num_classes: K.
+            several: A picture has any number of labels.
+            label_smoothing: Share of the target that is spread over all classes.
+            class_weights: (K,), of each class; with several labels, of its true decisions.
+            monitor: See above.
+        """
+        self._num_classes, self._several = num_classes, several
+        self._smoothing, self._weights = label_smoothing, class_weights
+        self.monitor: str = monitor
+        self.higher_is_better = monitor != "loss"
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Give the loss of a batch, images (N, C, H, W) and labels (N,) or (N, K)."""
+        logits = model(batch["image"])
+        return {"total": self._losses(logits, self._targets(batch["label"])).mean()}
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """Give "loss" (without smoothing and weights) and the scores that the cases define.
+
+        Raises:
+            UsageError: If there is no picture, or the cases do not define the monitored score.
+        """
+        probabilities, truth, losses, case_ids = [], [], [], []
+        for batch in batches:
+            logits = model(batch["image"]).double()
+            targets = self._targets(batch["label"]).double()
+            probabilities.append(self.estimate(logits).cpu().numpy())
+            truth.append(targets.cpu().numpy())
+            losses += self._plain_losses(logits, targets).tolist()
+            case_ids += batch["case_id"]
+        if not losses:
+            raise UsageError("no case for validation; raise data.validation_share or add cases")
+        answers = Answers(
+            case_ids=tuple(case_ids),
+            probabilities=np.concatenate(probabilities),
+            truth=np.concatenate(truth).astype(np.int64),
+            several=self._several,
+            groups=("",) * len(case_ids),
+        )
+        measures = measure_all(answers, bins=_BINS)
+        scores = {name: float(measures[name][0]) for name in _SHOWN}
+        scores = {name: value for name, value in scores.items() if value == value}
+        scores["loss"] = sum(losses) / len(losses)
+        if self.monitor not in scores:
+            raise UsageError(
+                f"train.monitor {self.monitor!r}: the validation cases do not define it, for all "
+                "are of one class; use --set train.monitor=loss, or change data.split_seed"
+            )
+        return scores
+
+    def estimate(self, logits: Tensor) -> Tensor:
+        """Turn logits (N, K) into probabilities."""
+        return logits.sigmoid() if self._several else logits.softmax(dim=1)
+
+    def _targets(self, label: Tensor) -> Tensor:
+        if label.ndim == 1:
+            return F.one_hot(label, self._num_classes).float()
+        return label.float()
+
+    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Give the loss of each picture, (N,)."""
+        weights = None if self._weights is None else self._weights.to(logits.device)
+        if self._several:
+            smooth = targets * (1 - self._smoothing) + self._smoothing / 2
+            terms = F.binary_cross_entropy_with_logits(
+                logits.float(), smooth, pos_weight=weights, reduction="none"
+            )
+            return terms.mean(dim=1)
+        smooth = targets * (1 - self._smoothing) + self._smoothing / self._num_classes
+        if weights is not None:
+            smooth = smooth * (targets * weights).sum(dim=1, keepdim=True)
+        return -(smooth * logits.float().log_softmax(dim=1)).sum(dim=1)
+
+    def _plain_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self._several:
+            terms = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            return terms.mean(dim=1)
+        return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
+
+
+def balance_classes(labels: Tensor, *, num_classes: int, several: bool) -> Tensor:
+    """Give weights that make up for rare classes.
+
+    Args:
+        labels: (N,) class indices; or (N, K) of 0 and 1 where a case has several labels.
+        num_classes: K.
+        several: See above.
+
+    Returns:
+        (K,). One label: N / (K n_k), so that the mean weight of a case is 1. Several: false over
+        true cases of each class.
+    """
+    if several:
+        true = labels.sum(dim=0).float()
+        return (len(labels) - true) / true
+    counts = torch.bincount(labels, minlength=num_classes).float()
+    return len(labels) / (num_classes * counts)
