@@ -109,7 +109,7 @@ def measure_row(name: str, config: RunConfig, *, out: Path, progress: Progress) 
     outcome = train(config, out=run.path, resume=run.has_checkpoint(), progress=progress)
     if outcome.stopped in ("interrupted", "terminated"):
         raise InterruptedBenchmarkError(name, outcome.stopped)
-    if outcome.evaluation is None:
+    if not isinstance(outcome.evaluation, EvaluateOutcome):
         raise UsageError(f"{config.data.dataset}: no test and no validation part to score")
     row = Row(
         name=name,
