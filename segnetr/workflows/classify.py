@@ -32,6 +32,7 @@ from segnetr.data.labelled.open import open_labelled
 from segnetr.data.sampler import ResumableSampler
 from segnetr.data.splits import write_split
 from segnetr.engine.classification import ClassificationTask, balance_classes
+from segnetr.engine.layer_rates import layer_factors
 from segnetr.engine.optim import count_steps
 from segnetr.engine.progress import Progress
 from segnetr.engine.random_state import seed_generators
@@ -229,6 +230,7 @@ def _build_trainer(
         },
         progress=progress,
         runtime=runtime,
+        lr_factors=layer_factors(network, decay=config.regularisation.layer_decay),
     )
 
 
