@@ -150,6 +150,14 @@ SaveProb = Annotated[
     bool,
     typer.Option("--save-prob", help="Also write probabilities.", rich_help_panel=_OUTPUT),
 ]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain",
+        help="With a classifier: also write Grad-CAM pictures and attention distances.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="Folder for the result itself.", rich_help_panel=_OUTPUT),

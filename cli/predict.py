@@ -20,6 +20,7 @@ def predict(
     tta: o.Tta = None,
     overlay: o.Overlay = False,
     save_prob: o.SaveProb = False,
+    explain: o.Explain = False,
     device: o.Device = None,
     assignments: o.Set = None,
     as_json: o.Json = False,
@@ -28,7 +29,7 @@ def predict(
 ) -> None:
     """Segment images with a trained model; masks lie on the grid of the files.
 
-    With a classifier: write a table of probabilities.
+    With a classifier: write a table of probabilities, and with --explain what they rest on.
 
     Example: segnetr predict photos/ --model runs/first --out masks --overlay
     """
@@ -41,7 +42,11 @@ def predict(
     from segnetr.workflows.predict import predict as predict_masks
 
     choice = PredictOptions(
-        changes=changes, overlay=overlay, save_prob=save_prob, device=device or "auto"
+        changes=changes,
+        overlay=overlay,
+        save_prob=save_prob,
+        explain=explain,
+        device=device or "auto",
     )
     run = predict_classes if is_classifier(model) else predict_masks
     outcome = run(inputs, model, out, choice, progress=Progress(quiet=quiet or as_json))

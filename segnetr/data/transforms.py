@@ -56,11 +56,10 @@ class Albumentationsd(MapTransform, Randomizable):  # type: ignore[misc]
 
     Args:
         pipeline: Called with `image` (H, W, C) and `mask` (H, W), and gives both back.
-        keys: What it is called with; a picture with a label has no mask.
     """
 
-    def __init__(self, pipeline: Pipeline, keys: Sequence[str] = (IMAGE, MASK)) -> None:
-        super().__init__(keys)
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__((IMAGE, MASK))
         self.pipeline = pipeline
 
     def set_random_state(
@@ -78,8 +77,8 @@ class Albumentationsd(MapTransform, Randomizable):  # type: ignore[misc]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Change image and mask together."""
-        changed = self.pipeline(**{str(key): data[key] for key in self.keys})
-        return {**data, **{key: changed[str(key)] for key in self.keys}}
+        changed = self.pipeline(image=data[IMAGE], mask=data[MASK])
+        return {**data, IMAGE: changed["image"], MASK: changed["mask"]}
 
 
 class FitToSized(MapTransform):  # type: ignore[misc]

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from hybrid_backbones import Backbone
 from segnetr.config.classify import ClassifyPredictConfig
 from segnetr.config.classify_recipe import LabelledAugmentConfig
 from segnetr.config.schema import IntensityConfig
@@ -32,7 +33,7 @@ class Classifier:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Backbone,
         *,
         config: ClassifyPredictConfig,
         several: bool,
@@ -51,9 +52,23 @@ class Classifier:
         """Pictures in one forward pass."""
         return self._config.batch_size
 
+    @property
+    def model(self) -> Backbone:
+        """The network itself."""
+        return self._model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._device
+
+    def fit(self, picture: NDArray[Any]) -> NDArray[Any]:
+        """Bring a picture (H, W, C) to what the network sees of it, (h, w, C)."""
+        return self._fit(picture)
+
     def prepare(self, picture: NDArray[Any]) -> Tensor:
         """Turn a picture (H, W, C) into what the network takes, (C, h, w)."""
-        values = normalise(self._fit(picture), self._intensity).transpose(2, 0, 1)
+        values = normalise(self.fit(picture), self._intensity).transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(values))
 
     @torch.inference_mode()

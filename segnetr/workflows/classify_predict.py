@@ -5,21 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from segnetr.data.labelled.case import LabelledCase
 from segnetr.data.labelled.loaders import load_picture
 from segnetr.data.readers import list_images
+from segnetr.engine.classifier import Classifier
 from segnetr.engine.manifest import hash_file, write_json
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.class_tables import write_predictions_csv
 from segnetr.outputs.classifier_file import ClassifierCard
+from segnetr.outputs.explain import explain_image
 from segnetr.outputs.model_file import WEIGHTS_NAME, find_model_folder
+from segnetr.outputs.overlay import to_display
 from segnetr.workflows.classifier_network import open_classifier
 from segnetr.workflows.predict import INDEX_NAME, PredictOptions
 
 TABLE_NAME = "predictions.csv"
+EXPLANATIONS = "explanations"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,8 @@ def predict_classes(
     """Give the probabilities of files and folders by a classifier that is loaded once.
 
     A file that cannot be read does not stop the rest. `predictions.json` in `out` names the model
-    and what failed.
+    and what failed. Explanations of the most probable class go to `explanations/` in `out`, under
+    the names of the files.
 
     Raises:
         UsageError: If an input is missing or of no known kind, or masks are asked for.
@@ -74,21 +80,19 @@ def predict_classes(
     failed: list[Mapping[str, str]] = []
     with progress.task("predict", len(files)) as advance:
         for start in range(0, len(files), classifier.batch_size):
-            images: list[Tensor] = []
-            for path, _ in files[start : start + classifier.batch_size]:
-                case = LabelledCase(case_id=path.name, picture=path, labels=())
+            seen: list[_Seen] = []
+            for path, relative in files[start : start + classifier.batch_size]:
                 try:
-                    picture = load_picture(
-                        case, channels=card.in_channels, max_pixels=options.max_pixels
-                    )
+                    seen.append(_look(path, relative, card, classifier, options))
                 except ReadError as error:
                     failed.append({"input": str(path), "reason": str(error)})
                     progress.on_message(str(error))
-                else:
-                    images.append(classifier.prepare(picture))
-                    names.append(str(path))
-            if images:
-                rows += classifier.estimate(images).tolist()
+            if seen:
+                answers = classifier.estimate([one.image for one in seen]).tolist()
+                names += [str(one.path) for one in seen]
+                rows += answers
+                if options.explain:
+                    _explain(seen, answers, classifier, out)
             advance(min(start + classifier.batch_size, len(files)), len(files))
     out.mkdir(parents=True, exist_ok=True)
     table = out / TABLE_NAME
@@ -99,6 +103,42 @@ def predict_classes(
         for name, row in zip(names, rows, strict=True)
     )
     return ClassPredictions(table=table, done=done, failed=tuple(failed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One file: where it is, what the network sees of it, and the same normalised."""
+
+    path: Path
+    relative: Path
+    picture: NDArray[Any]
+    image: Tensor
+
+
+def _look(
+    path: Path,
+    relative: Path,
+    card: ClassifierCard,
+    classifier: Classifier,
+    options: PredictOptions,
+) -> _Seen:
+    case = LabelledCase(case_id=path.name, picture=path, labels=())
+    picture = load_picture(case, channels=card.in_channels, max_pixels=options.max_pixels)
+    return _Seen(path, relative, classifier.fit(picture), classifier.prepare(picture))
+
+
+def _explain(
+    seen: Sequence[_Seen], answers: Sequence[Sequence[float]], classifier: Classifier, out: Path
+) -> None:
+    for one, row in zip(seen, answers, strict=True):
+        explain_image(
+            classifier.model,
+            one.image[None].to(classifier.device),
+            target=row.index(max(row)),
+            out=out / EXPLANATIONS,
+            name=str(one.relative),
+            picture=to_display(one.picture),
+        )
 
 
 def _write_index(

@@ -27,6 +27,7 @@ class PredictOptions:
         changes: Settings put over the model's own `predict` section.
         overlay: Write pictures with contours as well.
         save_prob: Write probabilities as well.
+        explain: With a classifier: write what its answers rest on as well.
         device: Where the network runs.
         max_pixels: Larger images are refused before memory is taken for them.
     """
@@ -34,6 +35,7 @@ class PredictOptions:
     changes: Mapping[str, Any] = field(default_factory=dict)
     overlay: bool = False
     save_prob: bool = False
+    explain: bool = False
     device: str = "auto"
     max_pixels: int = DEFAULT_MAX_PIXELS
 
@@ -74,10 +76,13 @@ def predict(
     input which mask it has, its hash, its time and what was noted while reading.
 
     Raises:
-        UsageError: If an input is missing or of no known kind, or `out` is among the inputs.
+        UsageError: If an input is missing or of no known kind, `out` is among the inputs, or
+            explanations are asked for.
         ModelFileError: If the model cannot be trusted.
         WriteError: If a mask cannot be written.
     """
+    if options.explain:
+        raise UsageError(f"{model} makes masks: --explain is for classifiers")
     plan = plan_outputs(list_images(inputs), out=out)
     if not plan:
         raise UsageError(f"{', '.join(map(str, inputs))}: no image to predict")

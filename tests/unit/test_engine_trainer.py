@@ -81,6 +81,20 @@ def test_training_lowers_the_loss_and_reports_its_end(tmp_path):
     assert result.seconds > 0
 
 
+def test_learning_rates_follow_their_factors_and_resume_to_the_bit(tmp_path):
+    weights = engine_run.make_network().state_dict()
+    names = [name for name, _ in engine_run.make_network().named_parameters()]
+    options = {"lr_factors": {names[0]: 0.0, names[-1]: 0.25}}
+    train(tmp_path / "run", **options)
+    moved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last").weights
+    assert torch.equal(moved[names[0]], weights[names[0]])
+    assert not torch.equal(moved[names[1]], weights[names[1]])
+    recorder = Recorder(step_3=interrupt())
+    train(tmp_path / "stopped", progress=recorder, **options)
+    train(tmp_path / "stopped", resume=True, **options)
+    assert_same_run(tmp_path / "run", tmp_path / "stopped")
+
+
 def test_best_checkpoint_holds_the_best_validated_weights(tmp_path):
     recorder = Recorder()
     out = tmp_path / "run"

@@ -11,6 +11,11 @@ from PIL import Image
 from torch import nn
 
 from hybrid_backbones import AttentionCall, Backbone, Encoded, FeatureInfo, create_model
+from segnetr.config.classify import ClassifyPredictConfig
+from segnetr.config.classify_recipe import LabelledAugmentConfig
+from segnetr.config.schema import IntensityConfig
+from segnetr.engine.progress import Progress
+from segnetr.errors import UsageError
 from segnetr.outputs import attention_distance
 from segnetr.outputs.attention_distance import (
     LayerDistances,
@@ -18,17 +23,20 @@ from segnetr.outputs.attention_distance import (
     draw_distances,
     format_distances,
 )
+from segnetr.outputs.classifier_file import ClassifierCard, write_classifier
 from segnetr.outputs.explain import explain_image
 from segnetr.outputs.grad_cam import grad_cam
 from segnetr.outputs.heatmap import draw_heatmap
+from segnetr.workflows.classify_predict import predict_classes
+from segnetr.workflows.predict import PredictOptions, predict
 
 FAMILIES = {
-    "cmt_ti": {"image_size": 64},
+    "cmt_ti": {"image_size": 64, "depths": (1, 1, 1, 1)},
     "cvt_13": {"depths": (1, 1, 2)},
     "moa_tiny": {"depths": (1, 1, 1), "image_size": 112},
     "mobile_former_26m": {},
     "mobilevit_xxs": {},
-    "swin_tiny": {"depths": (2, 2, 2, 2)},
+    "swin_tiny": {"depths": (1, 1, 2, 1)},
     "vitae_tiny": {"depths": (0, 0, 2)},
     "vitae_base": {"width": 96, "depth": 2, "heads": 3, "image_size": 64},
     "vitaev2_s": {"depths": (1, 1, 1, 1)},
@@ -122,13 +130,15 @@ def test_every_family_gives_a_heat_map_at_every_level(name):
     model.requires_grad_(False)
     image = torch.randn(1, 3, 70, 45)
     for level in range(len(model.feature_info)):
-        heats = [grad_cam(model, image, target=target, level=level) for target in range(3)]
-        for heat in heats:
+        for target in range(3):
+            heat = grad_cam(model, image, target=target, level=level)
             assert heat.shape == (70, 45)
             assert np.isfinite(heat).all()
             assert 0 <= heat.min() <= heat.max() <= 1
-        # Some class gains something from some place.
-        assert max(heat.max() for heat in heats) == 1
+            if heat.max() == 1:
+                break
+        else:
+            pytest.fail("no class gains anything from any place")
     assert model.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -310,3 +320,56 @@ def test_explanation_is_drawn_over_the_given_picture(tmp_path):
         drawn = np.asarray(file)
     assert (drawn[10:] == 200).all()
     assert (drawn[4:8, 13:15] != 200).any()
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A model folder of an untrained classifier."""
+    torch.manual_seed(0)
+    network = create_model("mobilevit_xxs", num_classes=2)
+    card = ClassifierCard(
+        task="classification",
+        backbone="mobilevit_xxs",
+        classes=("dark", "bright"),
+        num_classes=2,
+        several=False,
+        in_channels=3,
+        image_size=(64, 64),
+        intensity=IntensityConfig(),
+        fitting=LabelledAugmentConfig(),
+        predict=ClassifyPredictConfig(),
+    )
+    write_classifier(tmp_path / "model", network.state_dict(), card=card)
+    return tmp_path / "model"
+
+
+def test_prediction_explains_each_file_it_could_read(classifier, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    for name in ("a.png", "a.bmp", "sub/a.png"):
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "b.png").write_bytes(b"no picture")
+    outcome = predict_classes(
+        [folder],
+        classifier,
+        tmp_path / "out",
+        PredictOptions(explain=True, device="cpu"),
+        progress=Progress(quiet=True),
+    )
+    assert len(outcome.done) == 3
+    assert len(outcome.failed) == 1
+    root = tmp_path / "out" / "explanations"
+    written = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.*"))
+    assert written == sorted(
+        f"{name}_{kind}"
+        for name in ("a.png", "a.bmp", "sub/a.png")
+        for kind in ("cam.png", "attention.csv", "attention.svg")
+    )
+    with Image.open(root / "a.png_cam.png") as drawn:
+        assert drawn.size == (64, 64)
+
+
+def test_masks_are_not_explained(tmp_path):
+    with pytest.raises(UsageError, match="--explain is for classifiers"):
+        predict([], tmp_path, tmp_path, PredictOptions(explain=True), progress=Progress(quiet=True))
