@@ -38,7 +38,7 @@ def draw_confusions(table: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     parts.append(
         f'<text class="tick" x="{left + _SIDE / 2:g}" y="18" text-anchor="middle">decided</text>'
     )
-    height = _SIDE + 44
+    height = _SIDE + 62
     if count <= _MOST_NAMES:
         names, longest = _draw_names(classes, cell, left)
         parts.append(names)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from hybrid_backbones import Backbone, create_model
+from hybrid_backbones import Backbone, create_model, list_models
 from hybrid_backbones.registry import get_entry
 from hybrid_backbones.weights import CheckpointError, load_published, read_checkpoint
 from segnetr.config.classify import (
@@ -32,6 +33,7 @@ from segnetr.outputs.classifier_file import (
 from segnetr.outputs.provenance import collect_versions
 
 _SMALL_SIDE = 32
+_LEAST_LIKENESS = 0.5
 
 
 def check_backbone(config: ClassifyConfig) -> None:
@@ -88,9 +90,34 @@ def start_from_published(network: Backbone, path: Path) -> list[str]:
         ModelFileError: If it is missing, torn, holds code, or is of another network.
     """
     try:
-        return list(load_published(network, read_checkpoint(path)).notes)
+        state = read_checkpoint(path)
     except CheckpointError as error:
-        raise ModelFileError(f"{path}: {error}".replace(f"{path}: {path}: ", f"{path}: ")) from None
+        raise ModelFileError(str(error)) from None
+    try:
+        return list(load_published(network, state).notes)
+    except CheckpointError as error:
+        guess = guess_network(state)
+        looks = f"; it looks like {guess}" if guess else ""
+        raise ModelFileError(f"{path}: {error}{looks}") from None
+
+
+def guess_network(state: Mapping[str, Tensor]) -> str | None:
+    """Name the backbone whose own or published names and shapes a checkpoint has, if one has most.
+
+    Args:
+        state: Tensors by name.
+    """
+    best, most = None, _LEAST_LIKENESS
+    for name in list_models():
+        with torch.device("meta"):
+            network = create_model(name, num_classes=1)
+        own = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+        renamed = network.convert_published(dict(state)) if own.keys() - state.keys() else state
+        same = sum(own.get(key) == tuple(value.shape) for key, value in renamed.items())
+        likeness = same / max(len(own), len(renamed))
+        if likeness > most:
+            best, most = name, likeness
+    return best
 
 
 def start_from_run(network: Backbone, path: Path) -> list[str]:

@@ -247,7 +247,7 @@ def test_a_set_without_copies_is_read_as_it_comes(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--backbone", "mobilevit_xss"], 2, "did you mean 'mobilevit_xxs'"),
+        (["--backbone", "mobilvit_xxs"], 2, "did you mean 'mobilevit_xxs'"),
         (["--backbone", "moa_cifar_base", "--set", "train.image_size=64"], 2, "32 x 32"),
         (["--dataset", "cifar11"], 2, "cifar10"),
         (["--data-dir", "nowhere"], 2, "nowhere"),

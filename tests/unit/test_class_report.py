@@ -119,6 +119,8 @@ def test_pictures_are_well_formed_and_fit_their_frame(count):
         assert x + w <= left + width + 0.1
         assert top <= y
         assert y + h <= top + height + 0.1
+    lowest = max(float(e.attrib["y"]) for e in root if e.tag == "text")
+    assert lowest + 10 <= top + height
     numbers = [e for e in root if e.tag == "text" and (e.text or "").isdecimal()]
     assert len(numbers) == (len(cells) if count <= 12 else 0)
 
