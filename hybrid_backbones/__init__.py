@@ -2,7 +2,8 @@
 
 from hybrid_backbones.attention_record import AttentionCall, observe_attention
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureExtractor, FeatureInfo
-from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.entry import ModelEntry, Normalisation
+from hybrid_backbones.fusion import fuse
 from hybrid_backbones.layer_order import list_layers
 from hybrid_backbones.registry import create_model, get_entry, list_models
 from hybrid_backbones.weights import CheckpointError, LoadReport, load_published, read_checkpoint
@@ -16,7 +17,9 @@ __all__ = [
     "FeatureInfo",
     "LoadReport",
     "ModelEntry",
+    "Normalisation",
     "create_model",
+    "fuse",
     "get_entry",
     "list_layers",
     "list_models",

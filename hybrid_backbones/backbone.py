@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +48,14 @@ class Backbone(nn.Module, ABC):
         gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their maps.
         undecayed: Last part of the names of parameters that training does not decay though they
             are no biases, norms or vectors: tables of positions, class tokens and the like.
+        is_fused: The batch norms are folded in, by `fuse`; such a network cannot be trained.
     """
 
     feature_info: tuple[FeatureInfo, ...]
     num_classes: int
     gradient_checkpointing: bool = False
     undecayed: tuple[str, ...] = ("cls_token", "pos_embed", "relative_position_bias_table")
+    is_fused: bool = False
 
     @abstractmethod
     def encode(self, image: Tensor) -> Encoded:
@@ -79,6 +81,19 @@ class Backbone(nn.Module, ABC):
     def forward(self, image: Tensor) -> Tensor:
         """Compute logits (N, num_classes) of images (N, C, H, W)."""
         return self.forward_head(self.encode(image))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation.
+
+        Raises:
+            RuntimeError: If a fused network should train.
+        """
+        if mode and self.is_fused:
+            raise RuntimeError(
+                f"this {type(self).__name__} is fused for inference and cannot be trained; "
+                "train the network it was made of"
+            )
+        return super().train(mode)
 
 
 class FeatureExtractor(nn.Module):

@@ -4,9 +4,11 @@ Wu et al., CvT: Introducing Convolutions to Vision Transformers, ICCV 2021, arXi
 Official code: microsoft/CvT.
 
 Deliberate differences, none of which changes a number of the published classifier:
-- The pyramid pads images with zeros at the right and at the bottom to a multiple of 16, so that
-  each map has ceil(H / stride) x ceil(W / stride) places; the published embedding rounds down.
-  The classifier computes as published, on the image as it is.
+- In the pyramid each embedding gets zeros at the right and at the bottom up to a multiple of its
+  stride, so that each map has ceil(H / stride) x ceil(W / stride) places; the published embedding
+  rounds down. Every place sees part of the image: none is made of padding alone, so none needs to
+  be masked in attention. The classifier computes as published, on the image as it is. As attention
+  sees the whole map, the maps of an image with a border added are not those of the image alone.
 - The pyramid takes no class token along: in the third stage it attends to the map, and the map to
   it, so it is computed there and kept out of the maps.
 - Attention goes through `scaled_dot_product_attention`, with the published scale (the square root
@@ -24,7 +26,10 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.activation import QUICK_GELU
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
+from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 
 _STRIDES = (4, 2, 2)
@@ -55,14 +60,6 @@ class CvTConfig:
     drop_path: float = 0.1
 
 
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x); the transformers library has the exact GELU here, which is another."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to x (...)."""
-        return x * torch.sigmoid(1.702 * x)
-
-
 class ConvEmbed(nn.Module):
     """Overlapping patches to tokens.
 
@@ -75,16 +72,22 @@ class ConvEmbed(nn.Module):
         self.proj = nn.Conv2d(
             in_channels, width, _KERNELS[stage], _STRIDES[stage], _PADDINGS[stage]
         )
+        self.stride = _STRIDES[stage]
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward(self, x: Tensor, *, round_up: bool) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, C, H, W) to tokens (N, L, D) and the grid they lie on."""
+        stride = self.stride
+        if round_up and (x.shape[2] % stride or x.shape[3] % stride):
+            x = F.pad(x, (0, -x.shape[3] % stride, 0, -x.shape[2] % stride))
         y = self.proj(x)
         return self.norm(y.flatten(2).transpose(1, 2)), (y.shape[2], y.shape[3])
 
 
 class ConvProjection(nn.Module):
     """Depth-wise convolution and norm in front of a projection of attention."""
+
+    norms_behind = (("conv", "bn"),)
 
     def __init__(self, width: int, *, stride: int) -> None:
         super().__init__()
@@ -93,7 +96,8 @@ class ConvProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to tokens (N, L, D)."""
-        y: Tensor = self.bn(self.conv(x))
+        fast = not self.training and is_plain_inference(x)
+        y: Tensor = convolve(x, self.conv, norm=self.bn) if fast else self.bn(self.conv(x))
         return y.flatten(2).transpose(1, 2)
 
 
@@ -110,8 +114,8 @@ class ConvAttention(nn.Module):
         self.scale = width**-0.5
         for name, stride in (("q", 1), ("k", 2), ("v", 2)):
             self.add_module(f"conv_proj_{name}", ConvProjection(width, stride=stride))
-            self.add_module(f"proj_{name}", nn.Linear(width, width))
-        self.proj = nn.Linear(width, width)
+            self.add_module(f"proj_{name}", Linear(width, width))
+        self.proj = Linear(width, width)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
         """Attend among tokens (N, extra + L, D); the first `extra` ones lie on no grid."""
@@ -140,7 +144,7 @@ class CvTBlock(nn.Module):
         self.attn = ConvAttention(width, heads)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), activation=QuickGELU)
+        self.mlp = Mlp(width, int(width * mlp_ratio), activation=QUICK_GELU)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
         """Map tokens (N, extra + L, D) to the same shape."""
@@ -167,9 +171,11 @@ class CvTStage(nn.Module):
             for rate in rates.tolist()
         )
 
-    def forward(self, x: Tensor, *, checkpoint: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, *, checkpoint: bool, round_up: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Map (N, C, H, W) to a map (N, D, H', W') and the class token (N, 1, D), if any."""
-        tokens, grid = self.patch_embed(x)
+        tokens, grid = self.patch_embed(x, round_up=round_up)
         extra = 0
         if self.cls_token is not None:
             tokens = torch.cat((self.cls_token.expand(tokens.shape[0], -1, -1), tokens), 1)
@@ -204,21 +210,18 @@ class CvT(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute as published: maps round down where a side is no multiple of 16."""
-        maps, token, x = [], None, image
-        for stage in (self.stage0, self.stage1, self.stage2):
-            x, token = stage(x, checkpoint=self.gradient_checkpointing)
-            maps.append(x)
-        return Encoded(maps, token)
+        return self._encode(image, round_up=False)
 
     def forward_features(self, image: Tensor) -> list[Tensor]:
         """Compute maps of ceil(H / s) x ceil(W / s) places for s = 4, 8, 16."""
-        height, width = image.shape[-2:]
-        maps = self.encode(F.pad(image, (0, -width % 16, 0, -height % 16))).maps
-        strides = (info.stride for info in self.feature_info)
-        return [
-            feature[..., : -(-height // stride), : -(-width // stride)]
-            for feature, stride in zip(maps, strides, strict=True)
-        ]
+        return self._encode(image, round_up=True).maps
+
+    def _encode(self, image: Tensor, *, round_up: bool) -> Encoded:
+        maps, token, x = [], None, processor_layout(image)
+        for stage in (self.stage0, self.stage1, self.stage2):
+            x, token = stage(x, checkpoint=self.gradient_checkpointing, round_up=round_up)
+            maps.append(x)
+        return Encoded(maps, token)
 
     def forward_head(self, encoded: Encoded) -> Tensor:
         """Norm and classify the class token."""
@@ -275,16 +278,27 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _entry(
-    name: str, *, size: int, parameters: int, gmacs: float, top1: float, **fields: object
+    name: str,
+    *,
+    size: int,
+    parameters: int,
+    gmacs: float,
+    top1: float,
+    trained_on: str = "ImageNet-1k",
+    **fields: object,
 ) -> ModelEntry:
+    config = CvTConfig(**fields)  # type: ignore[arg-type]
     return ModelEntry(
         name=name,
         build=CvT,
-        config=CvTConfig(**fields),  # type: ignore[arg-type]
+        config=config,
         image_size=size,
         parameters=parameters,
         gmacs=gmacs,
+        strides=(4, 8, 16),
+        channels=config.widths,
         top1=top1,
+        trained_on=trained_on,
         paper="Wu et al., CvT, ICCV 2021, arXiv:2103.15808",
         code="microsoft/CvT@f851e68",
         weights_licence="not stated (code: MIT)",
@@ -297,6 +311,7 @@ _WIDE: dict[str, object] = {
     "depths": (2, 2, 20),
     "drop_path": 0.3,
 }
+_22K = "ImageNet-22k, then 1k"
 _DEEP = (1, 4, 16)
 
 ENTRIES: tuple[ModelEntry, ...] = (
@@ -304,5 +319,13 @@ ENTRIES: tuple[ModelEntry, ...] = (
     _entry("cvt_13_384", size=384, parameters=19_997_480, gmacs=16.269, top1=83.0),
     _entry("cvt_21", size=224, parameters=31_622_696, gmacs=7.178, top1=82.5, depths=_DEEP),
     _entry("cvt_21_384", size=384, parameters=31_622_696, gmacs=24.849, top1=83.3, depths=_DEEP),
-    _entry("cvt_w24_384", size=384, parameters=277_196_392, gmacs=194.222, top1=87.6, **_WIDE),
+    _entry(
+        "cvt_w24_384",
+        size=384,
+        parameters=277_196_392,
+        gmacs=194.222,
+        top1=87.6,
+        trained_on=_22K,
+        **_WIDE,
+    ),
 )

@@ -34,6 +34,8 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import processor_layout
+from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_merging import PatchMerging
 from hybrid_backbones.layers.rectangles import (
@@ -106,8 +108,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, windows: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
         """Attend inside windows.
@@ -181,9 +183,9 @@ class GlobalAttention(nn.Module):
         rows = (2 * -(-config.side(level) // config.window) - 1) ** 2
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, self.heads))
         self.pre_conv = nn.Conv2d(width, reduced, 1)
-        self.q = nn.Linear(config.window**2 * reduced, width)
-        self.kv = nn.Linear(patch**2 * reduced, 2 * width)
-        self.proj = nn.Linear(width, width)
+        self.q = Linear(config.window**2 * reduced, width)
+        self.kv = Linear(patch**2 * reduced, 2 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, D) to what each place gets from its window, in the same shape."""
@@ -306,8 +308,9 @@ class PatchEmbed(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, ceil(H/P), ceil(W/P), D)."""
         height, width = image.shape[-2:]
-        padded = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
-        tokens: Tensor = self.norm(self.proj(padded).permute(0, 2, 3, 1))
+        if height % self.patch or width % self.patch:
+            image = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
+        tokens: Tensor = self.norm(self.proj(processor_layout(image)).permute(0, 2, 3, 1))
         return tokens
 
 
@@ -390,7 +393,10 @@ def _entry(name: str, *, parameters: int, gmacs: float, **fields: object) -> Mod
         image_size=config.image_size,
         parameters=parameters,
         gmacs=gmacs,
+        strides=tuple(config.patch * 2**level for level in range(len(config.depths))),
+        channels=tuple(config.width * 2**level for level in range(len(config.depths))),
         top1=None,
+        trained_on="CIFAR" if config.patch == 1 else "ImageNet-1k",
         paper="Patel et al., Aggregating Global Features into Local Vision Transformer, ICPR 2022, "
         "arXiv:2201.12903",
         code="krushi1992/MOA-transformer@61b98df",

@@ -25,7 +25,11 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import processor_layout
+from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
+from hybrid_backbones.layers.patch_merging import PatchMerging
+from hybrid_backbones.layers.rectangles import pad_to_multiple
 from hybrid_backbones.layers.windows import (
     merge_windows,
     partition_windows,
@@ -78,8 +82,8 @@ class WindowAttention(nn.Module):
         self.register_buffer(
             "relative_position_index", relative_position_index(window), persistent=False
         )
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """Attend inside windows (N, L, S*S, D); `mask` (L, S*S, S*S) is added to the scores."""
@@ -114,7 +118,7 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Map (N, H, W, D) to the same shape; a mask means that windows are shifted."""
         height, width = x.shape[1:3]
-        y = F.pad(self.norm1(x), (0, 0, 0, -width % self.window, 0, -height % self.window))
+        y = pad_to_multiple(self.norm1(x), (self.window, self.window))
         shift = 0 if mask is None else self.window // 2
         if shift:
             y = torch.roll(y, (-shift, -shift), (1, 2))
@@ -125,26 +129,6 @@ class SwinBlock(nn.Module):
         x = x + self.drop_path(y[:, :height, :width])
         result: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return result
-
-
-class PatchMerging(nn.Module):
-    """Halve both sides: four neighbours become one place of twice the channels.
-
-    Source:
-        arXiv:2103.14030, section 3.1.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
-        self.norm = nn.LayerNorm(4 * width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, H, W, D) to (N, ceil(H/2), ceil(W/2), 2D)."""
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
-        corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        merged: Tensor = self.reduction(self.norm(torch.cat(corners, -1)))
-        return merged
 
 
 class SwinStage(nn.Module):
@@ -194,8 +178,9 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, ceil(H/4), ceil(W/4), D)."""
-        padded = F.pad(image, (0, -image.shape[-1] % 4, 0, -image.shape[-2] % 4))
-        tokens: Tensor = self.norm(self.proj(padded).permute(0, 2, 3, 1))
+        if image.shape[-1] % 4 or image.shape[-2] % 4:
+            image = F.pad(image, (0, -image.shape[-1] % 4, 0, -image.shape[-2] % 4))
+        tokens: Tensor = self.norm(self.proj(processor_layout(image)).permute(0, 2, 3, 1))
         return tokens
 
 
@@ -308,22 +293,29 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             key = re.sub(pattern, target, key)
         renamed[key] = value
     for key in [key for key in renamed if ".attn.q." in key]:
-        parts = [renamed.pop(key.replace(".q.", f".{part}.")) for part in ("q", "k", "v")]
-        renamed[key.replace(".q.", ".qkv.")] = torch.cat(parts)
+        names = [key.replace(".q.", f".{part}.") for part in ("q", "k", "v")]
+        # A torn file lacks one of the three: strict loading then names those that are there.
+        if all(name in renamed for name in names):
+            renamed[key.replace(".q.", ".qkv.")] = torch.cat([renamed.pop(name) for name in names])
     return renamed
 
 
 def _entry(
     name: str, *, size: int, parameters: int, gmacs: float, top1: float | None, **fields: object
 ) -> ModelEntry:
+    config = SwinConfig(**fields)  # type: ignore[arg-type]
     return ModelEntry(
         name=name,
         build=Swin,
-        config=SwinConfig(**fields),  # type: ignore[arg-type]
+        config=config,
         image_size=size,
         parameters=parameters,
         gmacs=gmacs,
+        strides=tuple(4 * 2**level for level in range(len(config.depths))),
+        channels=tuple(config.width * 2**level for level in range(len(config.depths))),
         top1=top1,
+        # The large ones were published with this pre-training alone.
+        trained_on="ImageNet-22k, then 1k" if config.width == 192 else "ImageNet-1k",
         paper="Liu et al., Swin Transformer, ICCV 2021, arXiv:2103.14030",
         code="microsoft/Swin-Transformer@f82860b",
         weights_licence="MIT",

@@ -34,7 +34,9 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.conv_sequence import ConvSequence
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
 from hybrid_backbones.layers.tokens import TokenAttention, TokenPerformer, TokenTransformer
@@ -135,7 +137,7 @@ class ReductionCell(nn.Module):
             if module == "performer"
             else TokenTransformer(reduced, width)
         )
-        self.PCM = nn.Sequential(
+        self.PCM = ConvSequence(
             nn.Conv2d(before, embed, 3, 2, 1),
             nn.SiLU(),
             nn.Conv2d(embed, embed, 3, stride // 2, 1),
@@ -189,7 +191,7 @@ class NormalCell(nn.Module):
             nn.Conv2d(width, width, 3, 1, 1, groups=groups),
             nn.SiLU(),
         )
-        self.PCM = nn.Sequential(*first, *(() if shallow else rest))
+        self.PCM = ConvSequence(*first, *(() if shallow else rest))
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
         """Map tokens (N, E + L, D) to the same shape; the first E = `extra` lie on no grid."""
@@ -261,8 +263,7 @@ class ViTAE(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 4, 8 and 16 of images (N, C, H, W)."""
-        # Convolutions of few channels are faster so, and the tokens need no copies.
-        maps, x = [], image.contiguous(memory_format=torch.channels_last)
+        maps, x = [], processor_layout(image)
         for stage in cast(list[ViTAEStage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
@@ -374,7 +375,7 @@ class PlainViTAE(Backbone):
             if self.num_classes or not key.startswith(("head.", "fc_norm.")):
                 renamed[key] = value
         table = renamed.get("embed.pos_embed")
-        if table is not None:
+        if table is not None and math.isqrt(table.shape[1] - 1) ** 2 == table.shape[1] - 1:
             side = self.embed.side
             renamed["embed.pos_embed"] = resize_positions(table, (side, side))
         return renamed
@@ -397,16 +398,20 @@ def _entry(
     gmacs: float,
     top1: float,
 ) -> ModelEntry:
+    cells = isinstance(config, ViTAEConfig)
     return ModelEntry(
         name=name,
-        build=ViTAE if isinstance(config, ViTAEConfig) else PlainViTAE,
+        build=ViTAE if cells else PlainViTAE,
         config=config,
         image_size=224,
         parameters=parameters,
         gmacs=gmacs,
+        strides=(4, 8, 16) if cells else (_PATCH,),
+        channels=config.token_dims if isinstance(config, ViTAEConfig) else (config.width,),
         top1=top1,
+        trained_on="ImageNet-1k" if cells else "ImageNet-1k (MAE first)",
         paper="Xu et al., ViTAE, NeurIPS 2021, arXiv:2106.03348"
-        if isinstance(config, ViTAEConfig)
+        if cells
         else "Zhang et al., ViTAEv2, IJCV 2023, arXiv:2202.10108",
         code="ViTAE-Transformer/ViTAE-Transformer@aebf1d7",
         weights_licence="not stated (README: research purpose only)",

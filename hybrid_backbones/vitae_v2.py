@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.conv_sequence import ConvSequence
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
 from hybrid_backbones.layers.tokens import TokenAttention, TokenTransformer, attend_map
@@ -70,7 +72,7 @@ class ViTAEv2Config:
     drop_path: float = 0.1
 
 
-class LocalBranch(nn.Sequential):
+class LocalBranch(ConvSequence):
     """Three convolutions with norms and SiLU between them.
 
     Source:
@@ -197,8 +199,7 @@ class ViTAEv2(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 4, 8, 16 and 32 of images (N, C, H, W)."""
-        # Convolutions of few channels are faster so, and the tokens need no copies.
-        maps, x = [], image.contiguous(memory_format=torch.channels_last)
+        maps, x = [], processor_layout(image)
         for stage in cast(list[ViTAEv2Stage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
@@ -237,6 +238,8 @@ def _entry(
         image_size=224,
         parameters=parameters,
         gmacs=gmacs,
+        strides=(4, 8, 16, 32),
+        channels=config.token_dims,
         top1=top1,
         paper="Zhang et al., ViTAEv2, IJCV 2023, arXiv:2202.10108",
         code="ViTAE-Transformer/ViTAE-Transformer@aebf1d7",

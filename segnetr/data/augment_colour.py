@@ -4,19 +4,14 @@ All leave the mask alone: they teach that a smooth change of colour, a disc of a
 and a stroke of a surgeon's pen are not what is looked for.
 """
 
-import os
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segnetr.data.augment_library import A
 from segnetr.data.resize import Array
-
-# albumentations asks the network for a newer version when it is imported, unless told not to.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-
-import albumentations as A  # type: ignore[import-untyped]
 
 # Points along a side of the coarse grid whose random values make the uneven light.
 _GRID = (2, 6)
