@@ -19,8 +19,8 @@ from segnetr.data.resize import Array
 
 ErasingMode = Literal["pixel", "colour", "mean"]
 
-# Share of the picture's area, and height over width, of an erased rectangle: arXiv:1708.04896,
-# section 4.2, with the largest share of most recipes since then (0.4 in the article).
+# Share of the picture's area, and height over width, of an erased rectangle: arXiv:1708.04896, with
+# the largest share of most recipes since then (0.4 in the article).
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_RATIO = (0.3, 1 / 0.3)
 _TRIES = 10

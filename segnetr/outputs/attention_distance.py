@@ -1,7 +1,7 @@
 """How far attention looks: the mean distance between a place and those it attends to.
 
 Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, arXiv:2010.11929, figure 7 and
-appendix D.7; for hybrid networks: Xu et al., ViTAE, arXiv:2106.03348, section 4.4.
+appendix D.7; for hybrid networks: Xu et al., ViTAE, NeurIPS 2021, arXiv:2106.03348.
 """
 
 import csv
