@@ -18,6 +18,7 @@ from segnetr.data.labelled.case import (
     LabelledSet,
     check_classes,
     check_training_classes,
+    count_labels,
     encode_labels,
 )
 from segnetr.data.labelled.loaders import (
@@ -94,6 +95,7 @@ def classify(
         split = choose_split(run, opened.cases, config.data, resume=resume, strata=opened.strata)
         trained_on = split.select(opened.cases, "train")
         check_training_classes(trained_on, classes=opened.classes, kind=opened.kind)
+        _check_monitor(config, opened, split.select(opened.cases, "validation"))
         trainer = _build_trainer(run, config, opened, split, runtime, progress, resume=resume)
         if runtime.is_main:
             run.create(resume=resume)
@@ -105,6 +107,18 @@ def classify(
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
         write_run_classifier(run, config, opened=opened, split=split, result=result)
     return _finish(run, config, result, progress)
+
+
+def _check_monitor(
+    config: ClassifyConfig, opened: LabelledSet, cases: Sequence[LabelledCase]
+) -> None:
+    """Refuse a monitored score that the validation cases do not define, before the training."""
+    counts = count_labels(cases, classes=len(opened.classes))
+    if config.train.monitor == "auroc" and cases and not any(0 < n < len(cases) for n in counts):
+        raise UsageError(
+            f"train.monitor auroc: the {len(cases)} validation cases are all of one class; use "
+            "--set train.monitor=loss, or raise data.validation_share"
+        )
 
 
 def prepare_pictures(

@@ -201,6 +201,58 @@ def test_written_configuration_repeats_the_run(command, run, tmp_path):
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
+def test_several_labels_a_picture_from_training_to_prediction(command, tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 12), ("val", 6), ("test", 6)):
+        arrays[f"{part}_images"] = generator.integers(0, 255, (count, 28, 28, 3)).astype(np.uint8)
+        labels = np.stack([np.arange(count) >> bit & 1 for bit in range(3)], axis=1)
+        arrays[f"{part}_labels"] = labels.astype(np.uint8)
+    np.savez(tmp_path / "three.npz", **arrays)
+    done = command(
+        "classify", "--dataset", "medmnist", "--data-dir", tmp_path / "three.npz", *SMALL,
+        "--steps", 2, "--out", tmp_path / "run", "--json", "--set",
+        "regularisation.class_weights=balanced", "--set", "mixing.mixup_alpha=0.2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)["evaluation"]["summary"]
+    assert "exact_match" in {score["metric"] for score in summary["scores"]}
+    assert summary["confusions"] == []
+    Image.fromarray(arrays["test_images"][1]).save(tmp_path / "x.png")
+    out = tmp_path / "out"
+    found = command("predict", tmp_path / "x.png", "--model", tmp_path / "run", "--out", out)
+    assert found.returncode == 0, found.stderr
+    with (out / "predictions.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    held = [f"class {i}" for i in range(3) if float(row[f"p_class {i}"]) >= 0.5]
+    assert row["decided"] == "; ".join(held)
+    balanced = command(
+        "classify", "--config", tmp_path / "run" / "config.yaml", "--out", tmp_path / "other",
+        "--set", "regularisation.balanced_sampling=true",
+    )  # fmt: skip
+    assert balanced.returncode == 2
+    assert "one label a picture" in one_line(balanced)
+
+
+def test_lesions_of_a_table_stay_together_and_are_resampled_together(command, tmp_path):
+    lines = ["image_id,dx,lesion_id"]
+    for number in range(24):
+        put(tmp_path / "set" / "pictures" / f"i{number}.png", number)
+        lines.append(f"i{number},{'nv' if number // 2 % 2 else 'mel'},L{number // 2}")
+    (tmp_path / "set" / "labels.csv").write_text("\n".join(lines))
+    done = command(
+        "classify", "--dataset", "table", "--data-dir", tmp_path / "set", *SMALL, "--steps", 1,
+        "--out", tmp_path / "run", "--set", f"data.cache_dir={tmp_path / 'cache'}", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)["evaluation"]["summary"]
+    assert summary["groups"] * 2 == summary["cases"]
+    split = json.loads((tmp_path / "run" / "splits.json").read_text())
+    lesions = [{int(i[1:]) // 2 for i in split[name]} for name in ("train", "validation", "test")]
+    assert sum(map(len, lesions)) == len(set.union(*lesions)) == 12
+    assert f"{summary['groups']} groups" in (tmp_path / "run" / "report.html").read_text()
+
+
 def put(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (40, 50, 3)).astype(np.uint8)

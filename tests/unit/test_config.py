@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from segnetr.config.classify import load_classify_config
 from segnetr.config.load import (
     DEFAULT_MODEL,
     config_identity,
     dump_config,
     list_recipes,
     load_config,
+    merge_settings,
     read_changes,
     require_recipe,
 )
@@ -113,7 +115,9 @@ def test_every_packaged_recipe_is_a_valid_configuration(kind):
     recipes = list_recipes(kind)
     assert recipes
     for name in recipes:
-        load_config([f"{kind}/{name}"])
+        recipe = f"{kind}/{name}"
+        is_classifier = merge_settings([recipe]).get("task") == "classification"
+        (load_classify_config if is_classifier else load_config)([recipe])
 
 
 def test_every_experiment_begins_with_command_hardware_time_and_score():
