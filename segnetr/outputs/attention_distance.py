@@ -136,8 +136,10 @@ def _draw_axes(y_axis: Axis, across: Sequence[float]) -> list[str]:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     parts = [
         _text(_LEFT, 22, "Mean attention distance in pixels", colour=_INK, size=15),
-        _text(right - 110, 22, "head", anchor="end"),
-        f'<circle cx="{right - 150}" cy="18" r="3" fill="{_DOT}"/>',
+        f'<circle cx="{right - 164}" cy="18" r="3" fill="{_DOT}"/>',
+        _text(right - 156, 22, "head"),
+        f'<line x1="{right - 114}" x2="{right - 94}" y1="18" y2="18" stroke="{_MEAN}" '
+        'stroke-width="2"/>',
         _text(right, 22, "mean of heads", anchor="end"),
         _text((_LEFT + right) / 2, bottom + 38, "layer", anchor="middle"),
     ]
