@@ -1,7 +1,8 @@
 """Hybrid backbones: published networks that depend on torch alone."""
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureExtractor, FeatureInfo
-from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.entry import ModelEntry, Normalisation
+from hybrid_backbones.fusion import fuse
 from hybrid_backbones.registry import create_model, get_entry, list_models
 from hybrid_backbones.weights import CheckpointError, LoadReport, load_published, read_checkpoint
 
@@ -13,7 +14,9 @@ __all__ = [
     "FeatureInfo",
     "LoadReport",
     "ModelEntry",
+    "Normalisation",
     "create_model",
+    "fuse",
     "get_entry",
     "list_models",
     "load_published",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +46,13 @@ class Backbone(nn.Module, ABC):
         num_classes: Width of the classifier; 0: built without a head, and without anything else
             that the pyramid does not use.
         gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their maps.
+        is_fused: The batch norms are folded in, by `fuse`; such a network cannot be trained.
     """
 
     feature_info: tuple[FeatureInfo, ...]
     num_classes: int
     gradient_checkpointing: bool = False
+    is_fused: bool = False
 
     @abstractmethod
     def encode(self, image: Tensor) -> Encoded:
@@ -76,6 +78,19 @@ class Backbone(nn.Module, ABC):
     def forward(self, image: Tensor) -> Tensor:
         """Compute logits (N, num_classes) of images (N, C, H, W)."""
         return self.forward_head(self.encode(image))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation.
+
+        Raises:
+            RuntimeError: If a fused network should train.
+        """
+        if mode and self.is_fused:
+            raise RuntimeError(
+                f"this {type(self).__name__} is fused for inference and cannot be trained; "
+                "train the network it was made of"
+            )
+        return super().train(mode)
 
 
 class FeatureExtractor(nn.Module):

@@ -153,6 +153,8 @@ class InvertedResidual(nn.Module):
         arXiv:2107.06263, section 3.2, equations 3 and 4.
     """
 
+    norms_ahead = (("proj_bn", "conv2.0"),)
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.conv1 = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden))
@@ -343,13 +345,16 @@ def _fit_table(table: Tensor, stage: CMTStage) -> Tensor:
 def _entry(
     name: str, *, size: int, parameters: int, gmacs: float, top1: float, **fields: object
 ) -> ModelEntry:
+    config = CMTConfig(image_size=size, **fields)  # type: ignore[arg-type]
     return ModelEntry(
         name=name,
         build=CMT,
-        config=CMTConfig(image_size=size, **fields),  # type: ignore[arg-type]
+        config=config,
         image_size=size,
         parameters=parameters,
         gmacs=gmacs,
+        strides=(4, 8, 16, 32),
+        channels=config.widths,
         top1=top1,
         paper="Guo et al., CMT, CVPR 2022, arXiv:2107.06263",
         code="huawei-noah/Efficient-AI-Backbones@f90e129 cmt_pytorch",

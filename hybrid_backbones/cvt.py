@@ -86,6 +86,8 @@ class ConvEmbed(nn.Module):
 class ConvProjection(nn.Module):
     """Depth-wise convolution and norm in front of a projection of attention."""
 
+    norms_behind = (("conv", "bn"),)
+
     def __init__(self, width: int, *, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False)
@@ -157,7 +159,10 @@ class CvTStage(nn.Module):
         width = config.widths[stage]
         before = config.widths[stage - 1] if stage else config.in_channels
         last = stage == len(config.widths) - 1
-        rates = torch.linspace(0, config.drop_path if last else 0.0, config.depths[stage])
+        # On the processor by name, so that a network can be built on the meta device.
+        rates = torch.linspace(
+            0, config.drop_path if last else 0.0, config.depths[stage], device="cpu"
+        )
         self.patch_embed = ConvEmbed(before, width, stage=stage)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
         self.blocks = nn.ModuleList(
@@ -273,16 +278,27 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _entry(
-    name: str, *, size: int, parameters: int, gmacs: float, top1: float, **fields: object
+    name: str,
+    *,
+    size: int,
+    parameters: int,
+    gmacs: float,
+    top1: float,
+    trained_on: str = "ImageNet-1k",
+    **fields: object,
 ) -> ModelEntry:
+    config = CvTConfig(**fields)  # type: ignore[arg-type]
     return ModelEntry(
         name=name,
         build=CvT,
-        config=CvTConfig(**fields),  # type: ignore[arg-type]
+        config=config,
         image_size=size,
         parameters=parameters,
         gmacs=gmacs,
+        strides=(4, 8, 16),
+        channels=config.widths,
         top1=top1,
+        trained_on=trained_on,
         paper="Wu et al., CvT, ICCV 2021, arXiv:2103.15808",
         code="microsoft/CvT@f851e68",
         weights_licence="not stated (code: MIT)",
@@ -295,6 +311,7 @@ _WIDE: dict[str, object] = {
     "depths": (2, 2, 20),
     "drop_path": 0.3,
 }
+_22K = "ImageNet-22k, then 1k"
 _DEEP = (1, 4, 16)
 
 ENTRIES: tuple[ModelEntry, ...] = (
@@ -302,5 +319,13 @@ ENTRIES: tuple[ModelEntry, ...] = (
     _entry("cvt_13_384", size=384, parameters=19_997_480, gmacs=16.269, top1=83.0),
     _entry("cvt_21", size=224, parameters=31_622_696, gmacs=7.178, top1=82.5, depths=_DEEP),
     _entry("cvt_21_384", size=384, parameters=31_622_696, gmacs=24.849, top1=83.3, depths=_DEEP),
-    _entry("cvt_w24_384", size=384, parameters=277_196_392, gmacs=194.222, top1=87.6, **_WIDE),
+    _entry(
+        "cvt_w24_384",
+        size=384,
+        parameters=277_196_392,
+        gmacs=194.222,
+        top1=87.6,
+        trained_on=_22K,
+        **_WIDE,
+    ),
 )

@@ -2,9 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybrid_backbones.backbone import Backbone
+
+
+class Normalisation(NamedTuple):
+    """What published weights expect of pictures in [0, 1]: (value - mean) / std, by channel.
+
+    Attributes:
+        mean: Of red, green, blue.
+        std: The same.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+UNIT = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +36,12 @@ class ModelEntry:
         parameters: Parameters with 1000 classes (or the published class count), as published code
             builds it.
         gmacs: Multiply-adds of one image at `image_size`, in 1e9.
-        top1: Published top-1 accuracy on ImageNet-1k in percent; None where none can be quoted.
+        strides: Input pixels for one feature pixel of each level of the pyramid, finest first.
+        channels: Channels of these levels.
+        top1: Published top-1 accuracy on ImageNet-1k in percent, at `image_size`; None where none
+            can be quoted.
+        trained_on: What the network of that accuracy was trained on.
+        normalisation: What the published weights expect of pictures.
         paper: Title, venue, arXiv id.
         code: The official code and commit the numbers were checked against.
         weights_licence: Licence of the official weights, or what is known about it.
@@ -32,7 +53,11 @@ class ModelEntry:
     image_size: int
     parameters: int
     gmacs: float
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
     top1: float | None
+    trained_on: str = "ImageNet-1k"
+    normalisation: Normalisation = IMAGENET
     paper: str
     code: str
     weights_licence: str

@@ -390,7 +390,10 @@ def _entry(name: str, *, parameters: int, gmacs: float, **fields: object) -> Mod
         image_size=config.image_size,
         parameters=parameters,
         gmacs=gmacs,
+        strides=tuple(config.patch * 2**level for level in range(len(config.depths))),
+        channels=tuple(config.width * 2**level for level in range(len(config.depths))),
         top1=None,
+        trained_on="CIFAR" if config.patch == 1 else "ImageNet-1k",
         paper="Patel et al., Aggregating Global Features into Local Vision Transformer, ICPR 2022, "
         "arXiv:2201.12903",
         code="krushi1992/MOA-transformer@61b98df",

@@ -199,6 +199,8 @@ class DownBlock(Former):
 class Classifier(nn.Module):
     """Expand and pool the map, join the first token, two matrices."""
 
+    norms_behind = (("fc1", "bn"),)
+
     def __init__(self, config: MobileFormerConfig) -> None:
         super().__init__()
         width = config.stages[-1][-1][1]
@@ -339,13 +341,17 @@ _RENAMES = (
 def _entry(
     name: str, *, parameters: int, gmacs: float, top1: float, **fields: object
 ) -> ModelEntry:
+    config = MobileFormerConfig(**fields)  # type: ignore[arg-type]
+    finest = config.lite[1] if config.lite[2] == 1 else config.stem_width
     return ModelEntry(
         name=name,
         build=MobileFormer,
-        config=MobileFormerConfig(**fields),  # type: ignore[arg-type]
+        config=config,
         image_size=224,
         parameters=parameters,
         gmacs=gmacs,
+        strides=(2, 4, 8, 16, 32),
+        channels=(finest, *(stage[-1][1] for stage in config.stages)),
         top1=top1,
         paper="Chen et al., Mobile-Former, CVPR 2022, arXiv:2108.05895",
         code="AAboys/MobileFormer@f447310",

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
-from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.entry import UNIT, ModelEntry
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
@@ -386,14 +386,18 @@ def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _entry(
     name: str, *, parameters: int, gmacs: float, top1: float, **fields: object
 ) -> ModelEntry:
+    config = MobileViTConfig(**fields)  # type: ignore[arg-type]
     return ModelEntry(
         name=name,
         build=MobileViT,
-        config=MobileViTConfig(**fields),  # type: ignore[arg-type]
+        config=config,
         image_size=256,
         parameters=parameters,
         gmacs=gmacs,
+        strides=(2, 4, 8, 16, 32),
+        channels=config.widths,
         top1=top1,
+        normalisation=UNIT,
         paper="Mehta and Rastegari, MobileViT, ICLR 2022, arXiv:2110.02178",
         code="apple/ml-cvnets@7771756, tag cvnets-v0.1",
         weights_licence="not stated apart from the code's (Apple sample code licence)",

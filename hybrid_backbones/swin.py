@@ -26,6 +26,7 @@ from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
+from hybrid_backbones.layers.patch_merging import PatchMerging
 from hybrid_backbones.layers.windows import (
     merge_windows,
     partition_windows,
@@ -127,26 +128,6 @@ class SwinBlock(nn.Module):
         return result
 
 
-class PatchMerging(nn.Module):
-    """Halve both sides: four neighbours become one place of twice the channels.
-
-    Source:
-        arXiv:2103.14030, section 3.1.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
-        self.norm = nn.LayerNorm(4 * width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, H, W, D) to (N, ceil(H/2), ceil(W/2), 2D)."""
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
-        corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        merged: Tensor = self.reduction(self.norm(torch.cat(corners, -1)))
-        return merged
-
-
 class SwinStage(nn.Module):
     """Blocks at one resolution, then patch merging (not in the last stage)."""
 
@@ -211,7 +192,8 @@ class Swin(Backbone):
         self.num_classes = config.num_classes
         levels = len(config.depths)
         widths = [config.width * 2**level for level in range(levels)]
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).tolist()
+        # On the processor by name, so that a network can be built on the meta device.
+        rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
         starts = [sum(config.depths[:level]) for level in range(levels)]
         self.patch_embed = PatchEmbed(config.in_channels, config.width)
         self.layers = nn.ModuleList(
@@ -307,22 +289,29 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             key = re.sub(pattern, target, key)
         renamed[key] = value
     for key in [key for key in renamed if ".attn.q." in key]:
-        parts = [renamed.pop(key.replace(".q.", f".{part}.")) for part in ("q", "k", "v")]
-        renamed[key.replace(".q.", ".qkv.")] = torch.cat(parts)
+        names = [key.replace(".q.", f".{part}.") for part in ("q", "k", "v")]
+        # A torn file lacks one of the three: strict loading then names those that are there.
+        if all(name in renamed for name in names):
+            renamed[key.replace(".q.", ".qkv.")] = torch.cat([renamed.pop(name) for name in names])
     return renamed
 
 
 def _entry(
     name: str, *, size: int, parameters: int, gmacs: float, top1: float | None, **fields: object
 ) -> ModelEntry:
+    config = SwinConfig(**fields)  # type: ignore[arg-type]
     return ModelEntry(
         name=name,
         build=Swin,
-        config=SwinConfig(**fields),  # type: ignore[arg-type]
+        config=config,
         image_size=size,
         parameters=parameters,
         gmacs=gmacs,
+        strides=tuple(4 * 2**level for level in range(len(config.depths))),
+        channels=tuple(config.width * 2**level for level in range(len(config.depths))),
         top1=top1,
+        # The large ones were published with this pre-training alone.
+        trained_on="ImageNet-22k, then 1k" if config.width == 192 else "ImageNet-1k",
         paper="Liu et al., Swin Transformer, ICCV 2021, arXiv:2103.14030",
         code="microsoft/Swin-Transformer@f82860b",
         weights_licence="MIT",

@@ -374,7 +374,7 @@ class PlainViTAE(Backbone):
             if self.num_classes or not key.startswith(("head.", "fc_norm.")):
                 renamed[key] = value
         table = renamed.get("embed.pos_embed")
-        if table is not None:
+        if table is not None and math.isqrt(table.shape[1] - 1) ** 2 == table.shape[1] - 1:
             side = self.embed.side
             renamed["embed.pos_embed"] = resize_positions(table, (side, side))
         return renamed
@@ -397,16 +397,20 @@ def _entry(
     gmacs: float,
     top1: float,
 ) -> ModelEntry:
+    cells = isinstance(config, ViTAEConfig)
     return ModelEntry(
         name=name,
-        build=ViTAE if isinstance(config, ViTAEConfig) else PlainViTAE,
+        build=ViTAE if cells else PlainViTAE,
         config=config,
         image_size=224,
         parameters=parameters,
         gmacs=gmacs,
+        strides=(4, 8, 16) if cells else (_PATCH,),
+        channels=config.token_dims if isinstance(config, ViTAEConfig) else (config.width,),
         top1=top1,
+        trained_on="ImageNet-1k" if cells else "ImageNet-1k (MAE first)",
         paper="Xu et al., ViTAE, NeurIPS 2021, arXiv:2106.03348"
-        if isinstance(config, ViTAEConfig)
+        if cells
         else "Zhang et al., ViTAEv2, IJCV 2023, arXiv:2202.10108",
         code="ViTAE-Transformer/ViTAE-Transformer@aebf1d7",
         weights_licence="not stated (README: research purpose only)",

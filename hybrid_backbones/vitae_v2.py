@@ -237,6 +237,8 @@ def _entry(
         image_size=224,
         parameters=parameters,
         gmacs=gmacs,
+        strides=(4, 8, 16, 32),
+        channels=config.token_dims,
         top1=top1,
         paper="Zhang et al., ViTAEv2, IJCV 2023, arXiv:2202.10108",
         code="ViTAE-Transformer/ViTAE-Transformer@aebf1d7",

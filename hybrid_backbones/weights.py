@@ -1,7 +1,10 @@
 """Reading checkpoints without running code, and fitting published ones into our networks."""
 
+import io
+import logging
 import pickle
 import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,7 @@ from hybrid_backbones.backbone import Backbone
 # The order in which wrappers are opened: validation of the originals uses the moving average.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PREFIX = "module."
+_LOG = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
@@ -31,12 +35,15 @@ class LoadReport:
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file; never runs its code.
 
+    A folder is taken too where it is such a file, unpacked: what the downloads of Mobile-Former
+    arrive as (AAboys/MobileFormer, issue 19).
+
     Raises:
         CheckpointError: If the file is missing, torn, or holds objects other than tensors, plain
             containers and numbers.
     """
     file = Path(path)
-    if not file.is_file():
+    if not file.is_file() and not (file / "data.pkl").is_file():
         raise CheckpointError(f"{file}: no such checkpoint file")
     try:
         content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
@@ -71,29 +78,44 @@ def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadRep
     """Load a checkpoint in its published key layout, strictly.
 
     A classifier of another class count is left at its initialisation, a first convolution of
-    another channel count is adapted; both are said in the report.
+    another channel count is adapted; both are said in the report and logged, a line each.
 
     Raises:
-        CheckpointError: If an entry is missing, unknown, or of another shape.
+        CheckpointError: If an entry is missing, unknown, or of another shape; says which network
+            the checkpoint looks like.
     """
-    converted = model.convert_published(unwrap_state_dict(state_dict))
+    if model.is_fused:
+        raise CheckpointError(
+            f"this {type(model).__name__} is fused; load the checkpoint into the network it was "
+            "made of, then fuse that"
+        )
+    published = unwrap_state_dict(state_dict)
+    converted = model.convert_published(published)
     own = model.state_dict()
     # Counters of batch normalisation decide nothing, and some published files have none.
     counters = {key: own[key] for key in own if key.endswith("num_batches_tracked")}
     converted = {**counters, **converted}
-    notes: list[str] = []
-    for key in sorted(set(converted) & set(own)):
-        converted[key], note = _adapt(key, converted[key], own[key], model)
-        if note:
-            notes.append(note)
     missing = sorted(set(own) - set(converted))
     unknown = sorted(set(converted) - set(own))
     if missing or unknown:
         raise CheckpointError(
             f"checkpoint does not fit {type(model).__name__}: {_count('missing', missing)}, "
-            f"{_count('unknown', unknown)}"
+            f"{_count('unknown', unknown)}{_likeness(published)}"
         )
+    notes: list[str] = []
+    for key in sorted(own):
+        fitted = _adapt(key, converted[key], own[key], model)
+        if fitted is None:
+            raise CheckpointError(
+                f"checkpoint does not fit this {type(model).__name__}: {key} has shape "
+                f"{tuple(converted[key].shape)} in the file, {tuple(own[key].shape)} in the "
+                f"network{_likeness(published)}"
+            )
+        converted[key], note = fitted
+        notes += [note] if note else []
     model.load_state_dict(converted, strict=True)
+    for note in notes:
+        _LOG.warning("%s", note)
     return LoadReport(tuple(notes))
 
 
@@ -122,23 +144,40 @@ def _read_torch(file: Path) -> Any:
 
     # timm's checkpoints carry their command line as a Namespace, which is plain data.
     with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(file, map_location="cpu", weights_only=True)
+        source = _pack(file) if file.is_dir() else file
+        return torch.load(source, map_location="cpu", weights_only=True)
 
 
-def _adapt(key: str, value: Tensor, own: Tensor, model: nn.Module) -> tuple[Tensor, str]:
+def _pack(folder: Path) -> io.BytesIO:
+    """Make the archive that torch reads of a folder it was unpacked into."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for part in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(part, f"archive/{part.relative_to(folder).as_posix()}")
+    packed.seek(0)
+    return packed
+
+
+def _adapt(key: str, value: Tensor, own: Tensor, model: nn.Module) -> tuple[Tensor, str] | None:
+    """Fit one entry: its value and what was done to it, or None where it cannot fit."""
     if value.shape == own.shape:
         return value, ""
     head = getattr(model, "head_keys", ())
     if key in head:
-        return own, f"{key}: {len(value)} classes in the file, {len(own)} here; not loaded"
+        note = f"{key}: {len(value)} classes in the file, {len(own)} here; classifier not loaded"
+        return own, note if key.endswith("weight") else ""
     first = getattr(model, "first_convolution", ())
     if key in ((first,) if isinstance(first, str) else first) and value.ndim == own.ndim:
         note = f"{key}: {value.shape[1]} channels in the file adapted to {own.shape[1]}"
         return adapt_first_convolution(value, own.shape[1]), note
-    raise CheckpointError(
-        f"{key}: shape {tuple(value.shape)} in the file, {tuple(own.shape)} in the network; "
-        "is this the checkpoint of another variant?"
-    )
+    return None
+
+
+def _likeness(published: Mapping[str, Tensor]) -> str:
+    # Here and not above: the table of networks stands on this module.
+    from hybrid_backbones.recognition import recognise
+
+    return f"; its keys are {recognise(published) or 'of no network known here'}"
 
 
 def _count(word: str, keys: list[str]) -> str:

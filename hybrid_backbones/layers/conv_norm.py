@@ -16,6 +16,8 @@ class Activation(Protocol):
 class ConvNorm(nn.Module):
     """Convolution without bias, batch norm, activation where given; odd kernels, padded."""
 
+    norms_behind = (("conv", "bn"),)
+
     def __init__(
         self,
         in_channels: int,
