@@ -12,6 +12,7 @@ timm needs no torchvision for what is timed here, but imports it: a stand-in tak
 """
 
 import argparse
+import importlib
 import importlib.abc
 import importlib.machinery
 import json
@@ -46,8 +47,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_arguments()
     if arguments.timm:
-        sys.meta_path.append(StandIn("torchvision"))
-        sys.path.append(str(arguments.timm))
+        import_timm(arguments.timm)
     if arguments.child:
         name, maker, mode = arguments.child
         print(json.dumps(measure_memory(name, maker, mode, arguments)))
@@ -81,6 +81,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def import_timm(folder: Path) -> None:
+    """Import timm, with a stand-in for torchvision that is gone afterwards."""
+    sys.path.append(str(folder))
+    stand_in = StandIn("torchvision")
+    sys.meta_path.append(stand_in)
+    importlib.import_module("timm")
+    sys.meta_path.remove(stand_in)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
 
 
 class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):

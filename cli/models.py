@@ -11,9 +11,20 @@ application = typer.Typer(no_args_is_help=True, help="List and show networks.")
 
 
 @application.command("list")
-def list_models(as_json: o.Json = False, verbose: o.Verbose = False) -> None:
-    """List the networks with parameters and multiply-adds."""
+def list_models(
+    as_json: o.Json = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The README's table of backbones.")
+    ] = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """List networks and backbones with parameters, multiply-adds and published figures."""
     del verbose
+    if markdown:
+        from segnetr.workflows.backbones import backbone_markdown
+
+        typer.echo(backbone_markdown())
+        return
     from segnetr.workflows.models import list_models as run
 
     table = run()
@@ -26,7 +37,7 @@ def show(
     as_json: o.Json = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Show one network: settings, cost by part, and the published figures beside ours."""
+    """Show one network or backbone: settings, cost, published figures, sources."""
     del verbose
     from segnetr.workflows.models import show_model
 

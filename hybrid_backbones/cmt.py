@@ -33,6 +33,8 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import ConvSequence, processor_layout
+from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.position import Grid, resize_pair_table
 
 _KEY_STRIDE = 32  # Each key stands for a cell of 32 x 32 pixels, in every stage.
@@ -73,7 +75,7 @@ class CMTConfig:
             raise ValueError(f"image_size {self.image_size} is no multiple of {_KEY_STRIDE}")
 
 
-class Stem(nn.Sequential):
+class Stem(ConvSequence):
     """Three convolutions at half the resolution, each with GELU and then a norm.
 
     Source:
@@ -117,12 +119,12 @@ class LightweightAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.reduction = reduction
-        self.q = nn.Linear(width, width)
-        self.k = nn.Linear(width, width)
-        self.v = nn.Linear(width, width)
-        self.proj = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.k = Linear(width, width)
+        self.v = Linear(width, width)
+        self.proj = Linear(width, width)
         if reduction > 1:
-            self.sr = nn.Sequential(
+            self.sr = ConvSequence(
                 nn.Conv2d(width, width, reduction, reduction, groups=width),
                 nn.BatchNorm2d(width),
             )
@@ -157,11 +159,11 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden))
+        self.conv1 = ConvSequence(nn.Conv2d(width, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden))
         self.proj = nn.Conv2d(hidden, hidden, 3, 1, 1, groups=hidden)
         self.proj_act = nn.GELU()
         self.proj_bn = nn.BatchNorm2d(hidden)
-        self.conv2 = nn.Sequential(nn.Conv2d(hidden, width, 1), nn.BatchNorm2d(width))
+        self.conv2 = ConvSequence(nn.Conv2d(hidden, width, 1), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to the same shape."""
@@ -257,7 +259,7 @@ class CMT(Backbone):
             for level, start in enumerate(starts)
         )
         if config.num_classes:
-            self.expand = nn.Sequential(
+            self.expand = ConvSequence(
                 nn.Conv2d(config.widths[-1], _HEAD_WIDTH, 1), nn.BatchNorm2d(_HEAD_WIDTH), nn.SiLU()
             )
             self.dropout = nn.Dropout(config.dropout)
@@ -271,7 +273,7 @@ class CMT(Backbone):
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 4, 8, 16, 32 of images (N, C, H, W)."""
         maps = []
-        x = self.stem(image)
+        x = self.stem(processor_layout(image))
         for stage in self.stages:
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)

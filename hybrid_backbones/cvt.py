@@ -24,7 +24,10 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.activation import QUICK_GELU
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
+from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 
 _STRIDES = (4, 2, 2)
@@ -53,14 +56,6 @@ class CvTConfig:
     depths: tuple[int, int, int] = (1, 2, 10)
     mlp_ratio: float = 4.0
     drop_path: float = 0.1
-
-
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x); the transformers library has the exact GELU here, which is another."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to x (...)."""
-        return x * torch.sigmoid(1.702 * x)
 
 
 class ConvEmbed(nn.Module):
@@ -95,7 +90,8 @@ class ConvProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to tokens (N, L, D)."""
-        y: Tensor = self.bn(self.conv(x))
+        fast = not self.training and is_plain_inference(x)
+        y: Tensor = convolve(x, self.conv, norm=self.bn) if fast else self.bn(self.conv(x))
         return y.flatten(2).transpose(1, 2)
 
 
@@ -112,8 +108,8 @@ class ConvAttention(nn.Module):
         self.scale = width**-0.5
         for name, stride in (("q", 1), ("k", 2), ("v", 2)):
             self.add_module(f"conv_proj_{name}", ConvProjection(width, stride=stride))
-            self.add_module(f"proj_{name}", nn.Linear(width, width))
-        self.proj = nn.Linear(width, width)
+            self.add_module(f"proj_{name}", Linear(width, width))
+        self.proj = Linear(width, width)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
         """Attend among tokens (N, extra + L, D); the first `extra` ones lie on no grid."""
@@ -142,7 +138,7 @@ class CvTBlock(nn.Module):
         self.attn = ConvAttention(width, heads)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), activation=QuickGELU)
+        self.mlp = Mlp(width, int(width * mlp_ratio), activation=QUICK_GELU)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
         """Map tokens (N, extra + L, D) to the same shape."""
@@ -207,7 +203,7 @@ class CvT(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute as published: maps round down where a side is no multiple of 16."""
-        maps, token, x = [], None, image
+        maps, token, x = [], None, processor_layout(image)
         for stage in (self.stage0, self.stage1, self.stage2):
             x, token = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_merging import PatchMerging
 from hybrid_backbones.layers.rectangles import (
@@ -106,8 +107,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, windows: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
         """Attend inside windows.
@@ -181,9 +182,9 @@ class GlobalAttention(nn.Module):
         rows = (2 * -(-config.side(level) // config.window) - 1) ** 2
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, self.heads))
         self.pre_conv = nn.Conv2d(width, reduced, 1)
-        self.q = nn.Linear(config.window**2 * reduced, width)
-        self.kv = nn.Linear(patch**2 * reduced, 2 * width)
-        self.proj = nn.Linear(width, width)
+        self.q = Linear(config.window**2 * reduced, width)
+        self.kv = Linear(patch**2 * reduced, 2 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, D) to what each place gets from its window, in the same shape."""

@@ -32,8 +32,10 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.activation import RELU6
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.token_bridge import (
     DynamicReLU,
     MapToTokens,
@@ -100,7 +102,7 @@ class LiteBlock(nn.Module):
         self.residual = stride == 1 and self.before == channels
         hidden = self.before * expansion
         self.conv1 = ConvNorm(
-            self.before, hidden, 3, stride=stride, groups=self.before, activation=F.relu6
+            self.before, hidden, 3, stride=stride, groups=self.before, activation=RELU6
         )
         self.conv2 = ConvNorm(hidden, channels, 1, groups=config.groups)
 
@@ -206,7 +208,7 @@ class Classifier(nn.Module):
         width = config.stages[-1][-1][1]
         expanded = width * _HEAD_EXPANSION
         self.groups = config.groups
-        self.conv = ConvNorm(width, expanded, 1, groups=config.groups, activation=F.relu6)
+        self.conv = ConvNorm(width, expanded, 1, groups=config.groups, activation=RELU6)
         self.fc1 = nn.Linear(expanded + config.token_width, config.head_width)
         self.bn = nn.BatchNorm1d(config.head_width)
         self.dropout = nn.Dropout(config.head_dropout)
@@ -233,7 +235,7 @@ class MobileFormer(Backbone):
         self.config = config
         self.num_classes = config.num_classes
         self.tokens = nn.Embedding(config.tokens, config.token_width)
-        self.stem = ConvNorm(config.in_channels, config.stem_width, 3, stride=2, activation=F.relu6)
+        self.stem = ConvNorm(config.in_channels, config.stem_width, 3, stride=2, activation=RELU6)
         lite = FeatureInfo(config.lite[1], 2, "features.0")
         stem = FeatureInfo(config.stem_width, 2, "stem")
         levels = [lite if config.lite[2] == 1 else stem]
@@ -253,7 +255,7 @@ class MobileFormer(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 2, 4, 8, 16, 32 and tokens (N, T, D) of images (N, C, H, W)."""
-        x = self.stem(image)
+        x = self.stem(processor_layout(image))
         # No view of the weight: counters of multiply-adds trip over one where no gradient is kept.
         tokens = self.tokens.weight.repeat(image.shape[0], 1, 1)
         checkpoint = self.gradient_checkpointing and self.training

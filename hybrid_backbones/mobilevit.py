@@ -29,8 +29,11 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import UNIT, ModelEntry
+from hybrid_backbones.layers.activation import SILU
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
+from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 
 _STEM_WIDTH = 16
@@ -86,10 +89,8 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = in_channels * expansion
         self.residual = stride == 1 and in_channels == out_channels
-        self.conv1_1x1 = ConvNorm(in_channels, hidden, 1, activation=F.silu)
-        self.conv2_kxk = ConvNorm(
-            hidden, hidden, 3, stride=stride, groups=hidden, activation=F.silu
-        )
+        self.conv1_1x1 = ConvNorm(in_channels, hidden, 1, activation=SILU)
+        self.conv2_kxk = ConvNorm(hidden, hidden, 3, stride=stride, groups=hidden, activation=SILU)
         self.conv3_1x1 = ConvNorm(hidden, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,8 +105,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend among tokens (N, L, D)."""
@@ -124,7 +125,7 @@ class TransformerLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn = Attention(width, config.heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, int(width * config.mlp_ratio), activation=nn.SiLU)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio), activation=SILU)
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(drop_path)
 
@@ -175,20 +176,23 @@ class MobileViTBlock(nn.Module):
         self, config: MobileViTConfig, channels: int, width: int, *, rates: tuple[float, ...]
     ) -> None:
         super().__init__()
-        self.conv_kxk = ConvNorm(channels, channels, 3, activation=F.silu)
+        self.conv_kxk = ConvNorm(channels, channels, 3, activation=SILU)
         self.conv_1x1 = nn.Conv2d(channels, width, 1, bias=False)
         self.transformer = nn.ModuleList(
             TransformerLayer(config, width, drop_path=rate) for rate in rates
         )
         self.norm = nn.LayerNorm(width)
-        self.conv_proj = ConvNorm(width, channels, 1, activation=F.silu)
-        self.conv_fusion = ConvNorm(2 * channels, channels, 3, activation=F.silu)
+        self.conv_proj = ConvNorm(width, channels, 1, activation=SILU)
+        self.conv_fusion = ConvNorm(2 * channels, channels, 3, activation=SILU)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
         size = (x.shape[2], x.shape[3])
         even = (size[0] + size[0] % _PATCH, size[1] + size[1] % _PATCH)
-        tokens = unfold_patches(_resize(self.conv_1x1(self.conv_kxk(x)), size, even))
+        local = self.conv_kxk(x)
+        fast = is_plain_inference(local)
+        local = convolve(local, self.conv_1x1) if fast else self.conv_1x1(local)
+        tokens = unfold_patches(_resize(local, size, even))
         for layer in self.transformer:
             tokens = layer(tokens)
         y = _resize(fold_patches(self.norm(tokens), even), even, size)
@@ -226,12 +230,12 @@ class MobileViT(Backbone):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        self.stem = ConvNorm(config.in_channels, _STEM_WIDTH, 3, stride=2, activation=F.silu)
+        self.stem = ConvNorm(config.in_channels, _STEM_WIDTH, 3, stride=2, activation=SILU)
         self.stages = nn.ModuleList(_make_stages(config))
         widths = list(config.widths)
         expanded = 4 * widths[-1]
         if config.num_classes or config.expand_last:
-            self.final_conv = ConvNorm(widths[-1], expanded, 1, activation=F.silu)
+            self.final_conv = ConvNorm(widths[-1], expanded, 1, activation=SILU)
         if config.num_classes:
             self.head = Classifier(expanded, config.num_classes, dropout=config.head_dropout)
         modules = [f"stages.{level}" for level in range(len(widths))]
@@ -246,7 +250,7 @@ class MobileViT(Backbone):
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 2, 4, 8, 16, 32 of images (N, C, H, W)."""
         maps = []
-        x = self.stem(image)
+        x = self.stem(processor_layout(image))
         checkpoint = self.gradient_checkpointing and self.training
         for stage in cast(list[nn.Sequential], list(self.stages)):
             for block in stage:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_merging import PatchMerging
 from hybrid_backbones.layers.windows import (
@@ -79,8 +80,8 @@ class WindowAttention(nn.Module):
         self.register_buffer(
             "relative_position_index", relative_position_index(window), persistent=False
         )
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """Attend inside windows (N, L, S*S, D); `mask` (L, S*S, S*S) is added to the scores."""

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import ConvSequence, processor_layout
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
 from hybrid_backbones.layers.tokens import TokenAttention, TokenPerformer, TokenTransformer
@@ -135,7 +136,7 @@ class ReductionCell(nn.Module):
             if module == "performer"
             else TokenTransformer(reduced, width)
         )
-        self.PCM = nn.Sequential(
+        self.PCM = ConvSequence(
             nn.Conv2d(before, embed, 3, 2, 1),
             nn.SiLU(),
             nn.Conv2d(embed, embed, 3, stride // 2, 1),
@@ -189,7 +190,7 @@ class NormalCell(nn.Module):
             nn.Conv2d(width, width, 3, 1, 1, groups=groups),
             nn.SiLU(),
         )
-        self.PCM = nn.Sequential(*first, *(() if shallow else rest))
+        self.PCM = ConvSequence(*first, *(() if shallow else rest))
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
         """Map tokens (N, E + L, D) to the same shape; the first E = `extra` lie on no grid."""
@@ -261,8 +262,7 @@ class ViTAE(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 4, 8 and 16 of images (N, C, H, W)."""
-        # Convolutions of few channels are faster so, and the tokens need no copies.
-        maps, x = [], image.contiguous(memory_format=torch.channels_last)
+        maps, x = [], processor_layout(image)
         for stage in cast(list[ViTAEStage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)

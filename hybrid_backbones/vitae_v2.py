@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import ConvSequence, processor_layout
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
 from hybrid_backbones.layers.tokens import TokenAttention, TokenTransformer, attend_map
@@ -70,7 +71,7 @@ class ViTAEv2Config:
     drop_path: float = 0.1
 
 
-class LocalBranch(nn.Sequential):
+class LocalBranch(ConvSequence):
     """Three convolutions with norms and SiLU between them.
 
     Source:
@@ -197,8 +198,7 @@ class ViTAEv2(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute maps at strides 4, 8, 16 and 32 of images (N, C, H, W)."""
-        # Convolutions of few channels are faster so, and the tokens need no copies.
-        maps, x = [], image.contiguous(memory_format=torch.channels_last)
+        maps, x = [], processor_layout(image)
         for stage in cast(list[ViTAEv2Stage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)

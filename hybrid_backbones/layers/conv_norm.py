@@ -1,16 +1,9 @@
 """Convolution and batch norm, the pair that can be folded into one for inference."""
 
-from typing import Protocol
-
-import torch
 from torch import Tensor, nn
 
-
-class Activation(Protocol):
-    """A function as `torch.nn.functional` has them."""
-
-    def __call__(self, x: Tensor, /, *, inplace: bool) -> Tensor:
-        """Apply to x (...)."""
+from hybrid_backbones.layers.activation import Activation
+from hybrid_backbones.layers.inference import convolve, is_plain_inference
 
 
 class ConvNorm(nn.Module):
@@ -37,8 +30,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/stride), ceil(W/stride))."""
+        if not self.training and is_plain_inference(x):
+            return convolve(x, self.conv, norm=self.bn, activation=self.activation)
         y: Tensor = self.bn(self.conv(x))
-        if self.activation is None:
-            return y
-        # In place only where no gradient needs the input: autograd would copy it first.
-        return self.activation(y, inplace=not torch.is_grad_enabled())
+        return y if self.activation is None else self.activation(y)

@@ -1,22 +1,28 @@
 """The two-layer perceptron of transformer blocks."""
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
+
+from hybrid_backbones.layers.activation import GELU, Activation
+from hybrid_backbones.layers.inference import is_plain_inference, multiply
+from hybrid_backbones.layers.linear import Linear
 
 
 class Mlp(nn.Module):
     """Linear, activation, Linear over the last axis."""
 
-    def __init__(
-        self, width: int, hidden: int, *, activation: Callable[[], nn.Module] = nn.GELU
-    ) -> None:
+    def __init__(self, width: int, hidden: int, *, activation: Activation = GELU) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.activation = activation()
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.activation = activation
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., width) to (..., width)."""
-        output: Tensor = self.fc2(self.activation(self.fc1(x)))
+        slope = self.activation.slope
+        if slope != 1 and is_plain_inference(x):
+            # The slope goes into the matrices, which are smaller than the maps.
+            one, two = self.fc1, self.fc2
+            hidden = multiply(x, one.weight * slope, one.bias * slope, activation=self.activation)
+            return multiply(hidden, two.weight / slope, two.bias)
+        output: Tensor = self.fc2(self.fc1(x, self.activation))
         return output

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.layers.linear import Linear
+
 
 class PatchMerging(nn.Module):
     """Halve both sides: four neighbours become one place of twice the channels.
@@ -16,12 +18,13 @@ class PatchMerging(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
+        self.reduction = Linear(4 * width, 2 * width, bias=False)
         self.norm = nn.LayerNorm(4 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, D) to (N, ceil(H/2), ceil(W/2), 2D)."""
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        if x.shape[1] % 2 or x.shape[2] % 2:
+            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         merged: Tensor = self.reduction(self.norm(torch.cat(corners, -1)))
         return merged

@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from hybrid_backbones.layers.activation import GELU
+from hybrid_backbones.layers.inference import convolve, is_plain_inference
 
 
 class PyramidReduction(nn.Module):
@@ -40,5 +44,10 @@ class PyramidReduction(nn.Module):
         right, bottom = -x.shape[3] % self.stride, -x.shape[2] % self.stride
         if right or bottom:
             x = F.pad(x, (0, right, 0, bottom))
+        if is_plain_inference(x):
+            # Each convolution stands alone in a sequence, as in the published keys.
+            convolutions = (cast(nn.Conv2d, cast(nn.Sequential, conv)[0]) for conv in self.convs)
+            active = [convolve(x, convolution, activation=GELU) for convolution in convolutions]
+            return torch.cat(active, 1).permute(0, 2, 3, 1)
         scales = torch.cat([conv(x) for conv in self.convs], 1)
         return F.gelu(scales.permute(0, 2, 3, 1))

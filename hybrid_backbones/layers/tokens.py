@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.windows import merge_windows, partition_windows
 
@@ -34,8 +35,8 @@ class TokenAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.value_skip = value_skip
-        self.qkv = nn.Linear(in_width, 3 * width, bias=bias)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(in_width, 3 * width, bias=bias)
+        self.proj = Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (N, L, D_in) to (N, L, D)."""
@@ -110,12 +111,12 @@ class TokenPerformer(nn.Module):
     def __init__(self, in_width: int, width: int, *, dropout: float = 0.1) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(in_width)
-        self.kqv = nn.Linear(in_width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.kqv = Linear(in_width, 3 * width)
+        self.proj = Linear(width, width)
         self.dropout = nn.Dropout(dropout)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.Dropout(dropout)
+            Linear(width, width), nn.GELU(), Linear(width, width), nn.Dropout(dropout)
         )
         # Half as many features as channels.
         self.w = nn.Parameter(torch.empty(width // 2, width), requires_grad=False)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segnetr.config.load import list_recipes, load_config, plain, require_recipe
+from segnetr.config.load import list_recipes, load_config, nearest, plain
 from segnetr.config.schema import RunConfig
-from segnetr.workflows.outcome import Table
+from segnetr.errors import UsageError
+from segnetr.workflows.outcome import Outcome, Table
 
 _MEBI = 2**20
 _INPUT = (1, 3, 224, 224)
@@ -66,11 +67,38 @@ class ModelCost:
         return "\n".join(lines)
 
 
-def list_models() -> Table:
-    """Count every packaged network at 3 x 224 x 224 with two classes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelList:
+    """All networks: those for segmentation, counted, and the backbones, as published.
+
+    Attributes:
+        models: The networks for segmentation.
+    """
+
+    models: Table
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give both tables as plain data."""
+        from segnetr.workflows.backbones import list_backbones
+
+        return {**self.models.facts(), "backbones": list_backbones()}
+
+    def text(self) -> str:
+        """Give both tables for people."""
+        from segnetr.workflows.backbones import brief_table
+
+        return (
+            f"networks for segmentation (--model), at 3x224x224\n\n{self.models.text()}\n\n"
+            "backbones, at their published image size; more: segnetr models show NAME\n\n"
+            f"{brief_table().text()}"
+        )
+
+
+def list_models() -> ModelList:
+    """Count every packaged network at 3 x 224 x 224 with two classes; name all backbones."""
     rows = []
     for name in list_recipes("model"):
-        cost = show_model(name).facts()
+        cost = _count_model(name).facts()
         published = cost["published"] or {}
         rows.append(
             {
@@ -82,16 +110,29 @@ def list_models() -> Table:
                 "published_gmac": published.get("gmac"),
             }
         )
-    return Table(name="models", rows=rows)
+    return ModelList(models=Table(name="models", rows=rows))
 
 
-def show_model(name: str) -> ModelCost:
-    """Build one packaged network and count it.
+def show_model(name: str) -> Outcome:
+    """Count one packaged network, or give the facts of a backbone.
 
     Raises:
         UsageError: If there is no such network; names the nearest one.
     """
-    config: RunConfig = load_config([require_recipe("model", name)])
+    from hybrid_backbones import list_models as list_backbones
+    from segnetr.workflows.backbones import show_backbone
+
+    recipes, backbones = list_recipes("model"), list_backbones()
+    if name in backbones:
+        return show_backbone(name)
+    if name not in recipes:
+        hint = nearest(name, [*recipes, *backbones])
+        raise UsageError(f"unknown model {name!r}; {hint}(segnetr models list)")
+    return _count_model(name)
+
+
+def _count_model(name: str) -> ModelCost:
+    config: RunConfig = load_config([f"model/{name}"])
     from segnetr.models.build import build_model
     from segnetr.models.cost import count_macs, count_parameters
 

@@ -30,7 +30,7 @@ def test_parameters_and_multiply_adds_are_the_published_ones(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_maps_have_the_declared_shapes_at_odd_sizes(name):
-    for channels, size in ((1, (32, 32)), (3, (97, 131)), (4, (63, 200)), (5, (129, 33))):
+    for channels, size in ((1, (33, 64)), (4, (97, 131))):
         with torch.device("meta"):
             model = create_model(name, features_only=True, in_channels=channels).eval()
             image = torch.empty(2, channels, *size)

@@ -1,0 +1,109 @@
+"""`segnetr models`: the published networks of `hybrid_backbones`, as their entries state them."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hybrid_backbones import ModelEntry, get_entry, list_models
+from segnetr.workflows.outcome import Table
+
+_BRIEF = ("name", "params_m", "gmac", "image_size", "strides", "channels", "top1", "trained_on")
+
+
+def backbone_facts(entry: ModelEntry) -> dict[str, Any]:
+    """Give what is known of a variant as plain data; multiply-adds are those at `image_size`."""
+    return {
+        "name": entry.name,
+        "parameters": entry.parameters,
+        "params_m": round(entry.parameters / 1e6, 2),
+        "gmac": entry.gmacs,
+        "image_size": entry.image_size,
+        "strides": list(entry.strides),
+        "channels": list(entry.channels),
+        "top1": entry.top1,
+        "trained_on": entry.trained_on,
+        "mean": list(entry.normalisation.mean),
+        "std": list(entry.normalisation.std),
+        "paper": entry.paper,
+        "code": entry.code,
+        "weights_licence": entry.weights_licence,
+    }
+
+
+def list_backbones() -> list[dict[str, Any]]:
+    """Give the facts of every variant, by name."""
+    return [backbone_facts(get_entry(name)) for name in list_models()]
+
+
+def brief_table() -> Table:
+    """Give the columns that fit a terminal."""
+    rows = [{key: _brief(facts[key]) for key in _BRIEF} for facts in list_backbones()]
+    return Table(name="backbones", rows=rows)
+
+
+def backbone_markdown() -> str:
+    """Lay the facts out as the table of the README."""
+    head = ("`--backbone`", "parameters", "GMAC at", "strides: channels", "top-1", "trained on")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    sources: dict[tuple[str, str], list[str]] = {}
+    for facts in list_backbones():
+        top1 = "" if facts["top1"] is None else f"{facts['top1']:.1f}"
+        cells = (
+            f"`{facts['name']}`",
+            f"{facts['params_m']:.2f} M",
+            f"{facts['gmac']:.3g} at {facts['image_size']}",
+            f"{_brief(facts['strides'])}: {_brief(facts['channels'])}",
+            top1,
+            facts["trained_on"],
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+        sources.setdefault((facts["paper"], facts["weights_licence"]), []).append(facts["name"])
+    lines += ["", "| source | networks | licence of the official weights |", "|---|---|---|"]
+    for (paper, licence), names in sources.items():
+        # The variants of one paper stand beside each other and are named by the first and last.
+        span = f"`{names[0]}`" if len(names) == 1 else f"`{names[0]}` to `{names[-1]}`"
+        lines.append(f"| {paper} | {span} | {licence} |")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneCard:
+    """One variant: what is known of it, and its settings.
+
+    Attributes:
+        entry: Its line in the registry.
+    """
+
+    entry: ModelEntry
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give everything as plain data."""
+        return {**backbone_facts(self.entry), "settings": dataclasses.asdict(self.entry.config)}
+
+    def text(self) -> str:
+        """Give it as lines for people."""
+        facts = dict(self.facts())
+        settings = facts.pop("settings")
+        facts["parameters"] = f"{facts['parameters']:,}"
+        labels = {
+            "params_m": "parameters (M = 1e6)",
+            "gmac": f"multiply-adds (G) at {facts['image_size']}",
+            "top1": "ImageNet top-1 (%)",
+        }
+        lines = [facts.pop("name")]
+        for key, value in facts.items():
+            lines.append(f"  {labels.get(key, key.replace('_', ' ')):<34}{_brief(value)}")
+        lines += [f"  {key:<34}{_brief(value)}" for key, value in settings.items()]
+        return "\n".join(lines)
+
+
+def show_backbone(name: str) -> BackboneCard:
+    """Show one variant of the registry."""
+    return BackboneCard(entry=get_entry(name))
+
+
+def _brief(value: Any) -> Any:
+    if value is None:
+        return "-"
+    return ",".join(map(str, value)) if isinstance(value, list) else value
