@@ -52,7 +52,7 @@ def backbone_markdown() -> str:
         cells = (
             f"`{facts['name']}`",
             f"{facts['params_m']:.2f} M",
-            f"{facts['gmac']:.3g} at {facts['image_size']}",
+            f"{_three_digits(facts['gmac'])} at {facts['image_size']}",
             f"{_brief(facts['strides'])}: {_brief(facts['channels'])}",
             top1,
             facts["trained_on"],
@@ -101,6 +101,10 @@ class BackboneCard:
 def show_backbone(name: str) -> BackboneCard:
     """Show one variant of the registry."""
     return BackboneCard(entry=get_entry(name))
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".")
 
 
 def _brief(value: Any) -> Any:
