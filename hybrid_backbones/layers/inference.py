@@ -1,6 +1,6 @@
 """Products and convolutions with what follows them, in one pass over memory.
 
-For prediction in float32 on a processor. oneDNN multiplies matrices there up to twice as fast as
+For float32 on a processor. oneDNN multiplies matrices there up to twice as fast as
 the library behind `torch.nn.Linear` (AMD EPYC, one core: 210 against 100 GFLOP/s), and norms and
 activations reach the values before they leave the registers. PyTorch has these as operators of its
 own compiler, without gradients. Everywhere else the steps run one after the other, with the same
@@ -19,9 +19,16 @@ _NOTHING: tuple[str, tuple[float, ...], str] = ("none", (), "")
 
 
 def is_plain_inference(x: Tensor) -> bool:
-    """Say whether the one-pass operators exist, and may and can take tensors like `x`."""
+    """Say whether no gradient is kept, and the one-pass operators can take tensors like `x`."""
     # First of all: a tracer may not even ask for the library.
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    return has_one_pass(x)
+
+
+def has_one_pass(x: Tensor) -> bool:
+    """Say whether the one-pass operators exist, and can take tensors like `x`."""
+    if torch.compiler.is_compiling():
         return False
     return (
         x.device.type == "cpu"

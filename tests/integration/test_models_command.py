@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from hybrid_backbones import get_entry, list_models
 from segnetr.workflows.backbones import backbone_markdown
 

@@ -23,21 +23,20 @@ def with_random_values(model):
         for name, value in [*model.named_parameters(), *model.named_buffers()]:
             if not value.is_floating_point():
                 continue
+            drawn = torch.randn(value.shape, generator=generator)
             if name.endswith("running_var"):
-                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+                value.copy_(0.5 + drawn.abs())
             elif value.ndim > 1:
-                fan = value[0].numel()
-                value.copy_(torch.randn(value.shape, generator=generator) * fan**-0.5)
+                value.copy_(drawn * value[0].numel() ** -0.5)
             else:
-                value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
-                value += float(name.endswith("weight"))
+                value.copy_(0.1 * drawn + float(name.endswith("weight")))
     return model.double().eval()
 
 
 def their_cvt():
     config = transformers.CvtConfig(depth=[1, 1, 2], num_labels=10)
     model = transformers.CvtForImageClassification(config)
-    for name, module in list(model.named_modules()):
+    for name in [name for name, _ in model.named_modules()]:
         if name.endswith("intermediate.activation"):
             model.set_submodule(name, QuickGELU())
     return with_random_values(model)

@@ -1,0 +1,176 @@
+"""The one-pass operators of processors give what the plain steps give, and stay out of the way."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hybrid_backbones.layers.activation import GELU, QUICK_GELU, RELU6, SILU
+from hybrid_backbones.layers.conv_norm import ConvNorm
+from hybrid_backbones.layers.inference import ConvSequence, is_plain_inference, processor_layout
+from hybrid_backbones.layers.linear import Linear
+from hybrid_backbones.layers.mlp import Mlp
+
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this build has no oneDNN"
+)
+
+
+def near(given, wanted, tolerance=1e-5):
+    wanted = wanted.float()
+    assert given.shape == wanted.shape
+    assert (given - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
+def strange_inputs():
+    whole = torch.randn(3, 5, 7, 24)
+    yield whole
+    yield whole[:, 1:]
+    yield whole.transpose(1, 2)
+    yield torch.randn(3, 24, 5, 7).permute(0, 2, 3, 1)
+    yield torch.randn(1, 1, 24).expand(4, 6, -1)
+    yield torch.randn(24)[None]
+    yield torch.randn(2, 9, 48)[..., ::2]
+
+
+@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("bias", [True, False])
+def test_matrix_takes_tensors_however_they_lie_in_memory(index, bias):
+    torch.manual_seed(0)
+    x = list(strange_inputs())[index]
+    layer = Linear(24, 10, bias=bias)
+    wanted = F.linear(x.double(), layer.weight.double(), layer.bias.double() if bias else None)
+    with torch.no_grad():
+        near(layer(x), wanted)
+    near(layer(x), wanted)
+
+
+@pytest.mark.parametrize("widths", [(24, 10), (10, 24)])
+@pytest.mark.parametrize("spread", [False, True])
+def test_gradients_of_the_matrix_are_the_plain_ones(widths, spread):
+    torch.manual_seed(0)
+    layer = Linear(*widths)
+    plain = nn.Linear(*widths).double()
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(3, 5, widths[0], requires_grad=True)
+    y = x.detach().double().requires_grad_()
+    # The gradient of a mean is one number, spread over the tensor without memory of its own.
+    direction = torch.randn(3, 5, widths[1])
+    for network, image in ((layer, x), (plain, y)):
+        output = network(image)
+        (output.sum() if spread else (output * direction.to(image.dtype)).sum()).backward()
+    near(x.grad, y.grad)
+    near(layer.weight.grad, plain.weight.grad)
+    near(layer.bias.grad, plain.bias.grad)
+
+
+def test_gradient_of_the_gradient_is_the_plain_one():
+    layer = Linear(6, 4)
+    x = torch.randn(5, 6, requires_grad=True)
+
+    def penalty(function):
+        (slope,) = torch.autograd.grad(function(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), [x, layer.weight])
+
+    wanted = penalty(lambda image: F.linear(image, layer.weight, layer.bias))
+    for given, other in zip(penalty(layer), wanted, strict=True):
+        near(given, other)
+
+
+def test_frozen_matrix_passes_the_gradient_on_alone():
+    layer = Linear(6, 4).requires_grad_(False)
+    x = torch.randn(5, 6, requires_grad=True)
+    layer(x).sum().backward()
+    near(x.grad, layer.weight.sum(0).expand(5, -1))
+    assert layer.weight.grad is None
+
+
+@pytest.mark.parametrize("activation", [GELU, QUICK_GELU, SILU], ids=["gelu", "quick", "silu"])
+@torch.no_grad()
+def test_perceptron_activates_as_without_onednn(activation):
+    torch.manual_seed(0)
+    mlp = Mlp(16, 40, activation=activation)
+    x = 3 * torch.randn(2, 9, 16)
+    near(mlp(x), mlp.double()(x.double()))
+
+
+def test_quick_gelu_is_what_its_name_says():
+    x = torch.linspace(-5, 5, 11)
+    torch.testing.assert_close(QUICK_GELU(x.clone()), x * torch.sigmoid(1.702 * x))
+    function = F.silu(QUICK_GELU.slope * x) / QUICK_GELU.slope
+    torch.testing.assert_close(QUICK_GELU(x.clone()), function)
+
+
+@pytest.mark.parametrize("activation", [None, SILU, RELU6, GELU], ids=["none", "silu", "6", "gelu"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel": 1},
+        {"kernel": 1, "groups": 4},
+        {"kernel": 3, "stride": 2},
+        {"kernel": 3, "groups": 8},
+    ],
+)
+@pytest.mark.parametrize("last", [True, False])
+@torch.no_grad()
+def test_convolution_norms_and_activates_as_without_onednn(activation, settings, last):
+    torch.manual_seed(0)
+    layer = ConvNorm(8, 16, activation=activation, **settings).eval()
+    layer.bn.running_mean.normal_()
+    layer.bn.running_var.uniform_(0.5, 2)
+    nn.init.normal_(layer.bn.weight)
+    nn.init.normal_(layer.bn.bias)
+    x = 3 * torch.randn(2, 8, 9, 7)
+    x = processor_layout(x) if last else x
+    near(layer(x), layer.double()(x.double()))
+
+
+@torch.no_grad()
+def test_sequence_runs_every_layer_it_holds():
+    torch.manual_seed(0)
+    layers = ConvSequence(
+        nn.Conv2d(4, 6, 3, 2, 1),
+        nn.SiLU(),
+        nn.Conv2d(6, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.SiLU(),
+        nn.Conv2d(6, 8, 1),
+        nn.GELU(),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 4, 1),
+        nn.BatchNorm2d(4),
+    ).eval()
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 4, 11, 8)
+    near(layers(x), layers.double()(x.double()))
+
+
+@torch.no_grad()
+def test_training_mode_norms_over_the_batch():
+    layer = ConvNorm(3, 4, 1, activation=SILU).train()
+    before = layer.bn.running_mean.clone()
+    layer(torch.randn(2, 3, 5, 5) + 4)
+    assert not torch.equal(layer.bn.running_mean, before)
+
+
+@needs_onednn
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # from the switch, on machines like this
+def test_other_precisions_devices_and_tracers_take_the_plain_way():
+    x = torch.randn(2, 3)
+    with torch.no_grad():
+        assert is_plain_inference(x)
+        assert not is_plain_inference(x.double())
+        assert not is_plain_inference(x.to("meta"))
+        assert not is_plain_inference(nn.Parameter(x))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert not is_plain_inference(x)
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert not is_plain_inference(x)
+        with FlopCounterMode(display=False) as counter:
+            Linear(3, 5)(x)
+        assert counter.get_total_flops() == 2 * 2 * 3 * 5
+    assert not is_plain_inference(x)
