@@ -5,8 +5,10 @@
 
 Each network runs in the memory layout that suits it best, with random weights, in float32 on the
 CPU or in bfloat16 on a GPU where there is one: a pass without gradient, and a training step (loss,
-gradients, AdamW). Peak memory is the growth of a fresh process over two passes or two steps (on a
-GPU: the allocator's peak). Writes benchmarks/results/backbones.json and prints the table.
+gradients, AdamW). On a CPU the clock is the processor time of this process on one thread, which
+other load on the machine disturbs less than it does the wall clock; `--threads` takes more, on the
+wall clock. Peak memory is the growth of a fresh process over two passes or two steps (on a GPU:
+the allocator's peak). Writes benchmarks/results/backbones.json and prints the table.
 
 timm needs no torchvision for what is timed here, but imports it: a stand-in takes its place.
 """
@@ -48,6 +50,7 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.timm:
         import_timm(arguments.timm)
+    torch.set_num_threads(arguments.threads)
     if arguments.child:
         name, maker, mode = arguments.child
         print(json.dumps(measure_memory(name, maker, mode, arguments)))
@@ -59,6 +62,8 @@ def main() -> None:
     content = {
         "command": "python benchmarks/backbones.py " + " ".join(sys.argv[1:]),
         "device": device_name(),
+        "threads": arguments.threads,
+        "clock": "processor time" if uses_processor_time() else "wall clock",
         "batch": arguments.batch,
         "repeats": arguments.repeats,
         "rows": rows,
@@ -77,6 +82,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compiled", action="store_true", help="through torch.compile")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--timm", type=Path, help="folder that timm was installed into")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
@@ -260,9 +266,15 @@ def finish() -> None:
 
 def clock(step: Callable[[], object]) -> float:
     """Give the seconds one call takes."""
-    start = time.perf_counter()
+    read = time.process_time if uses_processor_time() else time.perf_counter
+    start = read()
     step()
-    return time.perf_counter() - start
+    return read() - start
+
+
+def uses_processor_time() -> bool:
+    """Say which clock is used: threads that wait for each other spin, and would be counted."""
+    return device() == "cpu" and torch.get_num_threads() == 1
 
 
 def read_child(name: str, maker: str, mode: str, arguments: argparse.Namespace) -> int | None:
@@ -270,7 +282,7 @@ def read_child(name: str, maker: str, mode: str, arguments: argparse.Namespace) 
     if mode.endswith("compiled"):
         return None
     command = [sys.executable, __file__, "--child", name, maker, mode]
-    command += ["--batch", str(arguments.batch)]
+    command += ["--batch", str(arguments.batch), "--threads", str(arguments.threads)]
     command += ["--timm", str(arguments.timm)] if arguments.timm else []
     child = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(child.stdout)

@@ -4,9 +4,11 @@ Wu et al., CvT: Introducing Convolutions to Vision Transformers, ICCV 2021, arXi
 Official code: microsoft/CvT.
 
 Deliberate differences, none of which changes a number of the published classifier:
-- The pyramid pads images with zeros at the right and at the bottom to a multiple of 16, so that
-  each map has ceil(H / stride) x ceil(W / stride) places; the published embedding rounds down.
-  The classifier computes as published, on the image as it is.
+- In the pyramid each embedding gets zeros at the right and at the bottom up to a multiple of its
+  stride, so that each map has ceil(H / stride) x ceil(W / stride) places; the published embedding
+  rounds down. Every place sees part of the image: none is made of padding alone, so none needs to
+  be masked in attention. The classifier computes as published, on the image as it is. As attention
+  sees the whole map, the maps of an image with a border added are not those of the image alone.
 - The pyramid takes no class token along: in the third stage it attends to the map, and the map to
   it, so it is computed there and kept out of the maps.
 - Attention goes through `scaled_dot_product_attention`, with the published scale (the square root
@@ -70,10 +72,14 @@ class ConvEmbed(nn.Module):
         self.proj = nn.Conv2d(
             in_channels, width, _KERNELS[stage], _STRIDES[stage], _PADDINGS[stage]
         )
+        self.stride = _STRIDES[stage]
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward(self, x: Tensor, *, round_up: bool) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, C, H, W) to tokens (N, L, D) and the grid they lie on."""
+        stride = self.stride
+        if round_up and (x.shape[2] % stride or x.shape[3] % stride):
+            x = F.pad(x, (0, -x.shape[3] % stride, 0, -x.shape[2] % stride))
         y = self.proj(x)
         return self.norm(y.flatten(2).transpose(1, 2)), (y.shape[2], y.shape[3])
 
@@ -166,9 +172,11 @@ class CvTStage(nn.Module):
             for rate in rates.tolist()
         )
 
-    def forward(self, x: Tensor, *, checkpoint: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, *, checkpoint: bool, round_up: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Map (N, C, H, W) to a map (N, D, H', W') and the class token (N, 1, D), if any."""
-        tokens, grid = self.patch_embed(x)
+        tokens, grid = self.patch_embed(x, round_up=round_up)
         extra = 0
         if self.cls_token is not None:
             tokens = torch.cat((self.cls_token.expand(tokens.shape[0], -1, -1), tokens), 1)
@@ -203,21 +211,18 @@ class CvT(Backbone):
 
     def encode(self, image: Tensor) -> Encoded:
         """Compute as published: maps round down where a side is no multiple of 16."""
-        maps, token, x = [], None, processor_layout(image)
-        for stage in (self.stage0, self.stage1, self.stage2):
-            x, token = stage(x, checkpoint=self.gradient_checkpointing)
-            maps.append(x)
-        return Encoded(maps, token)
+        return self._encode(image, round_up=False)
 
     def forward_features(self, image: Tensor) -> list[Tensor]:
         """Compute maps of ceil(H / s) x ceil(W / s) places for s = 4, 8, 16."""
-        height, width = image.shape[-2:]
-        maps = self.encode(F.pad(image, (0, -width % 16, 0, -height % 16))).maps
-        strides = (info.stride for info in self.feature_info)
-        return [
-            feature[..., : -(-height // stride), : -(-width // stride)]
-            for feature, stride in zip(maps, strides, strict=True)
-        ]
+        return self._encode(image, round_up=True).maps
+
+    def _encode(self, image: Tensor, *, round_up: bool) -> Encoded:
+        maps, token, x = [], None, processor_layout(image)
+        for stage in (self.stage0, self.stage1, self.stage2):
+            x, token = stage(x, checkpoint=self.gradient_checkpointing, round_up=round_up)
+            maps.append(x)
+        return Encoded(maps, token)
 
     def forward_head(self, encoded: Encoded) -> Tensor:
         """Norm and classify the class token."""

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_merging import PatchMerging
@@ -307,8 +308,9 @@ class PatchEmbed(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, ceil(H/P), ceil(W/P), D)."""
         height, width = image.shape[-2:]
-        padded = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
-        tokens: Tensor = self.norm(self.proj(padded).permute(0, 2, 3, 1))
+        if height % self.patch or width % self.patch:
+            image = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
+        tokens: Tensor = self.norm(self.proj(processor_layout(image)).permute(0, 2, 3, 1))
         return tokens
 
 

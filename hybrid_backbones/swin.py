@@ -25,9 +25,11 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_merging import PatchMerging
+from hybrid_backbones.layers.rectangles import pad_to_multiple
 from hybrid_backbones.layers.windows import (
     merge_windows,
     partition_windows,
@@ -116,7 +118,7 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Map (N, H, W, D) to the same shape; a mask means that windows are shifted."""
         height, width = x.shape[1:3]
-        y = F.pad(self.norm1(x), (0, 0, 0, -width % self.window, 0, -height % self.window))
+        y = pad_to_multiple(self.norm1(x), (self.window, self.window))
         shift = 0 if mask is None else self.window // 2
         if shift:
             y = torch.roll(y, (-shift, -shift), (1, 2))
@@ -176,8 +178,9 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, ceil(H/4), ceil(W/4), D)."""
-        padded = F.pad(image, (0, -image.shape[-1] % 4, 0, -image.shape[-2] % 4))
-        tokens: Tensor = self.norm(self.proj(padded).permute(0, 2, 3, 1))
+        if image.shape[-1] % 4 or image.shape[-2] % 4:
+            image = F.pad(image, (0, -image.shape[-1] % 4, 0, -image.shape[-2] % 4))
+        tokens: Tensor = self.norm(self.proj(processor_layout(image)).permute(0, 2, 3, 1))
         return tokens
 
 

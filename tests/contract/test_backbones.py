@@ -28,6 +28,11 @@ def test_a_gradient_reaches_every_parameter(family, picture, classes):
     sum((output * torch.randn_like(output)).mean() for output in outputs).backward()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     without = [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
+    if family.name == "cvt_13" and classes:
+        # CvT classifies its class token, whose query passes no convolution: in the last block
+        # that of the queries serves the maps alone. Its gradient is there and zero.
+        without = [name for name in without if ".blocks.1.attn.conv_proj_q." not in name]
+        assert all(p.grad is not None for p in trained.values())
     assert without == []
 
 
