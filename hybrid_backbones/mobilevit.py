@@ -32,8 +32,8 @@ from hybrid_backbones.entry import UNIT, ModelEntry
 from hybrid_backbones.layers.activation import SILU
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
-from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
-from hybrid_backbones.layers.linear import Linear
+from hybrid_backbones.layers.inference import processor_layout
+from hybrid_backbones.layers.linear import Linear, apply_convolution
 from hybrid_backbones.layers.mlp import Mlp
 
 _STEM_WIDTH = 16
@@ -189,9 +189,7 @@ class MobileViTBlock(nn.Module):
         """Map (N, C, H, W) to the same shape."""
         size = (x.shape[2], x.shape[3])
         even = (size[0] + size[0] % _PATCH, size[1] + size[1] % _PATCH)
-        local = self.conv_kxk(x)
-        fast = is_plain_inference(local)
-        local = convolve(local, self.conv_1x1) if fast else self.conv_1x1(local)
+        local = apply_convolution(self.conv_1x1, self.conv_kxk(x))
         tokens = unfold_patches(_resize(local, size, even))
         for layer in self.transformer:
             tokens = layer(tokens)

@@ -39,7 +39,7 @@ def _share(entry: ModelEntry, state: Mapping[str, Tensor]) -> float:
         converted = model.convert_published(state)
     free = {*names(model, "head_keys"), *names(model, "first_convolution")}
     kept = [key for key in own if not key.endswith("num_batches_tracked")]
-    fit = sum(
+    fit: int = sum(
         key in converted and (key in free or converted[key].shape == own[key].shape) for key in kept
     )
     # What is left over counts against it, or a part would be taken for the whole.

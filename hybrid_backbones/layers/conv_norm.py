@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones.layers.activation import Activation
 from hybrid_backbones.layers.inference import convolve, is_plain_inference
+from hybrid_backbones.layers.linear import apply_convolution
 
 
 class ConvNorm(nn.Module):
@@ -32,5 +33,5 @@ class ConvNorm(nn.Module):
         """Map (N, C, H, W) to (N, D, ceil(H/stride), ceil(W/stride))."""
         if not self.training and is_plain_inference(x):
             return convolve(x, self.conv, norm=self.bn, activation=self.activation)
-        y: Tensor = self.bn(self.conv(x))
+        y: Tensor = self.bn(apply_convolution(self.conv, x))
         return y if self.activation is None else self.activation(y)

@@ -7,13 +7,11 @@ own compiler, without gradients. Everywhere else the steps run one after the oth
 results up to rounding.
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from hybrid_backbones.layers.activation import GELU, SILU, Activation
+from hybrid_backbones.layers.activation import Activation
 
 _NOTHING: tuple[str, tuple[float, ...], str] = ("none", (), "")
 
@@ -28,21 +26,21 @@ def is_plain_inference(x: Tensor) -> bool:
 
 def has_one_pass(x: Tensor) -> bool:
     """Say whether the one-pass operators exist, and can take tensors like `x`."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
         return False
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and type(x) is Tensor
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
-        # Counters of multiply-adds and their like know the plain operators only.
-        and _get_current_dispatch_mode() is None
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    )
+    if type(x) is not Tensor or x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    # Tracers, and counters of multiply-adds, know the plain operators only.
+    if torch._C._get_tracing_state() or _get_current_dispatch_mode() is not None:
+        return False
+    return _has_onednn() and not torch.is_autocast_enabled("cpu")
+
+
+def _has_onednn() -> bool:
+    library = torch.backends.mkldnn
+    is_there = bool(library.is_available() and library.enabled)
+    operators = ("_linear_pointwise", "_convolution_pointwise")
+    return is_there and all(hasattr(torch.ops.mkldnn, name) for name in operators)
 
 
 def multiply(
@@ -89,12 +87,10 @@ def convolve(
         scale, shift = affine_of(norm)
         weight = weight * scale[:, None, None, None]
         bias = shift if bias is None else torch.addcmul(shift, bias, scale)
-    is_pointwise = convolution.kernel_size == convolution.stride == (1, 1)
-    if is_pointwise and convolution.groups == 1 and not any(convolution.padding):
+    if is_matrix(convolution, x):
         last = x.permute(0, 2, 3, 1)
-        if last.is_contiguous():
-            product = multiply(last, weight.flatten(1), bias, activation=activation)
-            return product.permute(0, 3, 1, 2)
+        product = multiply(last, weight.flatten(1), bias, activation=activation)
+        return product.permute(0, 3, 1, 2)
     post, scalars, algorithm = activation.post if activation else _NOTHING
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x,
@@ -111,41 +107,22 @@ def convolve(
     return result
 
 
+def is_matrix(convolution: nn.Conv2d, x: Tensor) -> bool:
+    """Say whether a convolution is a matrix over the channels of `x`, which lie last in memory."""
+    shape = (*convolution.kernel_size, *convolution.stride, convolution.groups)
+    return (
+        shape == (1, 1, 1, 1, 1)
+        and not any(convolution.padding)
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
 def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Give scale and shift (C,) of a batch norm in evaluation mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return scale, torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
-
-
-class ConvSequence(nn.Sequential):
-    """Convolutions, norms and activations one after the other, in few passes for inference."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, D, H', W')."""
-        if self.training or not is_plain_inference(x):
-            plain: Tensor = super().forward(x)
-            return plain
-        return _run(x, list(self))
-
-
-def _run(x: Tensor, layers: Iterable[nn.Module]) -> Tensor:
-    left = list(layers)
-    while left:
-        layer = left.pop(0)
-        if not isinstance(layer, nn.Conv2d):
-            x = layer(x)
-            continue
-        norm = left.pop(0) if left and isinstance(left[0], nn.BatchNorm2d | nn.Identity) else None
-        activation = _ACTIVATIONS.get(type(left[0])) if left else None
-        if activation is not None:
-            left.pop(0)
-        x = convolve(x, layer, norm=norm, activation=activation)
-    return x
-
-
-_ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.SiLU: SILU, nn.GELU: GELU}
 
 
 def processor_layout(image: Tensor) -> Tensor:

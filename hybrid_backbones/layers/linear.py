@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_backbones.layers.activation import Activation
-from hybrid_backbones.layers.inference import has_one_pass, is_plain_inference, multiply
+from hybrid_backbones.layers.inference import (
+    has_one_pass,
+    is_matrix,
+    is_plain_inference,
+    multiply,
+)
 
 
 class Linear(nn.Linear):
@@ -16,12 +21,23 @@ class Linear(nn.Linear):
         """Map (..., C) to (..., D); `activation`, of slope 1, is applied to the result."""
         if is_plain_inference(x):
             return multiply(x, self.weight, self.bias, activation=activation)
-        product: Tensor
-        if has_one_pass(x):
-            product = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        else:
-            product = super().forward(x)
+        fast = has_one_pass(x)
+        product = _multiply(x, self.weight, self.bias) if fast else super().forward(x)
         return product if activation is None else activation(product)
+
+
+def apply_convolution(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """Convolve maps (N, C, H, W), through the matrix's products where it is one."""
+    if not has_one_pass(x) or not is_matrix(convolution, x):
+        plain: Tensor = convolution(x)
+        return plain
+    weight = convolution.weight.flatten(1)
+    return _multiply(x.permute(0, 2, 3, 1), weight, convolution.bias).permute(0, 3, 1, 2)
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return product
 
 
 class _Product(torch.autograd.Function):
@@ -39,7 +55,7 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(inputs[0], inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
         # A gradient of the gradient needs operators that have one themselves.

@@ -54,7 +54,7 @@ def test_hostile_file_is_refused_and_never_run(tmp_path, zipped):
 
 def test_bare_hostile_pickle_is_refused_and_never_run(tmp_path):
     trace = tmp_path / "it-ran"
-    (tmp_path / "hostile.bin").write_bytes(pickle.dumps(Hostile(trace)))
+    (tmp_path / "hostile.bin").write_bytes(pickle.dumps(Hostile(trace), protocol=2))
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(tmp_path / "hostile.bin")
     one_line(caught)

@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_backbones.layers.activation import GELU, QUICK_GELU, RELU6, SILU
 from hybrid_backbones.layers.conv_norm import ConvNorm
-from hybrid_backbones.layers.inference import ConvSequence, is_plain_inference, processor_layout
-from hybrid_backbones.layers.linear import Linear
+from hybrid_backbones.layers.conv_sequence import ConvSequence
+from hybrid_backbones.layers.inference import is_plain_inference, processor_layout
+from hybrid_backbones.layers.linear import Linear, apply_convolution
 from hybrid_backbones.layers.mlp import Mlp
 
 needs_onednn = pytest.mark.skipif(
@@ -124,6 +125,26 @@ def test_convolution_norms_and_activates_as_without_onednn(activation, settings,
     x = 3 * torch.randn(2, 8, 9, 7)
     x = processor_layout(x) if last else x
     near(layer(x), layer.double()(x.double()))
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_a_pointwise_convolution_are_the_plain_ones(last, bias):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 12, 1, bias=bias)
+    plain = nn.Conv2d(8, 12, 1, bias=bias).double()
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 8, 5, 6)
+    x = (processor_layout(x) if last else x).requires_grad_()
+    y = x.detach().double().requires_grad_()
+    direction = torch.randn(2, 12, 5, 6)
+    given, wanted = apply_convolution(layer, x), plain(y)
+    near(given, wanted)
+    (given * direction).sum().backward()
+    (wanted * direction).sum().backward()
+    near(x.grad, y.grad)
+    for one, other in zip(layer.parameters(), plain.parameters(), strict=True):
+        near(one.grad, other.grad)
 
 
 @torch.no_grad()
