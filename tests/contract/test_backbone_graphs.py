@@ -6,7 +6,11 @@ from torch import Tensor, nn
 
 from hybrid_backbones import Backbone, FeatureExtractor
 
-pytestmark = pytest.mark.slow
+# torch's exporters warn about parts of torch.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 SIZES = ((64, 96), (80, 65))
 
