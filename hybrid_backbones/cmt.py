@@ -34,6 +34,7 @@ from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.conv_sequence import ConvSequence
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.heads import merge_heads
 from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.position import Grid, resize_pair_table
@@ -144,7 +145,7 @@ class LightweightAttention(nn.Module):
             for project, tokens in ((self.q, queries), (self.k, cells), (self.v, cells))
         )
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype).unsqueeze(0))
-        out = self.proj(mixed.transpose(1, 2).flatten(2))
+        out = self.proj(merge_heads(mixed))
         result: Tensor = out.unflatten(1, (x.shape[1], x.shape[2]))
         return result
 

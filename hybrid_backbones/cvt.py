@@ -28,6 +28,7 @@ from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.activation import QUICK_GELU
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.heads import merge_heads
 from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
@@ -131,7 +132,7 @@ class ConvAttention(nn.Module):
             )
         q, k, v = split
         out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        mixed: Tensor = self.proj(merge_heads(out))
         return mixed
 
 

