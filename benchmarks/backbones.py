@@ -67,7 +67,8 @@ def main() -> None:
 def write_results(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     """Write what was measured so far, with what it was measured on."""
     content = {
-        "command": "python benchmarks/backbones.py " + " ".join(sys.argv[1:]),
+        "command": "python benchmarks/backbones.py "
+        + " ".join("FOLDER" if word == str(arguments.timm) else word for word in sys.argv[1:]),
         "device": device_name(),
         "threads": arguments.threads,
         "clock": "processor time" if uses_processor_time() else "wall clock",

@@ -17,6 +17,12 @@ ODD, EVEN = (80, 65), (64, 96)
 BOTH = ("mobilevit_xxs", "swin_tiny")
 
 
+@pytest.fixture(autouse=True)
+def _forget_graphs():
+    """All families share `Backbone.forward`, of which torch keeps eight compiled forms."""
+    torch.compiler.reset()
+
+
 class MapsAndLogits(nn.Module):
     """All that a backbone gives, as one tuple."""
 
