@@ -28,10 +28,6 @@ FAMILIES: dict[str, dict[str, object]] = {
     "vitaev2_s": {"depths": [1, 1, 1, 1]},
 }
 ALL = hybrid_backbones.list_models()
-SWIN_ONNX = (
-    "torch.export passes; torch's ONNX decomposition of attention changes strides that a view of "
-    "Swin's windows was traced with (batch of one)"
-)
 
 
 def configure(encoder: str, **fields: object) -> ModelConfig:
@@ -167,18 +163,7 @@ def test_backbone_keeps_its_own_initialisation() -> None:
 @pytest.mark.timeout(900)
 # torch's exporter trips over deprecations inside torch itself.
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=[pytest.mark.xfail(raises=torch.onnx.OnnxExporterError, reason=SWIN_ONNX)]
-            if name == "swin_tiny_c24"
-            else [],
-        )
-        for name in FAMILIES
-    ],
-)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_exports_and_onnx_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model = build(name).eval()

@@ -150,7 +150,7 @@ def test_faults_are_named_and_refused_and_may_be_left_out(command, pictures, tmp
     [
         (["train", "--dataset", "isic2018"], 2, "challenge.isic-archive.com"),
         (["train", "--dataset", "isic2019"], 2, "did you mean 'isic2018'"),
-        (["train", "--model", "segnet"], 2, "did you mean 'segnetr'"),
+        (["train", "--model", "segnetrr"], 2, "did you mean 'segnetr'"),
         (["train", "--set", "train.stepz=3"], 2, "'steps'"),
         (["train", "--resume"], 2, "--out"),
         (["train", "--device", "tpu"], 2, "tpu"),

@@ -53,7 +53,7 @@ def test_show_gives_a_backbone_for_people_and_machines(command):
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("cvt13", "cvt_13"), ("swin_tinny", "swin_tiny"), ("segnet", "segnetr")]
+    ("name", "meant"), [("cvt13", "cvt_13"), ("swin_tinny", "swin_tiny"), ("segnett", "segnet")]
 )
 def test_unknown_name_is_answered_with_the_nearest(name, meant, command):
     done = command("models", "show", name)

@@ -1,5 +1,6 @@
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -86,6 +87,15 @@ def test_determinism_is_asked_for_and_put_back_also_after_an_error():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.fixture
+def usual_interrupt() -> Iterator[None]:
+    """The handler of a program in the foreground: a shell's background jobs ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_interrupt")
 def test_first_signal_is_caught_and_the_second_acts_as_usual():
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)

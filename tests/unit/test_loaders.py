@@ -107,7 +107,7 @@ def test_seeds_and_epochs_differ(entries: list[CachedCase]) -> None:
 def test_batch_holds_exactly_what_its_type_says(entries: list[CachedCase]) -> None:
     for workers in (0, 2):
         for batch in load(entries, workers=workers, steps=2):
-            assert set(batch) == set(Batch.__annotations__)
+            assert set(batch) == Batch.__required_keys__ | {"mask"}
             assert type(batch["image"]) is type(batch["mask"]) is torch.Tensor
             assert (batch["image"].shape, batch["image"].dtype) == ((3, 3, *SIZE), torch.float32)
             assert (batch["mask"].shape, batch["mask"].dtype) == ((3, 1, *SIZE), torch.int64)

@@ -142,7 +142,7 @@ def test_folder_holds_safe_formats_only(folder: Path) -> None:
     card = json.loads((folder / CARD_NAME).read_text())
     assert card["format_version"] == 1
     assert card["created_by"].startswith("segnetr ")
-    assert card["architecture"] == {**UNET}
+    assert card["architecture"] == {**UNET, "block": "convolution", "skip": "plain"}
     assert card["image_size"] == [32, 32]
 
 
@@ -332,7 +332,7 @@ def test_weights_of_another_network_are_refused_with_a_tensors_name(folder: Path
 
 
 def test_weights_of_another_size_are_refused(folder: Path) -> None:
-    change_card(folder, architecture={**UNET, "width": 3})
+    change_card(folder, architecture={**UNET, "width": 4})
     assert WEIGHTS_NAME in refused(folder)
 
 
