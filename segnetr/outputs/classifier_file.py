@@ -108,16 +108,11 @@ def write_classifier(
 
 
 def is_classifier(path: Path) -> bool:
-    """Tell whether a run or a model folder is a classifier's, by its card alone.
-
-    Raises:
-        ModelFileError: If there is no model.
-    """
-    card = find_model_folder(path) / CARD_NAME
+    """Tell whether a run or a model folder is a classifier's, by its card alone."""
     try:
-        with card.open("rb") as file:
+        with (find_model_folder(path) / CARD_NAME).open("rb") as file:
             content = from_json(file.read(_MOST_CARD_BYTES))
-    except (OSError, ValueError):
+    except (OSError, ValueError, ModelFileError):
         return False  # whoever reads it next says what is wrong with it
     return isinstance(content, dict) and content.get("task") == _TASK
 
