@@ -18,6 +18,7 @@ from segnetr import __version__
 from segnetr.config.classify import ClassifyPredictConfig
 from segnetr.config.classify_recipe import LabelledAugmentConfig
 from segnetr.config.schema import ImageSize, IntensityConfig
+from segnetr.errors import ModelFileError
 from segnetr.outputs.model_file import (
     CARD_NAME,
     WEIGHTS_NAME,
