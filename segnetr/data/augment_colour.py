@@ -4,6 +4,7 @@ All leave the mask alone: they teach that a smooth change of colour, a disc of a
 and a stroke of a surgeon's pen are not what is looked for.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import cv2
@@ -98,11 +99,13 @@ class _Overlay(A.ImageOnlyTransform):  # type: ignore[misc]
             values = values + cover * (colour - values)
         return _back(img, values)
 
+    @abstractmethod
     def _draw_cover(self, height: int, width: int) -> NDArray[np.float32]:
-        raise NotImplementedError
+        """Draw the share of each pixel that a shape covers, (H, W, 1) in 0..1."""
 
+    @abstractmethod
     def _draw_colour(self, channels: int) -> NDArray[np.float32]:
-        raise NotImplementedError
+        """Draw the shape's colour, (C) in 0..1."""
 
 
 class Stickers(_Overlay):
