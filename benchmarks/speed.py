@@ -142,11 +142,12 @@ def time_in_turns(mode: str, image: Tensor, arguments: argparse.Namespace) -> di
     """Time all networks in one mode, one after the other, again and again; medians in seconds."""
     steps: dict[str, Callable[[], None]] = {}
     for name in arguments.models:
-        model = build(name, arguments.size)
-        steps[name] = min(
-            (make_step(model, image.contiguous(memory_format=layout), mode) for layout in LAYOUTS),
-            key=lambda step: (step(), clock(step))[1],
-        )
+        # A network of its own for each layout, as the weights are laid out with the image.
+        candidates = [
+            make_step(build(name, arguments.size), image.contiguous(memory_format=layout), mode)
+            for layout in LAYOUTS
+        ]
+        steps[name] = min(candidates, key=lambda step: (step(), clock(step))[1])
     passed: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(arguments.repeats):
         for name, step in steps.items():
