@@ -38,7 +38,8 @@ def test_the_compiler_takes_the_network_in_one_graph(mixing: str) -> None:
     image = torch.randn(2, 3, 45, 50)
     with torch.no_grad():
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(image)
-        torch.testing.assert_close(compiled, model(image), rtol=1e-4, atol=1e-4)
+    usual = model(image).detach()
+    assert (compiled - usual).abs().max() < 1e-5 * usual.abs().max()
 
 
 def test_the_compiler_takes_a_training_step_in_one_graph() -> None:
@@ -59,7 +60,8 @@ def test_the_network_can_be_exported(mixing: str) -> None:
     program = torch.export.export(model, (image,))
     with torch.no_grad():
         exported = program.module()(image)
-        torch.testing.assert_close(exported, model(image), rtol=1e-4, atol=1e-4)
+    usual = model(image).detach()
+    assert (exported - usual).abs().max() < 1e-5 * usual.abs().max()
 
 
 def test_window_mixing_is_built_for_the_native_size() -> None:
@@ -98,4 +100,5 @@ def test_prediction_without_gradient_equals_prediction_with_it() -> None:
     image = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
         frugal = model(image)
-    torch.testing.assert_close(frugal, model(image).detach(), rtol=1e-4, atol=1e-4)
+    usual = model(image).detach()
+    assert (frugal - usual).abs().max() < 1e-5 * usual.abs().max()
