@@ -8,10 +8,9 @@ one image the gates are multiplied into the projection's kernel instead of the m
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnetr.models.fused_convolution import convolve_silu
+from segnetr.models.fused_convolution import convolve, convolve_silu
 
 # See `lean_mbconv`: below what the allocator gives back to the system after each use.
 _PIECE_BYTES = 14 * 2**20
@@ -86,7 +85,7 @@ def _apply(
                 piece.mul_(gates[:, at, None, None])
     torch.add(x, kernels.project_bias[:, None, None], out=out)
     for at, piece in zip(pieces, hidden, strict=True):
-        out.add_(F.conv2d(piece, project[:, at]))
+        out.add_(convolve(piece, project[:, at]))
 
 
 def _widen(x: Tensor, kernels: FoldedKernels, at: slice) -> Tensor:

@@ -1,8 +1,9 @@
-"""A convolution with its activation in one pass over memory, where the processor's library can.
+"""Convolutions that keep the size, run by oneDNN where the processor has it, SiLU included.
 
 oneDNN applies SiLU to the values of a convolution before they leave the registers. PyTorch reaches
-that through an operator of its own compiler; elsewhere (GPU, other processors, other precisions,
-while a graph is traced) the two steps run one after the other, with the same result.
+that through an operator made for its compiler, which also spares 1x1 convolutions the slower path
+that PyTorch takes with a single thread. Elsewhere (GPU, other processors, other precisions, while a
+graph is traced) the usual operators give the same result.
 """
 
 import torch
@@ -22,23 +23,45 @@ def convolve_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, groups: int
     Returns:
         Maps (N, K, H, W).
     """
-    padding = weight.shape[-1] // 2
     if can_fuse(x):
-        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, [padding] * 2, [1, 1], [1, 1], groups, "swish", [], ""
-        )
-        return fused
-    return F.silu(F.conv2d(x, weight, bias, padding=padding, groups=groups), inplace=True)
+        return _run(x, weight, bias, groups, "swish")
+    return F.silu(convolve(x, weight, bias, groups=groups), inplace=True)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1) -> Tensor:
+    """Convolve with stride 1 and padding that keeps the size. Not differentiable.
+
+    Args:
+        x: Maps (N, C, H, W).
+        weight: Kernel (K, C/groups, S, S), S odd.
+        bias: (K,), or None.
+        groups: Groups of channels; C makes the convolution depth-wise.
+
+    Returns:
+        Maps (N, K, H, W).
+    """
+    if can_fuse(x):
+        return _run(x, weight, bias, groups, "none")
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=groups)
 
 
 def can_fuse(x: Tensor) -> bool:
     """Say whether the one-pass operator exists and takes maps like `x`."""
-    if torch.compiler.is_compiling():  # first: a tracer may not even ask for the library
+    # Asked first: a compiler that traces this must not meet the questions after it.
+    if torch.compiler.is_compiling():
         return False
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )
+
+
+def _run(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, activation: str) -> Tensor:
+    padding = [weight.shape[-1] // 2] * 2
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, padding, [1, 1], [1, 1], groups, activation, [], ""
+    )
+    return result

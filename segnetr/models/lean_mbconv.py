@@ -19,14 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segnetr.models.fused_convolution import convolve_silu
+from segnetr.models.fused_convolution import convolve, convolve_silu
 
 # Below glibc's largest threshold for mapped memory (32 MiB), so that pages are used again, and few
 # enough for several pieces to fit the cache; larger ones use the threads better.
 _PIECE_BYTES = 14 * 2**20
 
 _silu_backward = torch.ops.aten.silu_backward.grad_input
-_convolution_backward = torch.ops.aten.convolution_backward
 
 
 class _Kernels(NamedTuple):
@@ -53,7 +52,7 @@ class _Kernels(NamedTuple):
 
     def convolve(self, hidden: Tensor) -> Tensor:
         """Convolve each wide channel by itself."""
-        return F.conv2d(hidden, self.depthwise, padding=1, groups=self.depthwise.shape[0])
+        return convolve(hidden, self.depthwise, groups=self.depthwise.shape[0])
 
     def widen(self, x: Tensor) -> Tensor:
         """Make the input of the second norm, (N, E, H, W)."""
@@ -69,7 +68,7 @@ class _Kernels(NamedTuple):
             lift: Gradient that each pixel has through the pooled value (E,).
         """
         kernel = (self.project * gates[:, None, None]).transpose(0, 1)
-        result = F.conv2d(gradient, kernel, lift)
+        result = convolve(gradient, kernel, lift)
         before = torch.addcmul(_column(self.shift), wide, _column(self.scale))
         return _silu_backward(result, before, grad_input=result)  # type: ignore[no-any-return]
 
@@ -214,9 +213,9 @@ def _project(x: Tensor, kernels: _Kernels, squeeze: tuple[Tensor, ...]) -> tuple
             hidden.append(convolve_silu(first, part.depthwise, part.shift, groups=first.shape[1]))
         pooled.append(torch.cat([piece.mean((0, 2, 3)) for piece in hidden]))
         kernel = kernels.project * _column(_gates(pooled[-1], squeeze))
-        out.copy_(F.conv2d(hidden[0], kernel[:, pieces[0]]))
+        out.copy_(convolve(hidden[0], kernel[:, pieces[0]]))
         for at, piece in zip(pieces[1:], hidden[1:], strict=True):
-            out.add_(F.conv2d(piece, kernel[:, at]))
+            out.add_(convolve(piece, kernel[:, at]))
     return projected, torch.stack(pooled)
 
 
@@ -247,7 +246,7 @@ def _projection_gradient(kernels: _Kernels, wide: list[Tensor], gradient: Tensor
         part = kernels.part(at)
         hidden = torch.addcmul(_column(part.shift), piece, _column(part.scale))
         hidden = F.silu(hidden, inplace=True)
-        gradients.append(_backward(gradient, hidden, part.project, wanted=(False, True, False))[1])
+        gradients.append(_kernel_gradient(gradient, hidden, part.project))
     return torch.cat(gradients, 1)
 
 
@@ -286,7 +285,7 @@ def _narrow_gradients(
     ):
         for at in kernels.pieces(one):
             part = kernels.part(at)
-            before = F.conv2d(one, part.expand, part.expand_bias)
+            before = convolve(one, part.expand, part.expand_bias)
             hidden = F.silu(before)
             wide = part.convolve(hidden)
             at_norm = part.norm_gradient(wide, its_gradient, gates[at], lift[at])
@@ -295,32 +294,22 @@ def _narrow_gradients(
             )
             at_wide.addcmul_(at_norm, _column(slopes.of_gradient[at]))
             groups = hidden.shape[1]
-            at_hidden, kernel, _ = _backward(
-                at_wide, hidden, part.depthwise, wanted=(True, True, False), groups=groups
-            )
-            depthwise[at] += kernel
+            depthwise[at] += _kernel_gradient(at_wide, hidden, part.depthwise, groups=groups)
+            # The turned kernel: a depth-wise convolution is three times faster than the operator
+            # for its own gradient.
+            at_hidden = convolve(at_wide, part.depthwise.flip(2, 3), groups=groups)
             at_before = _silu_backward(at_hidden, before, grad_input=at_hidden)
-            at_input, kernel, sums = _backward(
-                at_before, one, part.expand, wanted=(True, True, True)
-            )
-            expand[at] += kernel
-            bias[at] += sums
-            out.add_(at_input)
+            expand[at] += _kernel_gradient(at_before, one, part.expand)
+            bias[at] += at_before.sum((0, 2, 3))
+            out.add_(convolve(at_before, part.expand.transpose(0, 1)))
     return inputs, expand, bias, depthwise
 
 
-def _backward(
-    gradient: Tensor,
-    x: Tensor,
-    kernel: Tensor,
-    *,
-    wanted: tuple[bool, bool, bool],
-    groups: int = 1,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Give a convolution's gradients by input, kernel and bias, those that are wanted."""
+def _kernel_gradient(gradient: Tensor, x: Tensor, kernel: Tensor, *, groups: int = 1) -> Tensor:
+    """Give the gradient of a convolution's kernel."""
     padding = [kernel.shape[-1] // 2] * 2
-    gradients: tuple[Tensor, Tensor, Tensor] = _convolution_backward(
-        gradient, x, kernel, [kernel.shape[0]], [1, 1], padding, [1, 1], False, [0, 0], groups,
-        list(wanted),
-    )  # fmt: skip
-    return gradients
+    result: Tensor = torch.ops.aten.convolution_backward(
+        gradient, x, kernel, None, [1, 1], padding, [1, 1], False, [0, 0], groups,
+        [False, True, False],
+    )[1]  # fmt: skip
+    return result

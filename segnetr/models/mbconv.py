@@ -98,7 +98,7 @@ class MBConv(nn.Module):
 
     def _is_folded(self, x: Tensor) -> bool:
         """Say whether the frugal way to predict pays: a processor, without a gradient."""
-        return not self.training and not torch.is_grad_enabled() and can_fuse(x)
+        return can_fuse(x) and not self.training and not torch.is_grad_enabled()
 
     def _is_lean(self, x: Tensor) -> bool:
         """Say whether the frugal way to train pays: a processor, a large map, pixels enough.
