@@ -157,6 +157,10 @@ def time_in_turns(mode: str, image: Tensor, arguments: argparse.Namespace) -> di
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
+# All networks share the code of `SegmentationModel.forward`: above its limit of graphs for one
+# piece of code torch runs what comes next without compiling it, and only warns.
+torch._dynamo.config.recompile_limit = 64
+
 
 def make_step(model: nn.Module, image: Tensor, mode: str) -> Callable[[], None]:
     """Give what is timed: a pass, or a step of training; the model takes the image's layout."""

@@ -43,12 +43,14 @@ class IntensityConfig:
 
     Attributes:
         kind: "fixed" scales by the file's integer range to 0..1 and then uses `mean` and `std`;
-            "per_image" subtracts each image's own mean and divides by its own deviation.
+            "per_image" subtracts each image's own mean and divides by its own deviation;
+            "per_image_lit" likewise, both taken over the pixels that are not black, as the corners
+            of a dermoscope are, and cut at 6 deviations.
         mean: One value for each channel on the 0..1 scale; one value serves all channels.
         std: As `mean`.
     """
 
-    kind: Literal["fixed", "per_image"] = "fixed"
+    kind: Literal["fixed", "per_image", "per_image_lit"] = "fixed"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[Annotated[float, Field(gt=0)], ...] = (0.229, 0.224, 0.225)
 
@@ -93,7 +95,7 @@ class AugmentConfig:
         shift: Largest shift to either side, share of the image's side.
         stretch: Largest relative change of the width over the height.
         border: What comes in from outside: "reflect" mirrors image and mask; "black" is background
-            and looks like the dark corners of a dermoscope.
+            and looks like the dark corners of a dermoscope; "either" draws one of both.
         brightness: Largest relative change of brightness.
         contrast: Largest relative change of contrast.
         saturation: Largest relative change of saturation; colour images only.
@@ -107,6 +109,7 @@ class AugmentConfig:
         dropout: Probability that random rectangles of the picture (not of the mask) are blanked.
         stickers: Probability of coloured ellipses in the outer parts; background for the mask.
         pen_strokes: Probability of blue or purple pen strokes; likewise.
+        vignette: Probability of darkness outside an ellipse, as a dermoscope's tube leaves it.
     """
 
     flip: bool = True
@@ -114,7 +117,7 @@ class AugmentConfig:
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 1.35)
     shift: Share = 0.1
     stretch: Share = 0.0
-    border: Literal["reflect", "black"] = "reflect"
+    border: Literal["reflect", "black", "either"] = "reflect"
     brightness: Share = 0.2
     contrast: Share = 0.2
     saturation: Share = 0.2
@@ -128,6 +131,7 @@ class AugmentConfig:
     dropout: Share = 0.0
     stickers: Share = 0.0
     pen_strokes: Share = 0.0
+    vignette: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segnetr.config.classify_recipe import LabelledAugmentConfig
 from segnetr.config.schema import AugmentConfig
-from segnetr.data.augment_colour import PenStrokes, Stickers, UnevenLight
+from segnetr.data.augment_colour import PenStrokes, Stickers, UnevenLight, Vignette
 from segnetr.data.augment_library import A, Pipeline
 from segnetr.data.resize import (
     Array,
@@ -46,7 +46,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
 
     What lies outside is filled by reflection, image and mask alike, so that a lesion cut by the
     border goes on with its mask; or with black and background, which looks like the dark corners
-    of a dermoscope.
+    of a dermoscope; or with one of both, drawn anew for each picture.
 
     Args:
         size: (height, width) of the result in pixels.
@@ -67,7 +67,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         zoom: tuple[float, float],
         shift: float,
         stretch: float = 0.0,
-        border: Literal["reflect", "black"] = "reflect",
+        border: Literal["reflect", "black", "either"] = "reflect",
     ) -> None:
         super().__init__(p=1.0)
         self.size = size
@@ -76,7 +76,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         self.zoom = zoom
         self.shift = shift
         self.stretch = stretch
-        self.border_mode = cv2.BORDER_CONSTANT if border == "black" else cv2.BORDER_REFLECT_101
+        self.border = border
 
     def get_params_dependent_on_data(
         self,
@@ -92,6 +92,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         upright = self.size[::-1] if diagonal else self.size
         # Drawn last and only where wanted, so that other settings keep their random numbers.
         stretch = math.exp(draw(-self.stretch, self.stretch) / 2) if self.stretch else 1.0
+        is_black = self.border == "black" or (self.border == "either" and draw(0, 1) < 0.5)
         still = degrees == 0 and zoom == stretch == 1 and shift == (0, 0)
         matrix = _build_matrix(
             params["shape"][:2],
@@ -103,6 +104,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         return {
             "matrix": None if still else matrix,
             "upright": upright,
+            "outside": cv2.BORDER_CONSTANT if is_black else cv2.BORDER_REFLECT_101,
             "mirrors": (diagonal, across, down),
         }
 
@@ -111,19 +113,21 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         img: Array,
         matrix: NDArray[np.float64] | None,
         upright: tuple[int, int],
+        outside: int,
         mirrors: tuple[bool, bool, bool],
         **_: Any,
     ) -> Array:
         """Apply the drawn change to a picture (H, W, C)."""
         if matrix is None:
             return _mirror(resize_image(img, upright), *mirrors)
-        return _mirror(_warp(img, matrix, upright, self.border_mode), *mirrors)
+        return _mirror(_warp(img, matrix, upright, outside), *mirrors)
 
     def apply_to_mask(
         self,
         mask: Array,
         matrix: NDArray[np.float64] | None,
         upright: tuple[int, int],
+        outside: int,
         mirrors: tuple[bool, bool, bool],
         **_: Any,
     ) -> Array:
@@ -131,9 +135,9 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         if matrix is None:
             return _mirror(resize_mask(mask, upright), *mirrors)
         if is_binary(mask):
-            soft = _warp(soften_mask(mask), matrix, upright, self.border_mode)
+            soft = _warp(soften_mask(mask), matrix, upright, outside)
             return _mirror(cut_soft_mask(soft), *mirrors)
-        moved = _warp_affine(mask, matrix, upright, cv2.INTER_NEAREST, self.border_mode)
+        moved = _warp_affine(mask, matrix, upright, cv2.INTER_NEAREST, outside)
         return _mirror(moved, *mirrors)
 
 
@@ -195,6 +199,8 @@ def build_augmentation(
         steps.append(Stickers(p=config.stickers))
     if config.pen_strokes:
         steps.append(PenStrokes(p=config.pen_strokes))
+    if config.vignette:
+        steps.append(Vignette(p=config.vignette))
     return Pipeline(steps)
 
 

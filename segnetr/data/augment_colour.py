@@ -1,4 +1,4 @@
-"""Random changes of colour that albumentations does not have: uneven light, stickers, ink.
+"""Random changes of colour that albumentations does not have: light, stickers, ink, vignettes.
 
 All leave the mask alone: they teach that a smooth change of colour, a disc of a colour no skin has
 and a stroke of a surgeon's pen are not what is looked for.
@@ -30,6 +30,14 @@ _STROKE_THICKNESS = 0.07
 _STROKE_COLOUR = ((200, 320), (0.2, 0.8), (0.15, 0.7))
 _STROKE_COVER = (0.4, 1.0)
 _SUBPIXEL_BITS = 3
+# A vignette, in shares of the picture's sides: how far its middle lies from the picture's, its
+# radius, the width of its soft edge; the largest logarithm of the ratio of its axes; what is left
+# of the light outside.
+_VIGNETTE_SHIFT = 0.08
+_VIGNETTE_RADIUS = (0.42, 0.68)
+_VIGNETTE_EDGE = (0.01, 0.15)
+_VIGNETTE_STRETCH = 0.2
+_VIGNETTE_LIGHT = (0.0, 0.25)
 
 
 class UnevenLight(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -161,6 +169,39 @@ class PenStrokes(_Overlay):
 
     def _draw_colour(self, channels: int) -> NDArray[np.float32]:
         return _draw_colour(self.random_generator, channels, *_STROKE_COLOUR)
+
+
+class Vignette(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Darken a picture outside an ellipse about its middle, as a dermoscope's tube does.
+
+    Args:
+        p: Probability that a picture is darkened.
+    """
+
+    def __init__(self, *, p: float) -> None:
+        super().__init__(p=p)
+
+    def get_params_dependent_on_data(
+        self,
+        params: dict[str, Any],  # noqa: ARG002
+        data: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Draw the ellipse as a share of the light for each pixel (H, W, 1)."""
+        height, width = data["image"].shape[:2]
+        draw = self.random_generator
+        down, across = draw.uniform(-_VIGNETTE_SHIFT, _VIGNETTE_SHIFT, 2)
+        stretch = np.exp(draw.uniform(-_VIGNETTE_STRETCH, _VIGNETTE_STRETCH))
+        radius, edge = draw.uniform(*_VIGNETTE_RADIUS), draw.uniform(*_VIGNETTE_EDGE)
+        y = (np.arange(height) + 0.5) / height - 0.5 - down
+        x = (np.arange(width) + 0.5) / width - 0.5 - across
+        away = np.hypot(y[:, None] * stretch, x[None] / stretch)
+        inside = np.clip((radius + edge / 2 - away) / edge, 0, 1)
+        left = draw.uniform(*_VIGNETTE_LIGHT)
+        return {"light": (inside + (1 - inside) * left).astype(np.float32)[..., None]}
+
+    def apply(self, img: Array, light: NDArray[np.float32], **_: Any) -> Array:
+        """Apply the drawn light to a picture (H, W, C)."""
+        return _back(img, _as_share(img) * light)
 
 
 def _draw_colour(

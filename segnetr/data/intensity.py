@@ -11,6 +11,12 @@ from segnetr.errors import UsageError
 # Below this an image is constant, and its noise must not be blown up.
 _SMALLEST_DEVIATION = 1e-6
 
+# Of the kind "per_image_lit": a pixel is black where its brightest channel lies below this share of
+# the range; with fewer other pixels than that, all count; values are cut at so many deviations.
+_BLACK = 0.12
+_LEAST_LIT = 0.05
+_MOST_DEVIATIONS = 6.0
+
 
 def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float32]:
     """Normalise a picture or a slice.
@@ -19,7 +25,8 @@ def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float3
         array: (H, W, C). With the kind "fixed" integers are scaled by the whole range of their
             type, lowest to 0 and highest to 1; floating point numbers are taken as 0..1 already.
             With the kind "per_image" mean and deviation are taken over H and W, channel by
-            channel; a constant channel becomes 0.
+            channel; a constant channel becomes 0. "per_image_lit" takes both over the pixels that
+            are not black and cuts at 6 deviations.
         config: The kind, and mean and deviation of the kind "fixed".
 
     Returns:
@@ -30,9 +37,11 @@ def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float3
     """
     if config.kind == "per_image":
         values = array.astype(np.float64)
-        deviation = values.std(axis=(0, 1))
-        scale = np.where(deviation > _SMALLEST_DEVIATION, deviation, np.inf)
-        return np.asarray((values - values.mean(axis=(0, 1))) / scale, dtype=np.float32)
+        return _standardise(values, values.reshape(-1, values.shape[2]))
+    if config.kind == "per_image_lit":
+        values = array.astype(np.float64)
+        cut = _standardise(values, values[_find_lit(array)])
+        return np.clip(cut, -_MOST_DEVIATIONS, _MOST_DEVIATIONS, out=cut)
     check_channels(config, array.shape[2])
     low, high = _value_range(array.dtype)
     deviation = np.asarray(config.std, dtype=np.float64)
@@ -44,13 +53,27 @@ def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float3
     return result.astype(np.float32, copy=False)
 
 
+def _standardise(values: NDArray[np.float64], counted: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Subtract the mean of the counted pixels (n, C) and divide by their deviation."""
+    deviation = counted.std(axis=0)
+    scale = np.where(deviation > _SMALLEST_DEVIATION, deviation, np.inf)
+    return np.asarray((values - counted.mean(axis=0)) / scale, dtype=np.float32)
+
+
+def _find_lit(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say which pixels (H, W) are not black; all of them where next to none is lit."""
+    low, high = _value_range(array.dtype)
+    lit = array.max(axis=2) > low + _BLACK * (high - low)
+    return np.asarray(lit if lit.mean() >= _LEAST_LIT else np.ones_like(lit), dtype=np.bool_)
+
+
 def check_channels(config: IntensityConfig, channels: int) -> None:
     """Refuse a configuration that does not fit images of so many channels.
 
     Raises:
         UsageError: If there is neither one value nor one for each channel.
     """
-    if config.kind == "per_image":
+    if config.kind != "fixed":
         return
     for name, values in (("mean", config.mean), ("std", config.std)):
         if len(values) not in (1, channels):

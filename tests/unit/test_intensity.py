@@ -54,7 +54,28 @@ def test_constant_image_becomes_zero_and_not_nan() -> None:
     assert np.array_equal(result, np.zeros((4, 4, 3)))
 
 
-@pytest.mark.parametrize("kind", ["fixed", "per_image"])
+def test_black_corners_do_not_move_the_rest_of_a_lit_picture() -> None:
+    rng = np.random.default_rng(0)
+    array = rng.integers(90, 220, (40, 50, 3), dtype=np.uint8)
+    framed = np.zeros((60, 70, 3), np.uint8)
+    framed[10:50, 10:60] = array
+    config = IntensityConfig(kind="per_image_lit")
+    alone, inside = normalise(array, config), normalise(framed, config)[10:50, 10:60]
+    assert np.allclose(alone, inside, atol=1e-6)
+    assert np.allclose(alone.mean(axis=(0, 1)), 0, atol=1e-5)
+    assert np.allclose(alone.std(axis=(0, 1)), 1, atol=1e-4)
+
+
+def test_a_picture_with_next_to_no_light_counts_as_a_whole() -> None:
+    array = np.random.default_rng(0).integers(0, 20, (40, 50, 3), dtype=np.uint8)
+    array[3, 4] = 255
+    lit = normalise(array, IntensityConfig(kind="per_image_lit"))
+    whole = normalise(array, IntensityConfig(kind="per_image"))
+    assert np.allclose(lit, np.clip(whole, -6, 6))
+    assert whole.max() > 6 == lit.max()
+
+
+@pytest.mark.parametrize("kind", ["fixed", "per_image", "per_image_lit"])
 def test_input_is_left_alone(kind: str) -> None:
     array = np.random.default_rng(0).random((4, 4, 3), dtype=np.float32)
     before = array.copy()

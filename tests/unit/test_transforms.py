@@ -60,6 +60,7 @@ PHOTOMETRIC = {
     "uneven_light": 0.5,
     "stickers": 1,
     "pen_strokes": 1,
+    "vignette": 1,
     "blur": 1,
     "noise": 1,
     "dropout": 1,
@@ -177,6 +178,24 @@ def test_pen_strokes_are_thin_and_blue_or_purple() -> None:
         assert changed.mean() < 0.5
         # From blue to purple the middle channel, green, is never the strongest.
         assert (image[changed].max(1) > image[changed][:, 1] - 1).all()
+
+
+def test_a_vignette_darkens_the_corners_and_leaves_the_middle_alone() -> None:
+    grey = np.full((64, 80, 3), 128, np.uint8)
+    for seed in range(20):
+        pair = (grey, np.zeros((64, 80), np.uint8))
+        image, _ = augment(replace(OFF, vignette=1), seed, pair, image_size=(64, 80))
+        assert (image[30:34, 38:42] == 128).all()
+        assert (image <= 128).all()
+        assert image[[0, 0, -1, -1], [0, -1, 0, -1]].min() < 40
+
+
+def test_either_border_gives_black_in_some_pictures_and_reflection_in_others() -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    pair = (grey, np.zeros((64, 64), np.uint8))
+    config = replace(OFF, scale=(0.5, 0.5), border="either")
+    has_black = {int(augment(config, seed, pair)[0].min()) == 0 for seed in range(12)}
+    assert has_black == {True, False}
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
