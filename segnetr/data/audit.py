@@ -2,24 +2,25 @@
 
 The codes of faults: `image-unreadable`, `image-missing` (a mask without its image),
 `mask-unreadable`, `mask-missing`, `mask-values`, `size-mismatch`, `grid-mismatch` (a volume's mask
-with another affine) and `duplicate-id`.
+with another affine), `duplicate-id`, `patient-in-two-parts` (of the official split) and
+`no-foreground` (of all cases: one mask may be empty).
 """
 
 import multiprocessing
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.case_check import Finding, check_files
+from segnetr.data.case import SPLIT_NAMES, Case, DatasetSpec
+from segnetr.data.case_check import NO_FOREGROUND, Finding, check_files
 from segnetr.data.image_file import DEFAULT_MAX_PIXELS
 from segnetr.errors import SegNetrError
 
-Check = Callable[[Path, Path | None], list[Finding]]
+Check = Callable[[Path, tuple[Path, ...]], list[Finding]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,23 +43,51 @@ class Fault:
 def check_pairs(cases: Sequence[Case]) -> list[Fault]:
     """Look whether each case has its files and an id of its own, without reading them.
 
+    The cases of one patient must not stand in two official parts either.
+
     Returns:
         The faults in the order of the cases.
     """
     counts = Counter(case.case_id for case in cases)
+    parts = _parts_of_patients(cases)
     faults = []
     for case in cases:
         if counts[case.case_id] > 1:
             message = f"{case.image}: {counts[case.case_id]} cases are called {case.case_id!r}"
             faults.append(_fault(case, case.image, "duplicate-id", message))
-        if not case.image.exists():
-            mask = "" if case.mask is None else f", the image of the mask {case.mask.name}"
-            message = f"{case.image}: no such file{mask}"
-            faults.append(_fault(case, case.image, "image-missing", message))
-        elif case.mask is None or not case.mask.exists():
-            wanted = "it has no mask" if case.mask is None else f"its mask {case.mask} is missing"
-            faults.append(_fault(case, case.image, "mask-missing", f"{case.image}: {wanted}"))
+        faults += _check_presence(case)
+        if case.patient_id is not None and len(parts[case.patient_id]) > 1:
+            message = (
+                f"{case.image}: patient {case.patient_id!r} stands in the parts"
+                f" {' and '.join(parts[case.patient_id])}; keep each patient in one"
+            )
+            faults.append(_fault(case, case.image, "patient-in-two-parts", message))
     return faults
+
+
+def _check_presence(case: Case) -> list[Fault]:
+    """Look whether the files of a case are there."""
+    if not case.image.exists():
+        of = "" if case.mask is None else f", the image of the mask {case.mask.name}"
+        return [_fault(case, case.image, "image-missing", f"{case.image}: no such file{of}")]
+    if case.mask is None:
+        expected = case.extra.get("expected_mask")
+        advice = f"; expected {expected}" if expected else ""
+        message = f"{case.image}: it has no mask{advice}"
+        return [_fault(case, case.image, "mask-missing", message)]
+    return [
+        _fault(case, case.image, "mask-missing", f"{case.image}: its mask {mask} is missing")
+        for mask in case.mask_files
+        if not mask.exists()
+    ]
+
+
+def _parts_of_patients(cases: Sequence[Case]) -> Mapping[str, list[str]]:
+    parts: dict[str, set[str]] = {}
+    for case in cases:
+        if case.patient_id is not None:
+            parts.setdefault(case.patient_id, set()).update([case.split] if case.split else [])
+    return {patient: [p for p in SPLIT_NAMES if p in found] for patient, found in parts.items()}
 
 
 def check_case(
@@ -70,14 +99,14 @@ def check_case(
 
     Args:
         case: Image and mask; a mask that is None is not missed here, see `check_pairs`.
-        spec: The data set, for its classes.
+        spec: The data set, for its classes and their values.
         max_pixels: As in `read_image`.
 
     Returns:
         The faults, image before mask.
     """
-    found = check_files(case.image, case.mask, classes=len(spec.classes), max_pixels=max_pixels)
-    return _as_faults(case, found)
+    found = _build_check(spec, max_pixels)(case.image, case.mask_files)
+    return [fault for fault in _as_faults(case, found) if fault.kind != NO_FOREGROUND]
 
 
 def check_cases(
@@ -100,13 +129,34 @@ def check_cases(
         progress: Called with the number of cases done and of all.
 
     Returns:
-        The faults in the order of the cases.
+        The faults in the order of the cases; where no mask of all shows anything, one about that.
 
     Raises:
         SegNetrError: If no worker process can be started.
     """
-    check = partial(check_files, classes=len(spec.classes), max_pixels=max_pixels)
-    return run_checks(cases, check, workers=workers, progress=progress)
+    found = run_checks(cases, _build_check(spec, max_pixels), workers=workers, progress=progress)
+    faults = [fault for fault in found if fault.kind != NO_FOREGROUND]
+    empty = [fault for fault in found if fault.kind == NO_FOREGROUND]
+    if empty and len(empty) == sum(case.mask is not None for case in cases):
+        case = next(case for case in cases if case.case_id == empty[0].case_id)
+        faults.append(describe_no_foreground(case, len(empty)))
+    return faults
+
+
+def describe_no_foreground(case: Case, masks: int) -> Fault:
+    """Name the fault that none of so many masks shows anything, by one of the cases."""
+    path = case.mask or case.image
+    message = (
+        f"{path}: it shows no object, nor does any other of the {masks} masks; there is nothing to"
+        " learn from them: see which values the masks should have"
+    )
+    return _fault(case, path, "no-foreground", message)
+
+
+def _build_check(spec: DatasetSpec, max_pixels: int) -> Check:
+    return partial(
+        check_files, classes=len(spec.classes), values=spec.mask_values, max_pixels=max_pixels
+    )
 
 
 def run_checks(
@@ -134,7 +184,7 @@ def run_checks(
     found: dict[int, list[Finding]] = {}
     if workers == 0:
         for row, case in enumerate(cases):
-            found[row] = check(case.image, case.mask)
+            found[row] = check(case.image, case.mask_files)
             report(len(found), len(cases))
     else:
         waiting = deque(range(len(cases)))
@@ -163,7 +213,7 @@ def _drain(
                 # Few at a time: when a process dies, all that run are suspects.
                 while waiting and len(running) < 2 * workers:
                     case = cases[waiting[0]]
-                    future = pool.submit(check, case.image, case.mask)
+                    future = pool.submit(check, case.image, case.mask_files)
                     running[future] = waiting.popleft()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     found[running[future]] = future.result()
@@ -184,7 +234,7 @@ def _check_alone(case: Case, check: Check) -> list[Finding]:
                     "worker processes cannot be started; --workers 0 does without"
                 ) from error
             try:
-                return pool.submit(check, case.image, case.mask).result()
+                return pool.submit(check, case.image, case.mask_files).result()
             except BrokenProcessPool:
                 continue
     message = f"{case.image}: the process that read it was killed; is there enough memory?"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from segnetr.data.audit import Fault
+from segnetr.data.audit import Fault, describe_no_foreground
 from segnetr.data.cache_folder import CacheFolder, find_cache_folder
 from segnetr.data.cache_pair import (
     CacheSettings,
@@ -53,8 +53,10 @@ class CacheResult:
     """What came of building the cache.
 
     Attributes:
-        entries: The sound cases by id, in the order they were given.
-        faults: One for each of the others, in the order they were given.
+        entries: The sound cases by id, in the order they were given; none where no mask of any
+            shows an object.
+        faults: One for each of the others, in the order they were given; one for all where no mask
+            shows an object.
     """
 
     entries: dict[str, CachedCase]
@@ -62,7 +64,7 @@ class CacheResult:
 
 
 Outcome = CachedCase | Fault
-Job = tuple[Path, Path, CacheSettings, CacheFolder]
+Job = tuple[Path, tuple[Path, ...], CacheSettings, CacheFolder]
 Made = TypeVar("Made")
 
 
@@ -92,28 +94,39 @@ def build_cache(
     """
     cache = CacheFolder((folder or find_cache_folder()).expanduser().absolute())
     outcomes: dict[int, Outcome] = {}
+    shown: set[int] = set()
     jobs: dict[int, Job] = {}
     for place, case in enumerate(cases):
         if case.mask is None:
             missing_mask = Finding("image", "mask-missing", "it has no mask")
             outcomes[place] = _describe(case, missing_mask, cache)
             continue
-        known = recall_pair(case.image, case.mask, settings=settings, cache=cache)
+        known = recall_pair(case.image, case.mask_files, settings=settings, cache=cache)
         if known is None:
-            jobs[place] = (case.image, case.mask, settings, cache)
+            jobs[place] = (case.image, case.mask_files, settings, cache)
         else:
             outcomes[place] = _describe(case, known, cache)
+            shown.update(_classes_of(known))
     _report(progress, outcomes, cases)
     if jobs:
         cache.remove_old_parts()
     for place, made in run_jobs(build_pair, jobs, workers=workers):
         outcomes[place] = _describe(cases[place], made, cache)
+        shown.update(_classes_of(made))
         _report(progress, outcomes, cases)
     ordered = [outcomes[place] for place in range(len(cases))]
-    return CacheResult(
-        entries={entry.case_id: entry for entry in ordered if isinstance(entry, CachedCase)},
-        faults=[fault for fault in ordered if isinstance(fault, Fault)],
-    )
+    entries = {entry.case_id: entry for entry in ordered if isinstance(entry, CachedCase)}
+    faults = [fault for fault in ordered if isinstance(fault, Fault)]
+    if entries and not any(shown):
+        first = next(case for case in cases if case.case_id in entries)
+        return CacheResult(
+            entries={}, faults=[*faults, describe_no_foreground(first, len(entries))]
+        )
+    return CacheResult(entries=entries, faults=faults)
+
+
+def _classes_of(made: PairCopies | Finding) -> tuple[int, ...]:
+    return made.classes if isinstance(made, PairCopies) else ()
 
 
 def _report(progress: Progress | None, outcomes: dict[int, Outcome], cases: Sequence[Case]) -> None:
@@ -163,5 +176,5 @@ def _describe(case: Case, made: PairCopies | Finding, cache: CacheFolder) -> Out
             mask=cache.array_path(made.key, "mask"),
             original_size=made.original_size,
         )
-    path = case.mask if made.of == "mask" and case.mask is not None else case.image
+    path = case.mask_files[made.place] if made.of == "mask" else case.image
     return Fault(case_id=case.case_id, path=path, kind=made.kind, message=f"{path}: {made.reason}")

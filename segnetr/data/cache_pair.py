@@ -18,9 +18,16 @@ import cv2
 import numpy as np
 
 from segnetr.data.cache_folder import CacheFolder, FileStamp, is_sound
-from segnetr.data.image_file import DEFAULT_MAX_PIXELS, MaskValuesError
-from segnetr.data.read_files import read_image, read_mask
+from segnetr.data.image_file import (
+    DEFAULT_MAX_PIXELS,
+    ClassValues,
+    MaskSizeError,
+    MaskValuesError,
+)
+from segnetr.data.mask_values import find_values
+from segnetr.data.read_files import read_image
 from segnetr.data.resize import Array, reduce_size, resize_image, resize_mask
+from segnetr.data.truth import read_truth
 from segnetr.errors import ReadError, WriteError
 
 
@@ -32,12 +39,14 @@ class CacheSettings:
         side: Length of the copy's shorter side in pixels; smaller pictures stay as they are.
         channels: Channels of the pictures.
         classes: Number of classes of the masks.
+        values: Values of each class in the mask files; None: as `read_mask_file` says.
         max_pixels: Larger pictures are refused.
     """
 
     side: int
     channels: int
     classes: int
+    values: ClassValues | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
 
 
@@ -48,10 +57,12 @@ class PairCopies:
     Attributes:
         key: By which the cache folder finds them.
         original_size: (height, width) of the original picture in pixels.
+        classes: Indices of the classes that the original mask shows.
     """
 
     key: str
     original_size: tuple[int, int]
+    classes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +70,24 @@ class Finding:
     """What is wrong with a pair, without its names, which may change while the bytes do not.
 
     Attributes:
-        of: Which of the two files.
+        of: Image or mask.
         kind: A code of `segnetr.data.audit`, or "not-a-picture" or "changing".
         reason: For people, to stand behind the file's name.
+        place: Which of the mask files.
     """
 
     of: Literal["image", "mask"]
     kind: str
     reason: str
+    place: int = 0
 
 
 def recall_pair(
-    image: Path, mask: Path, *, settings: CacheSettings, cache: CacheFolder
+    image: Path, masks: Sequence[Path], *, settings: CacheSettings, cache: CacheFolder
 ) -> PairCopies | Finding | None:
     """Find what is known of a pair without opening its files; None: it has to be built."""
     hashes = []
-    for path in (image, mask):
+    for path in (image, *masks):
         try:
             sha256 = cache.recall_sha256(path.absolute(), FileStamp.of(path))
         except OSError:
@@ -82,18 +95,18 @@ def recall_pair(
         if sha256 is None:
             return None
         hashes.append(sha256)
-    return _recall(_make_key((image, mask), hashes, settings), cache)
+    return _recall(_make_key((image, *masks), hashes, settings), cache)
 
 
 def build_pair(
-    image: Path, mask: Path, settings: CacheSettings, cache: CacheFolder
+    image: Path, masks: Sequence[Path], settings: CacheSettings, cache: CacheFolder
 ) -> PairCopies | Finding:
     """Read, check, reduce and write a pair; only what its bytes decide is remembered.
 
     Raises:
         WriteError: If the cache cannot be written.
     """
-    paths = (image, mask)
+    paths = (image, *masks)
     try:
         stamps = [FileStamp.of(path) for path in paths]
         hashes = [hash_original(path, cache) for path in paths]
@@ -101,11 +114,11 @@ def build_pair(
         known = _recall(key, cache)
         if known is not None:
             return known
-        decoded = _decode(image, mask, settings)
+        decoded = _decode(image, masks, settings)
         if [FileStamp.of(path) for path in paths] != stamps:
             return Finding("image", "changing", "it or its mask changed while it was read")
     except OSError as error:
-        return _describe_os_error(error, mask)
+        return _describe_os_error(error, masks)
     if isinstance(decoded, Finding):
         cache.write_record(key, {"fault": asdict(decoded)})
         return decoded
@@ -142,21 +155,25 @@ def _recall(key: str, cache: CacheFolder) -> PairCopies | Finding | None:
         if not is_sound(cache.array_path(key, name), shape=shape, dtype=dtype):
             return None
     height, width = record["original_size"]
-    return PairCopies(key, (height, width))
+    return PairCopies(key, (height, width), tuple(record["classes"]))
 
 
-def _decode(image: Path, mask: Path, settings: CacheSettings) -> tuple[Array, Array] | Finding:
+def _decode(
+    image: Path, masks: Sequence[Path], settings: CacheSettings
+) -> tuple[Array, Array] | Finding:
     limit = settings.max_pixels
     try:
         picture = read_image(image, channels=settings.channels, max_pixels=limit)
         if picture.kind != "picture":
             return Finding("image", "not-a-picture", "it is a volume where a picture is expected")
-        labels = read_mask(mask, classes=settings.classes, max_pixels=limit)
+        labels = read_truth(
+            masks, classes=settings.classes, values=settings.values, max_pixels=limit
+        ).array
     except ReadError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno is not None:
             raise cause from error  # the disk's fault, not the file's: not to be remembered
-        return _describe_read_error(error, mask)
+        return _describe_read_error(error, masks)
     size = picture.array.shape[:2]
     if labels.shape != size:
         shown = " x ".join(map(str, labels.shape))
@@ -168,18 +185,23 @@ def _decode(image: Path, mask: Path, settings: CacheSettings) -> tuple[Array, Ar
     return picture.array, labels
 
 
-def _describe_read_error(error: ReadError, mask: Path) -> Finding:
-    if isinstance(error, MaskValuesError):
-        return Finding("mask", "mask-values", error.reason)
-    if error.path == mask:
-        return Finding("mask", "mask-unreadable", error.reason)
+def _describe_read_error(error: ReadError, masks: Sequence[Path]) -> Finding:
+    kinds: dict[type[ReadError], str] = {
+        MaskValuesError: "mask-values",
+        MaskSizeError: "size-mismatch",
+    }
+    if error.path in masks:
+        kind = kinds.get(type(error), "mask-unreadable")
+        return Finding("mask", kind, error.reason, masks.index(error.path))
     return Finding("image", "image-unreadable", error.reason)
 
 
-def _describe_os_error(error: OSError, mask: Path) -> Finding:
-    of: Literal["image", "mask"] = "mask" if error.filename == str(mask) else "image"
+def _describe_os_error(error: OSError, masks: Sequence[Path]) -> Finding:
+    names = [str(mask) for mask in masks]
+    of: Literal["image", "mask"] = "mask" if error.filename in names else "image"
+    place = names.index(error.filename) if of == "mask" else 0
     kind = f"{of}-missing" if isinstance(error, FileNotFoundError) else f"{of}-unreadable"
-    return Finding(of, kind, f"cannot be read ({error.strerror or error})")
+    return Finding(of, kind, f"cannot be read ({error.strerror or error})", place)
 
 
 def _store(
@@ -191,7 +213,10 @@ def _store(
     if image.dtype not in (np.uint8, np.uint16):
         image = image.astype(np.float32)
     copies = {"image": resize_image(image, size), "mask": resize_mask(mask, size)}
-    record: dict[str, Any] = {"original_size": [height, width]}
+    record: dict[str, Any] = {
+        "original_size": [height, width],
+        "classes": find_values(mask).tolist(),
+    }
     for name, array in copies.items():
         cache.write_array(key, name, array)
         record[name] = {"shape": array.shape, "dtype": array.dtype.name}

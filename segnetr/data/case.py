@@ -9,6 +9,8 @@ from typing import Literal, NotRequired, Protocol, TypedDict, TypeVar
 
 from torch import Tensor
 
+from segnetr.data.image_file import ClassValues
+
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -21,19 +23,28 @@ class Case:
         case_id: Unique within the data set; the file's stem where the data set has no other id.
         image: The image file, in its original format.
         mask: The truth, or None where there is none.
+        more_masks: Further files of the same truth, where each object has one of its own: what is
+            marked in any of them is marked.
         label: Class index for classification, or None.
         patient_id: Cases of one patient stay in one part of a split; None: the case stands alone.
         split: The official part this case belongs to, or None where the data set has none.
-        extra: Further facts by name, as the data set gives them.
+        extra: Further facts by name, as the data set gives them; "stratum" is the word by which a
+            split is stratified.
     """
 
     case_id: str
     image: Path
     mask: Path | None = None
+    more_masks: tuple[Path, ...] = ()
     label: int | None = None
     patient_id: str | None = None
     split: SplitName | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def mask_files(self) -> tuple[Path, ...]:
+        """All files of the truth; none where there is no truth."""
+        return () if self.mask is None else (self.mask, *self.more_masks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +56,8 @@ class DatasetSpec:
         title: The name for people.
         read_cases: Reads the unpacked original folders below a root into cases, sorted by id.
             Raises `UsageError` where an expected folder is missing.
-        classes: Class names, background first; mask value i is class i.
+        classes: Class names, background first; mask value i is class i unless `mask_values` is
+            given.
         in_channels: Channels of the images, 3 for RGB, 1 for grey.
         spatial_dims: 2 for pictures, 3 for volumes.
         counts: Official number of cases by part of the split.
@@ -55,6 +67,10 @@ class DatasetSpec:
         prepare: Writes the data set below a root where it is ours to make; None for real ones.
         describe: Completes the description by what lies below a root, where classes or channels
             are the folder's to say; None where they are fixed.
+        mask_values: Which values in a mask file stand for which class; None: class indices, or 0
+            and the highest value where there are two classes.
+        folds: Parts of a cross-validation, as publications on this data set make it; 0: none is
+            usual.
     """
 
     name: str
@@ -69,6 +85,8 @@ class DatasetSpec:
     download_size: str = ""
     prepare: Callable[[Path], None] | None = None
     describe: Callable[[Path], "DatasetSpec"] | None = None
+    mask_values: ClassValues | None = None
+    folds: int = 0
 
 
 class Divisible(Protocol):

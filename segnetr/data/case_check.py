@@ -4,14 +4,25 @@ It stands apart from the audit so that a worker starts without torch and MONAI.
 """
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from segnetr.data.image_file import ImageFile, MaskFile, MaskValuesError
-from segnetr.data.read_files import read_image, read_mask_file
+from segnetr.data.image_file import (
+    ClassValues,
+    ImageFile,
+    MaskFile,
+    MaskSizeError,
+    MaskValuesError,
+)
+from segnetr.data.read_files import read_image
+from segnetr.data.truth import read_truth
 from segnetr.errors import ReadError
+
+NO_FOREGROUND = "mask-empty"
+"""Kind of the finding that a mask is sound and shows nothing: a fault only if every mask does."""
 
 # In voxels, at the corner that is furthest away: the same geometry written by different programs
 # differs in its last digits.
@@ -26,17 +37,25 @@ class Finding(NamedTuple):
     message: str
 
 
-def check_files(image: Path, mask: Path | None, *, classes: int, max_pixels: int) -> list[Finding]:
+def check_files(
+    image: Path,
+    masks: Sequence[Path],
+    *,
+    classes: int,
+    values: ClassValues | None = None,
+    max_pixels: int,
+) -> list[Finding]:
     """Read an image and its mask, and compare their grids.
 
     Args:
         image: The image file.
-        mask: The mask file, or None.
+        masks: The files of its truth, if there are any.
         classes: Number of classes, background included.
+        values: As in `read_mask_file`.
         max_pixels: As in `read_image`.
 
     Returns:
-        What is wrong; nothing for a sound pair. A mask without any foreground is sound.
+        What is wrong; nothing for a sound pair; `NO_FOREGROUND` for a sound mask of background.
     """
     findings = []
     picture = truth = None
@@ -44,16 +63,20 @@ def check_files(image: Path, mask: Path | None, *, classes: int, max_pixels: int
         picture = read_image(image, max_pixels=max_pixels)
     except ReadError as error:
         findings.append(Finding("image-unreadable", image, str(error)))
-    if mask is None:
+    if not masks:
         return findings
     try:
-        truth = read_mask_file(mask, classes=classes, max_pixels=max_pixels)
+        truth = read_truth(masks, classes=classes, values=values, max_pixels=max_pixels)
     except MaskValuesError as error:
-        findings.append(Finding("mask-values", mask, str(error)))
+        findings.append(Finding("mask-values", error.path, str(error)))
+    except MaskSizeError as error:
+        findings.append(Finding("size-mismatch", error.path, str(error)))
     except ReadError as error:
-        findings.append(Finding("mask-unreadable", mask, str(error)))
+        findings.append(Finding("mask-unreadable", error.path, str(error)))
     if picture is not None and truth is not None:
         findings += _compare_grids(picture, truth)
+    if truth is not None and not truth.array.any():
+        findings.append(Finding(NO_FOREGROUND, truth.path, f"{truth.path}: it shows no object"))
     return findings
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
@@ -16,6 +16,12 @@ DEFAULT_MAX_PIXELS = 200_000_000
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 SUPPORTED_SUFFIXES = PICTURE_SUFFIXES + VOLUME_SUFFIXES
+
+FileValue: TypeAlias = int | tuple[int, int, int]
+"""A value of a mask file: a grey value, palette index or label, or a colour (red, green, blue)."""
+
+ClassValues: TypeAlias = tuple[tuple[FileValue, ...], ...]
+"""For each class, background first, the values of a mask file that stand for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,10 @@ class MaskFile:
 
 class MaskValuesError(ReadError):
     """A file that is read without a fault, and whose values are no mask."""
+
+
+class MaskSizeError(ReadError):
+    """A mask that is read without a fault, on another grid than what belongs to it."""
 
 
 def find_suffix(path: Path) -> str | None:

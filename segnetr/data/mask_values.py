@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segnetr.data.image_file import MaskFile, MaskValuesError
+from segnetr.data.class_values import has_colours, map_values
+from segnetr.data.image_file import ClassValues, MaskFile, MaskValuesError
 from segnetr.data.pictures import decode_picture, native_grey
 from segnetr.data.volumes import read_volume
 
@@ -26,12 +27,15 @@ _EDGE_REACH = 8
 _SHOWN_VALUES = 8
 
 
-def read_picture_mask(path: Path, *, classes: int, max_pixels: int) -> MaskFile:
+def read_picture_mask(
+    path: Path, *, classes: int, values: ClassValues | None = None, max_pixels: int
+) -> MaskFile:
     """Read a picture as class indices (H, W).
 
     Args:
         path: A PNG, JPEG, BMP or TIFF file.
         classes: Number of classes K, background included.
+        values: As in `read_mask_file`.
         max_pixels: Refuse more pixels than this.
 
     Raises:
@@ -39,27 +43,60 @@ def read_picture_mask(path: Path, *, classes: int, max_pixels: int) -> MaskFile:
         MaskValuesError: If its values are no mask of K classes.
     """
     picture, notes = decode_picture(path, max_pixels=max_pixels)
+    if values is not None:
+        stored = file_values(path, picture, colours=has_colours(values))
+        return MaskFile(path=path, array=map_values(path, stored, values), notes=notes)
     if picture.mode in ("P", "PA"):
-        values = _palette_values(path, picture, classes=classes)
+        stored = _palette_values(path, picture, classes=classes)
     else:
-        values = _grey_values(path, picture)
-    array, more = index_classes(path, values, classes=classes)
+        stored = _grey_values(path, picture)
+    array, more = index_classes(path, stored, classes=classes)
     return MaskFile(path=path, array=array, notes=notes + more)
 
 
-def read_volume_mask(path: Path, *, classes: int, max_pixels: int) -> MaskFile:
+def file_values(path: Path, picture: Image.Image, *, colours: bool) -> NDArray[Any]:
+    """Give the values of a mask as its file has them, without asking for classes.
+
+    Args:
+        path: The file, for messages.
+        picture: As decoded.
+        colours: Give colours, whatever the file holds.
+
+    Returns:
+        Colours (H, W, 3); or grey values (H, W), for a palette of colours its indices.
+
+    Raises:
+        MaskValuesError: If grey values are wanted of a picture in colours.
+    """
+    if colours:
+        return np.asarray(picture.convert("RGB"))
+    if picture.mode in ("P", "PA"):
+        indices, table = _read_palette(picture)
+        used = find_values(indices)
+        grey = (table[used] == table[used][:, :1]).all()
+        return np.asarray(table[:, 0][indices]) if grey else indices
+    return _grey_values(path, picture)
+
+
+def read_volume_mask(
+    path: Path, *, classes: int, values: ClassValues | None = None, max_pixels: int
+) -> MaskFile:
     """Read a NIfTI volume as class indices (X, Y, Z).
 
     Args:
         path: A `.nii` or `.nii.gz` file.
         classes: Number of classes K, background included.
+        values: As in `read_mask_file`.
         max_pixels: Refuse more voxels than this.
 
     Raises:
         ReadError: As `read_picture_mask`.
     """
     volume = read_volume(path, max_pixels=max_pixels)
-    array, more = index_classes(path, volume.array, classes=classes)
+    if values is None:
+        array, more = index_classes(path, volume.array, classes=classes)
+    else:
+        array, more = map_values(path, volume.array, values), ()
     return MaskFile(
         path=path,
         array=array,
@@ -168,10 +205,7 @@ def _without_alpha(path: Path, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _palette_values(path: Path, picture: Image.Image, *, classes: int) -> NDArray[Any]:
-    indices = np.asarray(picture) if picture.mode == "P" else np.asarray(picture.getchannel("P"))
-    table: NDArray[np.uint8] = np.zeros((256, 3), dtype=np.uint8)
-    colours = np.array(picture.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
-    table[: len(colours)] = colours
+    indices, table = _read_palette(picture)
     used = find_values(indices)
     if (table[used] == table[used][:, :1]).all():
         greys: NDArray[np.uint8] = table[:, 0][indices]
@@ -182,3 +216,12 @@ def _palette_values(path: Path, picture: Image.Image, *, classes: int) -> NDArra
     shown = ", ".join(f"{index}: {tuple(table[index].tolist())}" for index in used[:4].tolist())
     shown += ", ..." if len(used) > 4 else ""
     raise MaskValuesError(path, f"its palette is no list of {classes} classes: {shown}")
+
+
+def _read_palette(picture: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Give the indices (H, W) and the colours (256, 3) they stand for."""
+    indices = np.asarray(picture) if picture.mode == "P" else np.asarray(picture.getchannel("P"))
+    table: NDArray[np.uint8] = np.zeros((256, 3), dtype=np.uint8)
+    colours = np.array(picture.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    table[: len(colours)] = colours
+    return indices, table

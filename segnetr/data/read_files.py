@@ -11,6 +11,7 @@ from segnetr.data.image_file import (
     DEFAULT_MAX_PIXELS,
     SUPPORTED_SUFFIXES,
     VOLUME_SUFFIXES,
+    ClassValues,
     ImageFile,
     MaskFile,
     find_suffix,
@@ -50,12 +51,20 @@ def read_image(
     return read_picture(path, channels=channels, max_pixels=max_pixels)
 
 
-def read_mask_file(path: Path, *, classes: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> MaskFile:
+def read_mask_file(
+    path: Path,
+    *,
+    classes: int,
+    values: ClassValues | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> MaskFile:
     """Read a mask with what is known about its file.
 
     Args:
         path: A PNG, JPEG, BMP, TIFF or NIfTI file.
         classes: Number of classes K, background included.
+        values: The file's values of each class; None: class indices, or 0 and the highest value
+            where there are two classes.
         max_pixels: As in `read_image`.
 
     Returns:
@@ -65,8 +74,8 @@ def read_mask_file(path: Path, *, classes: int, max_pixels: int = DEFAULT_MAX_PI
         ReadError: If the file cannot be read, or its values are no mask of K classes.
     """
     if _is_volume(path):
-        return read_volume_mask(path, classes=classes, max_pixels=max_pixels)
-    return read_picture_mask(path, classes=classes, max_pixels=max_pixels)
+        return read_volume_mask(path, classes=classes, values=values, max_pixels=max_pixels)
+    return read_picture_mask(path, classes=classes, values=values, max_pixels=max_pixels)
 
 
 def read_mask(

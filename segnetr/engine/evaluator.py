@@ -91,7 +91,9 @@ def _score_pair(
     )
 
 
-def _load(mask: Path | NDArray[np.uint8], *, classes: int, max_pixels: int) -> MaskFile:
+def _load(mask: Path | NDArray[np.uint8] | MaskFile, *, classes: int, max_pixels: int) -> MaskFile:
+    if isinstance(mask, MaskFile):
+        return mask
     if isinstance(mask, Path):
         return read_mask_file(mask, classes=classes, max_pixels=max_pixels)
     return MaskFile(path=Path(), array=mask)

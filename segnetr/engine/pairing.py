@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.readers import SUPPORTED_SUFFIXES, list_images
+from segnetr.data.readers import SUPPORTED_SUFFIXES, MaskFile, list_images
 from segnetr.errors import UsageError
 from segnetr.metrics import Unscored
 
@@ -26,13 +26,13 @@ class MaskPair:
     Attributes:
         case_id: The case; unique among those scored together.
         prediction: A mask file, or class indices (H, W) or (X, Y, Z).
-        truth: As `prediction`, on the same grid.
+        truth: As `prediction`, on the same grid; or a mask that was read.
         spacing: Size of a pixel along each axis in mm for masks whose files do not say; None: none.
     """
 
     case_id: str
     prediction: Path | NDArray[np.uint8]
-    truth: Path | NDArray[np.uint8]
+    truth: Path | NDArray[np.uint8] | MaskFile
     spacing: tuple[float, ...] | None = None
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from segnetr.data.case import Case
-from segnetr.data.readers import read_image, read_mask
+from segnetr.data.case import Case, DatasetSpec
+from segnetr.data.readers import read_image
+from segnetr.data.truth import read_truth
 from segnetr.engine.evaluator import Evaluation
 from segnetr.engine.predictor import Predictor
 from segnetr.outputs.comparison import compare_case
@@ -20,6 +21,7 @@ def write_case_pictures(
     cases: Sequence[Case],
     evaluation: Evaluation,
     *,
+    spec: DatasetSpec,
     card: ModelCard,
     predictor: Predictor,
     max_pixels: int,
@@ -30,13 +32,14 @@ def write_case_pictures(
         folder: Where the scores lie; the pictures go into `figures` below it.
         cases: The cases that were scored.
         evaluation: Their scores.
-        card: Classes and channels of the model.
+        spec: How their masks are read.
+        card: Channels of the model.
         predictor: The model.
         max_pixels: As in reading.
     """
     by_id = {case.case_id: case for case in cases}
     figures = [
-        _draw(pick, by_id, card=card, predictor=predictor, max_pixels=max_pixels)
+        _draw(pick, by_id, spec=spec, card=card, predictor=predictor, max_pixels=max_pixels)
         for pick in pick_cases(evaluation.scores)
     ]
     write_figures(folder / FOLDER, figures)
@@ -46,15 +49,19 @@ def _draw(
     pick: Pick,
     by_id: Mapping[str, Case],
     *,
+    spec: DatasetSpec,
     card: ModelCard,
     predictor: Predictor,
     max_pixels: int,
 ) -> Figure:
     case = by_id[pick.case_id]
-    if case.mask is None:
-        raise ValueError(f"{case.case_id}: was scored without a mask")
     image = read_image(case.image, channels=card.in_channels, max_pixels=max_pixels)
-    truth = read_mask(case.mask, classes=len(card.classes), max_pixels=max_pixels)
+    truth = read_truth(
+        case.mask_files,
+        classes=len(spec.classes),
+        values=spec.mask_values,
+        max_pixels=max_pixels,
+    ).array
     drawn = compare_case(image, prediction=predictor.predict(image).labels, truth=truth)
     return Figure(
         name=f"{pick.rank}-{pick.place}",

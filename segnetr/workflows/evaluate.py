@@ -7,9 +7,10 @@ from typing import Any
 
 from segnetr.config.load import load_config, parse_plain, plain
 from segnetr.config.schema import EvaluateConfig, RunConfig
-from segnetr.data.case import SPLIT_NAMES, Case
+from segnetr.data.case import SPLIT_NAMES, Case, DatasetSpec
 from segnetr.data.readers import read_image
 from segnetr.data.splits import read_split
+from segnetr.data.truth import read_truth
 from segnetr.engine.evaluator import Evaluation, evaluate_pairs
 from segnetr.engine.pairing import MaskPair, Unscored, pair_folders
 from segnetr.engine.predictor import Predictor
@@ -91,14 +92,16 @@ def evaluate_run(
     scoring: EvaluateConfig = parse_plain(
         EvaluateConfig, {**plain(config.evaluate), **options.changes}
     )
-    cases, title, folder = _choose_cases(run, config, options)
+    spec, cases, title, folder = _choose_cases(run, config, options)
     changes = {} if options.tta is None else {"tta": options.tta}
     card, predictor = open_predictor(run_folder, changes=changes, device=options.device or "auto")
+    _check_classes(spec, card.classes)
     unread: list[Unscored] = []
     with progress.task("score", len(cases)) as advance:
         pairs = _predict_pairs(
             cases,
             predictor,
+            spec=spec,
             channels=card.in_channels,
             max_pixels=config.data.max_pixels,
             unread=unread,
@@ -118,6 +121,7 @@ def evaluate_run(
         folder,
         cases,
         evaluation,
+        spec=spec,
         card=card,
         predictor=predictor,
         max_pixels=config.data.max_pixels,
@@ -165,7 +169,7 @@ def choose_part(run: RunDir, wanted: str | None = None) -> str | None:
 
 def _choose_cases(
     run: RunDir, config: RunConfig, options: EvaluateOptions
-) -> tuple[list[Case], str, Path]:
+) -> tuple[DatasetSpec, list[Case], str, Path]:
     if options.dataset is not None:
         recipe = load_config(
             flags={"data.dataset": options.dataset, "data.data_dir": options.data_dir}
@@ -178,7 +182,7 @@ def _choose_cases(
             raise UsageError(f"{opened.root}: no case with a mask to score")
         part = f", {options.part} part" if options.part else ""
         title = f"{opened.spec.title}{part}, {len(cases)} cases"
-        return cases, title, run.path / f"evaluation-{opened.spec.name}"
+        return opened.spec, cases, title, run.path / f"evaluation-{opened.spec.name}"
     data = config.data
     if options.data_dir is not None:
         data = replace(data, data_dir=options.data_dir)
@@ -194,13 +198,14 @@ def _choose_cases(
         )
     suffix = "" if options.part is None else f"-{name}"
     title = f"{opened.spec.title}, {name} part, {len(cases)} cases"
-    return cases, title, run.path / f"evaluation{suffix}"
+    return opened.spec, cases, title, run.path / f"evaluation{suffix}"
 
 
 def _predict_pairs(
     cases: Sequence[Case],
     predictor: Predictor,
     *,
+    spec: DatasetSpec,
     channels: int,
     max_pixels: int,
     unread: list[Unscored],
@@ -210,17 +215,27 @@ def _predict_pairs(
         try:
             image = read_image(case.image, channels=channels, max_pixels=max_pixels)
             labels = predictor.predict(image).labels
+            truth = read_truth(
+                case.mask_files,
+                classes=len(spec.classes),
+                values=spec.mask_values,
+                max_pixels=max_pixels,
+            )
         except ReadError as error:
             unread.append(Unscored(case_id=case.case_id, reason=str(error)))
         else:
-            if case.mask is not None:
-                yield MaskPair(
-                    case_id=case.case_id,
-                    prediction=labels,
-                    truth=case.mask,
-                    spacing=image.spacing,
-                )
+            yield MaskPair(
+                case_id=case.case_id, prediction=labels, truth=truth, spacing=image.spacing
+            )
         advance(number, len(cases))
+
+
+def _check_classes(spec: DatasetSpec, classes: Sequence[str]) -> None:
+    if len(spec.classes) != len(classes):
+        raise UsageError(
+            f"{spec.name} has the classes {', '.join(spec.classes)}, the model has"
+            f" {', '.join(classes)}; scores need as many in both"
+        )
 
 
 def _write_scores(

@@ -66,7 +66,8 @@ def train(
     entries, faults = _prepare_data(opened, config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         usable = [case for case in opened.cases if case.case_id in entries]
-        split = choose_split(run, usable, config.data, resume=resume)
+        strata = {case.case_id: case.extra.get("stratum", "") for case in usable}
+        split = choose_split(run, usable, config.data, resume=resume, strata=strata)
         if runtime.is_main:
             run.create(resume=resume)
             if not resume:
@@ -113,6 +114,7 @@ def _prepare_data(
         side=_cache_side(config),
         channels=opened.spec.in_channels,
         classes=len(opened.spec.classes),
+        values=opened.spec.mask_values,
         max_pixels=config.data.max_pixels,
     )
     with progress.task("decode", len(whole)) as advance:

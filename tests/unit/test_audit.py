@@ -124,8 +124,8 @@ import os, signal
 from pathlib import Path
 from segnetr.data.case_check import Finding
 
-def check(image, mask):
-    marker = Path(mask)
+def check(image, masks):
+    marker = Path(masks[0])
     if image.name == "killer.png" or (image.name == "once.png" and not marker.exists()):
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -228,7 +228,7 @@ def test_training_and_second_start_decode_no_picture(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("an original was opened after the cache was built")
 
-    for name in ("read_image", "read_mask", "hash_original"):
+    for name in ("read_image", "read_truth", "hash_original"):
         monkeypatch.setattr(cache_pair, name, refuse)
     second = build_cache(cases, settings, folder=tmp_path / "cache", workers=0)
     assert second == first
