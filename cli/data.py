@@ -1,12 +1,15 @@
 """`segnetr data`."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from . import options as o
 from .console import print_result
 from .settings import read_settings
 
-application = typer.Typer(no_args_is_help=True, help="List and check data sets.")
+application = typer.Typer(no_args_is_help=True, help="List, check and describe data sets.")
 FAULTS_FOUND = 4
 
 
@@ -42,3 +45,26 @@ def check(
     outcome = check_dataset(settings.data, progress=Progress(quiet=quiet or as_json))
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())
     raise typer.Exit(FAULTS_FOUND if outcome.faults else 0)
+
+
+@application.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Your folder of images and masks.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Description file, if not DIR/dataset.yaml.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a description that is there.")
+    ] = False,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Describe your own folder by looking at it: pairs, classes, channels; only that is written.
+
+    Example: segnetr data init DIR, then segnetr train --dataset folder --data-dir DIR
+    """
+    del verbose
+    from segnetr.workflows.data_init import init_folder
+
+    outcome = init_folder(folder, out=out, overwrite=overwrite)
+    print_result(outcome.facts(), as_json=as_json, text=outcome.text())

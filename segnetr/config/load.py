@@ -199,6 +199,28 @@ def config_identity(
     }
 
 
+def read_yaml(source: Path | Traversable) -> dict[str, Any]:
+    """Read keys and values; no key may stand twice, and aliases are refused.
+
+    Raises:
+        UsageError: If the file cannot be read so.
+    """
+    try:
+        text = source.read_text(encoding="utf-8")
+        if len(text) > _MAX_FILE_BYTES:
+            raise UsageError(f"{source}: larger than {_MAX_FILE_BYTES} bytes; not a configuration")
+        content = yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(
+            f"{source}: not readable as YAML: {' '.join(str(error).split())}"
+        ) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{source}: expected keys and values, found {type(content).__name__}")
+    return content
+
+
 def parse_plain(schema: Any, data: Mapping[str, Any]) -> Any:
     """Check plain data against one part of the schema, as `ModelConfig` or `PredictConfig`.
 
@@ -215,7 +237,7 @@ def _read_recipe(recipe: str | Path, *, seen: tuple[str, ...]) -> dict[str, Any]
     source = _find_recipe(recipe)
     if str(source) in seen:
         raise UsageError(f"{source}: `extends` comes back to the file itself")
-    content = _read_yaml(source)
+    content = read_yaml(source)
     merged: dict[str, Any] = {}
     parents = content.pop("extends", [])
     for parent in [parents] if isinstance(parents, str) else parents:
@@ -239,23 +261,6 @@ def _find_recipe(recipe: str | Path) -> Path | Traversable:
             require_recipe(kind, name)
         raise UsageError(f"{recipe}: neither a .yaml file nor a recipe that comes with segnetr")
     return packaged
-
-
-def _read_yaml(source: Path | Traversable) -> dict[str, Any]:
-    try:
-        text = source.read_text(encoding="utf-8")
-        if len(text) > _MAX_FILE_BYTES:
-            raise UsageError(f"{source}: larger than {_MAX_FILE_BYTES} bytes; not a configuration")
-        content = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(
-            f"{source}: not readable as YAML: {' '.join(str(error).split())}"
-        ) from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UsageError(f"{source}: expected keys and values, found {type(content).__name__}")
-    return content
 
 
 def _parse_assignment(text: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class DatasetSpec:
             given.
         in_channels: Channels of the images, 3 for RGB, 1 for grey.
         spatial_dims: 2 for pictures, 3 for volumes.
-        counts: Official number of cases by part of the split.
+        counts: Official number of cases by part of the split; all under train where there is none.
         source: Official address.
         licence: Licence of the data.
         download_size: Size of the official archives, for people; empty where nothing is fetched.

@@ -28,6 +28,8 @@ def open_dataset(config: DataConfig) -> OpenedDataset:
     spec = get_dataset(config.dataset)
     root = config.data_dir
     if root is None:
+        if spec.prepare is None and not spec.download_size:
+            raise UsageError(f"--data-dir is missing: {spec.title}")
         if spec.prepare is None:
             raise UsageError(
                 f"--data-dir is missing: the folder that holds {spec.title} unpacked "

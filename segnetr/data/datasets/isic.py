@@ -12,9 +12,11 @@ the images lie files that are none: superpixels, tables, licences, the `._` file
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from segnetr.data.case import Case, SplitName
+from segnetr.data.datasets.home import find_home, list_files
 from segnetr.errors import ReadError, UsageError
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg"}
@@ -84,7 +86,12 @@ def read_isic(root: Path, *, layout: IsicLayout) -> list[Case]:
         ReadError: If the table of diagnoses cannot be read.
     """
     try:
-        home = _find_home(root, layout)
+        home = find_home(
+            root,
+            holds=partial(_holds_official, layout=layout),
+            title=layout.title,
+            expected=_expectation(layout),
+        )
         cases = [case for part in layout.parts for case in _read_part(home, part, layout)]
     except OSError as error:
         raise UsageError(f"{error.filename or root}: {error.strerror or error}") from error
@@ -94,28 +101,6 @@ def read_isic(root: Path, *, layout: IsicLayout) -> list[Case]:
             f"archives so that the files lie directly in them ({_advice(layout)})"
         )
     return sorted(cases, key=lambda case: (case.case_id, str(case.image), str(case.mask)))
-
-
-def _find_home(root: Path, layout: IsicLayout) -> Path:
-    """Find the folder that holds the official folders: the root or one folder in it."""
-    if not root.exists():
-        raise UsageError(f"{root}: there is no such folder; expected there: {_expectation(layout)}")
-    if not root.is_dir():
-        raise UsageError(f"{root}: is a file; name the folder that holds {_expectation(layout)}")
-    if _holds_official(root, layout):
-        return root
-    below = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-    homes = [path for path in below if _holds_official(path, layout)]
-    if len(homes) > 1:
-        names = ", ".join(path.name for path in homes)
-        raise UsageError(
-            f"{root}: {layout.title} lies in {len(homes)} folders here ({names}); name one of them"
-        )
-    if not homes:
-        raise UsageError(
-            f"{root}: no {layout.title} there nor one folder below; expected {_expectation(layout)}"
-        )
-    return homes[0]
 
 
 def _holds_official(folder: Path, layout: IsicLayout) -> bool:
@@ -155,11 +140,11 @@ def _pair_files(
 ) -> Iterable[Case]:
     """Give a case for each image and each mask of a part, paired by the image's stem."""
     masks_by_id: dict[str, list[Path]] = {}
-    for path in _list_files(masks):
+    for path in list_files(masks):
         if path.suffix.lower() == _MASK_SUFFIX and path.stem.lower().endswith(_MASK_ENDING):
             masks_by_id.setdefault(path.stem[: -len(_MASK_ENDING)], []).append(path)
     seen = set()
-    for image in _list_files(images):
+    for image in list_files(images):
         if image.suffix.lower() not in _IMAGE_SUFFIXES or image.stem.endswith(_SUPERPIXEL_ENDING):
             continue
         seen.add(image.stem)
@@ -172,10 +157,6 @@ def _pair_files(
         for mask in masks_by_id[case_id]:
             missing = images / f"{case_id}.jpg"
             yield Case(case_id=case_id, image=missing, mask=mask, split=split)
-
-
-def _list_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
 
 
 def _read_diagnoses(table: Path) -> dict[str, str]:

@@ -6,11 +6,22 @@ from functools import partial
 from types import MappingProxyType
 
 from segnetr.data.case import DatasetSpec
+from segnetr.data.datasets.busi import BUSI_LICENCE, BUSI_SIZE, BUSI_SOURCE, read_busi
 from segnetr.data.datasets.drawn import DRAWN_COUNTS, prepare_drawn, read_drawn
+from segnetr.data.datasets.dsb2018 import (
+    DSB2018_LICENCE,
+    DSB2018_SIZE,
+    DSB2018_SOURCE,
+    read_dsb2018,
+)
+from segnetr.data.datasets.folder import describe_folder, read_folder
 from segnetr.data.datasets.isic import ISIC_2017, ISIC_2018, read_isic
+from segnetr.data.datasets.ph2 import PH2_LICENCE, PH2_SIZE, PH2_SOURCE, read_ph2
+from segnetr.data.datasets.tnscui import DDTI, TNSCUI, read_tnscui
 from segnetr.errors import UsageError
 
 _LESION = ("background", "lesion")
+_NODULE = ("background", "nodule")
 
 _SPECS = (
     DatasetSpec(
@@ -36,6 +47,79 @@ _SPECS = (
         source=ISIC_2018.source,
         licence=ISIC_2018.licence,
         download_size=ISIC_2018.download_size,
+    ),
+    DatasetSpec(
+        name="ph2",
+        title="PH2",
+        read_cases=read_ph2,
+        classes=_LESION,
+        in_channels=3,
+        spatial_dims=2,
+        counts={"train": 200},
+        source=PH2_SOURCE,
+        licence=PH2_LICENCE,
+        download_size=PH2_SIZE,
+        folds=5,
+    ),
+    DatasetSpec(
+        name="tnscui",
+        title=TNSCUI.title,
+        read_cases=partial(read_tnscui, layout=TNSCUI),
+        classes=_NODULE,
+        in_channels=1,
+        spatial_dims=2,
+        counts={"train": 3644},
+        source=TNSCUI.source,
+        licence=TNSCUI.licence,
+        download_size=TNSCUI.download_size,
+    ),
+    DatasetSpec(
+        name="ddti",
+        title=DDTI.title,
+        read_cases=partial(read_tnscui, layout=DDTI),
+        classes=_NODULE,
+        in_channels=1,
+        spatial_dims=2,
+        counts={"train": 637},
+        source=DDTI.source,
+        licence=DDTI.licence,
+        download_size=DDTI.download_size,
+    ),
+    DatasetSpec(
+        name="busi",
+        title="BUSI",
+        read_cases=read_busi,
+        classes=_LESION,
+        in_channels=1,
+        spatial_dims=2,
+        counts={"train": 780},
+        source=BUSI_SOURCE,
+        licence=BUSI_LICENCE,
+        download_size=BUSI_SIZE,
+    ),
+    DatasetSpec(
+        name="dsb2018",
+        title="Data Science Bowl 2018, stage 1",
+        read_cases=read_dsb2018,
+        classes=("background", "nucleus"),
+        in_channels=3,
+        spatial_dims=2,
+        counts={"train": 670},
+        source=DSB2018_SOURCE,
+        licence=DSB2018_LICENCE,
+        download_size=DSB2018_SIZE,
+    ),
+    DatasetSpec(
+        name="folder",
+        title="Your own folder, described in dataset.yaml (segnetr data init)",
+        read_cases=read_folder,
+        classes=("background", "as described"),
+        in_channels=3,
+        spatial_dims=2,
+        counts={},
+        source="yours",
+        licence="as described",
+        describe=describe_folder,
     ),
     DatasetSpec(
         name="drawn",
