@@ -16,15 +16,16 @@ from segnetr.data.datasets.folder_survey import (
     SAMPLE,
     ImageFacts,
     MaskFacts,
+    show_value,
     survey_images,
     survey_masks,
 )
 from segnetr.data.datasets.pair_table import read_pair_table
 from segnetr.data.datasets.patterns import list_below
-from segnetr.data.image_file import FileValue
 from segnetr.engine.manifest import write_text_atomic
 from segnetr.errors import UsageError
 
+_SHOWN_VALUES = 8
 _LICENCE_NAMES = ("licence", "license", "copying")
 
 
@@ -92,6 +93,8 @@ def init_folder(root: Path, *, out: Path | None = None, overwrite: bool = False)
     content["classes"] = _name_classes(masks)
     content |= {"channels": images.channels, "spatial_dims": images.spatial_dims}
     content["licence"] = "not stated"
+    if out is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     outcome = InitOutcome(
         file=file,
         content=content,
@@ -119,16 +122,12 @@ def _find_pairs(root: Path, files: Sequence[str]) -> tuple[dict[str, Any], Seque
 
 def _name_classes(masks: MaskFacts) -> list[str] | dict[str, Any]:
     names = ["background", "object"]
-    if len(masks.values) > 2:
-        names = ["background", *(f"class_{k}" for k in range(1, len(masks.values)))]
+    if masks.classes > 2:
+        names = ["background", *(f"class_{index}" for index in range(1, masks.classes))]
     if masks.plain:
         return names
-    values = map(_write_value, masks.values)
+    values = [value if isinstance(value, int) else show_value(value) for value in masks.values]
     return dict(zip(names, values, strict=True))
-
-
-def _write_value(value: FileValue) -> int | str:
-    return value if isinstance(value, int) else "#" + bytes(value).hex()
 
 
 def _describe(
@@ -159,11 +158,9 @@ def _describe(
         low, high = (" x ".join(map(str, size)) for size in images.sizes)
         colour = "grey" if images.channels == 1 else "colours"
         lines.append(f"{what}, {colour}, {low} to {high} (looked at {images.looked})")
-    lines.append(
-        f"mask values: {', '.join(map(str, map(_write_value, masks.values)))}"
-        + (" (0 and the highest)" if masks.plain and len(masks.values) == 2 else "")
-        + f" (looked at {masks.looked})"
-    )
+    values = ", ".join(map(show_value, masks.values[:_SHOWN_VALUES]))
+    more = ", ..." if len(masks.values) > _SHOWN_VALUES else ""
+    lines.append(f"mask values: {values}{more}: {masks.classes} classes (looked at {masks.looked})")
     for name, count in (("images", images.unreadable), ("masks", masks.unreadable)):
         if count:
             lines.append(f"{count} {name} cannot be read; `segnetr data check` names them")

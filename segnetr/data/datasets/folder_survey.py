@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.case import Case
-from segnetr.data.class_values import has_colours, pack_colours, show_code, unpack_colour
+from segnetr.data.class_values import pack_colours, unpack_colour
 from segnetr.data.image_file import (
     DEFAULT_MAX_PIXELS,
     VOLUME_SUFFIXES,
@@ -32,6 +32,7 @@ SAMPLE = 200
 
 _MOST_VALUES = 32
 _MOSTLY = 0.5
+_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +63,16 @@ class MaskFacts:
     Attributes:
         looked: Masks that were read.
         unreadable: Masks that could not be.
-        plain: They are class indices, or 0 and one higher value of two classes.
-        values: Distinct values in rising order, colours where there are colours; of a plain pair
-            of classes, 0 and 1.
+        plain: They are class indices, or 0 and the highest value of two classes.
+        classes: Number of classes they are taken for.
+        values: Distinct values in rising order, colours where there are colours.
         undecided: What a person has to decide, one line each.
     """
 
     looked: int
     unreadable: int
     plain: bool
+    classes: int
     values: tuple[FileValue, ...]
     undecided: tuple[str, ...] = ()
 
@@ -153,17 +155,33 @@ class _Seen:
 
     def conclude(self) -> MaskFacts:
         """Propose classes by the values."""
-        facts = {"looked": self.looked, "unreadable": self.unreadable}
         if self.colours:
             every = sorted(self.colours | {grey * 0x010101 for grey in self.greys})
-            colours = tuple(unpack_colour(code) for code in every)
-            return self._listed(colours, facts)
-        if self.looked and self.two_classes and self.greys != {0}:
-            return MaskFacts(**facts, plain=True, values=(0, 1), undecided=self._doubts())
+            return self._propose(tuple(unpack_colour(code) for code in every), plain=False)
         greys = tuple(sorted(self.greys))
-        if greys == tuple(range(len(greys))) and 2 < len(greys) <= _MOST_VALUES:
-            return MaskFacts(**facts, plain=True, values=greys, undecided=self._doubts())
-        return self._listed(greys, facts)
+        if self.looked and self.two_classes and greys != (0,):
+            return self._propose(greys, plain=True, classes=2)
+        return self._propose(greys, plain=greys == tuple(range(len(greys))))
+
+    def _propose(
+        self, values: tuple[FileValue, ...], *, plain: bool, classes: int | None = None
+    ) -> MaskFacts:
+        doubts = self._doubts()
+        if classes is None and (self.fractions or not 2 <= len(values) <= _MOST_VALUES):
+            plain, classes = True, 2
+            words = f"the masks hold {_show(values)}" if values else "no mask could be read"
+            doubts = (
+                f"which mask values are which class? {words}; two classes are written",
+                *doubts,
+            )
+        return MaskFacts(
+            looked=self.looked,
+            unreadable=self.unreadable,
+            plain=plain,
+            classes=classes or len(values),
+            values=values,
+            undecided=doubts,
+        )
 
     def _add_greys(self, path: Path, stored: NDArray[Any]) -> None:
         found = find_values(stored)
@@ -176,19 +194,6 @@ class _Seen:
         else:
             self.soft |= bool(notes)
             self.bright_share.append(float(array.mean()))
-
-    def _listed(self, values: tuple[FileValue, ...], facts: dict[str, int]) -> MaskFacts:
-        if self.fractions or not 2 <= len(values) <= _MOST_VALUES:
-            words = _show(values)
-            reason = (
-                f"the masks hold {words}: which values are which class? two classes are written"
-                if values
-                else "no mask could be read: two classes are written"
-            )
-            return MaskFacts(
-                **facts, plain=True, values=(0, 1), undecided=(reason, *self._doubts())
-            )
-        return MaskFacts(**facts, plain=False, values=values, undecided=self._doubts())
 
     def _doubts(self) -> tuple[str, ...]:
         doubts = []
@@ -204,11 +209,11 @@ class _Seen:
 
 
 def _show(values: Sequence[FileValue]) -> str:
-    colours = has_colours((tuple(values),))
-    codes = [
-        show_code(pack_colours(np.array(value)) if isinstance(value, tuple) else value,
-                  colours=colours)
-        for value in values[:6]
-    ]  # fmt: skip
-    more = f", ... ({len(values)} or more values)" if len(values) > len(codes) else ""
-    return ("the value " if len(values) == 1 else "the values ") + ", ".join(codes) + more
+    shown = ", ".join(map(show_value, values[:_SHOWN]))
+    more = f", ... ({len(values)} or more)" if len(values) > _SHOWN else ""
+    return ("the value " if len(values) == 1 else "the values ") + shown + more
+
+
+def show_value(value: FileValue) -> str:
+    """Write a value as a description has it."""
+    return str(value) if isinstance(value, int) else "#" + bytes(value).hex()
