@@ -174,7 +174,9 @@ def _make_case(
     image: Path, masks: Sequence[Path], words: Mapping[str, str], *, told_apart: bool
 ) -> Case:
     """Make a case; one to be told apart from others of its id has its folders before the id."""
-    split = words.get("split")
+    words = dict(words)
+    if "split" in words:
+        words["split"] = SPLIT_WORDS[words["split"].lower()]
     named = ("split", "patient", "folder", "id") if told_apart else ("id",)
     return Case(
         case_id="_".join(words[name] for name in named if name in words),
@@ -182,5 +184,5 @@ def _make_case(
         mask=masks[0] if masks else None,
         more_masks=tuple(masks[1:]),
         patient_id=words.get("patient"),
-        split=SPLIT_WORDS[split.lower()] if split else None,
+        split=SPLIT_WORDS[words["split"]] if "split" in words else None,
     )

@@ -1,0 +1,76 @@
+"""A folder of one's own through the real commands: described, checked, trained on, scored."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+
+def draw_cells(folder: Path, *, count: int) -> Path:
+    """Pictures of bright discs, one mask file for each disc, grey values 0 and 255."""
+    rows, columns = np.mgrid[:40, :48]
+    for number in range(count):
+        draw = np.random.default_rng(number)
+        name, picture = f"cell{number:02d}", draw.integers(20, 60, (40, 48))
+        home = folder / "all" / name
+        for part in ("images", "masks"):
+            (home / part).mkdir(parents=True)
+        for disc in range(2):
+            row, column = draw.integers(8, 32), 12 + 24 * disc
+            inside = (rows - row) ** 2 + (columns - column) ** 2 < 40
+            picture = np.where(inside, 200, picture)
+            Image.fromarray(inside.astype(np.uint8) * 255).save(home / "masks" / f"m{disc}.png")
+        Image.fromarray(picture.astype(np.uint8)).save(home / "images" / f"{name}.png")
+    return folder
+
+
+def test_folder_is_described_checked_trained_on_predicted_and_scored(command, tiny, tmp_path):
+    folder = draw_cells(tmp_path / "cells", count=8)
+    where = ["--dataset", "folder", "--data-dir", folder]
+    unknown = command("data", "check", *where)
+    assert unknown.returncode == 2
+    assert "segnetr data init" in unknown.stderr
+    described = command("data", "init", folder, "--json")
+    assert described.returncode == 0, described.stderr
+    assert json.loads(described.stdout)["description"]["classes"] == ["background", "object"]
+    assert command("data", "init", folder).returncode == 2
+    checked = command("data", "check", *where, "--workers", 0)
+    assert checked.returncode == 0, checked.stdout
+    run, shares = tmp_path / "run", ["--set", "data.test_share=0.25"]
+    done = command("train", *where, *tiny, *shares, "--steps", 2, "--out", run, "--quiet")
+    assert done.returncode == 0, done.stderr
+    scored = json.loads((run / "evaluation" / "summary.json").read_text())
+    assert {row["class_name"] for row in scored["summaries"]} >= {"object"}
+    assert not scored["unscored"]
+    assert list((run / "evaluation" / "figures").iterdir())
+    again = command("evaluate", run, *where, "--out", tmp_path / "scores", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["title"] == "cells, 8 cases"
+    image = next(folder.glob("all/*/images/*.png"))
+    assert command("predict", image, "--model", run, "--out", tmp_path / "masks").returncode == 0
+
+
+def test_each_fault_is_a_line_and_code_four_and_training_refuses_it(command, tiny, tmp_path):
+    folder = draw_cells(tmp_path / "cells", count=4)
+    assert command("data", "init", folder).returncode == 0
+    masks = sorted(folder.glob("all/*/masks/m1.png"))
+    Image.fromarray(np.full((40, 48), 77, np.uint8)).save(masks[0])
+    Image.fromarray(np.zeros((30, 48), np.uint8)).save(masks[1])
+    where = ["--dataset", "folder", "--data-dir", folder]
+    checked = command("data", "check", *where, "--workers", 0, "--quiet")
+    assert checked.returncode == 4
+    lines = checked.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["mask-values", "size-mismatch", "folder"]
+    assert [str(path) in line for path, line in zip(masks, lines, strict=False)][:2] == [True, True]
+    refused = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")
+    assert refused.returncode == 4
+    assert "2 faults" in refused.stderr
+    for path in folder.glob("all/*/masks/*.png"):
+        Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
+    empty = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")
+    assert empty.returncode == 4
+    assert "shows no object" in empty.stderr
