@@ -2,20 +2,19 @@
 
 The codes of faults: `image-unreadable`, `image-missing` (a mask without its image),
 `mask-unreadable`, `mask-missing`, `mask-values`, `size-mismatch`, `grid-mismatch` (a volume's mask
-with another affine), `duplicate-id`, `patient-in-two-parts` (of the official split) and
-`no-foreground` (of all cases: one mask may be empty).
+with another affine), `duplicate-id` and `no-foreground` (of all cases: one mask may be empty).
 """
 
 import multiprocessing
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from segnetr.data.case import SPLIT_NAMES, Case, DatasetSpec
+from segnetr.data.case import Case, DatasetSpec
 from segnetr.data.case_check import NO_FOREGROUND, Finding, check_files
 from segnetr.data.image_file import DEFAULT_MAX_PIXELS
 from segnetr.errors import SegNetrError
@@ -43,25 +42,16 @@ class Fault:
 def check_pairs(cases: Sequence[Case]) -> list[Fault]:
     """Look whether each case has its files and an id of its own, without reading them.
 
-    The cases of one patient must not stand in two official parts either.
-
     Returns:
         The faults in the order of the cases.
     """
     counts = Counter(case.case_id for case in cases)
-    parts = _parts_of_patients(cases)
     faults = []
     for case in cases:
         if counts[case.case_id] > 1:
             message = f"{case.image}: {counts[case.case_id]} cases are called {case.case_id!r}"
             faults.append(_fault(case, case.image, "duplicate-id", message))
         faults += _check_presence(case)
-        if case.patient_id is not None and len(parts[case.patient_id]) > 1:
-            message = (
-                f"{case.image}: patient {case.patient_id!r} stands in the parts"
-                f" {' and '.join(parts[case.patient_id])}; keep each patient in one"
-            )
-            faults.append(_fault(case, case.image, "patient-in-two-parts", message))
     return faults
 
 
@@ -80,14 +70,6 @@ def _check_presence(case: Case) -> list[Fault]:
         for mask in case.mask_files
         if not mask.exists()
     ]
-
-
-def _parts_of_patients(cases: Sequence[Case]) -> Mapping[str, list[str]]:
-    parts: dict[str, set[str]] = {}
-    for case in cases:
-        if case.patient_id is not None:
-            parts.setdefault(case.patient_id, set()).update([case.split] if case.split else [])
-    return {patient: [p for p in SPLIT_NAMES if p in found] for patient, found in parts.items()}
 
 
 def check_case(

@@ -69,8 +69,6 @@ class DatasetSpec:
             are the folder's to say; None where they are fixed.
         mask_values: Which values in a mask file stand for which class; None: class indices, or 0
             and the highest value where there are two classes.
-        folds: Parts of a cross-validation, as publications on this data set make it; 0: none is
-            usual.
     """
 
     name: str
@@ -86,7 +84,6 @@ class DatasetSpec:
     prepare: Callable[[Path], None] | None = None
     describe: Callable[[Path], "DatasetSpec"] | None = None
     mask_values: ClassValues | None = None
-    folds: int = 0
 
 
 class Divisible(Protocol):

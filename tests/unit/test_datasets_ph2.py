@@ -109,10 +109,6 @@ def test_missing_folder_names_address_size_and_licence(tmp_path):
             assert words in str(caught.value)
 
 
-def test_five_folds_are_usual():
-    assert get_dataset("ph2").folds == 5
-
-
 @pytest.mark.data
 def test_fixture_of_the_layout_is_read_without_a_fault(real_data):
     cases = read_ph2(real_data / "ph2_layout_fixture")

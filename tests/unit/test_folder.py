@@ -184,17 +184,12 @@ def test_table_that_makes_no_sense_is_one_line_and_a_fault_of_the_data(tmp_path,
     assert caught.value.exit_code == 4
 
 
-def test_table_names_files_that_are_not_there_and_a_patient_in_two_parts(tmp_path):
-    touch(tmp_path, "a.png", "b.png", "m.png")
-    (tmp_path / "pairs.csv").write_text(
-        "image,mask,patient,split\na.png,m.png,p,train\nb.png,m.png,p,test\nc.png,m.png,q,test\n"
-    )
+def test_table_that_names_files_that_are_not_there_is_read_and_the_check_names_them(tmp_path):
+    touch(tmp_path, "a.png", "m.png")
+    (tmp_path / "pairs.csv").write_text("image,mask\na.png,m.png;n.png\nc.png,m.png\n")
     faults = check_pairs(read_pair_table(tmp_path / "pairs.csv", root=tmp_path))
-    assert [(f.case_id, f.kind) for f in faults] == [
-        ("a", "patient-in-two-parts"),
-        ("b", "patient-in-two-parts"),
-        ("c", "image-missing"),
-    ]
+    assert [(f.case_id, f.kind) for f in faults] == [("a", "mask-missing"), ("c", "image-missing")]
+    assert str(tmp_path / "n.png") in faults[0].message
 
 
 def test_description_says_classes_channels_licence_and_how_masks_are_read(tmp_path):

@@ -38,10 +38,10 @@ def make_spec(*, classes: int = 2, values: ClassValues | None = None) -> Dataset
     )
 
 
-def make_case(folder: Path, name: str, masks: list[np.ndarray], **facts: object) -> Case:
+def make_case(folder: Path, name: str, masks: list[np.ndarray]) -> Case:
     image = save(folder / f"{name}.png", np.full((*masks[0].shape[:2], 3), 90))
     files = [save(folder / f"{name}_mask_{row}.png", mask) for row, mask in enumerate(masks)]
-    return Case(case_id=name, image=image, mask=files[0], more_masks=tuple(files[1:]), **facts)
+    return Case(case_id=name, image=image, mask=files[0], more_masks=tuple(files[1:]))
 
 
 def blob(row: int, *, shape: tuple[int, int] = (40, 48)) -> np.ndarray:
@@ -181,18 +181,3 @@ def test_masks_that_are_all_empty_are_one_fault_and_one_empty_mask_is_none(tmp_p
     assert found.kind == "no-foreground"
     assert "any other of the 2 masks" in found.message
     assert not made.entries
-
-
-def test_patient_in_two_official_parts_is_a_fault_of_each_of_its_cases(tmp_path):
-    cases = [
-        make_case(tmp_path, "a", [blob(2)], patient_id="p", split="train"),
-        make_case(tmp_path, "b", [blob(2)], patient_id="p", split="test"),
-        make_case(tmp_path, "c", [blob(2)], patient_id="q", split="test"),
-        make_case(tmp_path, "d", [blob(2)], patient_id="q"),
-    ]
-    faults = check_pairs(cases)
-    assert [(f.case_id, f.kind) for f in faults] == [
-        ("a", "patient-in-two-parts"),
-        ("b", "patient-in-two-parts"),
-    ]
-    assert "patient 'p' stands in the parts train and test" in faults[0].message

@@ -59,7 +59,6 @@ _SPECS = (
         source=PH2_SOURCE,
         licence=PH2_LICENCE,
         download_size=PH2_SIZE,
-        folds=5,
     ),
     DatasetSpec(
         name="tnscui",
