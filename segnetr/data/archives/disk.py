@@ -124,6 +124,6 @@ def describe_bytes(number: int) -> str:
     size = float(number)
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:
-            return f"{size:.3g} {unit}"
+            return f"{size:.4g} {unit}"
         size /= 1024
     return f"{size:.4g} GiB"
