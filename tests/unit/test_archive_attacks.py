@@ -15,7 +15,7 @@ import pytest
 
 from segnetr.data.archives.extract import extract_archive
 from segnetr.data.archives.limits import Limits
-from segnetr.errors import ArchiveError, DataFaultError, SegNetrError, WriteError
+from segnetr.errors import ArchiveError, WriteError
 
 PICTURE = random.Random(0).randbytes(3000)
 
@@ -50,7 +50,7 @@ def unpack(path: Path, folder: Path, limits: Limits | None = None):
 
 def refuse(path: Path, tmp_path: Path, limits: Limits | None = None) -> str:
     """Give the one line an archive is refused with, and see that nothing lies outside."""
-    before = {item for item in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     with pytest.raises(ArchiveError) as caught:
         unpack(path, tmp_path / "out", limits)
     message = str(caught.value)
@@ -343,8 +343,7 @@ def test_flipped_bytes_are_found_or_harmless(pack: Callable, file: str, tmp_path
         folder = tmp_path / f"out{number}"
         try:
             unpack(path, folder)
-        except SegNetrError as error:
-            assert isinstance(error, DataFaultError)
+        except ArchiveError:
             continue
         if file != "a.tar":  # a bare tar has no checksum of its data
             found = {item.read_bytes() for item in folder.rglob("*") if item.is_file()}
@@ -411,8 +410,8 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch):
 def test_disk_without_room_is_named_before_anything_is_unpacked(tmp_path, monkeypatch):
     path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE})
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("segnetr.data.archives.disk.shutil.disk_usage", lambda folder: usage)
-    with pytest.raises(WriteError, match=r"needs .* the disk has 1e\+03 B free|has 1000 B free"):
+    monkeypatch.setattr("segnetr.data.archives.disk.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(WriteError, match=r"has 1000 B free"):
         unpack(path, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 

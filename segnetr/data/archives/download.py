@@ -29,7 +29,7 @@ class DownloadRules:
 
     Attributes:
         timeout: Seconds without a byte after which a connection counts as broken.
-        tries: Connections in a row that may fail without bringing a byte.
+        tries: Connections in a row that may fail and bring less than `least_bytes`.
         connections: Connections in all.
         pause: Seconds before the second try; doubled each time.
         most_bytes: Bytes above which no file is fetched whose size nobody published.
@@ -123,7 +123,8 @@ class _Fetch:
                 self._connect()
                 return
             except BrokenOffError as error:
-                failures = 0 if self.partial.size > most else failures + 1
+                has_grown = self.partial.size >= most + self.rules.least_bytes
+                failures = 0 if has_grown else failures + 1
                 most = max(most, self.partial.size)
                 if failures >= self.rules.tries:
                     if self._is_whole_after_all():

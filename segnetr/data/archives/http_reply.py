@@ -79,7 +79,7 @@ def open_address(address: str, *, headers: Mapping[str, str], timeout: float) ->
         urllib.request.HTTPSHandler(),
     ):
         opener.add_handler(handler)
-    place = _check_address(address, address)
+    place = check_address(address, address)
     for _ in range(_MOST_REDIRECTS + 1):
         request = urllib.request.Request(place, headers=dict(headers))
         request.add_header("User-Agent", f"segnetr/{__version__}")
@@ -94,11 +94,21 @@ def open_address(address: str, *, headers: Mapping[str, str], timeout: float) ->
             target = response.headers.get("Location")
         if not target:
             raise DownloadError(f"{address}: redirects to nowhere (status {response.status})")
-        place = _check_address(urljoin(place, target), address, before=place)
+        place = check_address(_join(place, target), address, before=place)
     raise DownloadError(f"{address}: redirects more than {_MOST_REDIRECTS} times")
 
 
-def _check_address(place: str, address: str, *, before: str = "") -> str:
+def check_address(place: str, address: str, *, before: str = "") -> str:
+    """Give an address back if it may be asked: http or https, and not from https to http.
+
+    Args:
+        place: What is about to be asked.
+        address: What the user asked for, for messages.
+        before: What redirected there; empty: nothing did.
+
+    Raises:
+        DownloadError: If it may not be asked.
+    """
     how = "redirects to" if before else "is"
     try:
         parts = urlsplit(place)
@@ -115,6 +125,13 @@ def _check_address(place: str, address: str, *, before: str = "") -> str:
             f"{address}: {how} {place[:120]}, from https to plain http; it was not followed"
         )
     return place
+
+
+def _join(place: str, target: str) -> str:
+    try:
+        return urljoin(place, target)
+    except ValueError:  # brackets that are no address; refused in the next step
+        return target
 
 
 def _describe(error: Exception) -> str:
