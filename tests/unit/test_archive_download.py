@@ -203,7 +203,6 @@ def test_file_that_changed_between_two_parts_is_fetched_whole(fetch, server, fac
 @pytest.mark.parametrize("tag", [{"ETag": '"two"'}, {}], ids=["says so", "says nothing"])
 def test_server_that_mixes_two_versions_is_found_out(fetch, server, tag: dict[str, str]):
     """It sends a piece of the new file though `If-Range` names the old one."""
-
     mixed = Answer(data=OTHER, headers=tag, checks=False)
     sha256 = hashlib.sha256(OTHER).hexdigest()
     assert (
