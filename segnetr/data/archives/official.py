@@ -247,8 +247,8 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
         ),
         "busi": OfficialSource(
             title="BUSI",
-            page="https://scholar.cu.edu.eg/?q=afahmy/pages/dataset",
-            licence="see the official page",
+            page="https://scholar.cu.edu.eg/Dataset_BUSI.zip",
+            licence="CC0 1.0, as a mirror states it; the official page decides",
             archives=(
                 Archive(
                     name="Dataset_BUSI.zip",

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segnetr.data.archives.disk import as_write_error, replace_text, sync_folder, write_all
+from segnetr.data.archives.disk import (
+    as_write_error,
+    replace_text,
+    sync_file,
+    sync_folder,
+    write_all,
+)
 
 _ADD = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
 
@@ -108,8 +114,7 @@ class Partial:
             WriteError: If it cannot be done.
         """
         with as_write_error(self._target):
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(self.path)
             self.path.replace(self._target)
             self._facts.unlink(missing_ok=True)
             sync_folder(self._target.parent)

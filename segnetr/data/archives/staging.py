@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segnetr.data.archives.disk import as_write_error, replace_text, sync_folder, sync_folders
+from segnetr.data.archives.disk import as_write_error, replace_text, sync_folder, sync_tree
 from segnetr.data.archives.place import plan_moves
 from segnetr.errors import ReadError, UsageError, WriteError
 
@@ -90,7 +90,7 @@ class Staging:
         kept = [item for item in read_record(self.data_dir) if item.name not in _names(prepared)]
         record = [_plain(item) for item in (*kept, *prepared)]
         with as_write_error(self.contents):
-            sync_folders(self.contents)
+            sync_tree(self.contents)
         journal = {"moves": [str(move) for move in moves], "record": record}
         replace_text(self._journal, json.dumps(journal))
         try:
