@@ -8,7 +8,7 @@ Deliberate differences, none of which changes a number at the published sizes:
 - Any image size: maps are padded with zeros after the first norm to whole windows, as the official
   dense backbone does; windows without a shift then see the padding, as they do there. The maps of
   an image therefore depend on the padding near its right and lower border.
-- The mask of shifted windows is -inf in place of -100, and computed once a stage, not stored.
+- The mask of shifted windows is -inf in place of -100, and made once for each size of a map.
 - `dense` chooses between the two official rules that disagree: the classifier does not shift
   windows where one window covers the map, the dense backbone always does and norms its maps.
 """
@@ -16,6 +16,7 @@ Deliberate differences, none of which changes a number at the published sizes:
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -31,6 +32,7 @@ from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_merging import PatchMerging
 from hybrid_backbones.layers.rectangles import pad_to_multiple
+from hybrid_backbones.layers.size_tables import SizeTables
 from hybrid_backbones.layers.windows import (
     merge_windows,
     partition_windows,
@@ -140,6 +142,7 @@ class SwinStage(nn.Module):
         super().__init__()
         width = config.width * 2**level
         self.window, self.dense = config.window, config.dense
+        self.masks = SizeTables()
         self.blocks = nn.ModuleList(
             SwinBlock(
                 width,
@@ -161,7 +164,8 @@ class SwinStage(nn.Module):
         height, width = x.shape[1:3]
         mask = None
         if self.dense or min(height, width) > self.window:
-            mask = shifted_window_mask(height, width, window=self.window, like=x)
+            make = partial(shifted_window_mask, height, width, window=self.window, like=x)
+            mask = self.masks.get((height, width), make, like=x)
         for index, block in enumerate(self.blocks):
             arguments = (x, mask) if index % 2 and mask is not None else (x, None)
             x = run_block(block, *arguments, checkpoint=checkpoint and self.training)

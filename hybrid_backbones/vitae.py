@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.any_size import may_differ
 from hybrid_backbones.layers.conv_sequence import ConvSequence
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.inference import processor_layout
@@ -306,7 +307,7 @@ class PatchEmbedding(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, C, H, W) to tokens (N, 1 + L, D), class token first, and their grid."""
         right, bottom = -image.shape[3] % _PATCH, -image.shape[2] % _PATCH
-        if right or bottom:
+        if may_differ((right, bottom), (0, 0)):
             image = F.pad(image, (0, right, 0, bottom))
         patches = self.PRM["proj"](image)
         grid = (patches.shape[2], patches.shape[3])
@@ -318,7 +319,7 @@ class PatchEmbedding(nn.Module):
 def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     """Bring positions (1, 1 + S*S, D), class token first, to another grid, bicubically."""
     side = math.isqrt(table.shape[1] - 1)
-    if grid == (side, side):
+    if not may_differ(grid, (side, side)):
         return table
     image = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
     resized = F.interpolate(image, grid, mode="bicubic", align_corners=False)
