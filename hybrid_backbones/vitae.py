@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
-from hybrid_backbones.layers.any_size import may_differ
+from hybrid_backbones.layers.any_size import may_differ, missing_to_multiple
 from hybrid_backbones.layers.conv_sequence import ConvSequence
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.inference import processor_layout
@@ -306,7 +306,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, C, H, W) to tokens (N, 1 + L, D), class token first, and their grid."""
-        right, bottom = -image.shape[3] % _PATCH, -image.shape[2] % _PATCH
+        bottom, right = (missing_to_multiple(side, _PATCH) for side in image.shape[2:])
         if may_differ((right, bottom), (0, 0)):
             image = F.pad(image, (0, right, 0, bottom))
         patches = self.PRM["proj"](image)

@@ -16,3 +16,12 @@ def may_differ(sides: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """
     is_open = any(isinstance(side, torch.SymInt) for side in (*sides, *wanted))
     return is_open or sides != wanted
+
+
+def missing_to_multiple(size: int, side: int) -> int:
+    """Give how much is missing from `size` to the next multiple of `side`.
+
+    Written so that a symbol in the place of `size` gives a sum that exporters see to be a multiple;
+    with a remainder of `-size` they search for minutes.
+    """
+    return (size + side - 1) // side * side - size

@@ -112,6 +112,27 @@ class Golden:
         np.testing.assert_allclose(np.linalg.norm(rows, axis=-1), length, rtol=tolerance)
 
 
+# What draws weights; norms keep their ones and zeros.
+DRAWS = (
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "normal_",
+    "orthogonal_",
+    "trunc_normal_",
+    "uniform_",
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave fresh weights as the memory is: to draw those of a large network takes seconds.
+
+    Every entry comes from the record, and loading is strict.
+    """
+    for name in DRAWS:
+        monkeypatch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
+
+
 class GoldenFigures:
     """The bare figures of a record, and the formula, for records that are no networks."""
 
