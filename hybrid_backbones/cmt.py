@@ -34,10 +34,11 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.activation import GELU
 from hybrid_backbones.layers.conv_sequence import ConvSequence
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.heads import merge_heads
-from hybrid_backbones.layers.inference import processor_layout
+from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.position import Grid, resize_pair_table
 from hybrid_backbones.layers.size_tables import SizeTables
@@ -173,6 +174,10 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to the same shape."""
         x = self.conv1(x)
+        if not self.training and is_plain_inference(x):
+            x = convolve(x, self.proj, shortcut=True, activation=GELU)
+            last, norm = self.conv2
+            return convolve(x, cast(nn.Conv2d, last), ahead=self.proj_bn, norm=norm)
         result: Tensor = self.conv2(self.proj_bn(self.proj_act(self.proj(x) + x)))
         return result
 
@@ -197,7 +202,9 @@ class CMTBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Map (N, D, H, W) to the same shape; `bias` as in the attention."""
-        x = (self.proj(x) + x).permute(0, 2, 3, 1)
+        fast = not self.training and is_plain_inference(x)
+        x = convolve(x, self.proj, shortcut=True) if fast else self.proj(x) + x
+        x = x.permute(0, 2, 3, 1)
         x = x + self.drop_path(self.attn(self.norm1(x), bias))
         y: Tensor = self.mlp(self.norm2(x).permute(0, 3, 1, 2))
         result: Tensor = x.permute(0, 3, 1, 2) + self.drop_path(y)

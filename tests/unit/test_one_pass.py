@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybrid_backbones.layers.activation import GELU, QUICK_GELU, RELU6, SILU
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.conv_sequence import ConvSequence
-from hybrid_backbones.layers.inference import is_plain_inference, processor_layout
+from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
 from hybrid_backbones.layers.linear import Linear, apply_convolution
 from hybrid_backbones.layers.mlp import Mlp
 
@@ -145,6 +145,37 @@ def test_gradients_of_a_pointwise_convolution_are_the_plain_ones(last, bias):
     near(x.grad, y.grad)
     for one, other in zip(layer.parameters(), plain.parameters(), strict=True):
         near(one.grad, other.grad)
+
+
+@needs_onednn
+@pytest.mark.parametrize("activation", [None, GELU], ids=["none", "gelu"])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_shortcut_is_added_before_the_activation(activation, bias):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=bias)
+    kept = layer.weight.clone()
+    x = processor_layout(torch.randn(2, 8, 7, 5))
+    wanted = layer(x).double() + x.double()
+    wanted = wanted if activation is None else F.gelu(wanted)
+    near(convolve(x, layer, shortcut=True, activation=activation), wanted)
+    assert torch.equal(layer.weight, kept)
+
+
+@needs_onednn
+@pytest.mark.parametrize("last", [True, False])
+@torch.no_grad()
+def test_norm_ahead_of_a_pointwise_convolution_becomes_part_of_it(last):
+    torch.manual_seed(0)
+    ahead, layer, behind = nn.BatchNorm2d(6), nn.Conv2d(6, 9, 1), nn.BatchNorm2d(9)
+    for norm in (ahead, behind):
+        norm.eval()
+        for value in (norm.running_mean, norm.weight, norm.bias):
+            nn.init.normal_(value)
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 6, 5, 4)
+    given = convolve(processor_layout(x) if last else x, layer, ahead=ahead, norm=behind)
+    near(given, nn.Sequential(ahead, layer, behind).double()(x.double()))
 
 
 @torch.no_grad()
