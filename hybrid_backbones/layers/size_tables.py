@@ -56,9 +56,10 @@ class SizeTables:
             # Made without gradient but as a tensor that training may use too.
             with torch.inference_mode(mode=False), torch.no_grad():
                 kept = (make(), None if source is None else source.detach().clone())
-            while len(self._kept) >= self._limit and key not in self._kept:
-                self._kept.pop(next(iter(self._kept), None), None)
             self._kept[key] = kept
+            # A list, as other threads may use the network too.
+            for oldest in list(self._kept)[: -self._limit]:
+                self._kept.pop(oldest, None)
         table: Table = kept[0]
         return table
 

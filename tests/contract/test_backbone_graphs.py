@@ -56,8 +56,11 @@ class MapsAndLogits(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        encoded = self.model.encode(image)
-        return (self.model.forward_head(encoded), *encoded.maps)
+        encoded, maps = self.model.encode(image), None
+        # CvT's classifier rounds down where its pyramid rounds up: two passes.
+        if type(self.model).forward_features is not Backbone.forward_features:
+            maps = self.model.forward_features(image)
+        return (self.model.forward_head(encoded), *(maps or encoded.maps))
 
 
 def images(count, size):
