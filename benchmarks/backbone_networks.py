@@ -23,6 +23,12 @@ PEERS = {
     "mobilevit_s": ("transformers", "timm"),
     "swin_tiny": ("transformers", "timm"),
 }
+# timm drops nothing unless told: all train on equal terms.
+_WITHOUT_CHANCE: dict[str, dict[str, float]] = {
+    "cvt_13": {"drop_path": 0.0},
+    "mobilevit_s": {"dropout": 0.0, "head_dropout": 0.0},
+    "swin_tiny": {"drop_path": 0.0},
+}
 _TIMM_NAMES = {"mobilevit_s": "mobilevit_s", "swin_tiny": "swin_tiny_patch4_window7_224"}
 
 
@@ -81,7 +87,7 @@ def build(name: str, maker: str) -> nn.Module:
     """Build a network of ours, or the same of `maker`, with 1000 classes."""
     torch.manual_seed(0)
     if maker in (OURS, FUSED):
-        return create_model(name)
+        return create_model(name, **_WITHOUT_CHANCE.get(name, {}))
     if maker == "timm":
         import timm
 
@@ -89,10 +95,16 @@ def build(name: str, maker: str) -> nn.Module:
     import transformers as theirs
 
     made: nn.Module = {
-        "cvt_13": lambda: theirs.CvtForImageClassification(theirs.CvtConfig(num_labels=1000)),
-        "mobilevit_s": lambda: theirs.MobileViTForImageClassification(
-            theirs.MobileViTConfig(num_labels=1000)
+        "cvt_13": lambda: theirs.CvtForImageClassification(
+            theirs.CvtConfig(num_labels=1000, drop_path_rate=[0.0, 0.0, 0.0])
         ),
-        "swin_tiny": lambda: theirs.SwinForImageClassification(theirs.SwinConfig(num_labels=1000)),
+        "mobilevit_s": lambda: theirs.MobileViTForImageClassification(
+            theirs.MobileViTConfig(
+                num_labels=1000, hidden_dropout_prob=0.0, classifier_dropout_prob=0.0
+            )
+        ),
+        "swin_tiny": lambda: theirs.SwinForImageClassification(
+            theirs.SwinConfig(num_labels=1000, drop_path_rate=0.0)
+        ),
     }[name]()
     return made

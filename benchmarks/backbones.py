@@ -4,12 +4,13 @@
     python benchmarks/backbones.py --timm FOLDER
 
 Random weights, published image sizes; float32 on a CPU, bfloat16 autocast on a GPU where there is
-one: a pass without gradient, and a training step (loss, gradients, AdamW), eager and compiled. On
-a CPU and one thread the ratios are of the processor time of this process, which other load on the
-machine disturbs less than it does the wall clock; both are written. `--threads` takes more, on the
-wall clock. Peak memory is the growth of a fresh process over two passes or two steps (on a GPU:
-the allocator's peak). The mode `original` sets networks that no package has beside the recorded
-times of their published codes, see `backbone_originals.py`.
+one: a pass without gradient, and a training step (loss, gradients, AdamW; no dropout and no
+stochastic depth in any), eager and compiled. On a CPU and one thread the ratios are of the
+processor time of this process, which other load on the machine disturbs less than it does the wall
+clock; both are written. `--threads` takes more, on the wall clock. Peak memory is the growth of a
+fresh process over two passes or two steps (on a GPU: the allocator's peak). The mode `original`
+sets networks that no package has beside the recorded times of their published codes, see
+`backbone_originals.py`.
 
 What is measured replaces its like in benchmarks/results/backbones.json, so that it can be run in
 pieces; the table of the whole file is printed.

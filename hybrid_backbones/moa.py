@@ -130,10 +130,12 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[index].permute(2, 0, 1)
         if mask is None:
             q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
+            # Training keeps scaled queries and keys, and need not keep these beside the values.
+            v = v.contiguous() if torch.is_grad_enabled() else v
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).contiguous())
         else:
             # Windows and heads share an axis, so that one bias serves the whole batch.
-            q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
+            q, k, v = (part.flatten(1, 2) for part in qkv.permute(3, 0, 1, 4, 2, 5).unbind(0))
             both = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=both)
         out = out.reshape(-1, count, self.heads, places, width // self.heads)

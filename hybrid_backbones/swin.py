@@ -93,8 +93,9 @@ class WindowAttention(nn.Module):
         count, places, width = windows.shape[1:]
         head_width = width // self.heads
         qkv = self.qkv(windows).reshape(-1, count, places, 3, self.heads, head_width)
-        # Windows and heads share an axis, so that one bias serves the whole batch.
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
+        # Windows and heads share an axis, so that one bias serves the whole batch. Each of the
+        # three by itself: training keeps scaled queries and keys, and need not keep these.
+        q, k, v = (part.flatten(1, 2) for part in qkv.permute(3, 0, 1, 4, 2, 5).unbind(0))
         bias = self.relative_position_bias_table[self.relative_position_index]
         bias = bias.permute(2, 0, 1).unsqueeze(0)
         bias = bias.expand(count, -1, -1, -1) if mask is None else bias + mask.unsqueeze(1)

@@ -26,6 +26,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -39,7 +40,9 @@ from hybrid_backbones.layers.conv_sequence import ConvSequence
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.mlp import Mlp
+from hybrid_backbones.layers.position import resize_positions
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
+from hybrid_backbones.layers.size_tables import SizeTables
 from hybrid_backbones.layers.tokens import TokenAttention, TokenPerformer, TokenTransformer
 
 _STRIDES = (4, 2, 2)
@@ -298,6 +301,7 @@ class PatchEmbedding(nn.Module):
     def __init__(self, config: PlainViTAEConfig) -> None:
         super().__init__()
         self.side = config.image_size // _PATCH
+        self.tables = SizeTables(limit=1)
         self.PRM = nn.ModuleDict(
             {"proj": nn.Conv2d(config.in_channels, config.width, _PATCH, _PATCH)}
         )
@@ -313,17 +317,14 @@ class PatchEmbedding(nn.Module):
         grid = (patches.shape[2], patches.shape[3])
         token = self.cls_token.expand(patches.shape[0], -1, -1)
         tokens = torch.cat((token, patches.flatten(2).transpose(1, 2)), 1)
-        return tokens + resize_positions(self.pos_embed, grid), grid
+        return tokens + self._positions(grid), grid
 
-
-def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Bring positions (1, 1 + S*S, D), class token first, to another grid, bicubically."""
-    side = math.isqrt(table.shape[1] - 1)
-    if not may_differ(grid, (side, side)):
-        return table
-    image = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-    resized = F.interpolate(image, grid, mode="bicubic", align_corners=False)
-    return torch.cat((table[:, :1], resized.flatten(2).transpose(1, 2)), 1)
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        if torch.is_grad_enabled() or not may_differ(grid, (self.side, self.side)):
+            return resize_positions(self.pos_embed, grid)
+        table = self.pos_embed.detach()
+        make = partial(resize_positions, table, grid)
+        return self.tables.get(grid, make, like=table, source=table)
 
 
 class PlainViTAE(Backbone):

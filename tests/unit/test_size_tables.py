@@ -16,7 +16,10 @@ SMALL = {
     "cmt_ti": {"depths": (1, 1, 1, 1), "image_size": 64},
     "moa_tiny": {"depths": (1, 1, 1), "window": 4, "image_size": 64, "width": 48},
     "swin_tiny": {"depths": (2, 2, 1, 1), "width": 48},
+    "vitae_base": {"width": 48, "depth": 1, "heads": 3, "image_size": 64},
 }
+# Whose tables are weights, interpolated.
+WEIGHTS = {"cmt_ti": "relative_pos", "vitae_base": "pos_embed"}
 names = pytest.mark.parametrize("name", sorted(SMALL))
 
 
@@ -155,14 +158,16 @@ def test_nothing_is_kept_while_a_cuda_graph_is_recorded(monkeypatch):
         lambda table: table.data.copy_(torch.randn_like(table)),
     ],
 )
+@pytest.mark.parametrize("name", sorted(WEIGHTS))
 @torch.no_grad()
-def test_table_is_made_anew_when_its_weights_change_in_whatever_way(change):
-    model = make("cmt_ti")
+def test_table_is_made_anew_when_its_weights_change_in_whatever_way(name, change):
+    model = make(name)
     before = model(images())
-    for stage in model.stages:
-        change(stage.relative_pos)
+    for key, value in model.named_parameters():
+        if key.endswith(WEIGHTS[name]):
+            change(value)
     changed = model(images())
     assert not torch.equal(changed, before)
-    fresh = make("cmt_ti")
+    fresh = make(name)
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(changed, fresh(images()))

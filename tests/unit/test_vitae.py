@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_backbones import create_model, load_published
+from hybrid_backbones.layers.position import resize_positions
 from hybrid_backbones.registry import get_entry
-from hybrid_backbones.vitae import resize_positions
 
 # Small enough for a unit test, with all parts of the published ones.
 SMALL = {
