@@ -90,18 +90,24 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """Attend inside windows (N, L, S*S, D); `mask` (L, S*S, S*S) is added to the scores."""
-        count, places, width = windows.shape[1:]
-        head_width = width // self.heads
-        qkv = self.qkv(windows).reshape(-1, count, places, 3, self.heads, head_width)
+        mixed: Tensor = self.proj(self._attend(windows, mask))
+        return mixed
+
+    def _attend(self, windows: Tensor, mask: Tensor | None) -> Tensor:
+        count = windows.shape[1]
         # Windows and heads share an axis, so that one bias serves the whole batch. Each of the
-        # three by itself: training keeps scaled queries and keys, and need not keep these.
-        q, k, v = (part.flatten(1, 2) for part in qkv.permute(3, 0, 1, 4, 2, 5).unbind(0))
+        # three by itself, and what they are cut from not kept: it is the largest tensor here.
+        q, k, v = (part.flatten(1, 2) for part in self._split(windows).unbind(0))
         bias = self.relative_position_bias_table[self.relative_position_index]
         bias = bias.permute(2, 0, 1).unsqueeze(0)
         bias = bias.expand(count, -1, -1, -1) if mask is None else bias + mask.unsqueeze(1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1).unsqueeze(0))
-        mixed: Tensor = self.proj(merge_heads(out.unflatten(1, (count, self.heads))))
-        return mixed
+        return merge_heads(out.unflatten(1, (count, self.heads)))
+
+    def _split(self, windows: Tensor) -> Tensor:
+        """Give queries, keys and values (3, N, L, heads, S*S, D/heads), a view."""
+        qkv: Tensor = self.qkv(windows).unflatten(-1, (3, self.heads, -1))
+        return qkv.permute(3, 0, 1, 4, 2, 5)
 
 
 class SwinBlock(nn.Module):
@@ -126,7 +132,8 @@ class SwinBlock(nn.Module):
         if shift:
             y = torch.roll(y, (-shift, -shift), (1, 2))
         grid = (y.shape[1] // self.window, y.shape[2] // self.window)
-        y = merge_windows(self.attn(partition_windows(y, self.window), mask), grid, self.window)
+        y = partition_windows(y, self.window)
+        y = merge_windows(self.attn(y, mask), grid, self.window)
         if shift:
             y = torch.roll(y, (shift, shift), (1, 2))
         x = x + self.drop_path(y[:, :height, :width])

@@ -226,3 +226,66 @@ def test_other_precisions_devices_and_tracers_take_the_plain_way():
             Linear(3, 5)(x)
         assert counter.get_total_flops() == 2 * 2 * 3 * 5
     assert not is_plain_inference(x)
+
+
+def perceptrons(activation):
+    torch.manual_seed(0)
+    fast, plain = Mlp(12, 20, activation=activation), Mlp(12, 20, activation=activation).double()
+    plain.load_state_dict(fast.state_dict())
+    x = 2 * torch.randn(3, 5, 12)
+    return fast, plain, x.clone().requires_grad_(), x.double().requires_grad_()
+
+
+@pytest.mark.parametrize("activation", [SILU, RELU6, GELU, QUICK_GELU])
+def test_gradients_of_a_perceptron_are_the_plain_ones(activation):
+    fast, plain, x, y = perceptrons(activation)
+    for model, image in ((fast, x), (plain, y)):
+        kept = image.detach().clone()
+        output = model(image)
+        output.square().sum().backward()
+        assert torch.equal(image, kept)
+    near(x.grad, y.grad)
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        near(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("activation", [SILU, GELU, QUICK_GELU])
+def test_gradient_of_the_gradient_of_a_perceptron_is_the_plain_one(activation):
+    fast, plain, x, y = perceptrons(activation)
+    for model, image in ((fast, x), (plain, y)):
+        (first,) = torch.autograd.grad(model(image).square().sum(), image, create_graph=True)
+        first.square().sum().backward()
+    near(x.grad, y.grad, 1e-4)
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        near(one.grad, other.grad, 1e-4)
+
+
+@pytest.mark.parametrize("frozen", ["fc1", "fc2"])
+def test_frozen_half_of_a_perceptron_passes_gradients_on(frozen):
+    fast, plain, x, y = perceptrons(GELU)
+    for model, image in ((fast, x), (plain, y)):
+        getattr(model, frozen).requires_grad_(False)
+        model(image).square().sum().backward()
+    near(x.grad, y.grad)
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is not None:
+            near(one.grad, other.grad)
+
+
+@needs_onednn
+@pytest.mark.parametrize("activation", [SILU, GELU, QUICK_GELU])
+def test_training_keeps_one_hidden_tensor_of_a_perceptron(activation):
+    fast, _, x, _ = perceptrons(activation)
+    weights = {value.data_ptr() for value in fast.parameters()}
+    kept = set()
+
+    def pack(tensor):
+        if tensor.numel() == 3 * 5 * 20 and tensor.data_ptr() not in weights:
+            kept.add(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = fast(x)
+    assert len(kept) == 1
+    assert output.requires_grad
