@@ -122,7 +122,6 @@ def test_compiled_network_makes_its_own_tables():
     kept = count_kept(model)
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="eager")
     torch.testing.assert_close(compiled(images()), wanted)
-    torch.testing.assert_close(compiled(images(96, 64)), make("swin_tiny")(images(96, 64)))
     assert count_kept(model) == kept
 
 
