@@ -1,47 +1,42 @@
-"""Time the backbones beside those of transformers and timm: in turns, in one process, medians.
+"""Time the backbones beside those of transformers and timm, in one process, in turns.
 
     pip install --no-deps --target FOLDER timm
-    python benchmarks/backbones.py --timm FOLDER [--compiled] [--batch 8] [--repeats 7]
+    python benchmarks/backbones.py --timm FOLDER
 
-Each network runs in the memory layout that suits it best, with random weights, in float32 on the
-CPU or in bfloat16 on a GPU where there is one: a pass without gradient, and a training step (loss,
-gradients, AdamW). On a CPU the clock is the processor time of this process on one thread, which
-other load on the machine disturbs less than it does the wall clock; `--threads` takes more, on the
-wall clock. Peak memory is the growth of a fresh process over two passes or two steps (on a GPU:
-the allocator's peak). Writes benchmarks/results/backbones.json and prints the table.
+Random weights, published image sizes; float32 on a CPU, bfloat16 autocast on a GPU where there is
+one: a pass without gradient, and a training step (loss, gradients, AdamW; no dropout and no
+stochastic depth in any), eager and compiled. On a CPU and one thread the ratios are of the
+processor time of this process, which other load on the machine disturbs less than it does the wall
+clock; both are written. `--threads` takes more, on the wall clock. Peak memory is the growth of a
+fresh process over two passes or two steps (on a GPU: the allocator's peak). The mode `original`
+sets networks that no package has beside the recorded times of their published codes, see
+`backbone_originals.py`.
 
-timm needs no torchvision for what is timed here, but imports it: a stand-in takes its place.
+What is measured replaces its like in benchmarks/results/backbones.json, so that it can be run in
+pieces; the table of the whole file is printed.
 """
 
 import argparse
-import importlib
-import importlib.abc
-import importlib.machinery
 import json
 import statistics
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from backbone_networks import FUSED, OURS, PEERS, build, import_timm
+from backbone_originals import ORIGINALS, compare_with_original
+from backbone_results import merge_rows, read_rows, render_table, write_rows
 from torch import Tensor, nn
 
-from hybrid_backbones import create_model, fuse, get_entry
-from segnetr.outputs.provenance import collect_provenance
+from hybrid_backbones import fuse, get_entry
 
 RESULTS = Path(__file__).parent / "results" / "backbones.json"
-# Ours, and who else has it.
-PEERS = {
-    "cvt_13": ("transformers",),
-    "mobilevit_s": ("transformers", "timm"),
-    "swin_tiny": ("transformers", "timm"),
-}
-TIMM_NAMES = {"mobilevit_s": "mobilevit_s", "swin_tiny": "swin_tiny_patch4_window7_224"}
+MODES = ("eval", "train", "eval-compiled", "train-compiled", "original")
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
@@ -55,38 +50,19 @@ def main() -> None:
         name, maker, mode = arguments.child
         print(json.dumps(measure_memory(name, maker, mode, arguments)))
         return
-    modes = [f"{mode}-compiled" if arguments.compiled else mode for mode in arguments.modes]
-    rows: list[dict[str, Any]] = []
-    for name in arguments.models:
-        for mode in modes:
-            rows += compare(name, mode, arguments)
-            write_results(rows, arguments)
-    print(make_table(rows))
-
-
-def write_results(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """Write what was measured so far, with what it was measured on."""
-    content = {
-        "command": "python benchmarks/backbones.py "
-        + " ".join("FOLDER" if word == str(arguments.timm) else word for word in sys.argv[1:]),
-        "device": device_name(),
-        "threads": arguments.threads,
-        "clock": "processor time" if uses_processor_time() else "wall clock",
-        "batch": arguments.batch,
-        "repeats": arguments.repeats,
-        "rows": rows,
-        "made_by": collect_provenance(),
-    }
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    for mode in arguments.modes:
+        for name in arguments.models or (ORIGINALS if mode == "original" else PEERS):
+            if name in (ORIGINALS if mode == "original" else PEERS):
+                keep(measure(name, mode, arguments), arguments)
+    print(render_table(read_rows(arguments.out)))
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="+", default=list(PEERS), choices=list(PEERS))
-    parser.add_argument("--modes", nargs="+", default=["eval", "train"], choices=["eval", "train"])
-    parser.add_argument("--compiled", action="store_true", help="through torch.compile")
+    parser.add_argument("--models", nargs="+", choices=[*PEERS, *ORIGINALS], help="default: all")
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    parser.add_argument("--measure", nargs="+", default=["time", "memory"], help="time, memory")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
@@ -96,124 +72,125 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def import_timm(folder: Path) -> None:
-    """Import timm, with a stand-in for torchvision that is gone afterwards."""
-    sys.path.append(str(folder))
-    stand_in = StandIn("torchvision")
-    sys.meta_path.append(stand_in)
-    importlib.import_module("timm")
-    sys.meta_path.remove(stand_in)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]
+def measure(name: str, mode: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure one network of ours and its peers in one mode."""
+    if mode == "original":
+        return [time_original(name, arguments)]
+    makers = contenders(name, mode, arguments)
+    rows = [{"network": name, "mode": mode, "by": maker} for maker in makers]
+    if "time" in arguments.measure:
+        timed = time_peers(name, mode, makers, arguments)
+        rows = [{**row, **figures} for row, figures in zip(rows, timed, strict=True)]
+    # What a compiler holds while it compiles is not the network's.
+    if "memory" in arguments.measure and "compiled" not in mode:
+        for row in rows:
+            row["peak_mib"] = read_child(name, row["by"], mode, arguments)
+    return rows
 
 
-class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports a package that is not there as empty modules, whose names are empty classes."""
-
-    def __init__(self, package: str) -> None:
-        self.package = package
-
-    def find_spec(
-        self, name: str, path: Any = None, target: Any = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Answer for the package and all below it."""
-        del path, target
-        if name.partition(".")[0] != self.package:
-            return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """Make the empty module."""
-        module = types.ModuleType(spec.name)
-        module.__getattr__ = make_empty  # type: ignore[method-assign]
-        return module
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Run nothing."""
-
-
-class Empty(type):
-    """A class whose every attribute is there and is an empty class."""
-
-    def __getattr__(cls, name: str) -> type:
-        """Give one."""
-        return make_empty(name)
-
-
-def make_empty(name: str) -> type:
-    """Make an empty class; special names stay unknown."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return Empty(name, (), {})
-
-
-def build(name: str, maker: str) -> nn.Module:
-    """Build a network of ours, or the same of `maker`, with 1000 classes."""
-    torch.manual_seed(0)
-    if maker in ("ours", "ours, fused"):
-        return create_model(name)
-    if maker == "timm":
-        import timm
-
-        return timm.create_model(TIMM_NAMES[name])
-    import transformers as theirs
-
-    made: nn.Module = {
-        "cvt_13": lambda: theirs.CvtForImageClassification(theirs.CvtConfig(num_labels=1000)),
-        "mobilevit_s": lambda: theirs.MobileViTForImageClassification(
-            theirs.MobileViTConfig(num_labels=1000)
-        ),
-        "swin_tiny": lambda: theirs.SwinForImageClassification(theirs.SwinConfig(num_labels=1000)),
-    }[name]()
-    return made
+def keep(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Add what was measured to the file, with what it was measured on."""
+    facts = {
+        "batch": arguments.batch,
+        "threads": arguments.threads,
+        "device": device_name(),
+        "precision": "bfloat16" if device() == "cuda" else "float32",
+        "clock": "processor" if uses_processor_time() else "wall",
+    }
+    if "time" in arguments.measure:
+        facts["repeats"] = arguments.repeats
+    rows = [{**row, **facts} for row in rows]
+    for row in rows:
+        print(json.dumps(row), file=sys.stderr, flush=True)
+    write_rows(arguments.out, merge_rows(read_rows(arguments.out), rows), device=device())
 
 
 def contenders(name: str, mode: str, arguments: argparse.Namespace) -> list[str]:
     """Name who is timed: ours first, then its peers."""
     peers = [peer for peer in PEERS[name] if peer != "timm" or arguments.timm]
-    return ["ours", *(["ours, fused"] if mode.startswith("eval") else []), *peers]
+    # A compiler folds the norms by itself.
+    return [OURS, *([FUSED] if mode == "eval" else []), *peers]
 
 
-def compare(name: str, mode: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time one network of ours and its peers in turns."""
+def time_peers(
+    name: str, mode: str, makers: list[str], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Time one network by several makers in turns."""
+    image = make_images(name, arguments.batch)
+    steps = [best_step(name, maker, mode, image) for maker in makers]
+    passed = time_in_turns(steps, arguments.repeats)
+    clock = 0 if uses_processor_time() else 1
+    # Of pairs that ran beside each other, so that other load falls on both.
+    return [
+        {
+            "seconds": statistics.median(taken[clock] for taken in times),
+            "wall_seconds": statistics.median(taken[1] for taken in times),
+            "ours_faster": median_ratio(passed[0], times, clock),
+            "ours_faster_by_wall": median_ratio(passed[0], times, 1),
+        }
+        for times in passed
+    ]
+
+
+def time_original(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time a network of ours and the yardstick of its published code in turns."""
+    if not arguments.timm:
+        raise SystemExit("--modes original needs --timm FOLDER: the yardsticks are timm's")
+    network, maker = ORIGINALS[name].yardstick
+    steps = [
+        best_step(name, OURS, "eval", make_images(name, arguments.batch)),
+        # As it was timed there: channels first.
+        make_step(network, maker, "eval", make_images(network, arguments.batch)),
+    ]
+    clock = 0 if uses_processor_time() else 1
+    ours, yardstick = (
+        statistics.median(taken[clock] for taken in times)
+        for times in time_in_turns(steps, arguments.repeats)
+    )
+    return compare_with_original(name, ours=ours, yardstick=yardstick)
+
+
+Taken = tuple[float, float]
+
+
+def time_in_turns(steps: list[Callable[[], None]], repeats: int) -> list[list[Taken]]:
+    """Give processor and wall seconds of each call of each step, called one after the other."""
+    passed: list[list[Taken]] = [[] for _ in steps]
+    for _ in range(repeats):
+        for step, times in zip(steps, passed, strict=True):
+            times.append(clock_call(step))
+    return passed
+
+
+def clock_call(step: Callable[[], object]) -> Taken:
+    """Give the processor and wall seconds that one call takes."""
+    processor, wall = time.process_time(), time.perf_counter()
+    step()
+    return time.process_time() - processor, time.perf_counter() - wall
+
+
+def median_ratio(ours: list[Taken], theirs: list[Taken], clock: int) -> float:
+    """Give the median of their time over ours, turn by turn."""
+    return statistics.median(b[clock] / a[clock] for a, b in zip(ours, theirs, strict=True))
+
+
+def make_images(name: str, batch: int) -> Tensor:
+    """Draw images of a network's published size."""
     side = get_entry(name).image_size
-    image = torch.randn(arguments.batch, 3, side, side, device=device())
-    steps = {
-        maker: best_step(name, maker, mode, image) for maker in contenders(name, mode, arguments)
-    }
-    passed: dict[str, list[float]] = {maker: [] for maker in steps}
-    for _ in range(arguments.repeats):
-        for maker, step in steps.items():
-            passed[maker].append(clock(step))
-    ours = passed["ours"]
-    rows = []
-    for maker, times in passed.items():
-        rows.append(
-            {
-                "network": name,
-                "mode": mode,
-                "by": maker,
-                "seconds": statistics.median(times),
-                # Of pairs that ran beside each other, so that other load falls on both.
-                "ours_faster": statistics.median(b / a for a, b in zip(ours, times, strict=True)),
-                "peak_mib": read_child(name, maker, mode, arguments),
-            }
-        )
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    return rows
+    return torch.randn(batch, 3, side, side, device=device())
 
 
 def best_step(name: str, maker: str, mode: str, image: Tensor) -> Callable[[], None]:
     """Give what is timed, in the faster of the two memory layouts, after a first call."""
     if "compiled" in mode:
         torch.compiler.reset()
-    if "compiled" in mode or (maker.startswith("ours") and device() == "cpu"):
+    if "compiled" in mode or (maker in (OURS, FUSED) and device() == "cpu"):
         # Ours puts the layout right by itself there.
         step = make_step(name, maker, mode, image)
         step()
         return step
     made = [make_step(name, maker, mode, image.contiguous(memory_format=f)) for f in LAYOUTS]
-    return min(made, key=lambda step: (step(), clock(step))[1])
+    return min(made, key=lambda step: (step(), clock_call(step)[0])[1])
 
 
 def make_step(name: str, maker: str, mode: str, image: Tensor) -> Callable[[], None]:
@@ -222,7 +199,7 @@ def make_step(name: str, maker: str, mode: str, image: Tensor) -> Callable[[], N
     last = image.is_contiguous(memory_format=torch.channels_last)
     model = build(name, maker).to(image.device).train(is_training)
     model = model.to(memory_format=torch.channels_last if last else torch.contiguous_format)
-    if maker == "ours, fused":
+    if maker == FUSED:
         model = fuse(model)
     run = torch.compile(model, dynamic=False) if mode.endswith("compiled") else model
     if not is_training:
@@ -275,23 +252,13 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
-def clock(step: Callable[[], object]) -> float:
-    """Give the seconds one call takes."""
-    read = time.process_time if uses_processor_time() else time.perf_counter
-    start = read()
-    step()
-    return read() - start
-
-
 def uses_processor_time() -> bool:
     """Say which clock is used: threads that wait for each other spin, and would be counted."""
     return device() == "cpu" and torch.get_num_threads() == 1
 
 
-def read_child(name: str, maker: str, mode: str, arguments: argparse.Namespace) -> int | None:
-    """Measure peak memory in a process of its own, in MiB; None for compiled networks."""
-    if mode.endswith("compiled"):
-        return None
+def read_child(name: str, maker: str, mode: str, arguments: argparse.Namespace) -> int:
+    """Measure peak memory in a process of its own, in MiB."""
     command = [sys.executable, __file__, "--child", name, maker, mode]
     command += ["--batch", str(arguments.batch), "--threads", str(arguments.threads)]
     command += ["--timm", str(arguments.timm)] if maker == "timm" else []
@@ -301,9 +268,7 @@ def read_child(name: str, maker: str, mode: str, arguments: argparse.Namespace) 
 
 def measure_memory(name: str, maker: str, mode: str, arguments: argparse.Namespace) -> int:
     """Give the growth of this process over two steps, in MiB (Linux)."""
-    side = get_entry(name).image_size
-    image = torch.randn(arguments.batch, 3, side, side, device=device())
-    step = make_step(name, maker, mode, image)
+    step = make_step(name, maker, mode, make_images(name, arguments.batch))
     if device() == "cuda":
         before = torch.cuda.memory_allocated()
         step()
@@ -320,16 +285,6 @@ def read_status(field: str) -> int:
     """Read a size of this process in KiB (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field + ":")))
-
-
-def make_table(rows: list[dict[str, Any]]) -> str:
-    """Lay out the figures."""
-    lines = ["| network | mode | by | seconds | ours is faster by | peak MiB |", "|---" * 6 + "|"]
-    for row in rows:
-        ratio = "" if row["by"] == "ours" else f"{row['ours_faster']:.2f}x"
-        cells = [row["network"], row["mode"], row["by"], f"{row['seconds']:.3f}", ratio]
-        lines.append("| " + " | ".join([*cells, str(row["peak_mib"])]) + " |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,20 @@ from typing import Annotated
 import typer
 
 from . import options as o
+from . import prepare
 from .console import print_result
 from .settings import read_settings
 
 application = typer.Typer(no_args_is_help=True, help="List, check and describe data sets.")
 FAULTS_FOUND = 4
+application.command("prepare")(prepare.prepare)
 
 
 @application.command("list")
 def list_datasets(as_json: o.Json = False, verbose: o.Verbose = False) -> None:
-    """List the data sets: what they hold, where they come from, their licence."""
+    """List the data sets: what they hold, where they come from, their licence, their archives."""
     del verbose
-    from segnetr.workflows.data import list_datasets as run
+    from segnetr.workflows.data_list import list_datasets as run
 
     table = run()
     print_result(table.facts(), as_json=as_json, text=table.text())

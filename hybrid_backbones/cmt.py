@@ -12,9 +12,10 @@ Deliberate differences, none of which changes a number at the published image si
   query, no key of its own (each cell holds part of the image), and in no statistics of a norm
   other than that of the reduced cells at the lower and right border.
 - The bias of each query and key is a table for one image size; for others it is interpolated
-  bicubically over both grids, at each forward pass or, for `image_size`, once when loading. The
-  published code has no rule for this. As places count relative to the sides of the image, the
-  maps of a padded image or of a crop are not those of the image alone.
+  bicubically over both grids: at each forward pass in training, once for each size and weights
+  without gradient, or, for `image_size`, once when loading. The published code has no rule for
+  this. As places count relative to the sides of the image, the maps of a padded image or of a crop
+  are not those of the image alone.
 - Attention goes through `scaled_dot_product_attention`.
 
 The maps are as published the plain results of the stages, without a norm, and large: what reads
@@ -24,6 +25,7 @@ them should norm them first.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -32,12 +34,14 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.activation import GELU
 from hybrid_backbones.layers.conv_sequence import ConvSequence
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.heads import merge_heads
-from hybrid_backbones.layers.inference import processor_layout
+from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.position import Grid, resize_pair_table
+from hybrid_backbones.layers.size_tables import SizeTables
 
 _KEY_STRIDE = 32  # Each key stands for a cell of 32 x 32 pixels, in every stage.
 _HEAD_WIDTH = 1280
@@ -170,6 +174,10 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to the same shape."""
         x = self.conv1(x)
+        if not self.training and is_plain_inference(x):
+            x = convolve(x, self.proj, shortcut=True, activation=GELU)
+            last, norm = self.conv2
+            return convolve(x, cast(nn.Conv2d, last), ahead=self.proj_bn, norm=norm)
         result: Tensor = self.conv2(self.proj_bn(self.proj_act(self.proj(x) + x)))
         return result
 
@@ -194,7 +202,9 @@ class CMTBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Map (N, D, H, W) to the same shape; `bias` as in the attention."""
-        x = (self.proj(x) + x).permute(0, 2, 3, 1)
+        fast = not self.training and is_plain_inference(x)
+        x = convolve(x, self.proj, shortcut=True) if fast else self.proj(x) + x
+        x = x.permute(0, 2, 3, 1)
         x = x + self.drop_path(self.attn(self.norm1(x), bias))
         y: Tensor = self.mlp(self.norm2(x).permute(0, 3, 1, 2))
         result: Tensor = x.permute(0, 3, 1, 2) + self.drop_path(y)
@@ -212,6 +222,8 @@ class CMTStage(nn.Module):
         key_side = config.image_size // _KEY_STRIDE
         self.reduction = query_side // key_side
         self.grids = ((query_side, query_side), (key_side, key_side))
+        # Of one size alone, as the tables of large images are large.
+        self.tables = SizeTables(limit=1)
         self.patch_embed = PatchEmbed(before, width)
         self.relative_pos = nn.Parameter(torch.randn(heads, query_side**2, key_side**2))
         self.blocks = nn.ModuleList(
@@ -229,9 +241,14 @@ class CMTStage(nn.Module):
         """Give the biases (heads, H*W, cells) for a map of this size."""
         queries: Grid = (height, width)
         keys: Grid = (-(-height // self.reduction), -(-width // self.reduction))
-        table = resize_pair_table(self.relative_pos, self.grids, (queries, keys))
+        if torch.is_grad_enabled():
+            return resize_pair_table(self.relative_pos, self.grids, (queries, keys))
         # A mask that asks for gradients keeps the fused attention of the CPU from being used.
-        return table if torch.is_grad_enabled() else table.detach()
+        table = self.relative_pos.detach()
+        if (queries, keys) == self.grids:
+            return table
+        make = partial(resize_pair_table, table, self.grids, (queries, keys))
+        return self.tables.get((height, width), make, like=table, source=table)
 
     def forward(self, x: Tensor, *, checkpoint: bool) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/2), ceil(W/2))."""

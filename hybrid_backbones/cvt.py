@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.activation import QUICK_GELU
+from hybrid_backbones.layers.any_size import may_differ, missing_to_multiple
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.heads import merge_heads
 from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
@@ -78,9 +79,9 @@ class ConvEmbed(nn.Module):
 
     def forward(self, x: Tensor, *, round_up: bool) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, C, H, W) to tokens (N, L, D) and the grid they lie on."""
-        stride = self.stride
-        if round_up and (x.shape[2] % stride or x.shape[3] % stride):
-            x = F.pad(x, (0, -x.shape[3] % stride, 0, -x.shape[2] % stride))
+        bottom, right = (missing_to_multiple(side, self.stride) for side in x.shape[2:])
+        if round_up and may_differ((right, bottom), (0, 0)):
+            x = F.pad(x, (0, right, 0, bottom))
         y = self.proj(x)
         return self.norm(y.flatten(2).transpose(1, 2)), (y.shape[2], y.shape[3])
 

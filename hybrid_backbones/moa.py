@@ -25,6 +25,7 @@ Deliberate differences, none of which changes a number at the published sizes:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -46,6 +47,7 @@ from hybrid_backbones.layers.rectangles import (
     padding_mask,
     rectangle_position_index,
 )
+from hybrid_backbones.layers.size_tables import SizeTables
 from hybrid_backbones.layers.windows import resize_relative_table
 
 _TABLE = "relative_position_bias_table"
@@ -128,10 +130,12 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[index].permute(2, 0, 1)
         if mask is None:
             q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
+            # Training keeps scaled queries and keys, and need not keep these beside the values.
+            v = v.contiguous() if torch.is_grad_enabled() else v
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).contiguous())
         else:
             # Windows and heads share an axis, so that one bias serves the whole batch.
-            q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
+            q, k, v = (part.flatten(1, 2) for part in qkv.permute(3, 0, 1, 4, 2, 5).unbind(0))
             both = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=both)
         out = out.reshape(-1, count, self.heads, places, width // self.heads)
@@ -183,6 +187,7 @@ class GlobalAttention(nn.Module):
         patch = config.window + 2 * config.overlap
         rows = (2 * -(-config.side(level) // config.window) - 1) ** 2
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, self.heads))
+        self.indices = SizeTables()
         self.pre_conv = nn.Conv2d(width, reduced, 1)
         self.q = Linear(config.window**2 * reduced, width)
         self.kv = Linear(patch**2 * reduced, 2 * width)
@@ -232,7 +237,8 @@ class GlobalAttention(nn.Module):
             image = table.t().reshape(1, -1, own, own)
             resized = F.interpolate(image, sides, mode="bicubic", align_corners=False)
             table = resized.reshape(self.heads, -1).t()
-        index = rectangle_position_index(rows, columns, device=table.device)
+        make = partial(rectangle_position_index, rows, columns, device=table.device)
+        index = self.indices.get((rows, columns), make, like=table.detach())
         return table[index].permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
@@ -254,6 +260,7 @@ class MoAStage(nn.Module):
         self.official = config.layout == "official"
         index = rectangle_position_index(self.window, self.window)
         self.register_buffer("position_index", index, persistent=False)
+        self.masks = SizeTables()
         self.blocks = nn.ModuleList(
             LocalBlock(
                 width,
@@ -283,7 +290,8 @@ class MoAStage(nn.Module):
         rows, columns = sides = (min(self.window, height), min(self.window, width))
         pairs = self.position_index.reshape([self.window] * 4)
         index = pairs[:rows, :columns, :rows, :columns].reshape(rows * columns, rows * columns)
-        mask = padding_mask(height, width, sides=sides, like=x)
+        make = partial(padding_mask, height, width, sides=sides, like=x)
+        mask = self.masks.get((height, width), make, like=x)
         for block in self.blocks:
             x = run_block(block, x, index, mask, checkpoint=checkpoint and self.training)
         return x if self.glb_attn is None else self._mix(x, self.glb_attn)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import UNIT, ModelEntry
 from hybrid_backbones.layers.activation import SILU
+from hybrid_backbones.layers.any_size import may_differ
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.heads import merge_heads
@@ -189,7 +190,7 @@ class MobileViTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
         size = (x.shape[2], x.shape[3])
-        even = (size[0] + size[0] % _PATCH, size[1] + size[1] % _PATCH)
+        even = ((size[0] + 1) // _PATCH * _PATCH, (size[1] + 1) // _PATCH * _PATCH)
         local = apply_convolution(self.conv_1x1, self.conv_kxk(x))
         tokens = unfold_patches(_resize(local, size, even))
         for layer in self.transformer:
@@ -200,7 +201,7 @@ class MobileViTBlock(nn.Module):
 
 
 def _resize(x: Tensor, own: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    if own == wanted:
+    if not may_differ(own, wanted):
         return x
     return F.interpolate(x, wanted, mode="bilinear", align_corners=False)
 

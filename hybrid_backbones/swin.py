@@ -8,7 +8,7 @@ Deliberate differences, none of which changes a number at the published sizes:
 - Any image size: maps are padded with zeros after the first norm to whole windows, as the official
   dense backbone does; windows without a shift then see the padding, as they do there. The maps of
   an image therefore depend on the padding near its right and lower border.
-- The mask of shifted windows is -inf in place of -100, and computed once a stage, not stored.
+- The mask of shifted windows is -inf in place of -100, and made once for each size of a map.
 - `dense` chooses between the two official rules that disagree: the classifier does not shift
   windows where one window covers the map, the dense backbone always does and norms its maps.
 """
@@ -16,6 +16,7 @@ Deliberate differences, none of which changes a number at the published sizes:
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -31,6 +32,7 @@ from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_merging import PatchMerging
 from hybrid_backbones.layers.rectangles import pad_to_multiple
+from hybrid_backbones.layers.size_tables import SizeTables
 from hybrid_backbones.layers.windows import (
     merge_windows,
     partition_windows,
@@ -88,17 +90,24 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """Attend inside windows (N, L, S*S, D); `mask` (L, S*S, S*S) is added to the scores."""
-        count, places, width = windows.shape[1:]
-        head_width = width // self.heads
-        qkv = self.qkv(windows).reshape(-1, count, places, 3, self.heads, head_width)
-        # Windows and heads share an axis, so that one bias serves the whole batch.
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)
+        mixed: Tensor = self.proj(self._attend(windows, mask))
+        return mixed
+
+    def _attend(self, windows: Tensor, mask: Tensor | None) -> Tensor:
+        count = windows.shape[1]
+        # Windows and heads share an axis, so that one bias serves the whole batch. Each of the
+        # three by itself, and what they are cut from not kept: it is the largest tensor here.
+        q, k, v = (part.flatten(1, 2) for part in self._split(windows).unbind(0))
         bias = self.relative_position_bias_table[self.relative_position_index]
         bias = bias.permute(2, 0, 1).unsqueeze(0)
         bias = bias.expand(count, -1, -1, -1) if mask is None else bias + mask.unsqueeze(1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1).unsqueeze(0))
-        mixed: Tensor = self.proj(merge_heads(out.unflatten(1, (count, self.heads))))
-        return mixed
+        return merge_heads(out.unflatten(1, (count, self.heads)))
+
+    def _split(self, windows: Tensor) -> Tensor:
+        """Give queries, keys and values (3, N, L, heads, S*S, D/heads), a view."""
+        qkv: Tensor = self.qkv(windows).unflatten(-1, (3, self.heads, -1))
+        return qkv.permute(3, 0, 1, 4, 2, 5)
 
 
 class SwinBlock(nn.Module):
@@ -123,7 +132,8 @@ class SwinBlock(nn.Module):
         if shift:
             y = torch.roll(y, (-shift, -shift), (1, 2))
         grid = (y.shape[1] // self.window, y.shape[2] // self.window)
-        y = merge_windows(self.attn(partition_windows(y, self.window), mask), grid, self.window)
+        y = partition_windows(y, self.window)
+        y = merge_windows(self.attn(y, mask), grid, self.window)
         if shift:
             y = torch.roll(y, (shift, shift), (1, 2))
         x = x + self.drop_path(y[:, :height, :width])
@@ -140,6 +150,7 @@ class SwinStage(nn.Module):
         super().__init__()
         width = config.width * 2**level
         self.window, self.dense = config.window, config.dense
+        self.masks = SizeTables()
         self.blocks = nn.ModuleList(
             SwinBlock(
                 width,
@@ -161,7 +172,8 @@ class SwinStage(nn.Module):
         height, width = x.shape[1:3]
         mask = None
         if self.dense or min(height, width) > self.window:
-            mask = shifted_window_mask(height, width, window=self.window, like=x)
+            make = partial(shifted_window_mask, height, width, window=self.window, like=x)
+            mask = self.masks.get((height, width), make, like=x)
         for index, block in enumerate(self.blocks):
             arguments = (x, mask) if index % 2 and mask is not None else (x, None)
             x = run_block(block, *arguments, checkpoint=checkpoint and self.training)

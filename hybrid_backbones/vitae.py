@@ -26,6 +26,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -34,11 +35,14 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.layers.any_size import may_differ, missing_to_multiple
 from hybrid_backbones.layers.conv_sequence import ConvSequence
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.mlp import Mlp
+from hybrid_backbones.layers.position import resize_positions
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
+from hybrid_backbones.layers.size_tables import SizeTables
 from hybrid_backbones.layers.tokens import TokenAttention, TokenPerformer, TokenTransformer
 
 _STRIDES = (4, 2, 2)
@@ -297,6 +301,7 @@ class PatchEmbedding(nn.Module):
     def __init__(self, config: PlainViTAEConfig) -> None:
         super().__init__()
         self.side = config.image_size // _PATCH
+        self.tables = SizeTables(limit=1)
         self.PRM = nn.ModuleDict(
             {"proj": nn.Conv2d(config.in_channels, config.width, _PATCH, _PATCH)}
         )
@@ -305,24 +310,21 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, C, H, W) to tokens (N, 1 + L, D), class token first, and their grid."""
-        right, bottom = -image.shape[3] % _PATCH, -image.shape[2] % _PATCH
-        if right or bottom:
+        bottom, right = (missing_to_multiple(side, _PATCH) for side in image.shape[2:])
+        if may_differ((right, bottom), (0, 0)):
             image = F.pad(image, (0, right, 0, bottom))
         patches = self.PRM["proj"](image)
         grid = (patches.shape[2], patches.shape[3])
         token = self.cls_token.expand(patches.shape[0], -1, -1)
         tokens = torch.cat((token, patches.flatten(2).transpose(1, 2)), 1)
-        return tokens + resize_positions(self.pos_embed, grid), grid
+        return tokens + self._positions(grid), grid
 
-
-def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Bring positions (1, 1 + S*S, D), class token first, to another grid, bicubically."""
-    side = math.isqrt(table.shape[1] - 1)
-    if grid == (side, side):
-        return table
-    image = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-    resized = F.interpolate(image, grid, mode="bicubic", align_corners=False)
-    return torch.cat((table[:, :1], resized.flatten(2).transpose(1, 2)), 1)
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        if torch.is_grad_enabled() or not may_differ(grid, (self.side, self.side)):
+            return resize_positions(self.pos_embed, grid)
+        table = self.pos_embed.detach()
+        make = partial(resize_positions, table, grid)
+        return self.tables.get(grid, make, like=table, source=table)
 
 
 class PlainViTAE(Backbone):

@@ -37,6 +37,19 @@ class ReadError(SegNetrError):
         return type(self), (self.path, self.reason)
 
 
+class ArchiveError(DataFaultError):
+    """An archive that is torn, is not what its name says, or attacks the one who unpacks it."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+class DownloadError(SegNetrError):
+    """A file that a server did not give, or did not give right."""
+
+
 class WriteError(SegNetrError):
     """A file that could not be written: read-only folder, full disk."""
 

@@ -68,25 +68,50 @@ def convolve(
     x: Tensor,
     convolution: nn.Conv2d,
     *,
+    ahead: nn.Module | None = None,
     norm: nn.Module | None = None,
     activation: Activation | None = None,
+    shortcut: bool = False,
 ) -> Tensor:
     """Convolve, norm with the running moments and activate; not differentiable.
 
     Args:
         x: Maps (N, C, H, W), such that `is_plain_inference(x)`.
         convolution: The convolution, padded with zeros.
+        ahead: A batch norm in front, of a convolution without padding; as `norm`.
         norm: A batch norm in evaluation mode, or what a folded one was replaced by.
         activation: What follows, of slope 1.
+        shortcut: Add `x` before the activation: of a channel-wise convolution that keeps the size.
 
     Returns:
         Maps (N, D, H', W').
     """
     weight, bias = convolution.weight, convolution.bias
+    if shortcut:
+        # One more weight at the middle of each filter: no pass over the maps of its own.
+        weight = weight.clone()
+        weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2] += 1
+    if isinstance(ahead, nn.BatchNorm2d):
+        scale, shift = affine_of(ahead)
+        moved = (weight * shift[:, None, None]).sum((1, 2, 3))
+        bias = moved if bias is None else bias + moved
+        weight = weight * scale[:, None, None]
     if isinstance(norm, nn.BatchNorm2d):
         scale, shift = affine_of(norm)
         weight = weight * scale[:, None, None, None]
         bias = shift if bias is None else torch.addcmul(shift, bias, scale)
+    return _run(x, convolution, weight=weight, bias=bias, activation=activation)
+
+
+def _run(
+    x: Tensor,
+    convolution: nn.Conv2d,
+    *,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: Activation | None,
+) -> Tensor:
+    """Convolve with other weights than the convolution's own."""
     if is_matrix(convolution, x):
         last = x.permute(0, 2, 3, 1)
         product = multiply(last, weight.flatten(1), bias, activation=activation)

@@ -1,5 +1,6 @@
 """A matrix over the last axis, fast on processors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,20 @@ def apply_convolution(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     return _multiply(x.permute(0, 2, 3, 1), weight, convolution.bias).permute(0, 3, 1, 2)
 
 
+def apply_activated(matrix: Linear, x: Tensor, activation: Activation) -> Tensor:
+    """Activate (..., C) and apply a matrix, keeping less for the backward pass where it can.
+
+    The activation is computed a second time there, which costs little beside the products.
+    """
+    if not torch.is_grad_enabled() or not has_one_pass(x):
+        plain: Tensor = matrix(activation(x))
+        return plain
+    product: Tensor = _ActivatedProduct.apply(  # type: ignore[no-untyped-call]
+        x, matrix.weight, matrix.bias, activation
+    )
+    return product
+
+
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     product: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return product
@@ -57,17 +72,63 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
-        # A gradient of the gradient needs operators that have one themselves.
-        plain = torch.is_grad_enabled()
-        to_x = to_weight = to_bias = None
+        to_x = _gradient_of_input(gradient, weight) if ctx.needs_input_grad[0] else None
+        return to_x, *_gradients_of_matrix(gradient, x, ctx.needs_input_grad[1:])
+
+
+class _ActivatedProduct(torch.autograd.Function):
+    """f(x) W^T + b, which keeps x for the backward pass and not f(x) too."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
+        return multiply(_activate(x.detach(), activation), weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        ctx.save_for_backward(inputs[0], inputs[1])
+        ctx.activation = inputs[3]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        again = torch.is_grad_enabled()
+        x = x if again else x.detach().requires_grad_()
+        active = _activate(x, ctx.activation)
+        matrix = _gradients_of_matrix(gradient, active, ctx.needs_input_grad[1:3])
+        to_x = None
         if ctx.needs_input_grad[0]:
-            to_x = gradient @ weight if plain else multiply(gradient.contiguous(), weight.t(), None)
-        if ctx.needs_input_grad[1]:
-            to_weight = rows.t() @ inputs if plain else _outer(rows.contiguous(), inputs)
-        if ctx.needs_input_grad[2]:
-            to_bias = rows.sum(0)
-        return to_x, to_weight, to_bias
+            to_active = _gradient_of_input(gradient, weight)
+            (to_x,) = torch.autograd.grad(active, x, to_active, create_graph=again)
+        return to_x, *matrix, None
+
+
+def _activate(x: Tensor, activation: Activation) -> Tensor:
+    # Activations overwrite x where no gradient is kept; here it is kept.
+    with torch.enable_grad():
+        return activation(x)
+
+
+def _gradient_of_input(gradient: Tensor, weight: Tensor) -> Tensor:
+    # A gradient of the gradient needs operators that have one themselves.
+    if torch.is_grad_enabled():
+        return gradient @ weight
+    return multiply(gradient.contiguous(), weight.t(), None)
+
+
+def _gradients_of_matrix(
+    gradient: Tensor, x: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give the gradients of weight and bias, where wanted."""
+    rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
+    to_weight = to_bias = None
+    if wanted[0] and torch.is_grad_enabled():
+        to_weight = rows.t() @ inputs
+    elif wanted[0]:
+        to_weight = _outer(rows.contiguous(), inputs.detach())
+    if wanted[1]:
+        to_bias = rows.sum(0)
+    return to_weight, to_bias
 
 
 def _outer(rows: Tensor, inputs: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """The two-layer perceptron of transformer blocks."""
 
+import torch
 from torch import Tensor, nn
 
 from hybrid_backbones.layers.activation import GELU, Activation
 from hybrid_backbones.layers.inference import is_plain_inference, multiply
-from hybrid_backbones.layers.linear import Linear
+from hybrid_backbones.layers.linear import Linear, apply_activated
 
 
 class Mlp(nn.Module):
@@ -24,5 +25,7 @@ class Mlp(nn.Module):
             one, two = self.fc1, self.fc2
             hidden = multiply(x, one.weight * slope, one.bias * slope, activation=self.activation)
             return multiply(hidden, two.weight / slope, two.bias)
+        if torch.is_grad_enabled():
+            return apply_activated(self.fc2, self.fc1(x), self.activation)
         output: Tensor = self.fc2(self.fc1(x, self.activation))
         return output

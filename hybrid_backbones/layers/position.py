@@ -1,7 +1,12 @@
 """Position tables that belong to one image size, brought to another."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hybrid_backbones.layers.any_size import may_differ
 
 Grid = tuple[int, int]
 
@@ -28,3 +33,13 @@ def resize_pair_table(table: Tensor, own: tuple[Grid, Grid], wanted: tuple[Grid,
     by_query = by_key.reshape(table.shape[0], keys, -1).transpose(1, 2).reshape(1, -1, *own[1])
     by_query = F.interpolate(by_query, wanted[1], mode="bicubic", align_corners=False)
     return by_query.reshape(table.shape[0], wanted[0][0] * wanted[0][1], -1)
+
+
+def resize_positions(table: Tensor, grid: Grid) -> Tensor:
+    """Bring positions (1, 1 + S*S, D), class token first, to another grid, bicubically."""
+    side = math.isqrt(table.shape[1] - 1)
+    if not may_differ(grid, (side, side)):
+        return table
+    image = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    resized = F.interpolate(image, grid, mode="bicubic", align_corners=False)
+    return torch.cat((table[:, :1], resized.flatten(2).transpose(1, 2)), 1)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_backbones.layers.activation import GELU
+from hybrid_backbones.layers.any_size import may_differ, missing_to_multiple
 from hybrid_backbones.layers.inference import convolve, is_plain_inference
 
 
@@ -41,8 +42,8 @@ class PyramidReduction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to tokens (N, ceil(H/s), ceil(W/s), D), D = width * dilations."""
-        right, bottom = -x.shape[3] % self.stride, -x.shape[2] % self.stride
-        if right or bottom:
+        bottom, right = (missing_to_multiple(side, self.stride) for side in x.shape[2:])
+        if may_differ((right, bottom), (0, 0)):
             x = F.pad(x, (0, right, 0, bottom))
         if is_plain_inference(x):
             # Each convolution stands alone in a sequence, as in the published keys.

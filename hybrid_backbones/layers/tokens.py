@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.layers.any_size import may_differ, missing_to_multiple
 from hybrid_backbones.layers.heads import merge_heads
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
@@ -65,9 +66,9 @@ def attend_map(attention: TokenAttention, x: Tensor, *, window: int = 0) -> Tens
     if not window:
         whole: Tensor = attention(x.flatten(1, 2))
         return whole.reshape(-1, height, width, whole.shape[-1])
-    down, across = -height % window, -width % window
+    down, across = missing_to_multiple(height, window), missing_to_multiple(width, window)
     top, left = down // 2, across // 2
-    if down or across:
+    if may_differ((down, across), (0, 0)):
         x = F.pad(x, (0, 0, left, across - left, top, down - top))
     grid = (x.shape[1] // window, x.shape[2] // window)
     windows = attention(partition_windows(x, window).flatten(0, 1))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segnetr.models.fused_convolution import convolve, convolve_silu
+from segnetr.models.squeeze_excitation import compute_gates
 
 # See `lean_mbconv`: below what the allocator gives back to the system after each use.
 _PIECE_BYTES = 14 * 2**20
@@ -48,18 +49,35 @@ def fold_norm(convolution: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     return weight * scale[:, None, None, None], (bias - norm.running_mean) * scale + norm.bias
 
 
-def folded_mbconv(x: Tensor, kernels: FoldedKernels, squeeze: nn.Module | None) -> Tensor:
+def folded_mbconv(x: Tensor, kernels: FoldedKernels, squeeze: list[Tensor]) -> Tensor:
     """Apply MBConv with its residual; not differentiable.
 
     Args:
         x: Maps (N, D, H, W).
         kernels: See `FoldedKernels`.
-        squeeze: From pooled values (N, E) to gates (N, E); None: no gates.
+        squeeze: Weights of `compute_gates`; empty: no gates.
 
     Returns:
         Maps (N, D, H, W).
     """
     x = x.contiguous(memory_format=torch.channels_last)
+    result: Tensor = _folded_mbconv(x, *kernels, squeeze)
+    return result
+
+
+# An operator, so that a compiler takes it as it is: left to itself it makes plain passes of it.
+@torch.library.custom_op("segnetr::folded_mbconv", mutates_args=())
+def _folded_mbconv(
+    x: Tensor,
+    expand: Tensor,
+    expand_bias: Tensor,
+    depthwise: Tensor,
+    depthwise_bias: Tensor,
+    project: Tensor,
+    project_bias: Tensor,
+    squeeze: list[Tensor],
+) -> Tensor:
+    kernels = FoldedKernels(expand, expand_bias, depthwise, depthwise_bias, project, project_bias)
     channels = kernels.expand.shape[0]
     plane = x.shape[-2] * x.shape[-1] * x.element_size()
     images = max(1, _PIECE_BYTES // (plane * channels))
@@ -71,13 +89,18 @@ def folded_mbconv(x: Tensor, kernels: FoldedKernels, squeeze: nn.Module | None) 
     return result
 
 
+@_folded_mbconv.register_fake
+def _(x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x)
+
+
 def _apply(
-    x: Tensor, out: Tensor, kernels: FoldedKernels, squeeze: nn.Module | None, pieces: list[slice]
+    x: Tensor, out: Tensor, kernels: FoldedKernels, squeeze: list[Tensor], pieces: list[slice]
 ) -> None:
     hidden = [_widen(x, kernels, at) for at in pieces]
     project = kernels.project
-    if squeeze is not None:
-        gates: Tensor = squeeze(torch.cat([piece.mean((2, 3)) for piece in hidden], 1))
+    if squeeze:
+        gates = compute_gates(torch.cat([piece.mean((2, 3)) for piece in hidden], 1), squeeze)
         if len(x) == 1:
             project = project * gates[:, :, None, None]
         else:

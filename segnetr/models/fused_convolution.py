@@ -3,12 +3,17 @@
 oneDNN applies SiLU to the values of a convolution before they leave the registers. PyTorch reaches
 that through an operator made for its compiler, which also spares 1x1 convolutions the slower path
 that PyTorch takes with a single thread. Elsewhere (GPU, other processors, other precisions, while a
-graph is traced) the usual operators give the same result.
+network is exported) the usual operators give the same result.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# Asked once, because a compiler that traces `can_fuse` cannot ask.
+_HAS_OPERATOR = torch.backends.mkldnn.is_available() and hasattr(
+    torch.ops.mkldnn, "_convolution_pointwise"
+)
 
 
 def convolve_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, groups: int = 1) -> Tensor:
@@ -47,15 +52,12 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, groups: i
 
 def can_fuse(x: Tensor) -> bool:
     """Say whether the one-pass operator exists and takes maps like `x`."""
-    # Asked first: a compiler that traces this must not meet the questions after it.
-    if torch.compiler.is_compiling():
-        return False
     return (
-        x.device.type == "cpu"
+        _HAS_OPERATOR
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and not torch.compiler.is_exporting()
     )
 
 

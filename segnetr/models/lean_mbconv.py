@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from segnetr.models.fused_convolution import convolve, convolve_silu
+from segnetr.models.squeeze_excitation import compute_gate_gradients, compute_gates
 
 # Below glibc's largest threshold for mapped memory (32 MiB), so that pages are used again, and few
 # enough for several pieces to fit the cache; larger ones use the threads better.
@@ -81,70 +81,122 @@ class _Slopes(NamedTuple):
     constant: Tensor
 
 
-class _LeanMBConv(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        expand: Tensor,
-        expand_bias: Tensor,
-        depthwise: Tensor,
-        gamma: Tensor,
-        beta: Tensor,
-        project: Tensor,
-        epsilon: float,
-        *squeeze: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        kernels = _Kernels(expand, expand_bias, depthwise, gamma, beta, project)
-        mean, variance = _moments(x, kernels)
-        inverse = (variance + epsilon).rsqrt()
-        kernels = kernels._replace(scale=gamma * inverse, shift=beta - mean * gamma * inverse)
-        projected, pooled = _project(x, kernels, squeeze)
-        ctx.save_for_backward(x, mean, inverse, pooled, *kernels, *squeeze)
-        ctx.mark_non_differentiable(mean, variance)
-        return projected, mean, variance
+# Operators, so that a compiler takes them as they are: left to itself it would keep the wide maps.
+@torch.library.custom_op("segnetr::lean_mbconv", mutates_args=())
+def _lean_mbconv(
+    x: Tensor,
+    expand: Tensor,
+    expand_bias: Tensor,
+    depthwise: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    project: Tensor,
+    epsilon: float,
+    squeeze: list[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Give the projected maps, mean, variance, inverse, scale, shift, and pooled values (N, E)."""
+    kernels = _Kernels(expand, expand_bias, depthwise, gamma, beta, project)
+    mean, variance = _moments(x, kernels)
+    inverse = (variance + epsilon).rsqrt()
+    scale = gamma * inverse
+    shift = beta - mean * scale
+    kernels = kernels._replace(scale=scale, shift=shift)
+    projected, pooled = _project(x, kernels, squeeze)
+    return projected, mean, variance, inverse, scale, shift, pooled
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        # Read once: inside a checkpoint a second reading is refused.
-        x, mean, inverse, pooled, *saved = ctx.saved_tensors
-        kernels, squeeze = _Kernels(*saved[:6]), tuple(saved[6:])
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        gamma_gradient, beta_gradient = torch.zeros_like(mean), torch.zeros_like(mean)
-        project_gradient = torch.zeros_like(kernels.project)
-        squeeze_gradients = [torch.zeros_like(parameter) for parameter in squeeze]
-        bends = []
-        for one, its_gradient, its_pooled in zip(
-            x.split(1), gradient.split(1), pooled, strict=True
-        ):
-            pieces = kernels.pieces(one)
-            wide = [kernels.part(at).widen(one) for at in pieces]
-            kernel_gradient = _projection_gradient(kernels, wide, its_gradient)
-            gates, lift, parameters = _gate_gradients(
-                its_pooled, squeeze, (kernels.project * kernel_gradient).sum((0, 2, 3))
-            )
-            lift /= one.shape[-2] * one.shape[-1]
-            project_gradient.addcmul_(kernel_gradient, gates[:, None, None])
-            for gathered, value in zip(squeeze_gradients, parameters, strict=True):
-                gathered.add_(value)
-            bends.append((gates, lift))
-            for at, piece in zip(pieces, wide, strict=True):
-                part = kernels.part(at)
-                at_norm = part.norm_gradient(piece, its_gradient, gates[at], lift[at])
-                sums = _norm_sums(at_norm, piece, mean[at], inverse[at])
-                gamma_gradient[at] += sums[0]
-                beta_gradient[at] += sums[1]
-        slopes = _norm_slopes(kernels.scale, mean, inverse, gamma_gradient, beta_gradient, x)
-        narrow = _narrow_gradients(x, gradient, kernels, bends, slopes)
-        return (
-            *narrow,
-            gamma_gradient,
-            beta_gradient,
-            project_gradient,
-            None,
-            *squeeze_gradients,
+
+@_lean_mbconv.register_fake
+def _(
+    x: Tensor, expand: Tensor, *_: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    wide = expand.shape[0]
+    one, two, three, four, five = (x.new_empty(wide) for _ in range(5))
+    return torch.empty_like(x), one, two, three, four, five, x.new_empty(x.shape[0], wide)
+
+
+@torch.library.custom_op("segnetr::lean_mbconv_backward", mutates_args=())
+def _lean_mbconv_backward(
+    gradient: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    pooled: Tensor,
+    kernels: list[Tensor],
+    squeeze: list[Tensor],
+) -> list[Tensor]:
+    """Give the gradients of the input, the six kernels and the weights of the gates."""
+    return _go_back(gradient, x, mean, inverse, pooled, _Kernels(*kernels), squeeze)
+
+
+@_lean_mbconv_backward.register_fake
+def _(
+    gradient: Tensor,  # noqa: ARG001
+    x: Tensor,
+    mean: Tensor,
+    inverse: Tensor,  # noqa: ARG001
+    pooled: Tensor,  # noqa: ARG001
+    kernels: list[Tensor],
+    squeeze: list[Tensor],
+) -> list[Tensor]:
+    expand, expand_bias, depthwise, _, _, project = kernels
+    like = (x, expand, expand_bias, depthwise, mean, mean, project, *squeeze)
+    return [torch.empty_like(tensor) for tensor in like]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, expand, expand_bias, depthwise, _, _, project, _, squeeze = inputs
+    _, mean, _, inverse, scale, shift, pooled = output
+    kernels = (expand, expand_bias, depthwise, scale, shift, project)
+    ctx.save_for_backward(x, mean, inverse, pooled, *kernels, *squeeze)
+
+
+def _differentiate(
+    ctx: Any, gradient: Tensor, *_: Tensor
+) -> tuple[Tensor | list[Tensor] | None, ...]:
+    # Read once: inside a checkpoint a second reading is refused.
+    x, mean, inverse, pooled, *saved = ctx.saved_tensors
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    gradients = _lean_mbconv_backward(gradient, x, mean, inverse, pooled, saved[:6], saved[6:])
+    return (*gradients[:7], None, gradients[7:])
+
+
+_lean_mbconv.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _go_back(
+    gradient: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    pooled: Tensor,
+    kernels: _Kernels,
+    squeeze: list[Tensor],
+) -> list[Tensor]:
+    gamma_gradient, beta_gradient = torch.zeros_like(mean), torch.zeros_like(mean)
+    project_gradient = torch.zeros_like(kernels.project)
+    squeeze_gradients = [torch.zeros_like(parameter) for parameter in squeeze]
+    bends = []
+    for one, its_gradient, its_pooled in zip(x.split(1), gradient.split(1), pooled, strict=True):
+        pieces = kernels.pieces(one)
+        wide = [kernels.part(at).widen(one) for at in pieces]
+        kernel_gradient = _projection_gradient(kernels, wide, its_gradient)
+        gates, lift, parameters = compute_gate_gradients(
+            its_pooled, squeeze, (kernels.project * kernel_gradient).sum((0, 2, 3))
         )
+        lift /= one.shape[-2] * one.shape[-1]
+        project_gradient.addcmul_(kernel_gradient, gates[:, None, None])
+        for gathered, value in zip(squeeze_gradients, parameters, strict=True):
+            gathered.add_(value)
+        bends.append((gates, lift))
+        for at, piece in zip(pieces, wide, strict=True):
+            part = kernels.part(at)
+            at_norm = part.norm_gradient(piece, its_gradient, gates[at], lift[at])
+            sums = _norm_sums(at_norm, piece, mean[at], inverse[at])
+            gamma_gradient[at] += sums[0]
+            beta_gradient[at] += sums[1]
+    slopes = _norm_slopes(kernels.scale, mean, inverse, gamma_gradient, beta_gradient, x)
+    narrow = _narrow_gradients(x, gradient, kernels, bends, slopes)
+    return [*narrow, gamma_gradient, beta_gradient, project_gradient, *squeeze_gradients]
 
 
 def lean_mbconv(
@@ -154,7 +206,7 @@ def lean_mbconv(
     depthwise: Tensor,
     norm: tuple[Tensor, Tensor, float],
     project: Tensor,
-    squeeze: tuple[Tensor, ...],
+    squeeze: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Expand, SiLU, depth-wise convolution, batch norm, SiLU, squeeze-excitation, project.
 
@@ -165,7 +217,7 @@ def lean_mbconv(
         depthwise: Kernel (E, 1, 3, 3).
         norm: Weight (E,), bias (E,) and epsilon of the second norm.
         project: Kernel (D, E, 1, 1).
-        squeeze: Weight and bias of both layers of squeeze-excitation; empty: none.
+        squeeze: Weights of `compute_gates`; empty: no gates.
 
     Returns:
         The projected maps (N, D, H, W) before the third norm, and the mean (E,) and the variance
@@ -173,10 +225,10 @@ def lean_mbconv(
     """
     x = x.contiguous(memory_format=torch.channels_last)
     gamma, beta, epsilon = norm
-    outputs: tuple[Tensor, Tensor, Tensor] = _LeanMBConv.apply(  # type: ignore[no-untyped-call]
-        x, expand, expand_bias, depthwise, gamma, beta, project, epsilon, *squeeze
+    projected, mean, variance, *_ = _lean_mbconv(
+        x, expand, expand_bias, depthwise, gamma, beta, project, epsilon, squeeze
     )
-    return outputs
+    return projected, mean, variance
 
 
 def _column(values: Tensor) -> Tensor:
@@ -199,7 +251,7 @@ def _moments(x: Tensor, kernels: _Kernels) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def _project(x: Tensor, kernels: _Kernels, squeeze: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+def _project(x: Tensor, kernels: _Kernels, squeeze: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Make the projected maps (N, D, H, W) and the pooled values of the gates (N, E)."""
     # The second norm is folded into the depth-wise kernels.
     folded = kernels._replace(depthwise=kernels.depthwise * kernels.scale[:, None, None, None])
@@ -212,31 +264,11 @@ def _project(x: Tensor, kernels: _Kernels, squeeze: tuple[Tensor, ...]) -> tuple
             first = convolve_silu(one, part.expand, part.expand_bias)
             hidden.append(convolve_silu(first, part.depthwise, part.shift, groups=first.shape[1]))
         pooled.append(torch.cat([piece.mean((0, 2, 3)) for piece in hidden]))
-        kernel = kernels.project * _column(_gates(pooled[-1], squeeze))
+        kernel = kernels.project * _column(compute_gates(pooled[-1], squeeze))
         out.copy_(convolve(hidden[0], kernel[:, pieces[0]]))
         for at, piece in zip(pieces[1:], hidden[1:], strict=True):
             out.add_(convolve(piece, kernel[:, at]))
     return projected, torch.stack(pooled)
-
-
-def _gates(pooled: Tensor, squeeze: tuple[Tensor, ...]) -> Tensor:
-    if not squeeze:
-        return torch.ones_like(pooled)
-    reduce, reduce_bias, expand, expand_bias = squeeze
-    return F.linear(F.silu(F.linear(pooled, reduce, reduce_bias)), expand, expand_bias).sigmoid()
-
-
-def _gate_gradients(
-    pooled: Tensor, squeeze: tuple[Tensor, ...], gradient: Tensor
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Give an image's gates, the gradient at its pooled values, and those of the parameters."""
-    if not squeeze:
-        return torch.ones_like(pooled), torch.zeros_like(pooled), []
-    with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in (pooled, *squeeze)]
-        gates = _gates(leaves[0], tuple(leaves[1:]))
-        at_pooled, *parameters = torch.autograd.grad(gates, leaves, gradient)
-    return gates.detach(), at_pooled, parameters
 
 
 def _projection_gradient(kernels: _Kernels, wide: list[Tensor], gradient: Tensor) -> Tensor:

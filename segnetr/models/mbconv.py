@@ -17,31 +17,9 @@ from segnetr.models.fused_convolution import can_fuse
 from segnetr.models.lean_mbconv import lean_mbconv
 from segnetr.models.moments import channel_moments
 from segnetr.models.recomputation import is_large
+from segnetr.models.squeeze_excitation import SqueezeExcitation
 
 _PIXELS_PER_CHANNEL = 1
-
-
-class SqueezeExcitation(nn.Module):
-    """Gates that say how much each channel of an image counts.
-
-    Args:
-        channels: Channels of the map, E.
-        hidden: Width between the two layers.
-
-    Source:
-        arXiv:1709.01507, section 3. Returns the gates rather than the gated map, because the
-        caller can multiply them into the next convolution's weights.
-    """
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.reduce = nn.Linear(channels, hidden)
-        self.expand = nn.Linear(hidden, channels)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Turn channel means (N, E) into gates (N, E) between 0 and 1."""
-        gates: Tensor = self.expand(F.silu(self.reduce(pooled))).sigmoid()
-        return gates
 
 
 class MBConv(nn.Module):
@@ -75,7 +53,7 @@ class MBConv(nn.Module):
         if self._is_lean(x):
             return self._forward_lean(x)
         if self._is_folded(x):
-            return folded_mbconv(x, self.fold(), self.squeeze)
+            return folded_mbconv(x, self.fold(), self._gate_weights())
         hidden = F.silu(self.expand_norm(self.expand(x)), inplace=True)
         hidden = F.silu(self.depthwise_norm(self.depthwise(hidden)), inplace=True)
         if self.squeeze is not None:
@@ -96,6 +74,9 @@ class MBConv(nn.Module):
             *fold_norm(self.project, self.project_norm),
         )
 
+    def _gate_weights(self) -> list[Tensor]:
+        return [] if self.squeeze is None else self.squeeze.weights
+
     def _is_folded(self, x: Tensor) -> bool:
         """Say whether the frugal way to predict pays: a processor, without a gradient."""
         return can_fuse(x) and not self.training and not torch.is_grad_enabled()
@@ -104,7 +85,7 @@ class MBConv(nn.Module):
         """Say whether the frugal way to train pays: a processor, a large map, pixels enough.
 
         It needs the covariance of the input's channels, D*D multiply-adds for a pixel and 4*D*D*D
-        once, which few pixels do not pay back. A compiler fuses the plain modules itself.
+        once, which few pixels do not pay back.
         """
         pixels = x.numel() // x.shape[1]
         return (
@@ -114,12 +95,11 @@ class MBConv(nn.Module):
             and x.dtype in (torch.float32, torch.float64)
             and pixels >= _PIXELS_PER_CHANNEL * x.shape[1]
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
             and is_large(x)
         )
 
     def _forward_lean(self, x: Tensor) -> Tensor:
-        first, second, squeeze = self.expand_norm, self.depthwise_norm, self.squeeze
+        first, second = self.expand_norm, self.depthwise_norm
         mean, covariance = channel_moments(x)
         kernel = self.expand.weight.flatten(1)
         wide_mean = kernel @ mean
@@ -132,7 +112,7 @@ class MBConv(nn.Module):
             self.depthwise.weight,
             (second.weight, second.bias, second.eps),
             self.project.weight,
-            () if squeeze is None else tuple(squeeze.parameters()),
+            self._gate_weights(),
         )
         pixels = x.numel() // x.shape[1]
         _update_running(first, wide_mean, wide_variance, pixels)

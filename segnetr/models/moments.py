@@ -10,29 +10,36 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
-class _ChannelMoments(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        channels = x.shape[1]
-        count = x.numel() // channels
-        mean = x.mean((0, 2, 3))
-        covariance = x.new_zeros(channels, channels)
-        for image in x:
-            rows = image.permute(1, 2, 0).reshape(-1, channels) - mean
-            covariance.addmm_(rows.t(), rows)
-        ctx.save_for_backward(x, mean)
-        return mean, covariance.div_(count)
+@torch.library.custom_op("segnetr::channel_moments", mutates_args=())
+def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    channels = x.shape[1]
+    mean = x.mean((0, 2, 3))
+    covariance = x.new_zeros(channels, channels)
+    for image in x:
+        rows = image.permute(1, 2, 0).reshape(-1, channels) - mean
+        covariance.addmm_(rows.t(), rows)
+    return mean, covariance.div_(x.numel() // channels)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, mean_grad: Tensor, covariance_grad: Tensor) -> Tensor:
-        x, mean = ctx.saved_tensors
-        count = x.numel() // x.shape[1]
-        slope = (covariance_grad + covariance_grad.t()) / count
-        return F.conv2d(x, slope[:, :, None, None], mean_grad / count - slope @ mean)
+
+@_channel_moments.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[1]), x.new_empty(x.shape[1], x.shape[1])
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], output[0])
+
+
+def _differentiate(ctx: Any, mean_grad: Tensor, covariance_grad: Tensor) -> Tensor:
+    x, mean = ctx.saved_tensors
+    count = x.numel() // x.shape[1]
+    slope = (covariance_grad + covariance_grad.t()) / count
+    return F.conv2d(x, slope[:, :, None, None], mean_grad / count - slope @ mean)
+
+
+_channel_moments.register_autograd(_differentiate, setup_context=_keep)
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,5 +51,5 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The mean (C,) and the covariance (C, C), divided by the number of pixels N*H*W.
     """
-    mean, covariance = _ChannelMoments.apply(x)  # type: ignore[no-untyped-call]
+    mean, covariance = _channel_moments(x)
     return mean, covariance

@@ -7,11 +7,8 @@ from typing import Any
 
 from segnetr.config.schema import DataConfig
 from segnetr.data.audit import Fault, check_cases, check_pairs
-from segnetr.data.case import SPLIT_NAMES
-from segnetr.data.datasets.registry import DATASETS
 from segnetr.engine.progress import Progress
 from segnetr.workflows.dataset import open_dataset
-from segnetr.workflows.outcome import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,24 +40,6 @@ class CheckOutcome:
             f"{self.dataset}: {self.cases} cases, {len(self.faults)} faults in {self.root}"
         )
         return "\n".join(lines)
-
-
-def list_datasets() -> Table:
-    """List the data sets with their official counts, source and licence."""
-    rows = []
-    for spec in DATASETS.values():
-        counts = "/".join(str(spec.counts.get(name, 0)) for name in SPLIT_NAMES)
-        rows.append(
-            {
-                "name": spec.name,
-                "title": spec.title,
-                "classes": ", ".join(spec.classes[1:]),
-                "train/val/test": counts,
-                "licence": spec.licence,
-                "source": spec.source,
-            }
-        )
-    return Table(name="datasets", rows=rows)
 
 
 def check_dataset(config: DataConfig, *, progress: Progress) -> CheckOutcome:

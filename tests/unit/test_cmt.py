@@ -100,18 +100,6 @@ def test_bfloat16_under_autocast_is_finite():
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.slow
-@torch.inference_mode()
-def test_exported_network_takes_any_batch():
-    model = tiny().eval()
-    images = torch.randn(2, 3, 70, 96)
-    batch = torch.export.Dim("batch", min=1, max=16)
-    exported = torch.export.export(model, (images,), dynamic_shapes=({0: batch},)).module()
-    for count in (1, 2, 5):
-        images = torch.randn(count, 3, 70, 96)
-        torch.testing.assert_close(exported(images), model(images), rtol=1e-4, atol=1e-5)
-
-
 def test_published_layout_of_another_image_size_loads():
     source = tiny()
     load_published(tiny(), published_layout(source))

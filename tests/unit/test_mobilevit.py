@@ -79,18 +79,6 @@ def test_gradient_checkpointing_changes_nothing():
         torch.testing.assert_close(one, other, msg=name)
 
 
-@pytest.mark.slow
-def test_exported_graph_takes_other_batch_sizes():
-    model = create_model("mobilevit_xxs", num_classes=3).eval()
-    batch = torch.export.Dim("batch", min=1, max=16)
-    program = torch.export.export(
-        model, (torch.randn(2, 3, 64, 96),), dynamic_shapes=({0: batch},)
-    ).module()
-    for count in (1, 3):
-        image = torch.randn(count, 3, 64, 96)
-        torch.testing.assert_close(program(image), model(image), rtol=1e-4, atol=1e-5)
-
-
 @torch.inference_mode()
 def test_bfloat16_gives_finite_maps():
     model = create_model("mobilevit_xxs").eval()

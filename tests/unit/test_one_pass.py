@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybrid_backbones.layers.activation import GELU, QUICK_GELU, RELU6, SILU
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.conv_sequence import ConvSequence
-from hybrid_backbones.layers.inference import is_plain_inference, processor_layout
+from hybrid_backbones.layers.inference import convolve, is_plain_inference, processor_layout
 from hybrid_backbones.layers.linear import Linear, apply_convolution
 from hybrid_backbones.layers.mlp import Mlp
 
@@ -147,6 +147,37 @@ def test_gradients_of_a_pointwise_convolution_are_the_plain_ones(last, bias):
         near(one.grad, other.grad)
 
 
+@needs_onednn
+@pytest.mark.parametrize("activation", [None, GELU], ids=["none", "gelu"])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_shortcut_is_added_before_the_activation(activation, bias):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=bias)
+    kept = layer.weight.clone()
+    x = processor_layout(torch.randn(2, 8, 7, 5))
+    wanted = layer(x).double() + x.double()
+    wanted = wanted if activation is None else F.gelu(wanted)
+    near(convolve(x, layer, shortcut=True, activation=activation), wanted)
+    assert torch.equal(layer.weight, kept)
+
+
+@needs_onednn
+@pytest.mark.parametrize("last", [True, False])
+@torch.no_grad()
+def test_norm_ahead_of_a_pointwise_convolution_becomes_part_of_it(last):
+    torch.manual_seed(0)
+    ahead, layer, behind = nn.BatchNorm2d(6), nn.Conv2d(6, 9, 1), nn.BatchNorm2d(9)
+    for norm in (ahead, behind):
+        norm.eval()
+        for value in (norm.running_mean, norm.weight, norm.bias):
+            nn.init.normal_(value)
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 6, 5, 4)
+    given = convolve(processor_layout(x) if last else x, layer, ahead=ahead, norm=behind)
+    near(given, nn.Sequential(ahead, layer, behind).double()(x.double()))
+
+
 @torch.no_grad()
 def test_sequence_runs_every_layer_it_holds():
     torch.manual_seed(0)
@@ -195,3 +226,66 @@ def test_other_precisions_devices_and_tracers_take_the_plain_way():
             Linear(3, 5)(x)
         assert counter.get_total_flops() == 2 * 2 * 3 * 5
     assert not is_plain_inference(x)
+
+
+def perceptrons(activation):
+    torch.manual_seed(0)
+    fast, plain = Mlp(12, 20, activation=activation), Mlp(12, 20, activation=activation).double()
+    plain.load_state_dict(fast.state_dict())
+    x = 2 * torch.randn(3, 5, 12)
+    return fast, plain, x.clone().requires_grad_(), x.double().requires_grad_()
+
+
+@pytest.mark.parametrize("activation", [SILU, RELU6, GELU, QUICK_GELU])
+def test_gradients_of_a_perceptron_are_the_plain_ones(activation):
+    fast, plain, x, y = perceptrons(activation)
+    for model, image in ((fast, x), (plain, y)):
+        kept = image.detach().clone()
+        output = model(image)
+        output.square().sum().backward()
+        assert torch.equal(image, kept)
+    near(x.grad, y.grad)
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        near(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("activation", [SILU, GELU, QUICK_GELU])
+def test_gradient_of_the_gradient_of_a_perceptron_is_the_plain_one(activation):
+    fast, plain, x, y = perceptrons(activation)
+    for model, image in ((fast, x), (plain, y)):
+        (first,) = torch.autograd.grad(model(image).square().sum(), image, create_graph=True)
+        first.square().sum().backward()
+    near(x.grad, y.grad, 1e-4)
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        near(one.grad, other.grad, 1e-4)
+
+
+@pytest.mark.parametrize("frozen", ["fc1", "fc2"])
+def test_frozen_half_of_a_perceptron_passes_gradients_on(frozen):
+    fast, plain, x, y = perceptrons(GELU)
+    for model, image in ((fast, x), (plain, y)):
+        getattr(model, frozen).requires_grad_(False)
+        model(image).square().sum().backward()
+    near(x.grad, y.grad)
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is not None:
+            near(one.grad, other.grad)
+
+
+@needs_onednn
+@pytest.mark.parametrize("activation", [SILU, GELU, QUICK_GELU])
+def test_training_keeps_one_hidden_tensor_of_a_perceptron(activation):
+    fast, _, x, _ = perceptrons(activation)
+    weights = {value.data_ptr() for value in fast.parameters()}
+    kept = set()
+
+    def pack(tensor):
+        if tensor.numel() == 3 * 5 * 20 and tensor.data_ptr() not in weights:
+            kept.add(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = fast(x)
+    assert len(kept) == 1
+    assert output.requires_grad

@@ -1,4 +1,4 @@
-"""ViTAE and ViTAEv2 beyond the recorded numbers: any size, training, export, half precision."""
+"""ViTAE and ViTAEv2 beyond the recorded numbers: any size, training, half precision."""
 
 import math
 
@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_backbones import create_model, load_published
+from hybrid_backbones.layers.position import resize_positions
 from hybrid_backbones.registry import get_entry
-from hybrid_backbones.vitae import resize_positions
 
 # Small enough for a unit test, with all parts of the published ones.
 SMALL = {
@@ -123,19 +123,6 @@ def test_an_image_does_not_see_the_others_of_its_batch(name):
 
 
 @names
-@torch.inference_mode()
-def test_exported_network_takes_other_batch_sizes(name):
-    model = make(name).eval()
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(
-        model, (torch.randn(2, 3, 64, 96),), dynamic_shapes=({0: batch},)
-    ).module()
-    for size in (1, 3):
-        image = torch.randn(size, 3, 64, 96)
-        torch.testing.assert_close(program(image), model(image), rtol=0, atol=1e-5)
-
-
-@names
 @pytest.mark.parametrize("half", ["autocast", "weights"])
 @torch.inference_mode()
 def test_half_precision_stays_finite_and_near(name, half):
@@ -162,9 +149,8 @@ def test_performer_under_autocast_is_computed_in_float32():
 
 
 @pytest.mark.slow
-@names
-def test_network_compiles_without_graph_breaks(name):
-    model = make(name).train()
+def test_performer_leaves_autocast_without_a_graph_break():
+    model = make("vitae_tiny").train()
     image = torch.randn(2, 3, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
         torch.compile(model, backend="eager", fullgraph=True)(image).sum().backward()

@@ -1,0 +1,1 @@
+"""Official archives: where they come from, how they are fetched, checked, unpacked and placed."""

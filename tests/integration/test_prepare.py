@@ -1,0 +1,476 @@
+"""`segnetr data prepare`: from archives to audited data, whole or not at all."""
+
+import functools
+import hashlib
+import http.server
+import json
+import shutil
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segnetr.data.archives.official import OFFICIAL, Archive
+from segnetr.data.archives.staging import open_staging
+from segnetr.workflows import data_list, prepare
+
+FOLDERS = {
+    "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
+    "validation": ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth"),
+}
+
+
+def pack(folder: Path, path: Path, *, inside: str | None = None) -> Path:
+    """Put a folder into a zip, below its own name or another one."""
+    top = folder.name if inside is None else inside
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, (Path(top) / file.relative_to(folder)).as_posix())
+    return path
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+@pytest.fixture
+def archives(pictures: Path, tmp_path: Path) -> Path:
+    """Training images and masks, each in an archive with a name of its own."""
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    for name in FOLDERS["train"]:
+        pack(pictures / name, folder / f"my_{name}.zip")
+    return folder
+
+
+@pytest.fixture
+def run(command: Callable, tmp_path: Path) -> Callable:
+    """Prepare ISIC 2018 in this process."""
+
+    def prepare_set(*arguments: object, name: str = "isic2018"):
+        where = ("--data-dir", tmp_path / "data", "--workers", 0)
+        return command("data", "prepare", name, *arguments, *where, "--quiet")
+
+    return prepare_set
+
+
+def one_line(done) -> str:
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_archives_become_audited_data_and_stay_as_they_are(
+    run, command, archives, pictures, tmp_path
+):
+    before = snapshot(archives)
+    done = run("--source", *archives.glob("*.zip"), "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert {item["name"] for item in facts["prepared"]} == set(before)
+    assert facts["checks"][0]["cases"] == 6
+    assert facts["checks"][0]["faults"] == []
+    data = tmp_path / "data"
+    assert names(data) == {*FOLDERS["train"], ".segnetr-prepared.json"}
+    for name in FOLDERS["train"]:
+        assert {k: v[1] for k, v in snapshot(data / name).items()} == {
+            k: v[1] for k, v in snapshot(pictures / name).items()
+        }
+    assert snapshot(archives) == before
+    checked = command("data", "check", "--dataset", "isic2018", "--data-dir", data, "--workers", 0)
+    assert checked.returncode == 0
+
+
+def test_second_run_does_nothing(run, archives, tmp_path):
+    assert run("--source", archives).returncode == 0
+    before, folder = snapshot(tmp_path / "data"), (tmp_path / "data").stat().st_mtime_ns
+    done = run("--source", archives)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("was prepared before, nothing to do") == 2
+    assert snapshot(tmp_path / "data") == before
+    assert (tmp_path / "data").stat().st_mtime_ns == folder
+
+
+def test_what_was_removed_is_prepared_again(run, archives, tmp_path):
+    assert run("--source", archives).returncode == 0
+    shutil.rmtree(tmp_path / "data" / FOLDERS["train"][0])
+    done = run("--source", archives, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["prepared"]) == 1
+
+
+def test_further_part_is_added_to_what_is_there(run, archives, pictures, tmp_path):
+    assert run("--source", archives).returncode == 0
+    for name in FOLDERS["validation"]:
+        pack(pictures / name, tmp_path / f"{name[:-1]}.zip")
+    done = run("--source", *tmp_path.glob("ISIC*.zip"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["checks"][0]["cases"] == 9
+    record = json.loads((tmp_path / "data/.segnetr-prepared.json").read_text())
+    assert len(record["archives"]) == 4
+
+
+def test_images_without_masks_say_what_is_missing(run, archives, tmp_path):
+    done = run("--source", archives / f"my_{FOLDERS['train'][0]}.zip")
+    assert done.returncode == 2
+    assert FOLDERS["train"][1] in one_line(done)
+    assert names(tmp_path / "data") == {FOLDERS["train"][0], ".segnetr-prepared.json"}
+
+
+def test_faults_of_the_data_are_named_with_exit_code_4(run, pictures, tmp_path):
+    for name in FOLDERS["train"]:
+        shutil.copytree(pictures / name, tmp_path / "copy" / name)
+    torn = sorted((tmp_path / "copy" / FOLDERS["train"][0]).iterdir())[0]
+    torn.write_bytes(torn.read_bytes()[:500])
+    done = run("--source", pack(tmp_path / "copy", tmp_path / "a.zip", inside=""))
+    assert done.returncode == 4
+    assert f"image-unreadable: {tmp_path / 'data' / FOLDERS['train'][0] / torn.name}" in done.stdout
+
+
+def test_official_name_with_other_bytes_is_refused(run, pictures, tmp_path):
+    name = FOLDERS["train"][1]
+    done = run("--source", pack(pictures / name, tmp_path / f"{name}.zip"))
+    assert done.returncode == 4
+    assert "99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c" in one_line(done)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_bad_archive_leaves_nothing(run, archives, tmp_path, order: int):
+    with zipfile.ZipFile(archives / "zz.zip", "w") as archive:
+        archive.writestr("../evil.png", b"1")
+    done = run("--source", *sorted(archives.iterdir())[::order])
+    assert done.returncode == 4
+    assert "points out of its folder" in one_line(done)
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "evil.png").exists()
+
+
+def test_two_archives_with_one_file_are_refused(run, archives, tmp_path):
+    shutil.copy(archives / f"my_{FOLDERS['train'][0]}.zip", archives / "again.zip")
+    done = run("--source", archives)
+    assert done.returncode == 4
+    assert "another --source holds too" in one_line(done)
+    assert not (tmp_path / "data").exists()
+
+
+def test_file_in_the_way_is_never_replaced(run, archives, tmp_path):
+    taken = sorted(zipfile.ZipFile(archives / f"my_{FOLDERS['train'][0]}.zip").namelist())[0]
+    first = tmp_path / "data" / taken
+    first.parent.mkdir(parents=True)
+    first.write_text("mine")
+    done = run("--source", archives)
+    assert done.returncode == 2
+    assert f"{first}: is there already" in one_line(done)
+    assert snapshot(tmp_path / "data").keys() == {taken}
+    assert first.read_text() == "mine"
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_run_killed_between_two_moves_is_completed_by_the_next(
+    run, archives, tmp_path, monkeypatch
+):
+    rename, calls = Path.rename, []
+
+    def die(self: Path, target: Path) -> Path:
+        if self.parent.name == "contents":
+            calls.append(self.name)
+            if len(calls) == 2:
+                raise Killed
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", die)
+    with pytest.raises(Killed):
+        run("--source", archives)
+    assert FOLDERS["train"][0] in names(tmp_path / "data")
+    assert FOLDERS["train"][1] not in names(tmp_path / "data")
+    monkeypatch.setattr(Path, "rename", rename)
+    done = run("--source", archives)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("was prepared before") == 2
+    assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
+
+
+def test_run_killed_while_unpacking_leaves_nothing_behind_the_next(
+    run, archives, tmp_path, monkeypatch
+):
+    left = tmp_path / "data/.segnetr-prepare/contents/half"
+    left.mkdir(parents=True)
+    (left / "a.png").write_bytes(b"1")
+    assert run("--source", archives).returncode == 0
+    assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
+
+
+def test_move_that_fails_is_taken_back(run, archives, tmp_path, monkeypatch):
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.parent.name == "contents" and self.name == FOLDERS["train"][1]:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    done = run("--source", archives)
+    assert done.returncode == 1
+    assert "No space left on device" in one_line(done)
+    assert not (tmp_path / "data").exists()
+
+
+def test_two_processes_do_not_prepare_one_folder(run, archives, tmp_path):
+    with open_staging(tmp_path / "data"):
+        done = run("--source", archives)
+    assert done.returncode == 2
+    assert "another process" in one_line(done)
+
+
+def test_unpacked_folder_is_copied_and_not_touched(run, pictures, tmp_path):
+    before = snapshot(pictures)
+    done = run("--source", pictures, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["checks"][0]["cases"] == 12
+    assert snapshot(pictures) == before
+    again = run("--source", pictures)
+    assert "was prepared before" in again.stdout
+
+
+def test_link_in_an_unpacked_folder_is_refused(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/a.jpg").symlink_to("/etc/passwd")
+    done = run("--source", tmp_path / "mine")
+    assert done.returncode == 4
+    assert "is a link or a device" in one_line(done)
+    assert not (tmp_path / "data").exists()
+
+
+def test_rar_is_told_to_be_unpacked_first(run, tmp_path):
+    (tmp_path / "PH2Dataset.rar").write_bytes(b"Rar!\x1a\x07\x01\0" + bytes(100))
+    done = run("--source", tmp_path / "PH2Dataset.rar")
+    assert done.returncode == 4
+    assert "unrar x PH2Dataset.rar" in one_line(done)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [("--max-files", 3, "more than 3 files"), ("--max-gib", 1e-6, "more than 1073 bytes")],
+)
+def test_limits_are_settings(run, archives, flag: str, value: float, said: str):
+    done = run("--source", archives, flag, value)
+    assert done.returncode == 4
+    assert said in one_line(done)
+    assert flag in one_line(done)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("isic2018", [], "nothing to prepare isic2018 from; give --source ARCHIVE or DIR, or --do"),
+        ("isic18", ["--download"], "did you mean 'isic2018'"),
+        ("drawn", ["--download"], "made by this program"),
+        ("medmnist", ["--download"], "--subset is missing: one of pathmnist"),
+        ("medmnist", ["--download", "--subset", "mnist"], "unknown --subset 'mnist'; there are"),
+        ("isic2018", ["--download", "--subset", "x"], "one set, without subsets"),
+        ("isic2018", ["--source", "not-there.zip"], "no such file or folder"),
+        ("isic2018", ["--download"], "licence: CC BY-NC 4.0"),
+        ("cifar10", ["--download"], "add --accept-licence if you agree"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_asks_nobody(run, tmp_path, name, arguments, said):
+    done = run(*arguments, name=name)
+    assert done.returncode == 2
+    assert said in one_line(done)
+    assert not (tmp_path / "data").exists()
+
+
+def test_source_and_target_in_one_another_are_refused(command, pictures):
+    for target in (pictures, pictures / "sub"):
+        done = command("data", "prepare", "isic2018", "--source", pictures, "--data-dir", target)
+        assert done.returncode == 2
+        assert "lie in one another" in one_line(done)
+    assert not (pictures / "sub").exists()
+
+
+def test_labelled_pictures_are_prepared_too(run, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{part}_{kind}": value
+        for part in ("train", "val", "test")
+        for kind, value in (
+            ("images", rng.integers(0, 256, (4, 28, 28)).astype(np.uint8)),
+            ("labels", np.array([[0], [1], [0], [1]])),
+        )
+    }
+    np.savez(tmp_path / "tiny.npz", **arrays)
+    done = run("--source", tmp_path / "tiny.npz", "--json", name="medmnist")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["checks"][0]["cases"] == 12
+    assert (tmp_path / "data/tiny.npz").read_bytes() == (tmp_path / "tiny.npz").read_bytes()
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "tiny.npz").read_bytes()[:-40])
+    assert run("--source", tmp_path / "torn.npz", name="medmnist").returncode != 0
+
+
+def test_list_says_what_can_be_fetched_under_which_licence(command):
+    rows = json.loads(command("data", "list", "--json").stdout)["datasets"]
+    sets = {row["name"]: row for row in rows}
+    assert sets["drawn"]["download"] == "none needed"
+    assert sets["drawn"]["archives"] == []
+    assert sets["isic2018"]["download"] == "about 13 GB"
+    assert len(sets["isic2018"]["archives"]) == 6
+    assert sets["cifar10"]["archives"][0]["md5"] == "c58f30108f718f92721af3b95e74349a"
+    assert all(row["licence"] for row in rows)
+
+
+def test_every_official_archive_has_a_sound_description():
+    for name, source in OFFICIAL.items():
+        assert source.title, name
+        assert source.licence, name
+        assert source.page.startswith("http"), name
+        files = [archive.name for archive in source.archives]
+        assert len(files) == len(set(files)) > 0
+        for archive in source.archives:
+            assert archive.address == "" or archive.address.startswith("https://")
+            assert archive.sha256 is None or len(bytes.fromhex(archive.sha256)) == 32
+            assert archive.md5 is None or len(bytes.fromhex(archive.md5)) == 16
+            assert archive.subset == "" or archive.subset in source.subsets
+            assert bool(archive.folder) == archive.is_packed
+    hashes = [
+        value
+        for source in OFFICIAL.values()
+        for archive in source.archives
+        for value in (archive.sha256, archive.md5)
+        if value
+    ]
+    assert len(hashes) == len(set(hashes))
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    """Gives the files of a folder; whoever asks for `astray` is sent to a file of the machine."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        if "astray" in self.path:
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/passwd")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def site(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """A server with two official archives, one of them without its folder, and their table."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    folder = tmp_path / "site"
+    folder.mkdir()
+    handler = functools.partial(_Files, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.asked = []
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    found = []
+    for number, name in enumerate(FOLDERS["train"]):
+        path = pack(pictures / name, folder / f"{name}.zip", inside="" if number else None)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        place = f"{address}/{path.name}"
+        found.append(Archive(name=path.name, address=place, folder=name, sha256=sha256))
+    source = replace(OFFICIAL["isic2018"], archives=tuple(found))
+    server.table = {**OFFICIAL, "isic2018": source}
+    monkeypatch.setattr(prepare, "OFFICIAL", server.table)
+    monkeypatch.setattr(data_list, "OFFICIAL", server.table)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_download_needs_the_licence_then_fetches_checks_and_lays_out(run, site, tmp_path):
+    done = run("--download")
+    assert done.returncode == 2
+    assert "CC BY-NC 4.0" in one_line(done)
+    assert site.asked == []
+    done = run("--download", "--accept-licence", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert all(item["is_official"] for item in facts["prepared"])
+    assert facts["checks"][0]["cases"] == 6
+    assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
+    site.asked.clear()
+    again = run("--download")
+    assert again.returncode == 0, again.stderr
+    assert "was prepared before" in again.stdout
+    assert site.asked == []
+
+
+def test_download_fetches_only_what_the_sources_lack(run, site, tmp_path):
+    mine = tmp_path / "site" / f"{FOLDERS['train'][0]}.zip"
+    done = run("--source", mine, "--download", "--accept-licence", "--keep-archives")
+    assert done.returncode == 0, done.stderr
+    assert site.asked == [f"/{FOLDERS['train'][1]}.zip"]
+    assert names(tmp_path / "data/.segnetr-downloads") == {f"{FOLDERS['train'][1]}.zip"}
+    assert mine.exists()
+
+
+def test_download_of_wrong_bytes_leaves_nothing_and_keeps_the_good_file(run, site, tmp_path):
+    bad = tmp_path / "site" / f"{FOLDERS['train'][1]}.zip"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:-1] + b"!")
+    done = run("--download", "--accept-licence")
+    assert done.returncode == 1
+    assert "has the sha256" in one_line(done)
+    assert names(tmp_path / "data") == {".segnetr-downloads"}
+    bad.write_bytes(good)
+    site.asked.clear()
+    assert run("--download", "--accept-licence").returncode == 0
+    assert site.asked == [f"/{bad.name}"]
+    assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
+
+
+def test_download_that_is_led_to_a_file_of_the_machine_is_refused(run, site, tmp_path):
+    first, second = site.table["isic2018"].archives
+    astray = replace(first, address=first.address.replace(".zip", "-astray.zip"))
+    site.table["isic2018"] = replace(site.table["isic2018"], archives=(astray, second))
+    done = run("--download", "--accept-licence")
+    assert done.returncode == 1
+    assert "no http or https address; it was not followed" in one_line(done)
+
+
+def test_renamed_official_archive_is_known_by_its_hash(run, site, tmp_path):
+    for number, name in enumerate(FOLDERS["train"]):
+        shutil.copy(tmp_path / "site" / f"{name}.zip", tmp_path / f"renamed{number}.zip")
+    done = run("--source", *tmp_path.glob("renamed*.zip"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert all(item["is_official"] for item in json.loads(done.stdout)["prepared"])
+    assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
+
+
+def test_tar_without_compression_and_with_leftovers_is_prepared(run, pictures, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in FOLDERS["train"]:
+            archive.add(pictures / name, name)
+        archive.addfile(tarfile.TarInfo(f"{FOLDERS['train'][0]}/._ISIC_0000000.jpg"))
+    done = run("--source", tmp_path / "a.tar")
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "data").rglob("._*"))
