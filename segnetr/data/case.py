@@ -53,6 +53,8 @@ class DatasetSpec:
         licence: Licence of the data.
         download_size: Size of the official archives, for people; empty where nothing is fetched.
         prepare: Writes the data set below a root where it is ours to make; None for real ones.
+        describe: Completes the description by what lies below a root, where classes or channels
+            are the folder's to say; None where they are fixed.
     """
 
     name: str
@@ -66,6 +68,7 @@ class DatasetSpec:
     licence: str
     download_size: str = ""
     prepare: Callable[[Path], None] | None = None
+    describe: Callable[[Path], "DatasetSpec"] | None = None
 
 
 class Divisible(Protocol):

@@ -36,4 +36,6 @@ def open_dataset(config: DataConfig) -> OpenedDataset:
         root = (config.cache_dir or find_cache_folder()) / spec.name
     if spec.prepare is not None:
         spec.prepare(root)
+    if spec.describe is not None:
+        spec = spec.describe(root)
     return OpenedDataset(spec=spec, root=root, cases=tuple(spec.read_cases(root)))
