@@ -76,7 +76,7 @@ def check_case(
     Returns:
         The faults, image before mask.
     """
-    found = check_files(case.image, case.mask, classes=len(spec.classes), max_pixels=max_pixels)
+    found = _file_check(spec, max_pixels)(case.image, case.mask)
     return _as_faults(case, found)
 
 
@@ -105,8 +105,17 @@ def check_cases(
     Raises:
         SegNetrError: If no worker process can be started.
     """
-    check = partial(check_files, classes=len(spec.classes), max_pixels=max_pixels)
+    check = _file_check(spec, max_pixels)
     return run_checks(cases, check, workers=workers, progress=progress)
+
+
+def _file_check(spec: DatasetSpec, max_pixels: int) -> Check:
+    return partial(
+        check_files,
+        classes=len(spec.classes),
+        max_pixels=max_pixels,
+        volume_channels=spec.in_channels if spec.spatial_dims == 3 else 1,
+    )
 
 
 def run_checks(

@@ -18,8 +18,10 @@ import cv2
 import numpy as np
 
 from segnetr.data.cache_folder import CacheFolder, FileStamp, is_sound
+from segnetr.data.cache_volume import VolumeSettings, make_slice_copies
+from segnetr.data.case_check import compare_grids
 from segnetr.data.image_file import DEFAULT_MAX_PIXELS, MaskValuesError
-from segnetr.data.read_files import read_image, read_mask
+from segnetr.data.read_files import read_image, read_mask, read_mask_file
 from segnetr.data.resize import Array, reduce_size, resize_image, resize_mask
 from segnetr.errors import ReadError, WriteError
 
@@ -33,12 +35,14 @@ class CacheSettings:
         channels: Channels of the pictures.
         classes: Number of classes of the masks.
         max_pixels: Larger pictures are refused.
+        volume: How volumes become slices; None: the images are pictures.
     """
 
     side: int
     channels: int
     classes: int
     max_pixels: int = DEFAULT_MAX_PIXELS
+    volume: VolumeSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,13 @@ class PairCopies:
 
     Attributes:
         key: By which the cache folder finds them.
-        original_size: (height, width) of the original picture in pixels.
+        original_size: (height, width) of the original picture in pixels, (X, Y, Z) of a volume.
+        filled: Of a volume: whether each of its slices has foreground.
     """
 
     key: str
-    original_size: tuple[int, int]
+    original_size: tuple[int, ...]
+    filled: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,16 @@ class Finding:
     of: Literal["image", "mask"]
     kind: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """A sound pair, reduced; see `PairCopies`."""
+
+    image: Array
+    mask: Array
+    original_size: tuple[int, ...]
+    filled: tuple[bool, ...] = ()
 
 
 def recall_pair(
@@ -109,7 +125,7 @@ def build_pair(
     if isinstance(decoded, Finding):
         cache.write_record(key, {"fault": asdict(decoded)})
         return decoded
-    _store(decoded, settings, cache, key)
+    _store(decoded, cache, key)
     built = _recall(key, cache)
     if built is None:
         raise WriteError(f"{cache.root}: a copy just written cannot be read back; check the disk")
@@ -141,31 +157,56 @@ def _recall(key: str, cache: CacheFolder) -> PairCopies | Finding | None:
         shape, dtype = tuple(record[name]["shape"]), record[name]["dtype"]
         if not is_sound(cache.array_path(key, name), shape=shape, dtype=dtype):
             return None
-    height, width = record["original_size"]
-    return PairCopies(key, (height, width))
+    return PairCopies(key, tuple(record["original_size"]), tuple(record.get("filled", ())))
 
 
-def _decode(image: Path, mask: Path, settings: CacheSettings) -> tuple[Array, Array] | Finding:
-    limit = settings.max_pixels
+def _decode(image: Path, mask: Path, settings: CacheSettings) -> Decoded | Finding:
+    """Read and reduce a pair, or say what is wrong with it."""
     try:
-        picture = read_image(image, channels=settings.channels, max_pixels=limit)
-        if picture.kind != "picture":
-            return Finding("image", "not-a-picture", "it is a volume where a picture is expected")
-        labels = read_mask(mask, classes=settings.classes, max_pixels=limit)
+        if settings.volume is not None:
+            return _decode_volume(image, mask, settings, settings.volume)
+        return _decode_picture(image, mask, settings)
     except ReadError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno is not None:
             raise cause from error  # the disk's fault, not the file's: not to be remembered
         return _describe_read_error(error, mask)
-    size = picture.array.shape[:2]
-    if labels.shape != size:
+
+
+def _decode_volume(
+    image: Path, mask: Path, settings: CacheSettings, how: VolumeSettings
+) -> Decoded | Finding:
+    limit = settings.max_pixels
+    volume = read_image(image, volume_channels=settings.channels, max_pixels=limit)
+    if volume.kind != "volume":
+        return Finding("image", "not-a-volume", "it is a picture where a volume is expected")
+    labels = read_mask_file(mask, classes=settings.classes, max_pixels=limit)
+    different = compare_grids(volume, labels)
+    if different is not None:
+        return Finding("mask", *different)
+    copies = make_slice_copies(volume, labels, how, side=settings.side)
+    return Decoded(copies.image, copies.mask, volume.grid, copies.filled)
+
+
+def _decode_picture(image: Path, mask: Path, settings: CacheSettings) -> Decoded | Finding:
+    limit = settings.max_pixels
+    picture = read_image(image, channels=settings.channels, max_pixels=limit)
+    if picture.kind != "picture":
+        return Finding("image", "not-a-picture", "it is a volume where a picture is expected")
+    labels = read_mask(mask, classes=settings.classes, max_pixels=limit)
+    height, width = picture.array.shape[:2]
+    if labels.shape != (height, width):
         shown = " x ".join(map(str, labels.shape))
         reason = (
-            f"the mask is {shown} where its image {image.name} is {size[0]} x {size[1]}; "
+            f"the mask is {shown} where its image {image.name} is {height} x {width}; "
             "leave the case out or repair the mask"
         )
         return Finding("mask", "size-mismatch", reason)
-    return picture.array, labels
+    size = reduce_size((height, width), settings.side)
+    array = picture.array
+    if array.dtype not in (np.uint8, np.uint16):
+        array = array.astype(np.float32)
+    return Decoded(resize_image(array, size), resize_mask(labels, size), (height, width))
 
 
 def _describe_read_error(error: ReadError, mask: Path) -> Finding:
@@ -182,17 +223,11 @@ def _describe_os_error(error: OSError, mask: Path) -> Finding:
     return Finding(of, kind, f"cannot be read ({error.strerror or error})")
 
 
-def _store(
-    decoded: tuple[Array, Array], settings: CacheSettings, cache: CacheFolder, key: str
-) -> None:
-    image, mask = decoded
-    height, width = mask.shape
-    size = reduce_size((height, width), settings.side)
-    if image.dtype not in (np.uint8, np.uint16):
-        image = image.astype(np.float32)
-    copies = {"image": resize_image(image, size), "mask": resize_mask(mask, size)}
-    record: dict[str, Any] = {"original_size": [height, width]}
-    for name, array in copies.items():
+def _store(decoded: Decoded, cache: CacheFolder, key: str) -> None:
+    record: dict[str, Any] = {"original_size": list(decoded.original_size)}
+    if decoded.filled:
+        record["filled"] = list(decoded.filled)
+    for name, array in (("image", decoded.image), ("mask", decoded.mask)):
         cache.write_array(key, name, array)
         record[name] = {"shape": array.shape, "dtype": array.dtype.name}
     cache.write_record(key, record)
@@ -215,5 +250,7 @@ def hash_original(path: Path, cache: CacheFolder) -> str:
 def _make_key(paths: Sequence[Path], hashes: Sequence[str], settings: CacheSettings) -> str:
     # With the endings, because readers choose the decoder by them.
     endings = [path.suffix.lower() for path in paths]
-    text = json.dumps([*hashes, *endings, asdict(settings)])
+    # Without what is not set, so that copies of pictures keep the names they had before volumes.
+    chosen = {name: value for name, value in asdict(settings).items() if value is not None}
+    text = json.dumps([*hashes, *endings, chosen])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NotRequired, Protocol, TypedDict, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+
+from segnetr.data.image_file import ImageFile
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -46,7 +50,7 @@ class DatasetSpec:
         read_cases: Reads the unpacked original folders below a root into cases, sorted by id.
             Raises `UsageError` where an expected folder is missing.
         classes: Class names, background first; mask value i is class i.
-        in_channels: Channels of the images, 3 for RGB, 1 for grey.
+        in_channels: Channels of the images, 3 for RGB, 1 for grey; of volumes, the modalities.
         spatial_dims: 2 for pictures, 3 for volumes.
         counts: Official number of cases by part of the split.
         source: Official address.
@@ -55,6 +59,8 @@ class DatasetSpec:
         prepare: Writes the data set below a root where it is ours to make; None for real ones.
         describe: Completes the description by what lies below a root, where classes or channels
             are the folder's to say; None where they are fixed.
+        stratum: Name of the fact in `Case.extra` that a drawn split keeps in proportion; empty:
+            none.
     """
 
     name: str
@@ -69,6 +75,7 @@ class DatasetSpec:
     download_size: str = ""
     prepare: Callable[[Path], None] | None = None
     describe: Callable[[Path], "DatasetSpec"] | None = None
+    stratum: str = ""
 
 
 class Divisible(Protocol):
@@ -140,9 +147,13 @@ class Batch(TypedDict):
         mask: For segmentation: (N, 1, H, W) int64 class indices, the shape MONAI's losses take.
         label: For classification: (N,) int64 class indices; or (N, K) float32, where a picture has
             several labels, or parts of several where pictures were mixed.
+        volume: For validation on volumes: one volume as read, in place of pictures (N = 0).
+        truth: Its class indices (X, Y, Z).
     """
 
     image: Tensor
     case_id: list[str]
     mask: NotRequired[Tensor]
     label: NotRequired[Tensor]
+    volume: NotRequired[ImageFile]
+    truth: NotRequired[NDArray[np.uint8]]

@@ -72,9 +72,10 @@ def write_prediction(
         ValueError: If the prediction is not on the grid of the image, or has no probabilities
             where they are to be saved.
     """
-    grid = image.array.shape[:2] if image.kind == "picture" else image.array.shape
-    if prediction.labels.shape != grid:
-        raise ValueError(f"{image.path}: labels {prediction.labels.shape} on a grid of {grid}")
+    if prediction.labels.shape != image.grid:
+        raise ValueError(
+            f"{image.path}: labels {prediction.labels.shape} on a grid of {image.grid}"
+        )
     mask = out / relative
     contents: dict[Path, bytes] = {}
     if overlay:
@@ -140,7 +141,7 @@ def _find_header(image: ImageFile) -> Nifti1Header:
         header = image.header.copy()
         return header
     header = Nifti1Header()
-    header.set_data_shape(image.array.shape)
+    header.set_data_shape(image.grid)
     header.set_xyzt_units(_MM)
     header.set_qform(image.affine, code=_SCANNER)
     header.set_sform(image.affine, code=_SCANNER)
@@ -155,6 +156,8 @@ def _encode_volume(values: NDArray[Any], header: Nifti1Header, path: Path, *, le
     if values.ndim == 4:
         header["dim"][0], header["dim"][4:] = 4, (values.shape[3], 1, 1, 1)
         header["pixdim"][4] = 1.0
+    elif int(header["dim"][0]) > 3:  # channels of the image, of which the mask has none
+        header["dim"][4:] = 1
     claimed = int(np.prod(header["dim"][1 : 1 + int(header["dim"][0])].astype(np.int64)))
     if claimed != values.size:
         raise ValueError(f"{path}: {values.size} voxels under a header of {claimed}")

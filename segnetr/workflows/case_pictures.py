@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segnetr.data.case import Case
-from segnetr.data.readers import read_image, read_mask
+from segnetr.data.readers import read_mask
 from segnetr.engine.evaluator import Evaluation
 from segnetr.engine.predictor import Predictor
 from segnetr.outputs.comparison import compare_case
 from segnetr.outputs.figures import Figure, write_figures
 from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.picks import Pick, pick_cases
+from segnetr.workflows.model_folder import read_for
 
 FOLDER = "figures"
 
@@ -53,7 +54,7 @@ def _draw(
     case = by_id[pick.case_id]
     if case.mask is None:
         raise ValueError(f"{case.case_id}: was scored without a mask")
-    image = read_image(case.image, channels=card.in_channels, max_pixels=max_pixels)
+    image = read_for(card, case.image, max_pixels=max_pixels)
     truth = read_mask(case.mask, classes=len(card.classes), max_pixels=max_pixels)
     drawn = compare_case(image, prediction=predictor.predict(image).labels, truth=truth)
     return Figure(
