@@ -2,7 +2,8 @@
 
 The codes of faults: `image-unreadable`, `image-missing` (a mask without its image),
 `mask-unreadable`, `mask-missing`, `mask-values`, `size-mismatch`, `grid-mismatch` (a volume's mask
-with another affine) and `duplicate-id`.
+with another affine) and `duplicate-id`; and when data are decoded for training, `not-a-picture` and
+`not-a-volume`.
 """
 
 import multiprocessing

@@ -66,7 +66,7 @@ class Finding:
 
     Attributes:
         of: Which of the two files.
-        kind: A code of `segnetr.data.audit`, or "not-a-picture" or "changing".
+        kind: A code of `segnetr.data.audit`, or "changing".
         reason: For people, to stand behind the file's name.
     """
 

@@ -45,7 +45,8 @@ def read_image(
         max_pixels: Refuse more pixels or voxels than this before memory is taken for them.
 
     Returns:
-        A picture (H, W, C) or a volume (X, Y, Z), perhaps (X, Y, Z, C), on the grid of the file as stored.
+        A picture (H, W, C) or a volume (X, Y, Z), with several channels (X, Y, Z, C), on the grid
+        of the file as stored.
 
     Raises:
         ReadError: If the file cannot be read or cannot be trusted; one line says why.

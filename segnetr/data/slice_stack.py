@@ -1,7 +1,8 @@
 """A file as a stack of slices, the way a network sees them: in training as in prediction.
 
-The order is always the same: values over the whole volume, then the slice with its neighbours, then
-the pixel size, then the padding. Whoever trains on slices and whoever predicts takes them from here.
+The order is always the same: values over the whole volume, then the slice with its neighbours,
+then the pixel size, then the padding. Whoever trains on slices and whoever predicts takes them
+from here.
 """
 
 from dataclasses import dataclass

@@ -46,8 +46,9 @@ def read_volume(path: Path, *, max_pixels: int, channels: int = 1) -> ImageFile:
             above 1, and there is none where it is 1.
 
     Returns:
-        An array (X, Y, Z), or (X, Y, Z, C) with several channels, in the file's own axis order, scaled by the file's slope and intercept
-        (float32 then), with affine, spacing in mm and the header as stored.
+        An array (X, Y, Z), or (X, Y, Z, C) with several channels, in the file's own axis order,
+        scaled by the file's slope and intercept (float32 then), with affine, spacing in mm and the
+        header as stored.
 
     Raises:
         ReadError: If the file is missing, empty, foreign, too large, cut off, longer than it

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segnetr.data.case import Case, SplitName
-from segnetr.errors import ReadError, UsageError
+from segnetr.errors import DataFaultError, UsageError
 
 ACDC_CLASSES = ("background", "right ventricle", "myocardium", "left ventricle")
 ACDC_SOURCE = "https://humanheart-project.creatis.insa-lyon.fr/database/"
@@ -41,7 +41,7 @@ def read_acdc(root: Path) -> list[Case]:
 
     Raises:
         UsageError: If the layout is not found.
-        ReadError: If an `Info.cfg` is missing or does not name both frames.
+        DataFaultError: If an `Info.cfg` is missing or does not name both frames.
     """
     home = _find_home(root)
     cases = []
@@ -100,7 +100,9 @@ def _read_info(path: Path) -> dict[str, str]:
             text = file.read(_MOST_INFO_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise ReadError(path, f"the facts of this patient cannot be read ({reason})") from error
+        raise DataFaultError(
+            f"{path}: the facts of this patient cannot be read ({reason})"
+        ) from error
     pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, value in pairs}
 
@@ -108,5 +110,7 @@ def _read_info(path: Path) -> dict[str, str]:
 def _read_frame(path: Path, info: dict[str, str], phase: str) -> int:
     value = info.get(phase, "")
     if not re.fullmatch(r"[0-9]{1,4}", value):
-        raise ReadError(path, f"its line '{phase}:' gives {value!r} where a frame's number belongs")
+        raise DataFaultError(
+            f"{path}: its line '{phase}:' gives {value!r} where a frame's number belongs"
+        )
     return int(value)

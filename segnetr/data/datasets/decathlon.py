@@ -1,8 +1,8 @@
 """Medical Segmentation Decathlon: any task's folder, described by its own `dataset.json`.
 
-`TaskNN_Name/` holds `dataset.json` (labels, modalities, the list of training pairs), `imagesTr/` and
-`labelsTr/`. Images of several modalities have four axes, the last one the modality. `imagesTs/` has
-no masks and is not read.
+`TaskNN_Name/` holds `dataset.json` (labels, modalities, the list of training pairs), `imagesTr/`
+and `labelsTr/`. Images of several modalities have four axes, the last one the modality. `imagesTs/`
+has no masks and is not read.
 
 Source:
     Antonelli et al., The Medical Segmentation Decathlon, Nat. Commun. 13:4128 (2022).
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.errors import ReadError, UsageError
+from segnetr.errors import DataFaultError, UsageError
 
 DECATHLON_SOURCE = "http://medicaldecathlon.com"
 DECATHLON_LICENCE = "CC BY-SA 4.0"
@@ -53,7 +53,7 @@ def describe_decathlon(root: Path, *, spec: DatasetSpec) -> DatasetSpec:
 
     Raises:
         UsageError: If no task's folder is found.
-        ReadError: If its `dataset.json` cannot be used.
+        DataFaultError: If its `dataset.json` cannot be used.
     """
     task = read_task(_find_task(root))
     return replace(
@@ -78,7 +78,7 @@ def read_decathlon(root: Path) -> list[Case]:
 
     Raises:
         UsageError: If no task's folder is found.
-        ReadError: If its `dataset.json` cannot be used.
+        DataFaultError: If its `dataset.json` cannot be used.
     """
     task = read_task(_find_task(root))
     cases = [
@@ -92,28 +92,24 @@ def read_task(folder: Path) -> Task:
     """Read a task's `dataset.json`, and trust nothing in it.
 
     Raises:
-        ReadError: If it is no JSON, lacks a field, has labels that are not 0 to K - 1, names files
+        DataFaultError: If it is no JSON, lacks a field, has labels that are not 0 to K - 1, names files
             outside its folder, or counts other cases than it lists.
     """
     path = folder / _FILE
     content = _read_json(path)
     labels = _read_names(path, content, "labels", most=_MOST_CLASSES)
     if len(labels) < 2:
-        raise ReadError(path, "its 'labels' name no class beside the background")
+        raise _fault(path, f"its 'labels' name no class beside the background")
     if len(set(labels)) < len(labels) or "mean" in labels:
-        raise ReadError(
-            path, f"its 'labels' {', '.join(labels)} are not names of different classes"
-        )
+        raise _fault(path, f"its 'labels' {', '.join(labels)} are not names of different classes")
     modalities = _read_names(path, content, "modality", most=_MOST_CHANNELS)
     entries = content.get("training")
     if not isinstance(entries, list) or not entries:
-        raise ReadError(path, "its 'training' lists no case")
+        raise _fault(path, f"its 'training' lists no case")
     pairs = tuple(_read_pair(path, entry) for entry in entries if not _is_leftover(entry))
     counted = content.get("numTraining", len(pairs))
     if counted != len(pairs):
-        raise ReadError(
-            path, f"'numTraining' is {counted}, but 'training' lists {len(pairs)} cases"
-        )
+        raise _fault(path, f"'numTraining' is {counted}, but 'training' lists {len(pairs)} cases")
     licence = content.get("licence", content.get("license", ""))
     return Task(
         folder=folder,
@@ -147,15 +143,15 @@ def _read_json(path: Path) -> Mapping[str, Any]:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise ReadError(path, error.strerror or "cannot be read") from error
+        raise _fault(path, error.strerror or str(error)) from error
     if len(data) > _MOST_BYTES:
-        raise ReadError(path, f"larger than {_MOST_BYTES} bytes")
+        raise _fault(path, f"larger than {_MOST_BYTES} bytes")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ReadError(path, f"no JSON ({error})") from error
+        raise _fault(path, f"no JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ReadError(path, "no description of a task")
+        raise _fault(path, f"no description of a task")
     return content
 
 
@@ -164,14 +160,12 @@ def _read_names(path: Path, content: Mapping[str, Any], key: str, *, most: int) 
     table = content.get(key)
     numbers = sorted(table, key=lambda text: (len(text), text)) if isinstance(table, dict) else []
     if not isinstance(table, dict) or not 1 <= len(numbers) <= most:
-        raise ReadError(path, f"its '{key}' is no table of 1 to {most} names by number")
+        raise _fault(path, f"its '{key}' is no table of 1 to {most} names by number")
     if numbers != [str(number) for number in range(len(numbers))]:
-        raise ReadError(
-            path, f"its '{key}' are {', '.join(numbers[:8])}, not 0 to {len(table) - 1}"
-        )
+        raise _fault(path, f"its '{key}' are {', '.join(numbers[:8])}, not 0 to {len(table) - 1}")
     names = tuple(_as_name(table[number]) for number in numbers)
     if not all(names):
-        raise ReadError(path, f"its '{key}' has an entry without a name")
+        raise _fault(path, f"its '{key}' has an entry without a name")
     return names
 
 
@@ -191,20 +185,22 @@ def _is_leftover(entry: Any) -> bool:
 
 def _read_pair(path: Path, entry: Any) -> tuple[PurePosixPath, PurePosixPath]:
     if not isinstance(entry, dict):
-        raise ReadError(
-            path, f"its 'training' holds {entry!r:.60} where an image and a label belong"
-        )
+        raise _fault(path, f"its 'training' holds {entry!r:.60} where an image and a label belong")
     return _read_place(path, entry.get("image")), _read_place(path, entry.get("label"))
 
 
 def _read_place(path: Path, value: Any) -> PurePosixPath:
     """Take a file's place inside the folder, and no other."""
     if not isinstance(value, str) or not value.lower().endswith(_SUFFIXES):
-        raise ReadError(path, f"its 'training' names {value!r:.60} where a NIfTI file belongs")
+        raise _fault(path, f"its 'training' names {value!r:.60} where a NIfTI file belongs")
     place = PurePosixPath(value)
     if place.is_absolute() or ".." in place.parts or "\\" in value or "\0" in value:
-        raise ReadError(path, f"its 'training' names {value!r:.60}, which lies outside its folder")
+        raise _fault(path, f"its 'training' names {value!r:.60}, which lies outside its folder")
     return place
+
+
+def _fault(path: Path, reason: str) -> DataFaultError:
+    return DataFaultError(f"{path}: {reason}")
 
 
 def _stem(name: str) -> str:
