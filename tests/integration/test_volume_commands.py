@@ -1,4 +1,4 @@
-"""Volumes through the real commands: trained on by slices, predicted, scored, refused with a line."""
+"""Volumes through the real commands: trained by slices, predicted, scored, refused with a line."""
 
 import gzip
 import json

@@ -95,7 +95,7 @@ def test_other_pixel_sizes_are_seen_alike_and_answered_on_their_own_grid() -> No
 
 
 def test_prediction_shows_the_network_what_training_showed_it(tmp_path: Path) -> None:
-    """Slices with neighbours, resampled, padded and normalised: from the cache and from the file."""
+    """Slices with neighbours, resampled, padded, normalised: from the cache and from the file."""
     values, labels = draw_volume((20, 24, 6))
     affine = np.diag([3.0, 3.0, 5.0, 1.0])
     case = Case(

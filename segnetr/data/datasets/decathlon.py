@@ -92,20 +92,20 @@ def read_task(folder: Path) -> Task:
     """Read a task's `dataset.json`, and trust nothing in it.
 
     Raises:
-        DataFaultError: If it is no JSON, lacks a field, has labels that are not 0 to K - 1, names files
-            outside its folder, or counts other cases than it lists.
+        DataFaultError: If it is no JSON, lacks a field, has labels that are not 0 to K - 1, names
+            files outside its folder, or counts other cases than it lists.
     """
     path = folder / _FILE
     content = _read_json(path)
     labels = _read_names(path, content, "labels", most=_MOST_CLASSES)
     if len(labels) < 2:
-        raise _fault(path, f"its 'labels' name no class beside the background")
+        raise _fault(path, "its 'labels' name no class beside the background")
     if len(set(labels)) < len(labels) or "mean" in labels:
         raise _fault(path, f"its 'labels' {', '.join(labels)} are not names of different classes")
     modalities = _read_names(path, content, "modality", most=_MOST_CHANNELS)
     entries = content.get("training")
     if not isinstance(entries, list) or not entries:
-        raise _fault(path, f"its 'training' lists no case")
+        raise _fault(path, "its 'training' lists no case")
     pairs = tuple(_read_pair(path, entry) for entry in entries if not _is_leftover(entry))
     counted = content.get("numTraining", len(pairs))
     if counted != len(pairs):
@@ -151,7 +151,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _fault(path, f"no JSON ({error})") from error
     if not isinstance(content, dict):
-        raise _fault(path, f"no description of a task")
+        raise _fault(path, "no description of a task")
     return content
 
 
