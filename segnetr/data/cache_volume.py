@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segnetr.config.schema import IntensityConfig
+from segnetr.config.intensity import IntensityConfig
 from segnetr.config.volumes import SliceConfig
 from segnetr.data.image_file import ImageFile, MaskFile
 from segnetr.data.resize import Array, reduce_size, resize_image, resize_labels

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.config.schema import IntensityConfig
+from segnetr.config.intensity import IntensityConfig
 from segnetr.errors import UsageError
 
 # Below this an image is constant, and its noise must not be blown up.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.config.schema import IntensityConfig
+from segnetr.config.intensity import IntensityConfig
 from segnetr.config.volumes import SliceConfig
 from segnetr.data.image_file import ImageFile
 from segnetr.data.resize import Array, resize_image

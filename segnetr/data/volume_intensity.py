@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.config.schema import IntensityConfig
+from segnetr.config.intensity import IntensityConfig
 from segnetr.data.intensity import DEVIATION_REACH
 
 _LOWEST_PERCENT, _HIGHEST_PERCENT = 0.5, 99.5

@@ -4,7 +4,8 @@
   their index. Probabilities are a 16-bit PNG of the foreground (65535 is 1) for two classes, else
   `probabilities` (K, H, W) float16 in an .npz file.
 * Volumes: NIfTI, class indices in uint8. Every header field but those of the data type and the
-  scaling is the image's, bit for bit, so affine, codes and units are too. Probabilities are
+  scaling is the image's, bit for bit, so affine, codes and units are too; only the axis of an image
+  of several channels is left away. Probabilities are
   float32 `_prob.nii.gz`: the foreground (X, Y, Z) for two classes, else (X, Y, Z, K).
 
 Every file is written aside and renamed, the mask last: where there is a mask, all is there.
@@ -156,8 +157,8 @@ def _encode_volume(values: NDArray[Any], header: Nifti1Header, path: Path, *, le
     if values.ndim == 4:
         header["dim"][0], header["dim"][4:] = 4, (values.shape[3], 1, 1, 1)
         header["pixdim"][4] = 1.0
-    elif int(header["dim"][0]) > 3:  # channels of the image, of which the mask has none
-        header["dim"][4:] = 1
+    elif (header["dim"][4 : 1 + int(header["dim"][0])] > 1).any():
+        header["dim"][0], header["dim"][4:] = 3, 1  # the mask has no channels
     claimed = int(np.prod(header["dim"][1 : 1 + int(header["dim"][0])].astype(np.int64)))
     if claimed != values.size:
         raise ValueError(f"{path}: {values.size} voxels under a header of {claimed}")

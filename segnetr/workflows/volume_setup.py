@@ -82,18 +82,17 @@ def list_samples(
     """Give the training samples of cached cases: themselves, or their slices.
 
     Raises:
-        DataFaultError: If all slices are empty and `data.slices.empty_share` leaves none of them.
+        DataFaultError: If no training volume has any foreground.
     """
     if spec.spatial_dims == 2:
         return entries
-    slices = config.data.slices
-    samples = list_slices(entries, neighbours=slices.neighbours, empty_share=slices.empty_share)
-    if entries and not samples:
+    if entries and not any(any(entry.filled) for entry in entries):
         raise DataFaultError(
-            f"none of the {len(entries)} training volumes of {spec.name} has any foreground; "
-            "look at their masks, or train on empty slices with data.slices.empty_share=1"
+            f"none of the {len(entries)} training volumes of {spec.name} has any foreground: their "
+            "masks are empty; check them, or the split"
         )
-    return samples
+    slices = config.data.slices
+    return list_slices(entries, neighbours=slices.neighbours, empty_share=slices.empty_share)
 
 
 def build_task(spec: DatasetSpec, config: RunConfig, *, device: str) -> SegmentationTask:

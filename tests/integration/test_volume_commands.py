@@ -174,6 +174,17 @@ def test_settings_of_volumes_are_refused_for_pictures(
     assert "is for volumes" in done.stderr
 
 
+def test_empty_masks_only_are_one_line_and_exit_code_four(command, tiny, tmp_path: Path) -> None:
+    folder = write_task(tmp_path, 3)
+    for path in (folder / "labelsTr").iterdir():
+        write_nifti(path, np.zeros(SHAPE, np.uint8))
+    data = ["--dataset", "decathlon", "--data-dir", folder]
+    cache = ["--set", f"data.cache_dir={tmp_path / 'cache'}"]
+    done = command("train", *data, *tiny, *cache, "--out", tmp_path / "run", "--quiet")
+    assert done.returncode == 4
+    assert "masks are empty" in done.stderr
+
+
 def test_broken_task_file_is_one_line_and_exit_code_four(command, tmp_path: Path) -> None:
     folder = write_task(tmp_path, 1)
     (folder / "dataset.json").write_text("{")
