@@ -34,7 +34,7 @@ def check_settings(spec: DatasetSpec, config: RunConfig) -> None:
         if data.intensity.is_of_volumes:
             raise UsageError(
                 f"data.intensity.kind '{data.intensity.kind}' is for volumes; {spec.title} holds "
-                "pictures: fixed or per_image"
+                "pictures: fixed, per_image or per_image_lit"
             )
         return
     if not data.intensity.is_of_volumes:
