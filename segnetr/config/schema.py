@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from segnetr.config.intensity import IntensityConfig as IntensityConfig  # noqa: PLC0414
+from segnetr.config.volumes import SliceConfig
+
 _STRICT = ConfigDict(extra="forbid")
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,24 +41,6 @@ EncoderSetting = Annotated[Number | str | tuple[Number, ...], BeforeValidator(_a
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class IntensityConfig:
-    """How grey values and colours become the numbers a network sees.
-
-    Attributes:
-        kind: "fixed" scales by the file's integer range to 0..1 and then uses `mean` and `std`;
-            "per_image" subtracts each image's own mean and divides by its own deviation;
-            "per_image_lit" likewise, both taken over the pixels that are not black, as the corners
-            of a dermoscope are, and cut at 6 deviations.
-        mean: One value for each channel on the 0..1 scale; one value serves all channels.
-        std: As `mean`.
-    """
-
-    kind: Literal["fixed", "per_image", "per_image_lit"] = "fixed"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataConfig:
     """Which data set, where it lies, how it is split and loaded.
 
@@ -70,6 +55,7 @@ class DataConfig:
         workers: Worker processes for loading; 0 loads in the training process.
         max_pixels: Larger images are refused before memory is taken for them.
         intensity: How values are normalised.
+        slices: How volumes are cut into pictures.
     """
 
     dataset: str = "drawn"
@@ -82,6 +68,7 @@ class DataConfig:
     workers: Natural = 2
     max_pixels: Positive = 200_000_000
     intensity: IntensityConfig = Field(default_factory=IntensityConfig)
+    slices: SliceConfig = Field(default_factory=SliceConfig)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -2,7 +2,8 @@
 
 The codes of faults: `image-unreadable`, `image-missing` (a mask without its image),
 `mask-unreadable`, `mask-missing`, `mask-values`, `size-mismatch`, `grid-mismatch` (a volume's mask
-with another affine), `duplicate-id` and `no-foreground` (of all cases: one mask may be empty).
+with another affine), `duplicate-id` and `no-foreground` (of all cases: one mask may be empty); and
+when data are decoded for training, `not-a-picture` and `not-a-volume`.
 """
 
 import multiprocessing
@@ -137,7 +138,11 @@ def describe_no_foreground(case: Case, masks: int) -> Fault:
 
 def _build_check(spec: DatasetSpec, max_pixels: int) -> Check:
     return partial(
-        check_files, classes=len(spec.classes), values=spec.mask_values, max_pixels=max_pixels
+        check_files,
+        classes=len(spec.classes),
+        values=spec.mask_values,
+        max_pixels=max_pixels,
+        volume_channels=spec.in_channels if spec.spatial_dims == 3 else 1,
     )
 
 

@@ -31,6 +31,7 @@ _NOISE_DEVIATION = (0.01, 0.04)
 # about 0.02 of the side.
 _ELASTIC_SIGMA = 0.04
 _ELASTIC_ALPHA = 1.0
+_CHANNELS_AT_ONCE = 4
 _DROPOUT_HOLES = (1, 4)
 _DROPOUT_SIDE = (0.05, 0.2)
 
@@ -277,15 +278,23 @@ def _warp_affine(
     interpolation: int,
     border: int,
 ) -> Array:
-    return np.asarray(
-        cv2.warpAffine(
-            image,
-            matrix[:2],
-            (size[1], size[0]),
-            flags=interpolation,
-            borderMode=border,
+    def warp(part: Array) -> Array:
+        return np.asarray(
+            cv2.warpAffine(
+                part,
+                matrix[:2],
+                (size[1], size[0]),
+                flags=interpolation,
+                borderMode=border,
+            )
         )
-    )
+
+    if image.ndim == 2 or image.shape[2] <= _CHANNELS_AT_ONCE:
+        return warp(image)
+    # OpenCV warps no more channels at once; slices with neighbours have them.
+    starts = range(0, image.shape[2], _CHANNELS_AT_ONCE)
+    parts = [warp(image[..., start : start + _CHANNELS_AT_ONCE]) for start in starts]
+    return np.concatenate([part.reshape(*size, -1) for part in parts], axis=2)
 
 
 def _mirror(array: Array, diagonal: bool, across: bool, down: bool) -> Array:

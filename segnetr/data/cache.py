@@ -37,15 +37,18 @@ class CachedCase:
 
     Attributes:
         case_id: As in the data set.
-        image: .npy file, (h, w, C), uint8 or uint16 (float32 where the original has fractions).
-        mask: .npy file, (h, w) uint8 class indices.
-        original_size: (height, width) of the original picture in pixels.
+        image: .npy file, (h, w, C), uint8 or uint16 (float32 where the original has fractions);
+            of a volume (D, h, w, C) uint16, slice by slice.
+        mask: .npy file, (h, w) uint8 class indices; of a volume (D, h, w).
+        original_size: (height, width) of the original picture in pixels, (X, Y, Z) of a volume.
+        filled: Of a volume: whether each of its slices has foreground.
     """
 
     case_id: str
     image: Path
     mask: Path
-    original_size: tuple[int, int]
+    original_size: tuple[int, ...]
+    filled: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +178,7 @@ def _describe(case: Case, made: PairCopies | Finding, cache: CacheFolder) -> Out
             image=cache.array_path(made.key, "image"),
             mask=cache.array_path(made.key, "mask"),
             original_size=made.original_size,
+            filled=made.filled,
         )
     path = case.mask_files[made.place] if made.of == "mask" else case.image
     return Fault(case_id=case.case_id, path=path, kind=made.kind, message=f"{path}: {made.reason}")

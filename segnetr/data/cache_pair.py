@@ -18,9 +18,12 @@ import cv2
 import numpy as np
 
 from segnetr.data.cache_folder import CacheFolder, FileStamp, is_sound
+from segnetr.data.cache_volume import VolumeSettings, make_slice_copies
+from segnetr.data.case_check import compare_grids
 from segnetr.data.image_file import (
     DEFAULT_MAX_PIXELS,
     ClassValues,
+    MaskFile,
     MaskSizeError,
     MaskValuesError,
 )
@@ -41,6 +44,7 @@ class CacheSettings:
         classes: Number of classes of the masks.
         values: Values of each class in the mask files; None: as `read_mask_file` says.
         max_pixels: Larger pictures are refused.
+        volume: How volumes become slices; None: the images are pictures.
     """
 
     side: int
@@ -48,6 +52,7 @@ class CacheSettings:
     classes: int
     values: ClassValues | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
+    volume: VolumeSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +61,15 @@ class PairCopies:
 
     Attributes:
         key: By which the cache folder finds them.
-        original_size: (height, width) of the original picture in pixels.
+        original_size: (height, width) of the original picture in pixels, (X, Y, Z) of a volume.
         classes: Indices of the classes that the original mask shows.
+        filled: Of a volume: whether each of its slices has foreground.
     """
 
     key: str
-    original_size: tuple[int, int]
+    original_size: tuple[int, ...]
     classes: tuple[int, ...]
+    filled: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class Finding:
 
     Attributes:
         of: Image or mask.
-        kind: A code of `segnetr.data.audit`, or "not-a-picture" or "changing".
+        kind: A code of `segnetr.data.audit`, or "changing".
         reason: For people, to stand behind the file's name.
         place: Which of the mask files.
     """
@@ -80,6 +87,17 @@ class Finding:
     kind: str
     reason: str
     place: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """A sound pair, reduced; see `PairCopies`."""
+
+    image: Array
+    mask: Array
+    original_size: tuple[int, ...]
+    classes: tuple[int, ...]
+    filled: tuple[bool, ...] = ()
 
 
 def recall_pair(
@@ -122,7 +140,7 @@ def build_pair(
     if isinstance(decoded, Finding):
         cache.write_record(key, {"fault": asdict(decoded)})
         return decoded
-    _store(decoded, settings, cache, key)
+    _store(decoded, cache, key)
     built = _recall(key, cache)
     if built is None:
         raise WriteError(f"{cache.root}: a copy just written cannot be read back; check the disk")
@@ -148,41 +166,76 @@ def _recall(key: str, cache: CacheFolder) -> PairCopies | Finding | None:
     record = cache.read_record(key)
     if "fault" in record:
         return Finding(**record["fault"])
-    if not record:
+    if "classes" not in record:  # none, or that of an earlier version
         return None
     for name in ("image", "mask"):
         shape, dtype = tuple(record[name]["shape"]), record[name]["dtype"]
         if not is_sound(cache.array_path(key, name), shape=shape, dtype=dtype):
             return None
-    height, width = record["original_size"]
-    return PairCopies(key, (height, width), tuple(record["classes"]))
+    classes = tuple(record["classes"])
+    return PairCopies(key, tuple(record["original_size"]), classes, tuple(record["filled"]))
 
 
-def _decode(
-    image: Path, masks: Sequence[Path], settings: CacheSettings
-) -> tuple[Array, Array] | Finding:
-    limit = settings.max_pixels
+def _decode(image: Path, masks: Sequence[Path], settings: CacheSettings) -> Decoded | Finding:
+    """Read and reduce a pair, or say what is wrong with it."""
     try:
-        picture = read_image(image, channels=settings.channels, max_pixels=limit)
-        if picture.kind != "picture":
-            return Finding("image", "not-a-picture", "it is a volume where a picture is expected")
-        labels = read_truth(
-            masks, classes=settings.classes, values=settings.values, max_pixels=limit
-        ).array
+        if settings.volume is not None:
+            return _decode_volume(image, masks, settings, settings.volume)
+        return _decode_picture(image, masks, settings)
     except ReadError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno is not None:
             raise cause from error  # the disk's fault, not the file's: not to be remembered
         return _describe_read_error(error, masks)
-    size = picture.array.shape[:2]
-    if labels.shape != size:
+
+
+def _decode_volume(
+    image: Path, masks: Sequence[Path], settings: CacheSettings, how: VolumeSettings
+) -> Decoded | Finding:
+    volume = read_image(image, volume_channels=settings.channels, max_pixels=settings.max_pixels)
+    if volume.kind != "volume":
+        return Finding("image", "not-a-volume", "it is a picture where a volume is expected")
+    truth = _read_masks(masks, settings)
+    different = compare_grids(volume, truth)
+    if different is not None:
+        return Finding("mask", *different)
+    copies = make_slice_copies(volume, truth, how, side=settings.side)
+    shown = _find_classes(truth)
+    return Decoded(copies.image, copies.mask, volume.grid, shown, copies.filled)
+
+
+def _decode_picture(
+    image: Path, masks: Sequence[Path], settings: CacheSettings
+) -> Decoded | Finding:
+    picture = read_image(image, channels=settings.channels, max_pixels=settings.max_pixels)
+    if picture.kind != "picture":
+        return Finding("image", "not-a-picture", "it is a volume where a picture is expected")
+    truth = _read_masks(masks, settings)
+    labels = truth.array
+    height, width = picture.array.shape[:2]
+    if labels.shape != (height, width):
         shown = " x ".join(map(str, labels.shape))
         reason = (
-            f"the mask is {shown} where its image {image.name} is {size[0]} x {size[1]}; "
+            f"the mask is {shown} where its image {image.name} is {height} x {width}; "
             "leave the case out or repair the mask"
         )
         return Finding("mask", "size-mismatch", reason)
-    return picture.array, labels
+    size = reduce_size((height, width), settings.side)
+    array = picture.array
+    if array.dtype not in (np.uint8, np.uint16):
+        array = array.astype(np.float32)
+    copies = resize_image(array, size), resize_mask(labels, size)
+    return Decoded(*copies, (height, width), _find_classes(truth))
+
+
+def _read_masks(masks: Sequence[Path], settings: CacheSettings) -> MaskFile:
+    return read_truth(
+        masks, classes=settings.classes, values=settings.values, max_pixels=settings.max_pixels
+    )
+
+
+def _find_classes(truth: MaskFile) -> tuple[int, ...]:
+    return tuple(find_values(truth.array).tolist())
 
 
 def _describe_read_error(error: ReadError, masks: Sequence[Path]) -> Finding:
@@ -204,20 +257,13 @@ def _describe_os_error(error: OSError, masks: Sequence[Path]) -> Finding:
     return Finding(of, kind, f"cannot be read ({error.strerror or error})", place)
 
 
-def _store(
-    decoded: tuple[Array, Array], settings: CacheSettings, cache: CacheFolder, key: str
-) -> None:
-    image, mask = decoded
-    height, width = mask.shape
-    size = reduce_size((height, width), settings.side)
-    if image.dtype not in (np.uint8, np.uint16):
-        image = image.astype(np.float32)
-    copies = {"image": resize_image(image, size), "mask": resize_mask(mask, size)}
+def _store(decoded: Decoded, cache: CacheFolder, key: str) -> None:
     record: dict[str, Any] = {
-        "original_size": [height, width],
-        "classes": find_values(mask).tolist(),
+        "original_size": list(decoded.original_size),
+        "classes": list(decoded.classes),
+        "filled": list(decoded.filled),
     }
-    for name, array in copies.items():
+    for name, array in (("image", decoded.image), ("mask", decoded.mask)):
         cache.write_array(key, name, array)
         record[name] = {"shape": array.shape, "dtype": array.dtype.name}
     cache.write_record(key, record)
@@ -240,5 +286,7 @@ def hash_original(path: Path, cache: CacheFolder) -> str:
 def _make_key(paths: Sequence[Path], hashes: Sequence[str], settings: CacheSettings) -> str:
     # With the endings, because readers choose the decoder by them.
     endings = [path.suffix.lower() for path in paths]
-    text = json.dumps([*hashes, *endings, asdict(settings)])
+    # Without what is not set, so that copies of pictures keep the names they had before volumes.
+    chosen = {name: value for name, value in asdict(settings).items() if value is not None}
+    text = json.dumps([*hashes, *endings, chosen])
     return hashlib.sha256(text.encode()).hexdigest()

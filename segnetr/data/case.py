@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NotRequired, Protocol, TypedDict, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from segnetr.data.image_file import ClassValues
+from segnetr.data.image_file import ClassValues, ImageFile
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -58,7 +60,7 @@ class DatasetSpec:
             Raises `UsageError` where an expected folder is missing.
         classes: Class names, background first; mask value i is class i unless `mask_values` is
             given.
-        in_channels: Channels of the images, 3 for RGB, 1 for grey.
+        in_channels: Channels of the images, 3 for RGB, 1 for grey; of volumes, the modalities.
         spatial_dims: 2 for pictures, 3 for volumes.
         counts: Official number of cases by part of the split; all under train where there is none.
         source: Official address.
@@ -155,9 +157,13 @@ class Batch(TypedDict):
         mask: For segmentation: (N, 1, H, W) int64 class indices, the shape MONAI's losses take.
         label: For classification: (N,) int64 class indices; or (N, K) float32, where a picture has
             several labels, or parts of several where pictures were mixed.
+        volume: For validation on volumes: one volume as read, in place of pictures (N = 0).
+        truth: Its class indices (X, Y, Z).
     """
 
     image: Tensor
     case_id: list[str]
     mask: NotRequired[Tensor]
     label: NotRequired[Tensor]
+    volume: NotRequired[ImageFile]
+    truth: NotRequired[NDArray[np.uint8]]

@@ -44,6 +44,7 @@ def check_files(
     classes: int,
     values: ClassValues | None = None,
     max_pixels: int,
+    volume_channels: int = 1,
 ) -> list[Finding]:
     """Read an image and its mask, and compare their grids.
 
@@ -53,6 +54,7 @@ def check_files(
         classes: Number of classes, background included.
         values: As in `read_mask_file`.
         max_pixels: As in `read_image`.
+        volume_channels: As in `read_image`.
 
     Returns:
         What is wrong; nothing for a sound pair; `NO_FOREGROUND` for a sound mask of background.
@@ -60,7 +62,7 @@ def check_files(
     findings = []
     picture = truth = None
     try:
-        picture = read_image(image, max_pixels=max_pixels)
+        picture = read_image(image, volume_channels=volume_channels, max_pixels=max_pixels)
     except ReadError as error:
         findings.append(Finding("image-unreadable", image, str(error)))
     if not masks:
@@ -74,33 +76,45 @@ def check_files(
     except ReadError as error:
         findings.append(Finding("mask-unreadable", error.path, str(error)))
     if picture is not None and truth is not None:
-        findings += _compare_grids(picture, truth)
+        different = compare_grids(picture, truth)
+        if different is not None:
+            kind, reason = different
+            findings.append(Finding(kind, truth.path, f"{truth.path}: {reason}"))
     if truth is not None and not truth.array.any():
         findings.append(Finding(NO_FOREGROUND, truth.path, f"{truth.path}: it shows no object"))
     return findings
 
 
-def _compare_grids(image: ImageFile, mask: MaskFile) -> list[Finding]:
-    size = image.array.shape[:2] if image.kind == "picture" else image.array.shape
+def compare_grids(image: ImageFile, mask: MaskFile) -> tuple[str, str] | None:
+    """Say why a mask does not lie on its image, or None where it does.
+
+    Returns:
+        The short code and the reason, to stand behind the mask's name.
+    """
+    size = image.grid
     if size != mask.array.shape:
-        message = (
-            f"{mask.path}: the mask is {_show(mask.array.shape)} where its image"
-            f" {image.path.name} is {_show(size)}; leave the case out or repair the mask"
+        reason = (
+            f"the mask is {_show(mask.array.shape)} where its image {image.path.name} is"
+            f" {_show(size)}; leave the case out or repair the mask"
         )
-        return [Finding("size-mismatch", mask.path, message)]
+        return "size-mismatch", reason
     if image.affine is None or mask.affine is None:
-        return []
+        return None
     step = min(np.linalg.norm(image.affine[:3, :3], axis=0))
     corners = np.array(list(itertools.product(*((0, side) for side in size), (1,))))
     moved = np.linalg.norm(corners @ (image.affine - mask.affine).T, axis=1).max() / step
     if moved <= _MOST_SHIFT:
-        return []
-    message = (
-        f"{mask.path}: the mask lies {moved:.3g} voxels away from its image {image.path.name};"
-        " their affines differ"
+        return None
+    reason = (
+        f"the mask lies {moved:.3g} voxels away from its image {image.path.name};"
+        f" their affines differ (spacing {_show_spacing(image)} and {_show_spacing(mask)} mm)"
     )
-    return [Finding("grid-mismatch", mask.path, message)]
+    return "grid-mismatch", reason
 
 
 def _show(size: tuple[int, ...]) -> str:
     return " x ".join(str(side) for side in size)
+
+
+def _show_spacing(file: ImageFile | MaskFile) -> str:
+    return " x ".join(f"{side:.4g}" for side in file.spacing or ())

@@ -31,7 +31,8 @@ class ImageFile:
     Attributes:
         path: The file.
         array: A picture (H, W, C), C = 1 or 3, rows from the top; or a volume (X, Y, Z) in the
-            order of the file. Unsigned 8 or 16 bit, or what else the file holds, native byte order.
+            order of the file, (X, Y, Z, C) where it has several channels, as modalities of MR.
+            Unsigned 8 or 16 bit, or what else the file holds, native byte order.
         kind: What `array` is.
         affine: (4, 4) float64 from voxel indices to the file's world coordinates; None: a picture.
         spacing: Voxel sides along X, Y, Z in mm; None: a picture.
@@ -46,6 +47,16 @@ class ImageFile:
     spacing: tuple[float, ...] | None = None
     header: Nifti1Header | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """(H, W) of a picture, (X, Y, Z) of a volume."""
+        return self.array.shape[: 2 if self.kind == "picture" else 3]
+
+    @property
+    def shown(self) -> NDArray[Any]:
+        """What people see of it: a picture (H, W, C), or the first channel (X, Y, Z)."""
+        return self.array[..., 0] if self.array.ndim == 4 else self.array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.config.schema import IntensityConfig
+from segnetr.config.intensity import IntensityConfig
 from segnetr.errors import UsageError
 
 # Below this an image is constant, and its noise must not be blown up.
@@ -17,6 +17,16 @@ _BLACK = 0.12
 _LEAST_LIT = 0.05
 _MOST_DEVIATIONS = 6.0
 
+# Deviations from the mean that the 0..1 scale of the kind "per_volume" reaches to either side.
+DEVIATION_REACH = 5.0
+
+# Mean and deviation, on the 0..1 scale, of the kinds that have no settings for them.
+_SCALED = {
+    "per_volume": ((0.5,), (1 / (2 * DEVIATION_REACH),)),
+    "percentiles": ((0.5,), (0.25,)),
+    "window": ((0.5,), (0.25,)),
+}
+
 
 def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float32]:
     """Normalise a picture or a slice.
@@ -26,7 +36,8 @@ def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float3
             type, lowest to 0 and highest to 1; floating point numbers are taken as 0..1 already.
             With the kind "per_image" mean and deviation are taken over H and W, channel by
             channel; a constant channel becomes 0. "per_image_lit" takes both over the pixels that
-            are not black and cuts at 6 deviations.
+            are not black and cuts at 6 deviations. With the kinds of volumes the values are what
+            `segnetr.data.volume_intensity.scale_volume` made of the whole volume.
         config: The kind, and mean and deviation of the kind "fixed".
 
     Returns:
@@ -44,10 +55,11 @@ def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float3
         return np.clip(cut, -_MOST_DEVIATIONS, _MOST_DEVIATIONS, out=cut)
     check_channels(config, array.shape[2])
     low, high = _value_range(array.dtype)
-    deviation = np.asarray(config.std, dtype=np.float64)
+    mean, std = _SCALED.get(config.kind, (config.mean, config.std))
+    deviation = np.asarray(std, dtype=np.float64)
     # One multiplication and one addition for each value: (v - low) / (high - low), then mean, std.
     scale = 1.0 / ((high - low) * deviation)
-    offset = -(np.asarray(config.mean) / deviation + low * scale)
+    offset = -(np.asarray(mean) / deviation + low * scale)
     result = array * scale.astype(np.float32)
     result += offset.astype(np.float32)
     return result.astype(np.float32, copy=False)

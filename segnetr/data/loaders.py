@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader, default_collate
 from segnetr.data.cache import CachedCase
 from segnetr.data.case import Batch
 from segnetr.data.sampler import ResumableSampler, SampleKey
+from segnetr.data.volume_slices import CachedSlice
 from segnetr.errors import ReadError, SegNetrError
 
+Sample = CachedCase | CachedSlice
 Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 Samples = Sequence[Mapping[str, Any] | ReadError]
 Collate = Callable[[Samples], Batch | ReadError]
@@ -31,15 +33,13 @@ class SeededDataset(Dataset):  # type: ignore[misc]
     """A MONAI data set whose items are a function of (seed, epoch, row) and of nothing else.
 
     Args:
-        entries: The cached cases, one for each row.
+        entries: The cached pictures, or slices of volumes, one for each row.
         transform: From the dictionary of a cached case to that of a sample; every MONAI
             `Randomizable` in it is seeded anew before each item.
         seed: Seed of the run.
     """
 
-    def __init__(
-        self, entries: Sequence[CachedCase], transform: Transform, *, seed: int = 0
-    ) -> None:
+    def __init__(self, entries: Sequence[Sample], transform: Transform, *, seed: int = 0) -> None:
         data = [
             {"image": entry.image, "mask": entry.mask, "case_id": entry.case_id}
             for entry in entries
@@ -103,7 +103,7 @@ class CaseLoader(DataLoader[Batch]):
 
 
 def training_loader(
-    entries: Sequence[CachedCase],
+    entries: Sequence[Sample],
     transform: Transform,
     *,
     sampler: ResumableSampler,
@@ -113,7 +113,7 @@ def training_loader(
     """Build the loader of training batches.
 
     Args:
-        entries: The cached cases; row i of the sampler is entry i.
+        entries: The cached pictures, or slices of volumes; row i of the sampler is entry i.
         transform: See `segnetr.data.transforms.training_transform`.
         sampler: Which rows in which batch; its size is the number of entries.
         workers: Loading processes; 0 loads in this one. The batches are equal to the bit.

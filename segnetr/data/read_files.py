@@ -30,24 +30,30 @@ def is_supported(path: Path) -> bool:
 
 
 def read_image(
-    path: Path, *, channels: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+    path: Path,
+    *,
+    channels: int | None = None,
+    volume_channels: int = 1,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> ImageFile:
     """Read a picture or a volume, every byte of it checked.
 
     Args:
         path: A PNG, JPEG, BMP, TIFF or NIfTI file.
         channels: For pictures: 3 repeats grey values, 1 turns colours into luminance, None leaves
-            them. Volumes have one value for each voxel whatever stands here.
+            them.
+        volume_channels: For volumes: values for each voxel, the length of a fourth axis.
         max_pixels: Refuse more pixels or voxels than this before memory is taken for them.
 
     Returns:
-        A picture (H, W, C) or a volume (X, Y, Z) on the grid of the file as stored.
+        A picture (H, W, C) or a volume (X, Y, Z), with several channels (X, Y, Z, C), on the grid
+        of the file as stored.
 
     Raises:
         ReadError: If the file cannot be read or cannot be trusted; one line says why.
     """
     if _is_volume(path):
-        return read_volume(path, max_pixels=max_pixels)
+        return read_volume(path, max_pixels=max_pixels, channels=volume_channels)
     return read_picture(path, channels=channels, max_pixels=max_pixels)
 
 

@@ -20,6 +20,8 @@ from segnetr.data.augment import build_augmentation
 from segnetr.data.augment_library import Pipeline
 from segnetr.data.intensity import check_channels, normalise
 from segnetr.data.resize import Array, resize_image, resize_mask
+from segnetr.data.slice_stack import pad_plane
+from segnetr.data.volume_slices import SliceOf
 from segnetr.errors import ReadError
 
 Item = dict[Hashable, Any]
@@ -47,6 +49,50 @@ class LoadCachedd(MapTransform):  # type: ignore[misc]
         for key in self.keys:
             item[key] = load_cached(item[key], case_id=str(item.get("case_id", "")))
         return item
+
+
+class CropToSized(MapTransform, Randomizable):  # type: ignore[misc]
+    """Pad image (H, W, C) and mask (H, W) to a size, and cut it out where they are larger.
+
+    Every second window on average is laid around a random pixel of the foreground, where there is
+    one; the others lie anywhere. New pixels are background, as dark as the darkest of the slice.
+
+    Args:
+        image_size: (height, width) in pixels.
+    """
+
+    def __init__(self, image_size: tuple[int, int]) -> None:
+        super().__init__((IMAGE, MASK))
+        self.image_size = image_size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+        """Cut both alike."""
+        image, mask = data[IMAGE], data[MASK]
+        image = pad_plane(image, self.image_size, value=image.min())
+        mask = pad_plane(mask, self.image_size, value=0)
+        top, left = self._place(mask)
+        height, width = self.image_size
+        window = np.s_[top : top + height, left : left + width]
+        return {
+            **data,
+            IMAGE: np.ascontiguousarray(image[window]),
+            MASK: np.ascontiguousarray(mask[window]),
+        }
+
+    def _place(self, mask: Array) -> tuple[int, int]:
+        """Choose the upper left corner."""
+        room = [present - side for present, side in zip(mask.shape, self.image_size, strict=True)]
+        wanted = [int(self.R.randint(spare + 1)) for spare in room]
+        if any(room) and self.R.rand() < 0.5:
+            inside = np.flatnonzero(mask)
+            if inside.size:
+                pixel = divmod(int(inside[self.R.randint(inside.size)]), mask.shape[1])
+                wanted = [
+                    at - int(self.R.randint(side))
+                    for at, side in zip(pixel, self.image_size, strict=True)
+                ]
+        top, left = (min(max(0, at), spare) for at, spare in zip(wanted, room, strict=True))
+        return top, left
 
 
 class Albumentationsd(MapTransform, Randomizable):  # type: ignore[misc]
@@ -145,6 +191,8 @@ def training_transform(
     image_size: tuple[int, int],
     intensity: IntensityConfig,
     channels: int,
+    colour: bool = True,
+    crop: bool = False,
     extra: Sequence[Transform] = (),
 ) -> Compose:
     """Build the chain for training.
@@ -154,6 +202,8 @@ def training_transform(
         image_size: (height, width) in pixels.
         intensity: How values are normalised.
         channels: Channels of the pictures, C.
+        colour: Three channels are red, green and blue, and their saturation and hue may change.
+        crop: Cut windows of the image size out of the pictures in place of squashing them.
         extra: Further MONAI dictionary transforms, applied after augmentation and normalisation
             and before conversion to tensors: "image" is float32 (C, H, W), "mask" uint8 (1, H, W).
 
@@ -164,10 +214,13 @@ def training_transform(
         UsageError: If `intensity` does not fit `channels`.
     """
     check_channels(intensity, channels)
-    pipeline = build_augmentation(augment, image_size=image_size, channels=channels)
+    pipeline = build_augmentation(
+        augment, image_size=image_size, channels=channels if colour else 1
+    )
     return Compose(
         [
             LoadCachedd((IMAGE, MASK)),
+            *([CropToSized(image_size)] if crop else []),
             Albumentationsd(pipeline),
             NormaliseIntensityd(intensity),
             *extra,
@@ -198,18 +251,25 @@ def evaluation_transform(
 def load_cached(path: Any, *, case_id: str) -> Array:
     """Load a cached copy: uint8 as it is, mapped into memory, and uint16 as float32 in 0..1.
 
+    Args:
+        path: The .npy file, or a slice of one.
+        case_id: For messages.
+
     Raises:
         ReadError: If the file is missing or damaged.
     """
     try:
         # Not numpy.load, which would also open archives; this reads plain arrays only.
-        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+        file = path.path if isinstance(path, SliceOf) else path
+        array = np.asarray(np.lib.format.open_memmap(file, mode="r"))
     except (OSError, ValueError, EOFError) as error:
         raise ReadError(
             path,
             f"the cached copy of case {case_id} is missing or damaged ({error}); "
             "start again, and it is made anew",
         ) from error
+    if isinstance(path, SliceOf):
+        array = path.take(array)
     if array.dtype == np.uint16:
         return array.astype(np.float32) * np.float32(1 / 65535)
     return array

@@ -36,16 +36,19 @@ _HEADER_BYTES = {Nifti1Header: 348, Nifti2Header: 540}
 _MOST_EXTENSION_BYTES = 2**26
 
 
-def read_volume(path: Path, *, max_pixels: int) -> ImageFile:
-    """Read a NIfTI volume of three axes.
+def read_volume(path: Path, *, max_pixels: int, channels: int = 1) -> ImageFile:
+    """Read a NIfTI volume of three axes, or of four where the last one holds channels.
 
     Args:
         path: A `.nii` or `.nii.gz` file.
         max_pixels: Refuse more voxels than this before memory is taken for them.
+        channels: Values for each voxel, C; the file's fourth axis has this length where it is
+            above 1, and there is none where it is 1.
 
     Returns:
-        An array (X, Y, Z) in the file's own axis order, scaled by the file's slope and intercept
-        (float32 then), with affine, spacing in mm and the header as stored.
+        An array (X, Y, Z), or (X, Y, Z, C) with several channels, in the file's own axis order,
+        scaled by the file's slope and intercept (float32 then), with affine, spacing in mm and the
+        header as stored.
 
     Raises:
         ReadError: If the file is missing, empty, foreign, too large, cut off, longer than it
@@ -53,14 +56,14 @@ def read_volume(path: Path, *, max_pixels: int) -> ImageFile:
     """
     try:
         with path.open("rb") as stream:
-            return _read_stream(path, stream, max_pixels=max_pixels)
+            return _read_stream(path, stream, max_pixels=max_pixels, channels=channels)
     except OSError as error:
         raise ReadError(path, describe_os_error(error)) from error
     except MemoryError as error:
         raise ReadError(path, "there is not enough memory for it") from error
 
 
-def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int) -> ImageFile:
+def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int, channels: int) -> ImageFile:
     stored_bytes = stream.seek(0, io.SEEK_END)
     if stored_bytes == 0:
         raise ReadError(path, "the file is empty")
@@ -68,7 +71,7 @@ def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int) -> ImageFile:
     chunks, most_bytes = _open_chunks(path, stream, stored_bytes)
     content = bytearray()
     header = _read_header(path, chunks, content)
-    extent, notes = _find_extent(path, header)
+    extent, notes = _find_extent(path, header, channels)
     check_extent(path, extent, max_pixels=max_pixels)
     affine, spacing, more = _find_geometry(path, header)
     offset, dtype = _data_offset(path, header), header.get_data_dtype()
@@ -191,11 +194,20 @@ def _data_offset(path: Path, header: Nifti1Header) -> int:
         raise ReadError(path, "its header has no valid byte offset of the voxels") from error
 
 
-def _find_extent(path: Path, header: Nifti1Header) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def _find_extent(
+    path: Path, header: Nifti1Header, channels: int
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
     axes = int(header["dim"][0])
     sides = tuple(int(side) for side in header["dim"][1 : 1 + max(0, min(7, axes))])
     if not 1 <= axes <= 7 or min(sides) < 1:
         raise ReadError(path, f"its header claims {axes} axes of {sides} voxels; it is damaged")
+    if channels > 1:
+        if sides[3:] == (channels,):
+            return sides, ()
+        raise ReadError(
+            path,
+            f"it has {axes} axes {sides}; three axes and a fourth of {channels} channels are read",
+        )
     if axes == 3:
         return sides, ()
     if axes > 3 and set(sides[3:]) == {1}:

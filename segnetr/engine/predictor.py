@@ -2,9 +2,10 @@
 
 The network is taken as it comes: whoever calls decides whether it was folded, compiled or put into
 another memory layout before. Pictures are one slice; volumes are worked through slice by slice
-along their last axis as stored (Z), each slice with its first axis as height and its second as
-width, a few slices in one forward pass. Only labels are kept of a volume unless probabilities are
-asked for, so the memory needed beside the volume does not grow with its depth.
+along one of their axes as stored, the last one (Z) unless the model was trained otherwise, a few
+slices in one forward pass, and come from `segnetr.data.slice_stack` as in training. Only labels are
+kept of a volume unless probabilities are asked for, so the memory needed beside the volume does not
+grow with its depth.
 """
 
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segnetr.config.schema import IntensityConfig, PredictConfig
+from segnetr.config.volumes import SliceConfig
 from segnetr.data.intensity import normalise
 from segnetr.data.readers import ImageFile
 from segnetr.data.resize import resize_image
+from segnetr.data.slice_stack import SliceStack, find_margins, open_stack, pad_plane, restore_axis
 from segnetr.errors import ReadError
 
 # Axes of (N, C, H, W): left-right, up-down, and both.
@@ -54,6 +57,7 @@ class Predictor:
         image_size: (height, width) in pixels of the training pictures, and of the windows.
         num_classes: Number of classes K, background included, at most 256.
         channels: Channels C the network takes; grey images are repeated to fill them.
+        slices: How volumes are cut, as in training; None: along their last axis, as stored.
         device: Where the network runs. Everything of the size of the file stays in main memory.
     """
 
@@ -66,6 +70,7 @@ class Predictor:
         image_size: tuple[int, int],
         num_classes: int,
         channels: int,
+        slices: SliceConfig | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self._device = torch.device(device)
@@ -75,6 +80,7 @@ class Predictor:
         self._image_size = image_size
         self._num_classes = num_classes
         self._channels = channels
+        self._slices = slices or SliceConfig()
 
     def predict(self, image: ImageFile, *, keep_probabilities: bool = False) -> Prediction:
         """Segment a picture or a volume.
@@ -90,8 +96,8 @@ class Predictor:
                 answers it with NaN.
             UsageError: If `intensity` does not fit the channels.
         """
-        stack = image.array[..., None] if image.kind == "picture" else image.array[:, :, None, :]
-        height, width, _, depth = stack.shape
+        stack = open_stack(image, self._slices, self._intensity)
+        (height, width), depth = stack.grid, stack.depth
         labels = np.zeros((height, width, depth), dtype=np.uint8, order="F")
         kept = None
         if keep_probabilities:
@@ -102,34 +108,43 @@ class Predictor:
                 labels[..., index] = _label(answer, (height, width), keep=slice_kept)
         if image.kind == "picture":
             labels, kept = labels[..., 0], None if kept is None else kept[..., 0]
+        else:
+            axis = self._slices.axis
+            labels = restore_axis(labels, axis)
+            kept = None if kept is None else restore_axis(kept, axis)
         return Prediction(labels=labels, num_classes=self._num_classes, probabilities=kept)
 
     def _answer_slices(
-        self, image: ImageFile, stack: NDArray[Any]
+        self, image: ImageFile, stack: SliceStack
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Give the probabilities (K, h, w) of each slice of a (H, W, C, D) stack, in order."""
-        depth, together = stack.shape[3], self._config.window_batch
+        """Give the probabilities (K, h, w) of each slice, in order, on the grid `stack.plane`."""
+        depth, together = stack.depth, self._config.window_batch
+        pads = self._config.mode == "window" and image.kind == "volume"
         for start in range(0, depth, together):
             indices = range(start, min(start + together, depth))
-            batch = torch.stack([self._prepare(image, stack[..., index]) for index in indices])
+            batch = torch.stack(
+                [self._prepare(image, stack.view(index), pads=pads) for index in indices]
+            )
             answers = self._answer(batch)
             if not bool(torch.isfinite(answers).all()):
                 raise ReadError(
                     image.path, "the network answers this image with NaN; look at its grey values"
                 )
+            if pads:
+                answers = _cut_margins(answers, stack.plane, self._image_size)
             yield from zip(indices, answers.numpy(), strict=True)
 
-    def _prepare(self, image: ImageFile, picture: NDArray[Any]) -> Tensor:
-        """Bring (H, W, C) to what the network takes, in the order of the evaluation transform."""
+    def _prepare(self, image: ImageFile, picture: NDArray[Any], *, pads: bool) -> Tensor:
+        """Bring (h, w, C) to what the network takes, in the order of the evaluation transform."""
         present = picture.shape[2]
         if present != self._channels and present != 1:
             raise ReadError(
                 image.path, f"it has {present} channels where the model takes {self._channels}"
             )
-        if picture.dtype not in (np.uint8, np.uint16):
-            picture = picture.astype(np.float32)
         if self._config.mode == "resize":
-            picture = resize_image(np.ascontiguousarray(picture), self._image_size)
+            picture = resize_image(picture, self._image_size)
+        elif pads:
+            picture = pad_plane(picture, self._image_size, value=picture.min())
         if present != self._channels:
             picture = np.repeat(picture, self._channels, axis=2)
         values = normalise(picture, self._intensity).transpose(2, 0, 1)
@@ -171,6 +186,12 @@ class Predictor:
         if logits.shape != expected:
             raise ValueError(f"the network gives {tuple(logits.shape)} instead of {expected}")
         return logits.float().softmax(dim=1)
+
+
+def _cut_margins(answers: Tensor, plane: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Take away from (N, K, h, w) what padding a plane to a size had put around it."""
+    (above, _), (left, _) = find_margins(plane, size)
+    return answers[..., above : above + plane[0], left : left + plane[1]]
 
 
 def _label(

@@ -141,12 +141,10 @@ class Runtime:
 
     def move(self, batch: Batch, *, channels_last: bool) -> Batch:
         """Bring a batch to the device."""
-        layout = torch.channels_last if channels_last else torch.preserve_format
         image = batch["image"].to(self.device, non_blocking=True)
-        moved = Batch(
-            image=image.contiguous(memory_format=layout) if channels_last else image,
-            case_id=batch["case_id"],
-        )
+        moved: Batch = {**batch, "image": image}
+        if channels_last:
+            moved["image"] = image.contiguous(memory_format=torch.channels_last)
         if "mask" in batch:
             moved["mask"] = batch["mask"].to(self.device, non_blocking=True)
         if "label" in batch:

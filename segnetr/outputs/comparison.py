@@ -66,7 +66,7 @@ def _flatten(
     depth = _choose_slice(prediction, truth)
     grey, found, true = (
         np.ascontiguousarray(np.rot90(volume[:, :, depth]))
-        for volume in (image.array, prediction, truth)
+        for volume in (image.shown, prediction, truth)
     )
     side_x, side_y = (image.spacing or (1.0, 1.0, 1.0))[:2]
     picture = np.repeat(_as_grey(grey)[..., None], 3, axis=2)

@@ -4,7 +4,8 @@
   their index. Probabilities are a 16-bit PNG of the foreground (65535 is 1) for two classes, else
   `probabilities` (K, H, W) float16 in an .npz file.
 * Volumes: NIfTI, class indices in uint8. Every header field but those of the data type and the
-  scaling is the image's, bit for bit, so affine, codes and units are too. Probabilities are
+  scaling is the image's, bit for bit, so affine, codes and units are too; only the axis of an image
+  of several channels is left away. Probabilities are
   float32 `_prob.nii.gz`: the foreground (X, Y, Z) for two classes, else (X, Y, Z, K).
 
 Every file is written aside and renamed, the mask last: where there is a mask, all is there.
@@ -72,9 +73,10 @@ def write_prediction(
         ValueError: If the prediction is not on the grid of the image, or has no probabilities
             where they are to be saved.
     """
-    grid = image.array.shape[:2] if image.kind == "picture" else image.array.shape
-    if prediction.labels.shape != grid:
-        raise ValueError(f"{image.path}: labels {prediction.labels.shape} on a grid of {grid}")
+    if prediction.labels.shape != image.grid:
+        raise ValueError(
+            f"{image.path}: labels {prediction.labels.shape} on a grid of {image.grid}"
+        )
     mask = out / relative
     contents: dict[Path, bytes] = {}
     if overlay:
@@ -140,7 +142,7 @@ def _find_header(image: ImageFile) -> Nifti1Header:
         header = image.header.copy()
         return header
     header = Nifti1Header()
-    header.set_data_shape(image.array.shape)
+    header.set_data_shape(image.grid)
     header.set_xyzt_units(_MM)
     header.set_qform(image.affine, code=_SCANNER)
     header.set_sform(image.affine, code=_SCANNER)
@@ -155,6 +157,8 @@ def _encode_volume(values: NDArray[Any], header: Nifti1Header, path: Path, *, le
     if values.ndim == 4:
         header["dim"][0], header["dim"][4:] = 4, (values.shape[3], 1, 1, 1)
         header["pixdim"][4] = 1.0
+    elif (header["dim"][4 : 1 + int(header["dim"][0])] > 1).any():
+        header["dim"][0], header["dim"][4:] = 3, 1  # the mask has no channels
     claimed = int(np.prod(header["dim"][1 : 1 + int(header["dim"][0])].astype(np.int64)))
     if claimed != values.size:
         raise ValueError(f"{path}: {values.size} voxels under a header of {claimed}")

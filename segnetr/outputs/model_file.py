@@ -28,6 +28,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from segnetr import __version__
 from segnetr.config.schema import ImageSize, IntensityConfig, ModelConfig, PredictConfig
+from segnetr.config.volumes import SliceConfig
 from segnetr.engine.manifest import replace_folder, verify_manifest, write_bytes, write_json
 from segnetr.errors import ModelFileError, SegNetrError
 from segnetr.models.build import build_model
@@ -59,10 +60,13 @@ class ModelCard:
     Attributes:
         architecture: The network's settings.
         classes: Class names, background first; label i is class i.
-        in_channels: Channels of the images.
+        in_channels: Channels that the network takes: those of a file, and of its neighbours where
+            a volume's slices are seen together.
         image_size: (height, width) in pixels of the training pictures.
         intensity: How values are normalised.
         predict: How the network is applied to a file.
+        slices: How volumes are cut into what the network takes.
+        spatial_dims: 2: trained on pictures; 3: on slices of volumes.
         dataset: Name of the training data.
         data_licence: Licence of the training data.
         split_sha256: Hash of the split; empty where there was none.
@@ -78,6 +82,8 @@ class ModelCard:
     image_size: ImageSize
     intensity: IntensityConfig
     predict: PredictConfig
+    slices: SliceConfig = Field(default_factory=SliceConfig)
+    spatial_dims: Literal[2, 3] = 2
     dataset: str = ""
     data_licence: str = ""
     split_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
@@ -93,7 +99,19 @@ class ModelCard:
         counts = {len(self.intensity.mean), len(self.intensity.std)}
         if self.intensity.kind == "fixed" and not counts <= {1, self.in_channels}:
             raise ValueError(f"intensity does not fit {self.in_channels} channel(s)")
+        if self.in_channels % self.slices.together:
+            raise ValueError(f"{self.in_channels} channels are not {self.slices.together} slices")
         return self
+
+    @property
+    def file_channels(self) -> int:
+        """Channels of one picture or slice as its file has them."""
+        return self.in_channels // self.slices.together
+
+    @property
+    def volume_channels(self) -> int:
+        """Values for each voxel of a volume; a model of pictures takes one and repeats it."""
+        return self.file_channels if self.spatial_dims == 3 else 1
 
 
 _CARD: TypeAdapter[ModelCard] = TypeAdapter(ModelCard)

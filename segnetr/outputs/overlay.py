@@ -53,7 +53,7 @@ def draw_overlay(
     Returns:
         (h, w, 3), RGB.
     """
-    grey = to_display(image.array)
+    grey = to_display(image.shown)
     if image.kind == "picture":
         return outline_labels(grey, labels, colours=colours, longest=longest)
     depths = choose_slices(labels)

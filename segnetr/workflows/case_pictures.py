@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.readers import read_image
 from segnetr.data.truth import read_truth
 from segnetr.engine.evaluator import Evaluation
 from segnetr.engine.predictor import Predictor
@@ -12,6 +11,7 @@ from segnetr.outputs.comparison import compare_case
 from segnetr.outputs.figures import Figure, write_figures
 from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.picks import Pick, pick_cases
+from segnetr.workflows.model_folder import read_for
 
 FOLDER = "figures"
 
@@ -55,7 +55,7 @@ def _draw(
     max_pixels: int,
 ) -> Figure:
     case = by_id[pick.case_id]
-    image = read_image(case.image, channels=card.in_channels, max_pixels=max_pixels)
+    image = read_for(card, case.image, max_pixels=max_pixels)
     truth = read_truth(
         case.mask_files,
         classes=len(spec.classes),

@@ -8,7 +8,6 @@ from typing import Any
 from segnetr.config.load import load_config, parse_plain, plain
 from segnetr.config.schema import EvaluateConfig, RunConfig
 from segnetr.data.case import SPLIT_NAMES, Case, DatasetSpec
-from segnetr.data.readers import read_image
 from segnetr.data.splits import read_split
 from segnetr.data.truth import read_truth
 from segnetr.engine.evaluator import Evaluation, evaluate_pairs
@@ -17,10 +16,11 @@ from segnetr.engine.predictor import Predictor
 from segnetr.engine.progress import Progress
 from segnetr.engine.run_dir import RunDir
 from segnetr.errors import ReadError, UsageError
+from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.tables import summary_table, write_per_case_csv, write_summary_json
 from segnetr.workflows.case_pictures import write_case_pictures
 from segnetr.workflows.dataset import open_dataset
-from segnetr.workflows.model_folder import open_predictor
+from segnetr.workflows.model_folder import open_predictor, read_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ def evaluate_run(
             cases,
             predictor,
             spec=spec,
-            channels=card.in_channels,
+            card=card,
             max_pixels=config.data.max_pixels,
             unread=unread,
             advance=advance,
@@ -206,14 +206,14 @@ def _predict_pairs(
     predictor: Predictor,
     *,
     spec: DatasetSpec,
-    channels: int,
+    card: ModelCard,
     max_pixels: int,
     unread: list[Unscored],
     advance: Any,
 ) -> Iterator[MaskPair]:
     for number, case in enumerate(cases, start=1):
         try:
-            image = read_image(case.image, channels=channels, max_pixels=max_pixels)
+            image = read_for(card, case.image, max_pixels=max_pixels)
             labels = predictor.predict(image).labels
             truth = read_truth(
                 case.mask_files,

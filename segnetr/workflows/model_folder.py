@@ -10,6 +10,7 @@ from torch import nn
 from segnetr.config.load import parse_plain, plain
 from segnetr.config.schema import PredictConfig, RunConfig
 from segnetr.data.case import DatasetSpec, Split
+from segnetr.data.readers import ImageFile, read_image
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import choose_device
@@ -33,10 +34,12 @@ def write_run_model(
     card = ModelCard(
         architecture=architecture,
         classes=spec.classes,
-        in_channels=spec.in_channels,
+        in_channels=spec.in_channels * config.data.slices.together,
         image_size=config.train.image_size,
         intensity=config.data.intensity,
         predict=config.predict,
+        slices=config.data.slices,
+        spatial_dims=spec.spatial_dims,
         dataset=spec.name,
         data_licence=spec.licence,
         split_sha256=split.sha256,
@@ -70,6 +73,20 @@ def start_from(model: nn.Module, path: Path) -> None:
     model.load_state_dict(weights)
 
 
+def read_for(card: ModelCard, path: Path, *, max_pixels: int) -> ImageFile:
+    """Read a file the way a model takes it.
+
+    Raises:
+        ReadError: As `segnetr.data.readers.read_image`.
+    """
+    return read_image(
+        path,
+        channels=card.file_channels,
+        volume_channels=card.volume_channels,
+        max_pixels=max_pixels,
+    )
+
+
 def open_predictor(
     path: Path, *, changes: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> tuple[ModelCard, Predictor]:
@@ -93,6 +110,7 @@ def open_predictor(
         image_size=card.image_size,
         num_classes=len(card.classes),
         channels=card.in_channels,
+        slices=card.slices,
         device=choose_device(device),
     )
     return card, predictor

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.data.image_file import DEFAULT_MAX_PIXELS
-from segnetr.data.readers import list_images, read_image
+from segnetr.data.readers import list_images
 from segnetr.engine.manifest import hash_file, write_json
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.masks import PlannedOutput, plan_outputs, write_prediction
 from segnetr.outputs.model_file import ModelCard, find_model_folder
-from segnetr.workflows.model_folder import open_predictor
+from segnetr.workflows.model_folder import open_predictor, read_for
 
 INDEX_NAME = "predictions.json"
 
@@ -105,7 +105,7 @@ def _predict_one(
     item: PlannedOutput, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
 ) -> Mapping[str, Any]:
     start = time.perf_counter()
-    image = read_image(item.source, channels=card.in_channels, max_pixels=options.max_pixels)
+    image = read_for(card, item.source, max_pixels=options.max_pixels)
     prediction = predictor.predict(image, keep_probabilities=options.save_prob)
     written = write_prediction(
         prediction,

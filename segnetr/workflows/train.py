@@ -8,9 +8,9 @@ from torch import nn
 from segnetr.config.load import config_identity
 from segnetr.config.schema import RunConfig, TrainConfig
 from segnetr.data.audit import Fault, check_pairs
-from segnetr.data.cache import CachedCase, CacheSettings, build_cache
+from segnetr.data.cache import CachedCase, build_cache
 from segnetr.data.case import Batch, DatasetSpec, Split
-from segnetr.data.loaders import evaluation_loader, training_loader
+from segnetr.data.loaders import Sample, evaluation_loader, training_loader
 from segnetr.data.sampler import ResumableSampler
 from segnetr.data.splits import write_split
 from segnetr.data.transforms import evaluation_transform, training_transform
@@ -20,10 +20,8 @@ from segnetr.engine.progress import LogFile, Progress
 from segnetr.engine.random_state import seed_generators
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import Runtime, choose_device
-from segnetr.engine.tasks import SegmentationTask
 from segnetr.engine.trainer import Trainer, TrainResult
 from segnetr.errors import DataFaultError, UsageError
-from segnetr.losses import build_loss
 from segnetr.models.build import build_model, check_model
 from segnetr.workflows.dataset import OpenedDataset, open_dataset
 from segnetr.workflows.encoder_weights import hand_over, require_transferable
@@ -37,6 +35,15 @@ from segnetr.workflows.run_setup import (
     explain_faults,
 )
 from segnetr.workflows.train_outcome import STOPPED_BY_SIGNAL, TrainOutcome
+from segnetr.workflows.volume_setup import (
+    build_task,
+    check_settings,
+    choose_cache_settings,
+    count_channels,
+    cuts_windows,
+    list_samples,
+    load_validation_volumes,
+)
 
 
 def train(
@@ -63,6 +70,7 @@ def train(
     choose_device(config.train.device)  # before minutes go into the data
     check_model(config.model)
     opened = open_dataset(config.data)
+    check_settings(opened.spec, config)
     entries, faults = _prepare_data(opened, config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         usable = [case for case in opened.cases if case.case_id in entries]
@@ -77,7 +85,7 @@ def train(
         if not resume:  # a resumed run has all weights in its checkpoint
             _start_network(model, run, config, runtime, progress)
         trainer = _build_trainer(
-            run, config, opened.spec, entries, split, runtime, progress, model=model
+            run, config, opened, entries, split, runtime, progress, model=model
         )
         result = trainer.fit(resume=resume)
         if result.stopped in STOPPED_BY_SIGNAL or not runtime.is_main:
@@ -110,13 +118,7 @@ def _prepare_data(
     faults = check_pairs(opened.cases)
     named = {fault.case_id for fault in faults}
     whole = [case for case in opened.cases if case.case_id not in named]
-    settings = CacheSettings(
-        side=_cache_side(config),
-        channels=opened.spec.in_channels,
-        classes=len(opened.spec.classes),
-        values=opened.spec.mask_values,
-        max_pixels=config.data.max_pixels,
-    )
+    settings = choose_cache_settings(opened.spec, config)
     with progress.task("decode", len(whole)) as advance:
         cache = build_cache(
             whole,
@@ -131,11 +133,6 @@ def _prepare_data(
     if not cache.entries:
         raise DataFaultError(f"{opened.root}: no case of {opened.spec.name} is without a fault")
     return dict(cache.entries), faults
-
-
-def _cache_side(config: RunConfig) -> int:
-    """Keep enough pixels for the usual zoom of the augmentation, not for its rare extremes."""
-    return round(max(config.train.image_size) * min(max(1.0, config.augment.scale[1]), 1.5))
 
 
 def _explain_faults(faults: Sequence[Fault], opened: OpenedDataset) -> str:
@@ -162,7 +159,7 @@ def _build_network(config: RunConfig, spec: DatasetSpec) -> nn.Module:
     seed_generators(config.train.seed)
     return build_model(
         config.model,
-        in_channels=spec.in_channels,
+        in_channels=count_channels(spec, config),
         num_classes=len(spec.classes),
         image_size=config.train.image_size,
     )
@@ -200,7 +197,7 @@ def _encoder_training(model: nn.Module, config: TrainConfig) -> EncoderTraining 
 def _build_trainer(
     run: RunDir,
     config: RunConfig,
-    spec: DatasetSpec,
+    opened: OpenedDataset,
     entries: Mapping[str, CachedCase],
     split: Split,
     runtime: Runtime,
@@ -208,17 +205,16 @@ def _build_trainer(
     *,
     model: nn.Module,
 ) -> Trainer:
-    classes = len(spec.classes)
-    trained_on = [entries[case_id] for case_id in split.train]
-    validated_on = [entries[case_id] for case_id in split.validation]
+    spec = opened.spec
+    trained_on = list_samples(spec, config, [entries[case_id] for case_id in split.train])
     return Trainer(
         model,
-        SegmentationTask(build_loss(config.train.loss, num_classes=classes), num_classes=classes),
+        build_task(spec, config, device=str(runtime.device)),
         config=config.train,
         run=run,
         cases=len(trained_on),
-        train_batches=_load_training(config, trained_on, spec.in_channels, runtime),
-        validation_batches=_load_validation(config, validated_on, spec.in_channels),
+        train_batches=_load_training(config, trained_on, spec, runtime),
+        validation_batches=_load_validation(config, opened, entries, split),
         identity={**config_identity(config), "split": split.sha256[:16]},
         progress=progress,
         runtime=runtime,
@@ -227,7 +223,7 @@ def _build_trainer(
 
 
 def _load_training(
-    config: RunConfig, entries: Sequence[CachedCase], channels: int, runtime: Runtime
+    config: RunConfig, entries: Sequence[Sample], spec: DatasetSpec, runtime: Runtime
 ) -> Callable[[int], Iterable[Batch]]:
     settings = config.train
     total = count_steps(settings, cases=len(entries), world=runtime.world)
@@ -235,7 +231,9 @@ def _load_training(
         config.augment,
         image_size=settings.image_size,
         intensity=config.data.intensity,
-        channels=channels,
+        channels=count_channels(spec, config),
+        colour=spec.spatial_dims == 2,
+        crop=cuts_windows(spec, config),
     )
 
     def load(start_step: int) -> Iterable[Batch]:
@@ -256,11 +254,16 @@ def _load_training(
 
 
 def _load_validation(
-    config: RunConfig, entries: Sequence[CachedCase], channels: int
+    config: RunConfig, opened: OpenedDataset, entries: Mapping[str, CachedCase], split: Split
 ) -> Callable[[], Iterable[Batch]] | None:
-    if not entries:
+    if not split.validation:
         return None
-    transform = evaluation_transform(config.train.image_size, config.data.intensity, channels)
+    spec, size = opened.spec, config.train.image_size
+    if spec.spatial_dims == 3:
+        volumes = split.select(opened.cases, "validation")
+        return load_validation_volumes(spec, config, volumes)
+    pictures = [entries[case_id] for case_id in split.validation]
+    transform = evaluation_transform(size, config.data.intensity, spec.in_channels)
     return lambda: evaluation_loader(
-        entries, transform, batch_size=config.train.batch_size, workers=0
+        pictures, transform, batch_size=config.train.batch_size, workers=0
     )

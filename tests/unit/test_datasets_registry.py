@@ -15,6 +15,7 @@ def test_each_data_set_says_what_a_person_needs(name):
     assert spec.name == name
     assert spec.classes[0] == "background"
     assert set(spec.counts) <= set(SPLIT_NAMES)
+    assert spec.counts or spec.describe is not None  # a folder says what it holds
     assert all(count > 0 for count in spec.counts.values())
     assert spec.title
     assert spec.source

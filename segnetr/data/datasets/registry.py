@@ -1,12 +1,21 @@
 """The table of all data sets: one line of data for each."""
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from types import MappingProxyType
 
 from segnetr.data.case import DatasetSpec
+from segnetr.data.datasets.acdc import ACDC_CLASSES, ACDC_LICENCE, ACDC_SOURCE, read_acdc
 from segnetr.data.datasets.busi import BUSI_LICENCE, BUSI_SIZE, BUSI_SOURCE, read_busi
+from segnetr.data.datasets.decathlon import (
+    DECATHLON_LICENCE,
+    DECATHLON_SOURCE,
+    describe_decathlon,
+    read_decathlon,
+)
 from segnetr.data.datasets.drawn import DRAWN_COUNTS, prepare_drawn, read_drawn
 from segnetr.data.datasets.dsb2018 import (
     DSB2018_LICENCE,
@@ -16,12 +25,27 @@ from segnetr.data.datasets.dsb2018 import (
 )
 from segnetr.data.datasets.folder import describe_folder, read_folder
 from segnetr.data.datasets.isic import ISIC_2017, ISIC_2018, read_isic
+from segnetr.data.datasets.mni import MNI_CLASSES, SLABS, prepare_mni, read_mni
 from segnetr.data.datasets.ph2 import PH2_LICENCE, PH2_SIZE, PH2_SOURCE, read_ph2
 from segnetr.data.datasets.tnscui import DDTI, TNSCUI, read_tnscui
 from segnetr.errors import UsageError
 
 _LESION = ("background", "lesion")
 _NODULE = ("background", "nodule")
+
+# Without what a task's own `dataset.json` says: see `describe_decathlon`.
+_DECATHLON = DatasetSpec(
+    name="decathlon",
+    title="Medical Segmentation Decathlon",
+    read_cases=read_decathlon,
+    classes=("background", "foreground"),
+    in_channels=1,
+    spatial_dims=3,
+    counts={},
+    source=DECATHLON_SOURCE,
+    licence=DECATHLON_LICENCE,
+    download_size="28 MB to 30 GB, by task",
+)
 
 _SPECS = (
     DatasetSpec(
@@ -119,6 +143,32 @@ _SPECS = (
         source="yours",
         licence="as described",
         describe=describe_folder,
+    ),
+    DatasetSpec(
+        name="acdc",
+        title="ACDC (cardiac MR)",
+        read_cases=read_acdc,
+        classes=ACDC_CLASSES,
+        in_channels=1,
+        spatial_dims=3,
+        # Frames: end of diastole and of systole of 100 and of 50 patients.
+        counts={"train": 200, "test": 100},
+        source=ACDC_SOURCE,
+        licence=ACDC_LICENCE,
+        download_size="about 2 GB",
+    ),
+    replace(_DECATHLON, describe=partial(describe_decathlon, spec=_DECATHLON)),
+    DatasetSpec(
+        name="mni",
+        title="MNI152 brain (in the package nilearn, no download)",
+        read_cases=read_mni,
+        classes=MNI_CLASSES,
+        in_channels=1,
+        spatial_dims=3,
+        counts=dict(Counter(slab.part for slab in SLABS)),
+        source="https://nilearn.github.io",
+        licence="BSD-3-Clause (nilearn); ICBM's own permissive terms (template)",
+        prepare=prepare_mni,
     ),
     DatasetSpec(
         name="drawn",
