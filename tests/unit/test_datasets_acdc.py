@@ -19,7 +19,8 @@ def test_each_patient_gives_its_two_frames_with_facts(tmp_path: Path) -> None:
         f"patient{number:03d}_frame{frame:02d}" for number in (1, 2, 101) for frame in (1, 9)
     ]
     second = cases[1]
-    assert second.extra == {
+    facts = {"phase": "ES", "group": "DCM", "stratum": "DCM", "height": "184.0", "weight": "95.0"}
+    assert second.extra == facts
         "phase": "ES",
         "group": "DCM",
         "stratum": "DCM",
