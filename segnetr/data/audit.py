@@ -2,7 +2,8 @@
 
 The codes of faults: `image-unreadable`, `image-missing` (a mask without its image),
 `mask-unreadable`, `mask-missing`, `mask-values`, `size-mismatch`, `grid-mismatch` (a volume's mask
-with another affine) and `duplicate-id`.
+with another affine), `duplicate-id`, `patient-in-two-parts` (`segnetr.data.patient_check`) and
+`leak` (one picture in two parts of the split, `segnetr data check`).
 """
 
 import multiprocessing

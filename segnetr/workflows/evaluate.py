@@ -19,6 +19,7 @@ from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.tables import summary_table, write_per_case_csv, write_summary_json
 from segnetr.workflows.case_pictures import write_case_pictures
 from segnetr.workflows.dataset import open_dataset
+from segnetr.workflows.mask_folder import MaskFolder
 from segnetr.workflows.model_folder import open_predictor
 
 
@@ -33,6 +34,7 @@ class EvaluateOptions:
         tta: Test-time augmentation in place of the model's own.
         device: Where the network runs.
         changes: Settings put over the run's `evaluate` section.
+        masks: Keep the predicted masks here, each named after its case.
     """
 
     dataset: str | None = None
@@ -41,6 +43,7 @@ class EvaluateOptions:
     tta: str | None = None
     device: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    masks: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,7 @@ def evaluate_run(
             channels=card.in_channels,
             max_pixels=config.data.max_pixels,
             unread=unread,
+            keep=None if options.masks is None else MaskFolder(options.masks, cases),
             advance=advance,
         )
         evaluation = evaluate_pairs(
@@ -204,19 +208,22 @@ def _predict_pairs(
     channels: int,
     max_pixels: int,
     unread: list[Unscored],
+    keep: MaskFolder | None,
     advance: Any,
 ) -> Iterator[MaskPair]:
     for number, case in enumerate(cases, start=1):
         try:
             image = read_image(case.image, channels=channels, max_pixels=max_pixels)
-            labels = predictor.predict(image).labels
+            prediction = predictor.predict(image)
         except ReadError as error:
             unread.append(Unscored(case_id=case.case_id, reason=str(error)))
         else:
+            if keep is not None:
+                keep.write(case, image, prediction)
             if case.mask is not None:
                 yield MaskPair(
                     case_id=case.case_id,
-                    prediction=labels,
+                    prediction=prediction.labels,
                     truth=case.mask,
                     spacing=image.spacing,
                 )
