@@ -27,7 +27,10 @@ def report(
     from segnetr.workflows.fold_report import report_folds
     from segnetr.workflows.report import report as report_segmentation
 
-    run = report_classifier if is_classifier_run(run_folder) else report_segmentation
-    run = report_folds if is_cross_validation(run_folder) else run
-    path = run(run_folder, out=out)
+    if is_cross_validation(run_folder):
+        path = report_folds(run_folder, out=out)
+    elif is_classifier_run(run_folder):
+        path = report_classifier(run_folder, out=out)
+    else:
+        path = report_segmentation(run_folder, out=out)
     print_result({"report": str(path)}, as_json=as_json, text=f"report: {path}")

@@ -103,10 +103,10 @@ def find_alike(
         The pairs, by first and second row. The order of the pictures decides which of two is
         first, and nothing else.
     """
+    if not thumbnails:
+        return []
     pairs = {pair: _describe_identical(*pair) for pair in _find_identical(thumbnails)}
-    grey = np.array([thumbnail.grey for thumbnail in thumbnails], np.float32).reshape(
-        len(thumbnails), *(thumbnails[0].grey.shape if thumbnails else (0, 0))
-    )
+    grey = np.array([thumbnail.grey for thumbnail in thumbnails], np.float32)
     rows = np.flatnonzero(grey.std(axis=(1, 2)) >= _LEAST_DEVIATION)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         found = _find_candidates(grey[rows], pool, progress or _ignore)

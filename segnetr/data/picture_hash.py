@@ -112,7 +112,7 @@ def whiten(spectra: Spectrum) -> Spectrum:
     those are alike in most pictures of one kind. The mean is left out.
     """
     weights = np.hypot(*np.indices((FREQUENCIES, FREQUENCIES))).astype(np.float32)
-    flat = (spectra * weights).reshape(len(spectra), -1)
+    flat = (spectra * weights).reshape(-1, FREQUENCIES**2)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     return np.asarray(flat / np.maximum(length, 1e-6), np.float32)
 

@@ -200,4 +200,4 @@ def _row(name: str, cells: Sequence[str]) -> str:
 
 def _charts(charts: Sequence[str]) -> str:
     panels = "".join(f'<div class="panel chart-panel">{chart}</div>' for chart in charts if chart)
-    return f'<div class="charts">{panels}</div>' if panels else ""
+    return f'<div class="charts small">{panels}</div>' if panels else ""

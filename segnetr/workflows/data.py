@@ -76,7 +76,7 @@ class SplitOutcome:
 
     def facts(self) -> Mapping[str, Any]:
         """Give counts and hash as plain data."""
-        counts = {name: len(self.split.ids(name)) for name in SPLIT_NAMES}
+        counts = {str(name): len(self.split.ids(name)) for name in SPLIT_NAMES}
         origin, seed = self.split.origin, self.split.seed
         return {
             "path": str(self.path),

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,8 @@ def test_each_case_is_scored_and_predicted_once_by_a_network_that_never_saw_it(c
     masks = {path.stem: path for path in (crossed / "out_of_fold" / "masks").iterdir()}
     assert sorted(masks) == sorted(scored)
     image = next(pictures.glob(f"*/{scored[0]}.jpg"))
-    assert Image.open(masks[scored[0]]).size == Image.open(image).size
+    with Image.open(masks[scored[0]]) as mask, Image.open(image) as picture:
+        assert mask.size == picture.size
     for fold in folds:
         assert fold.test == whole.test
         assert len(fold.test) == 3
@@ -72,8 +75,8 @@ def test_prediction_by_the_folder_is_the_mean_of_its_folds(crossed, command, pic
         out = tmp_path / model.name
         done = command("predict", image, "--model", model, "--out", out, "--save-prob", "--quiet")
         assert done.returncode == 0, done.stderr
-        deep = np.asarray(Image.open(out / f"{image.stem}_prob.png")).astype(float) / 65535
-        answers.append(deep)
+        with Image.open(out / f"{image.stem}_prob.png") as deep:
+            answers.append(np.asarray(deep).astype(float) / 65535)
     together, *members = answers
     assert np.abs(together - np.mean(members, axis=0)).max() < 1e-3
     assert np.abs(members[0] - members[1]).max() > 1e-3
@@ -86,6 +89,27 @@ def test_fold_alone_repeats_the_fold_of_all(crossed, command, pictures, tiny, tm
     first = load_file(crossed / "fold-1" / "model" / "model.safetensors")
     again = load_file(tmp_path / "again" / "model" / "model.safetensors")
     assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.timeout(600)
+def test_terminated_fold_goes_on_to_the_same_bits(start, pictures, tiny, tmp_path):
+    arguments = ["train", "--dataset", "isic2018", "--data-dir", pictures, "--steps", 20, *tiny]
+    arguments += ["--set", "train.save_every=1", "--folds", 2, "--quiet"]
+    broken = start(*arguments, "--fold", 2, "--out", tmp_path / "broken")
+    last = tmp_path / "broken" / "fold-2" / "checkpoints" / "last"
+    while not last.exists() and broken.poll() is None:
+        time.sleep(0.05)
+    broken.send_signal(signal.SIGTERM)
+    assert broken.wait(timeout=300) == 143
+    assert not (tmp_path / "broken" / "fold-2" / "model").exists()
+    resumed = start(*arguments, "--fold", "all", "--out", tmp_path / "broken", "--resume")
+    whole = start(*arguments, "--fold", 2, "--out", tmp_path / "whole")
+    assert resumed.wait(timeout=300) == whole.wait(timeout=300) == 0
+    name = Path("fold-2") / "model" / "model.safetensors"
+    first, second = (load_file(tmp_path / run / name) for run in ("whole", "broken"))
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+    assert (tmp_path / "broken" / "report.html").is_file()
+    assert not (tmp_path / "whole" / "report.html").exists()
 
 
 def test_wrong_use_of_folds_is_one_line(crossed, command, pictures, tiny, tmp_path):
