@@ -107,6 +107,9 @@ def main() -> None:
         for name, pattern in SETS.items()
     }
     lesions = read_lesions(arguments.data)
+    for group in sets.values():
+        for picture in group:
+            picture.info["shows"] = lesions.get(picture.info["name"], picture.info["name"])
     content = {
         "command": "python benchmarks/leaks.py",
         "found": measure_found(sets),
@@ -197,7 +200,7 @@ def measure_many(sources: list[Picture], count: int) -> dict[str, object]:
         pairs = find_alike([item for item in made if isinstance(item, Thumbnail)], workers=2)
         end, after = time.perf_counter(), processor_seconds()
     found = {(pair.first, pair.second) for pair in pairs}
-    apart = {pair for pair in found if sources_of[pair[0]] != sources_of[pair[1]]}
+    apart = {(one, other) for one, other in found if not sources_of[one] & sources_of[other]}
     return {
         "pictures": count,
         "copies": len(truth),
@@ -215,33 +218,34 @@ def measure_many(sources: list[Picture], count: int) -> dict[str, object]:
 
 def write_many(
     sources: list[Picture], count: int, folder: Path, rng: random.Random
-) -> tuple[list[Path], set[tuple[int, int]], list[int]]:
+) -> tuple[list[Path], set[tuple[int, int]], list[set[str]]]:
     """Write windows of the sources blended in pairs, and copies of some of them.
 
     Returns:
-        The files, the rows of originals and their copies, and the main source of each file.
+        The files, the rows of originals and their copies, and what each file shows.
     """
     copies = count // 20
     small = [picture.convert("RGB").resize((400, 300)) for picture in sources]
-    mains = [rng.randrange(len(small)) for _ in range(count - copies)]
-    pictures = [blend(small, main, rng) for main in mains]
+    drawn = [rng.sample(range(len(small)), 2) for _ in range(count - copies)]
+    pictures = [blend([small[row] for row in rows], rng) for rows in drawn]
+    shown = [{sources[row].info["shows"] for row in rows} for rows in drawn]
     truth = set()
     for row in range(copies):
         chosen = rng.randrange(count - copies)
         change = rng.choice(list(CHANGES.values()))
         pictures.append(change(pictures[chosen], rng))
         truth.add((chosen, count - copies + row))
-        mains.append(mains[chosen])
+        shown.append(shown[chosen])
     paths = []
     for row, picture in enumerate(pictures):
         paths.append(folder / f"{row:05d}.jpg")
         picture.save(paths[-1], quality=90)
-    return paths, truth, mains
+    return paths, truth, shown
 
 
-def blend(sources: list[Picture], main: int, rng: random.Random) -> Picture:
+def blend(pair: list[Picture], rng: random.Random) -> Picture:
     windows = []
-    for picture in (sources[main], rng.choice(sources)):
+    for picture in pair:
         width, height = (round(side * rng.uniform(0.4, 0.7)) for side in picture.size)
         left, top = rng.randrange(400 - width), rng.randrange(300 - height)
         window = picture.crop((left, top, left + width, top + height)).resize((160, 120))

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.alignment import Alignment, align
+from segnetr.data.alignment import Alignment, align, count_detailed
 from segnetr.data.picture_hash import (
     ORIENTATIONS,
     WHOLE,
@@ -40,6 +40,11 @@ LEAST_LIKENESS = 0.92
 _MOST_BITS = 12
 _LEAST_COARSE = 0.82
 _LEAST_DEVIATION = 1.0  # grey values of 255; a picture flatter than this has nothing to compare
+# Any spot on black fits any other one that is shifted and stretched, so the fewer pixels of the
+# thumbnail the detail lies on, the better it must fit; below the lower number (the least of the
+# real pictures mentioned above has 33) two pictures must also lie upon each other as a whole.
+_FEW_DETAILED, _ENOUGH_DETAILED = 25, 100
+_LEAST_LIKENESS_OF_FEW = 0.97
 # Share of a side. A thumbnail's pixel is 0.016 of it, and the fit errs by less than half of that.
 _LEAST_CUT = 0.012
 _REFLECTIONS = (1, 2, 4, 7)
@@ -112,12 +117,9 @@ def find_alike(
         found = _find_candidates(grey[rows], pool, progress or _ignore)
         fits = _fit_candidates(grey[rows], found, pool)
     wholes, parts = rows[found.wholes], rows[found.parts]
-    best: dict[tuple[int, int], int] = {}
-    for place in np.argsort(-fits.likeness, kind="stable"):
-        if fits.likeness[place] >= LEAST_LIKENESS:
-            pair = _sort_pair(int(wholes[place]), int(parts[place]))
-            best.setdefault(pair, int(place))
-    for pair, place in best.items():
+    # Each two pictures are candidates once.
+    for place in np.flatnonzero(_accept(grey[rows], found, fits)):
+        pair = _sort_pair(int(wholes[place]), int(parts[place]))
         if pair not in pairs:
             sizes = thumbnails[wholes[place]].size, thumbnails[parts[place]].size
             orientation = int(found.orientations[place])
@@ -212,6 +214,25 @@ def _fit_candidates(
     )
 
 
+def _accept(grey: NDArray[np.float32], found: _Candidates, fits: Alignment) -> NDArray[np.bool_]:
+    """Decide which candidates are one picture."""
+    counts = count_detailed(grey)
+    detailed = np.minimum(counts[found.wholes], counts[found.parts])
+    needed = np.interp(
+        detailed,
+        (_FEW_DETAILED, _ENOUGH_DETAILED),
+        (_LEAST_LIKENESS_OF_FEW, LEAST_LIKENESS),
+    )
+    is_whole = _measure_cut(fits.place) <= _LEAST_CUT
+    return (fits.likeness >= needed) & (is_whole | (detailed >= _FEW_DETAILED))
+
+
+def _measure_cut(place: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give how far the borders of parts (N, 4) lie from those of the whole, as shares of a side."""
+    ends = place[:, :2] + place[:, 2:]
+    return np.asarray(np.abs(np.concatenate([place[:, :2], 1 - ends], axis=1)).max(axis=1))
+
+
 def _describe(
     pair: tuple[int, int],
     sizes: tuple[tuple[int, int], tuple[int, int]],
@@ -219,8 +240,8 @@ def _describe(
     fits: Alignment,
     place: int,
 ) -> AlikePair:
-    top, left, height, width = (float(share) for share in fits.place[place])
-    cut = max(abs(top), abs(left), abs(1 - top - height), abs(1 - left - width))
+    cut = _measure_cut(fits.place[place : place + 1])[0]
+    height, width = (float(share) for share in fits.place[place, 2:])
     whole, part = sizes
     kind: Kind = "recompressed"
     if whole != (part[::-1] if orientation & 4 else part):

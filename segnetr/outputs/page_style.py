@@ -61,7 +61,7 @@ tr.first > th, tr.first > td { border-top: 2px solid var(--line); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
 .charts .panel { padding: 10px 12px; }
 .charts.small { grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
-.panel + .panel, .panel + .charts { margin-top: 14px; }
+section > .panel + .panel, section > .panel + .charts { margin-top: 14px; }
 svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }
 .grid { stroke: var(--line); stroke-width: 1; } .axis { stroke: var(--soft); stroke-width: 1; }
 .tick { fill: var(--soft); font-size: 13px; } .label { fill: var(--ink); font-size: 13px; }

@@ -102,6 +102,20 @@ def test_flat_pictures_are_alike_only_where_their_bytes_are():
     assert (pair.first, pair.second, pair.kind) == (0, 2, "identical")
 
 
+def test_spots_on_black_are_alike_only_where_they_lie_on_each_other():
+    def spot(row: int, column: int) -> Image.Image:
+        rows, columns = np.indices((200, 200))
+        inside = np.hypot(rows - row, columns - column) < 4
+        return Image.fromarray((inside * 255).astype(np.uint8))
+
+    places = [(60, 70), (66, 75), (55, 64), (64, 61)]
+    spots = [see(spot(*place), f"spot {place}") for place in places]
+    assert find_alike(spots) == []
+    mirrored = see(spot(60, 70).transpose(FLIP.FLIP_LEFT_RIGHT), "mirrored")
+    (pair,) = find_alike([*spots, mirrored])
+    assert (pair.first, pair.second, pair.kind) == (0, 4, "mirrored")
+
+
 def test_order_of_pictures_decides_nothing_but_who_is_first(pictures):
     thumbnails = [see(picture, f"o{i}") for i, picture in enumerate(pictures[:8])]
     thumbnails += [see(compress(picture, 50), f"c{i}") for i, picture in enumerate(pictures[:8])]
