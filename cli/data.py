@@ -10,8 +10,11 @@ from . import prepare
 from .console import print_result
 from .settings import read_settings
 
-application = typer.Typer(no_args_is_help=True, help="List, check and describe data sets.")
+application = typer.Typer(
+    no_args_is_help=True, help="List, prepare, describe, check, audit and split data sets."
+)
 FAULTS_FOUND = 4
+PARTIAL = 3
 application.command("prepare")(prepare.prepare)
 
 
@@ -30,21 +33,29 @@ def check(
     dataset: o.Dataset = None,
     data_dir: o.DataDir = None,
     workers: o.Workers = None,
+    assignments: o.Set = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Also write a page: statistics, faults, masks over images."),
+    ] = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
     """Read every file of a data set and name each fault; exit code 4 if there is one.
 
-    Example: segnetr data check --dataset isic2018 --data-dir DIR
+    Pictures that are alike and lie in two parts of the split are faults too.
+
+    Example: segnetr data check --dataset isic2018 --data-dir DIR --html check.html
     """
     del verbose
     flags = {"data.data_dir": data_dir, "data.workers": workers}
-    settings = read_settings(dataset, None, flags=flags)
+    settings = read_settings(dataset, None, flags=flags, assignments=assignments)
     from segnetr.engine.progress import Progress
     from segnetr.workflows.data import check_dataset
 
-    outcome = check_dataset(settings.data, progress=Progress(quiet=quiet or as_json))
+    progress = Progress(quiet=quiet or as_json)
+    outcome = check_dataset(settings.data, page=html, progress=progress)
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())
     raise typer.Exit(FAULTS_FOUND if outcome.faults else 0)
 
@@ -69,4 +80,59 @@ def init(
     from segnetr.workflows.data_init import init_folder
 
     outcome = init_folder(folder, out=out, overwrite=overwrite)
+    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+
+
+@application.command("audit")
+def audit(
+    dataset: o.Dataset = None,
+    data_dir: o.DataDir = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", help="Further set: NAME=DIR, or a folder; may be repeated."),
+    ] = None,
+    workers: o.Workers = None,
+    assignments: o.Set = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Find pictures that are there twice, also resized, recompressed, mirrored, turned or cut.
+
+    One line for each pair; exit code 4 if a pair lies in two parts of the split or in two sets.
+
+    Example: segnetr data audit --dataset isic2018 --data-dir DIR --against isic2017=DIR2
+    """
+    del verbose
+    flags = {"data.data_dir": data_dir, "data.workers": workers}
+    settings = read_settings(dataset, None, flags=flags, assignments=assignments)
+    from segnetr.engine.progress import Progress
+    from segnetr.workflows.leaks import audit as run
+
+    outcome = run(settings.data, against or (), progress=Progress(quiet=quiet or as_json))
+    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    raise typer.Exit(FAULTS_FOUND if outcome.leaks else PARTIAL if outcome.unread else 0)
+
+
+@application.command("split")
+def split(
+    out: Annotated[Path, typer.Option("--out", help="The file to write, as splits.json.")],
+    dataset: o.Dataset = None,
+    data_dir: o.DataDir = None,
+    fold: Annotated[int | None, typer.Option("--fold", help="The split of one fold.")] = None,
+    folds: o.Folds = None,
+    assignments: o.Set = None,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Write the split a training would make: official, or seeded, stratified, whole patients.
+
+    Example: segnetr data split --dataset isic2018 --data-dir DIR --out splits.json
+    """
+    del verbose
+    flags = {"data.data_dir": data_dir, "data.fold": fold, "data.folds": folds}
+    settings = read_settings(dataset, None, flags=flags, assignments=assignments)
+    from segnetr.workflows.data import split_dataset
+
+    outcome = split_dataset(settings.data, out)
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())

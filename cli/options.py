@@ -28,6 +28,16 @@ LeaveOutFaulty = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+Fold = Annotated[
+    str | None,
+    typer.Option(
+        "--fold", help="Cross-validation: all, or one fold 1, 2, ...", rich_help_panel=_DATA
+    ),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option("--folds", help="Number of folds, default 5.", rich_help_panel=_DATA),
+]
 LabelledDataset = Annotated[
     str | None,
     typer.Option(

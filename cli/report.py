@@ -22,9 +22,15 @@ def report(
     Example: segnetr report runs/first
     """
     del verbose
+    from segnetr.engine.fold_dir import is_cross_validation
     from segnetr.workflows.classify_report import report_classifier
+    from segnetr.workflows.fold_report import report_folds
     from segnetr.workflows.report import report as report_segmentation
 
-    run = report_classifier if is_classifier_run(run_folder) else report_segmentation
-    path = run(run_folder, out=out)
+    if is_cross_validation(run_folder):
+        path = report_folds(run_folder, out=out)
+    elif is_classifier_run(run_folder):
+        path = report_classifier(run_folder, out=out)
+    else:
+        path = report_segmentation(run_folder, out=out)
     print_result({"report": str(path)}, as_json=as_json, text=f"report: {path}")

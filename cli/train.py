@@ -1,10 +1,18 @@
 """`segnetr train`."""
 
+from typing import TYPE_CHECKING
+
 import typer
+
+from segnetr.errors import UsageError
 
 from . import options as o
 from .console import print_result
 from .settings import read_settings
+
+if TYPE_CHECKING:
+    from segnetr.workflows.cross_validation import CrossOutcome
+    from segnetr.workflows.train_outcome import TrainOutcome
 
 STOP_CODES = {"interrupted": 130, "terminated": 143}
 
@@ -13,6 +21,8 @@ def train(
     dataset: o.Dataset = None,
     data_dir: o.DataDir = None,
     leave_out_faulty: o.LeaveOutFaulty = None,
+    fold: o.Fold = None,
+    folds: o.Folds = None,
     workers: o.Workers = None,
     model: o.Model = None,
     encoder: o.Encoder = None,
@@ -39,12 +49,19 @@ def train(
 ) -> None:
     """Train a network on a data set, score it on the test part, write run and report.
 
+    With --fold: cross-validation, a run for each fold below --out and one report over all.
+
     Example: segnetr train --dataset isic2018 --data-dir DIR --out runs/first
     """
     del verbose
+    if fold is not None and fold != "all" and not fold.isdecimal():
+        raise UsageError(f"--fold {fold}: give all or a number from 1")
+    if folds is not None and fold is None:
+        raise UsageError("--folds belongs to --fold all or --fold NUMBER")
     flags = {
         "data.data_dir": data_dir,
         "data.leave_out_faulty": leave_out_faulty,
+        "data.folds": folds,
         "data.workers": workers,
         "model.encoder": encoder,
         "model.skip": skip,
@@ -63,8 +80,15 @@ def train(
     }
     settings = read_settings(dataset, model, configs=config, flags=flags, assignments=assignments)
     from segnetr.engine.progress import Progress
+    from segnetr.workflows.cross_validation import cross_validate
     from segnetr.workflows.train import train as run
 
-    outcome = run(settings, out=out, resume=resume, progress=Progress(quiet=quiet or as_json))
+    progress = Progress(quiet=quiet or as_json)
+    outcome: CrossOutcome | TrainOutcome
+    if fold is None:
+        outcome = run(settings, out=out, resume=resume, progress=progress)
+    else:
+        number = None if fold == "all" else int(fold)
+        outcome = cross_validate(settings, fold=number, out=out, resume=resume, progress=progress)
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())
     raise typer.Exit(STOP_CODES.get(outcome.stopped, 0))

@@ -49,7 +49,10 @@ class DataConfig:
         data_dir: Folder that holds the unpacked original folders.
         validation_share: Share of the cases for validation where no official split is complete.
         test_share: Share of the cases for testing, likewise.
-        split_seed: Seed of such a split.
+        split_seed: Seed of such a split, and of the folds.
+        fold: Validate on this fold, 1 to `folds`, and train on the others; the test part is in no
+            fold. None: no cross-validation.
+        folds: Number of folds.
         leave_out_faulty: Train without the cases that have faults, and list them in the run.
         cache_dir: Folder of decoded, reduced copies; None: the user's cache folder.
         workers: Worker processes for loading; 0 loads in the training process.
@@ -63,6 +66,8 @@ class DataConfig:
     validation_share: Share = 0.15
     test_share: Share = 0.15
     split_seed: int = 0
+    fold: Positive | None = None
+    folds: Annotated[int, Field(ge=2)] = 5
     leave_out_faulty: bool = False
     cache_dir: Path | None = None
     workers: Natural = 2

@@ -2,8 +2,10 @@
 
 The codes of faults: `image-unreadable`, `image-missing` (a mask without its image),
 `mask-unreadable`, `mask-missing`, `mask-values`, `size-mismatch`, `grid-mismatch` (a volume's mask
-with another affine), `duplicate-id` and `no-foreground` (of all cases: one mask may be empty); and
-when data are decoded for training, `not-a-picture` and `not-a-volume`.
+with another affine), `duplicate-id`, `no-foreground` (of all cases: one mask may be empty),
+`patient-in-two-parts` (`segnetr.data.patient_check`) and `leak` (one picture in two parts of the
+split, `segnetr data check`); and when data are decoded for training, `not-a-picture` and
+`not-a-volume`.
 """
 
 import multiprocessing

@@ -60,6 +60,8 @@ tr.first > th, tr.first > td { border-top: 2px solid var(--line); }
 .interval .mean { fill: var(--bar-edge); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
 .charts .panel { padding: 10px 12px; }
+.charts.small { grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
+section > .panel + .panel, section > .panel + .charts { margin-top: 14px; }
 svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }
 .grid { stroke: var(--line); stroke-width: 1; } .axis { stroke: var(--soft); stroke-width: 1; }
 .tick { fill: var(--soft); font-size: 13px; } .label { fill: var(--ink); font-size: 13px; }
@@ -75,6 +77,8 @@ svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }
 .bin { fill: var(--bar-edge); opacity: 0.35; }
 .ideal { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
+.figures.sheet { grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); }
+.sheet figure { padding: 8px; } .sheet figcaption { font-size: 0.8rem; padding: 6px 2px 0; }
 figure { margin: 0; padding: 12px; }
 figure img { display: block; width: 100%; height: auto; border-radius: 4px; background: #fff; }
 figcaption { padding: 10px 4px 2px; font-size: 0.92rem; overflow-wrap: anywhere; }

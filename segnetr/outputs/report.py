@@ -13,6 +13,7 @@ from pathlib import Path
 from segnetr.engine.manifest import write_text_atomic
 from segnetr.metrics import MEAN, Summary, select_summary
 from segnetr.outputs.figures import Figure, media_suffix
+from segnetr.outputs.fold_table import FoldScores, draw_fold_table
 from segnetr.outputs.page_parts import (
     align_number,
     draw_charts,
@@ -24,7 +25,7 @@ from segnetr.outputs.page_parts import (
     draw_table,
     draw_tile,
 )
-from segnetr.outputs.tables import RULES, show_interval, show_number
+from segnetr.outputs.tables import RULES, SummaryFile, show_interval, show_number
 
 _TILE_METRICS = ("dice", "iou", "isic_jaccard")
 _METRIC_NAMES = {
@@ -57,6 +58,8 @@ class ReportContent:
         facts: What was trained on what: model, data set, counts by part, split hash, licence.
         summaries: Scores; the page says so where there are none.
         scored: What the scores were taken on.
+        folds: Scores of each fold of a cross-validation.
+        tested: Scores of all folds together on the test part.
         curves: The lines of `metrics.jsonl`; see `segnetr.outputs.curves.chart_rows`.
         figures: Cases as pictures, in the order to show them. Those whose titles agree up to a
             colon stand under one heading.
@@ -71,6 +74,8 @@ class ReportContent:
     facts: Mapping[str, str] = field(default_factory=dict)
     summaries: Sequence[Summary] = ()
     scored: str = ""
+    folds: Sequence[FoldScores] = ()
+    tested: SummaryFile | None = None
     curves: Sequence[Mapping[str, object]] = ()
     figures: Sequence[Figure] = ()
     settings_yaml: str = ""
@@ -97,6 +102,8 @@ def render_report(content: ReportContent) -> str:
     """
     sections = [
         ("scores", "Scores", _scores(content)),
+        ("folds", "Folds", draw_fold_table(content.folds, content.summaries)),
+        ("test", "Test part", _test(content.tested)),
         ("cases", "Cases", _figures(content.figures)),
         ("training", "Training", draw_charts(content.curves)),
         ("data", "Data and model", draw_facts(content.facts)),
@@ -141,6 +148,13 @@ def _scores(content: ReportContent) -> str:
         + "<h3>Missed and imagined</h3>"
         + _count_table(content.summaries)
     )
+
+
+def _test(tested: SummaryFile | None) -> str:
+    if tested is None:
+        return ""
+    intro = f"<p>{escape(tested.title)}, by the mean of the probabilities of all folds.</p>"
+    return intro + _score_table(tested.summaries)
 
 
 def _score_table(summaries: Sequence[Summary]) -> str:

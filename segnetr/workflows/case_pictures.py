@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.truth import read_truth
+from segnetr.data.case_truth import read_case_truth
 from segnetr.engine.evaluator import Evaluation
 from segnetr.engine.predictor import Predictor
 from segnetr.outputs.comparison import compare_case
@@ -56,12 +56,7 @@ def _draw(
 ) -> Figure:
     case = by_id[pick.case_id]
     image = read_for(card, case.image, max_pixels=max_pixels)
-    truth = read_truth(
-        case.mask_files,
-        classes=len(spec.classes),
-        values=spec.mask_values,
-        max_pixels=max_pixels,
-    ).array
+    truth = read_case_truth(case, spec, max_pixels=max_pixels).array
     drawn = compare_case(image, prediction=predictor.predict(image).labels, truth=truth)
     return Figure(
         name=f"{pick.rank}-{pick.place}",

@@ -8,8 +8,8 @@ from typing import Any
 from segnetr.config.load import load_config, parse_plain, plain
 from segnetr.config.schema import EvaluateConfig, RunConfig
 from segnetr.data.case import SPLIT_NAMES, Case, DatasetSpec
+from segnetr.data.case_truth import read_case_truth
 from segnetr.data.splits import read_split
-from segnetr.data.truth import read_truth
 from segnetr.engine.evaluator import Evaluation, evaluate_pairs
 from segnetr.engine.pairing import MaskPair, Unscored, pair_folders
 from segnetr.engine.predictor import Predictor
@@ -20,6 +20,7 @@ from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.tables import summary_table, write_per_case_csv, write_summary_json
 from segnetr.workflows.case_pictures import write_case_pictures
 from segnetr.workflows.dataset import open_dataset
+from segnetr.workflows.mask_folder import MaskFolder
 from segnetr.workflows.model_folder import open_predictor, read_for
 
 
@@ -34,6 +35,7 @@ class EvaluateOptions:
         tta: Test-time augmentation in place of the model's own.
         device: Where the network runs.
         changes: Settings put over the run's `evaluate` section.
+        masks: Keep the predicted masks here, each named after its case.
     """
 
     dataset: str | None = None
@@ -42,6 +44,7 @@ class EvaluateOptions:
     tta: str | None = None
     device: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    masks: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,7 @@ def evaluate_run(
             card=card,
             max_pixels=config.data.max_pixels,
             unread=unread,
+            keep=None if options.masks is None else MaskFolder(options.masks, cases),
             advance=advance,
         )
         evaluation = evaluate_pairs(
@@ -209,23 +213,24 @@ def _predict_pairs(
     card: ModelCard,
     max_pixels: int,
     unread: list[Unscored],
+    keep: MaskFolder | None,
     advance: Any,
 ) -> Iterator[MaskPair]:
     for number, case in enumerate(cases, start=1):
         try:
             image = read_for(card, case.image, max_pixels=max_pixels)
-            labels = predictor.predict(image).labels
-            truth = read_truth(
-                case.mask_files,
-                classes=len(spec.classes),
-                values=spec.mask_values,
-                max_pixels=max_pixels,
-            )
+            prediction = predictor.predict(image)
+            truth = read_case_truth(case, spec, max_pixels=max_pixels)
         except ReadError as error:
             unread.append(Unscored(case_id=case.case_id, reason=str(error)))
         else:
+            if keep is not None:
+                keep.write(case, image, prediction)
             yield MaskPair(
-                case_id=case.case_id, prediction=labels, truth=truth, spacing=image.spacing
+                case_id=case.case_id,
+                prediction=prediction.labels,
+                truth=truth,
+                spacing=image.spacing,
             )
         advance(number, len(cases))
 

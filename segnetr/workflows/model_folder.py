@@ -11,6 +11,7 @@ from segnetr.config.load import parse_plain, plain
 from segnetr.config.schema import PredictConfig, RunConfig
 from segnetr.data.case import DatasetSpec, Split
 from segnetr.data.readers import ImageFile, read_image
+from segnetr.engine.fold_dir import is_cross_validation
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import choose_device
@@ -18,6 +19,7 @@ from segnetr.engine.trainer import TrainResult
 from segnetr.errors import ModelFileError
 from segnetr.outputs.model_file import ModelCard, load_model, read_model, write_model
 from segnetr.outputs.provenance import collect_versions
+from segnetr.workflows.ensemble import load_ensemble
 
 
 def write_run_model(
@@ -93,7 +95,8 @@ def open_predictor(
     """Load a model once, ready for any number of files.
 
     Args:
-        path: A run, or a model folder.
+        path: A run, a model folder, or the folder of a cross-validation, whose networks answer
+            together.
         changes: Settings put over the model's own `predict` section.
         device: Where it runs.
 
@@ -101,7 +104,8 @@ def open_predictor(
         ModelFileError: If the model is missing, torn, changed or foreign.
         UsageError: If a changed setting does not fit, or there is no such device.
     """
-    card, network = load_model(path)
+    is_ensemble = is_cross_validation(path)
+    card, network = load_ensemble(path) if is_ensemble else load_model(path)
     config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **(changes or {})})
     predictor = Predictor(
         network,

@@ -1,5 +1,6 @@
 """`segnetr predict`: masks for files and folders, one bad file at a time."""
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +9,13 @@ from typing import Any
 
 from segnetr.data.image_file import DEFAULT_MAX_PIXELS
 from segnetr.data.readers import list_images
+from segnetr.engine.fold_dir import FoldDir, is_cross_validation
 from segnetr.engine.manifest import hash_file, write_json
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.masks import PlannedOutput, plan_outputs, write_prediction
-from segnetr.outputs.model_file import ModelCard, find_model_folder
+from segnetr.outputs.model_file import WEIGHTS_NAME, ModelCard, find_model_folder
 from segnetr.workflows.model_folder import open_predictor, read_for
 
 INDEX_NAME = "predictions.json"
@@ -125,6 +127,16 @@ def _predict_one(
     }
 
 
+def _hash_weights(model: Path) -> str:
+    """Hash the weights; of several networks, the lines of their hashes."""
+    if not is_cross_validation(model):
+        return hash_file(find_model_folder(model) / WEIGHTS_NAME)
+    members = [
+        hash_file(find_model_folder(path) / WEIGHTS_NAME) for path in FoldDir(model).models()
+    ]
+    return hashlib.sha256("\n".join(members).encode()).hexdigest()
+
+
 def _write_index(
     out: Path,
     model: Path,
@@ -133,11 +145,10 @@ def _write_index(
     done: Sequence[Mapping[str, Any]],
     failed: Sequence[Mapping[str, str]],
 ) -> None:
-    weights = find_model_folder(model) / "model.safetensors"
     content = {
         "model": {
             "path": str(model),
-            "sha256": hash_file(weights),
+            "sha256": _hash_weights(model),
             "classes": list(card.classes),
             "created_by": card.created_by,
         },

@@ -44,15 +44,15 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
     content = ReportContent(
         title=f"{config.model.architecture} on {provenance['dataset']['title']}",
         subtitle=str(run_folder),
-        facts=_describe_data(config, provenance, read_split(run.splits)),
+        facts=describe_data(config, provenance, read_split(run.splits)),
         summaries=() if scored is None else scored.summaries,
         scored="" if scored is None else scored.title,
         curves=read_metrics(run),
         figures=read_figures(run.evaluation / FOLDER),
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
-        faults=_list_faults(provenance, scored),
-        notes=_list_notes(provenance, scored),
+        faults=list_faults(provenance, scored),
+        notes=list_notes(provenance, scored),
     )
     page = run.report if out is None else out
     page = page / "report.html" if page.suffix != ".html" else page
@@ -61,9 +61,8 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
     return page
 
 
-def _describe_data(
-    config: RunConfig, provenance: Mapping[str, Any], split: Split
-) -> dict[str, str]:
+def describe_data(config: RunConfig, provenance: Mapping[str, Any], split: Split) -> dict[str, str]:
+    """Give what was trained on what, by name, for people."""
     data = provenance["dataset"]
     counts = ", ".join(f"{len(split.ids(name))} {name}" for name in SPLIT_NAMES)
     return {
@@ -72,6 +71,7 @@ def _describe_data(
         "Split": f"{split.origin}, sha256 {split.sha256[:16]}",
         "Source": data["source"],
         "Licence of the data": data["licence"],
+        "Leak audit": _describe_leaks(data),
         "Network": config.model.architecture,
         "Training size": "{} x {} pixels".format(*config.train.image_size),
     }
@@ -85,16 +85,31 @@ def describe_machine(provenance: Mapping[str, Any]) -> dict[str, str]:
     return {**facts, **provenance.get("versions", {})}
 
 
-def _list_faults(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
+def list_faults(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
+    """Give what was left out of training and scoring, one line each."""
     left_out = [fault["message"] for fault in provenance["dataset"]["left_out"]]
     return left_out + ([] if scored is None else [case.reason for case in scored.unscored])
 
 
-def _list_notes(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
+def list_notes(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
+    """Give what the reader should know before all else."""
     notes = []
     if scored is None:
         notes.append("Nothing was scored: every case was trained on.")
+    leaks = provenance["dataset"].get("leaks")
+    if leaks:
+        notes.append(
+            f"{len(leaks)} pairs of alike pictures lie in two parts of the split, so that scores "
+            f"promise too much: {leaks[0]}"
+        )
     if provenance["dataset"]["left_out"]:
         count = len(provenance["dataset"]["left_out"])
         notes.append(f"{count} faults: these cases were left out of the training.")
     return notes
+
+
+def _describe_leaks(dataset: Mapping[str, Any]) -> str:
+    leaks = dataset.get("leaks")
+    if leaks is None:
+        return "not made before the training (segnetr data check)"
+    return f"{len(leaks)} pairs of alike pictures in two parts of the split"

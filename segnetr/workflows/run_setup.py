@@ -65,6 +65,15 @@ def choose_split(
             seed=settings.split_seed,
             strata=strata,
         )
+    return resume_split(run, cases)
+
+
+def resume_split(run: RunDir, cases: Sequence[Divisible]) -> Split:
+    """Read the split a run began with.
+
+    Raises:
+        DataFaultError: If the split was changed, or cases of it are not there any more.
+    """
     split = read_split(run.splits)
     missing = {i for name in SPLIT_NAMES for i in split.ids(name)} - {c.case_id for c in cases}
     if missing:

@@ -9,8 +9,9 @@ from segnetr.config.load import config_identity
 from segnetr.config.schema import RunConfig, TrainConfig
 from segnetr.data.audit import Fault, check_pairs
 from segnetr.data.cache import CachedCase, build_cache
-from segnetr.data.case import Batch, DatasetSpec, Split
+from segnetr.data.case import SPLIT_NAMES, Batch, Case, DatasetSpec, Split
 from segnetr.data.loaders import Sample, evaluation_loader, training_loader
+from segnetr.data.patient_check import check_patients
 from segnetr.data.sampler import ResumableSampler
 from segnetr.data.splits import write_split
 from segnetr.data.transforms import evaluation_transform, training_transform
@@ -24,15 +25,17 @@ from segnetr.engine.trainer import Trainer, TrainResult
 from segnetr.errors import DataFaultError, UsageError
 from segnetr.models.build import build_model, check_model
 from segnetr.workflows.dataset import OpenedDataset, open_dataset
+from segnetr.workflows.division import divide
 from segnetr.workflows.encoder_weights import hand_over, require_transferable
 from segnetr.workflows.evaluate import EvaluateOptions, choose_part, evaluate_run
+from segnetr.workflows.leaks import recall_leaks
 from segnetr.workflows.model_folder import start_from, write_run_model
 from segnetr.workflows.report import report
 from segnetr.workflows.run_setup import (
-    choose_split,
     default_run_folder,
     describe_run,
     explain_faults,
+    resume_split,
 )
 from segnetr.workflows.train_outcome import STOPPED_BY_SIGNAL, TrainOutcome
 from segnetr.workflows.volume_setup import (
@@ -47,7 +50,12 @@ from segnetr.workflows.volume_setup import (
 
 
 def train(
-    config: RunConfig, *, out: Path | None = None, resume: bool = False, progress: Progress
+    config: RunConfig,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    masks: Path | None = None,
+    progress: Progress,
 ) -> TrainOutcome:
     """Train a network on a data set, score it on the original grid, write run and report.
 
@@ -57,6 +65,7 @@ def train(
         config: The whole configuration; it is written into the run.
         out: The run folder; None: `runs/<dataset>/<architecture>/<date-time>`.
         resume: Go on with the run in `out`.
+        masks: With `data.fold`: keep the predictions of that fold's cases here.
         progress: What the user sees meanwhile.
 
     Raises:
@@ -65,7 +74,7 @@ def train(
     """
     if resume and out is None:
         raise UsageError("--resume needs --out: the folder of the run to go on with")
-    run = RunDir(out or default_run_folder(config.data.dataset, _name_network(config)))
+    run = RunDir(out or default_run_folder(config.data.dataset, name_network(config)))
     run.check(resume=resume)
     choose_device(config.train.device)  # before minutes go into the data
     check_model(config.model)
@@ -74,12 +83,12 @@ def train(
     entries, faults = _prepare_data(opened, config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         usable = [case for case in opened.cases if case.case_id in entries]
-        strata = {case.case_id: case.extra.get("stratum", "") for case in usable}
-        split = choose_split(run, usable, config.data, resume=resume, strata=strata)
+        split = resume_split(run, usable) if resume else divide(usable, config.data)
         if runtime.is_main:
             run.create(resume=resume)
             if not resume:
-                _describe(run, config, opened, faults)
+                leaks = _look_for_leaks(usable, split, config, progress)
+                _describe(run, config, opened, faults, leaks=leaks)
                 write_split(split, run.splits)
         model = _build_network(config, opened.spec)
         if not resume:  # a resumed run has all weights in its checkpoint
@@ -91,21 +100,29 @@ def train(
         if result.stopped in STOPPED_BY_SIGNAL or not runtime.is_main:
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
         write_run_model(run, config, spec=opened.spec, split=split, result=result)
-    return _finish(run, config, result, progress)
+    return _finish(run, config, result, progress, masks=masks)
 
 
 def _finish(
-    run: RunDir, config: RunConfig, result: TrainResult, progress: Progress
+    run: RunDir,
+    config: RunConfig,
+    result: TrainResult,
+    progress: Progress,
+    *,
+    masks: Path | None,
 ) -> TrainOutcome:
     evaluation = None
-    if choose_part(run) is not None:
-        options = EvaluateOptions(device=config.train.device)
-        evaluation = evaluate_run(run.path, options, progress=progress)
+    # The test part is kept for all folds together.
+    part = "validation" if config.data.fold is not None else choose_part(run)
+    if part is not None:
+        options = EvaluateOptions(part=part, device=config.train.device, masks=masks)
+        evaluation = evaluate_run(run.path, options, out=run.evaluation, progress=progress)
     page = report(run.path)
     return TrainOutcome(run=run.path, result=result, evaluation=evaluation, report=page)
 
 
-def _name_network(config: RunConfig) -> str:
+def name_network(config: RunConfig) -> str:
+    """Give the name of a network for the folder of its runs."""
     encoder = getattr(config.model, "encoder", "segnetr")
     name: str = config.model.architecture
     return name if encoder == "segnetr" else f"{name}-{encoder.replace(':', '-')}"
@@ -115,7 +132,7 @@ def _prepare_data(
     opened: OpenedDataset, config: RunConfig, progress: Progress
 ) -> tuple[dict[str, CachedCase], list[Fault]]:
     """Decode what was never decoded, and refuse a data set with faults."""
-    faults = check_pairs(opened.cases)
+    faults = check_pairs(opened.cases) + check_patients(opened.cases)
     named = {fault.case_id for fault in faults}
     whole = [case for case in opened.cases if case.case_id not in named]
     settings = choose_cache_settings(opened.spec, config)
@@ -142,8 +159,27 @@ def _explain_faults(faults: Sequence[Fault], opened: OpenedDataset) -> str:
     )
 
 
+def _look_for_leaks(
+    cases: Sequence[Case], split: Split, config: RunConfig, progress: Progress
+) -> list[str] | None:
+    """Name the pictures that lie in two parts, where an audit has looked at all of them before."""
+    parts = {case_id: str(name) for name in SPLIT_NAMES for case_id in split.ids(name)}
+    leaks = recall_leaks(cases, parts, config.data)
+    if leaks:
+        progress.on_message(
+            f"{len(leaks)} pairs of alike pictures lie in two parts of the split: scores promise "
+            "too much (segnetr data audit)"
+        )
+    return None if leaks is None else [leak.text() for leak in leaks]
+
+
 def _describe(
-    run: RunDir, config: RunConfig, opened: OpenedDataset, faults: Sequence[Fault]
+    run: RunDir,
+    config: RunConfig,
+    opened: OpenedDataset,
+    faults: Sequence[Fault],
+    *,
+    leaks: Sequence[str] | None,
 ) -> None:
     facts = {
         "name": opened.spec.name,
@@ -151,6 +187,7 @@ def _describe(
         "cases": len(opened.cases),
         "source": opened.spec.source,
         "licence": opened.spec.licence,
+        "leaks": leaks,
     }
     describe_run(run, config, device=config.train.device, dataset=facts, faults=faults)
 

@@ -21,12 +21,6 @@ def test_each_patient_gives_its_two_frames_with_facts(tmp_path: Path) -> None:
     second = cases[1]
     facts = {"phase": "ES", "group": "DCM", "stratum": "DCM", "height": "184.0", "weight": "95.0"}
     assert second.extra == facts
-        "phase": "ES",
-        "group": "DCM",
-        "stratum": "DCM",
-        "height": "184.0",
-        "weight": "95.0",
-    }
     assert (second.patient_id, second.split) == ("patient001", "train")
     assert cases[-1].split == "test"
     assert check_pairs(cases) == []
