@@ -42,8 +42,8 @@ def touch(root: Path, *names: str) -> None:
 
 
 def make_folder(root: Path, masks: dict[str, np.ndarray], *, text: str = PLAIN) -> Path:
-    for name, values in masks.items():
-        save(root / "images" / f"{name}.png", np.full((24, 30), 90))
+    for number, (name, values) in enumerate(masks.items()):  # no two images alike
+        save(root / "images" / f"{name}.png", np.full((24, 30), 90 + number))
         save(root / "masks" / f"{name}.png", values)
     (root / "dataset.yaml").write_text(text + BY_PATTERNS)
     return root
