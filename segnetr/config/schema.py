@@ -304,6 +304,9 @@ class TrainConfig(LoopConfig):
     freeze_encoder_epochs: Natural = 0
 
 
+PostStep = Literal["largest_component", "fill_holes"]
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class PredictConfig:
     """How a network is applied to a file.
@@ -314,12 +317,14 @@ class PredictConfig:
         overlap: Overlap of neighbouring windows, share of the window.
         window_batch: Windows in one forward pass.
         tta: "flips": mean over the four mirrorings of a picture.
+        post: Repairs of the labels, in their order; see `segnetr.engine.postprocessing`.
     """
 
     mode: Literal["resize", "window"] = "resize"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     window_batch: Positive = 4
     tta: Literal["none", "flips"] = "none"
+    post: tuple[PostStep, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -25,6 +25,7 @@ from segnetr.data.intensity import normalise
 from segnetr.data.readers import ImageFile
 from segnetr.data.resize import resize_image
 from segnetr.data.slice_stack import SliceStack, find_margins, open_stack, pad_plane, restore_axis
+from segnetr.engine.postprocessing import postprocess
 from segnetr.errors import ReadError
 
 # Axes of (N, C, H, W): left-right, up-down, and both.
@@ -36,7 +37,8 @@ class Prediction:
     """What a network says about one file, on the grid of that file.
 
     Attributes:
-        labels: Class indices, (H, W) for a picture and (X, Y, Z) for a volume.
+        labels: Class indices, (H, W) for a picture and (X, Y, Z) for a volume, repaired as the
+            model's configuration says.
         num_classes: Number of classes K, background included; labels are below it.
         probabilities: (K, H, W) or (K, X, Y, Z), summing to 1 over K; None where nobody asked.
     """
@@ -52,7 +54,7 @@ class Predictor:
     Args:
         model: Maps images (N, C, H, W) to logits (N, K, H, W); moved to `device` and put into
             evaluation mode.
-        config: Whole pictures or windows, their overlap, batch and mirroring.
+        config: Whole pictures or windows, their overlap, batch, mirroring and repairs.
         intensity: How values are normalised; as in training.
         image_size: (height, width) in pixels of the training pictures, and of the windows.
         num_classes: Number of classes K, background included, at most 256.
@@ -89,7 +91,7 @@ class Predictor:
 
         Args:
             image: A file as read.
-            keep_probabilities: Give them as well; K float32 values for each pixel or voxel.
+            keep_probabilities: Give them as well, not repaired; K float32 values for each pixel.
 
         Raises:
             ReadError: If the image has other channels than the network takes, or the network
@@ -112,6 +114,7 @@ class Predictor:
             axis = self._slices.axis
             labels = restore_axis(labels, axis)
             kept = None if kept is None else restore_axis(kept, axis)
+        labels = postprocess(labels, self._config.post)
         return Prediction(labels=labels, num_classes=self._num_classes, probabilities=kept)
 
     def _answer_slices(
