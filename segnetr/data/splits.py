@@ -208,8 +208,10 @@ def _take(pool: dict[str, list[_Group]], *, share: float, total: int, leave: int
     quotas = _divide(max(1, math.floor(share * total + 0.5)), sizes)
     spare = sum(map(len, pool.values())) - leave
     taken: list[_Group] = []
+    open_quota = 0
     for word in sorted(pool):
-        open_quota = quotas[word]
+        # What one stratum gave too much or too little, the next one makes good.
+        open_quota += quotas[word]
         for group in list(pool[word]):
             # A patient that overshoots is taken if the share is then missed by less.
             if len(taken) < spare and 0 < len(group) <= 2 * open_quota:

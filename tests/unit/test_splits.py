@@ -98,6 +98,15 @@ def test_each_part_gets_its_share_of_each_stratum():
     assert counts["validation"] == {"rare": 4, "common": 16}
 
 
+def test_patients_of_two_cases_in_five_strata_give_the_share_that_was_asked_for():
+    cases = cases_of([f"p{row // 2:02d}" for row in range(40)])
+    strata = {case.case_id: str(row // 8) for row, case in enumerate(cases)}
+    for seed in range(10):
+        split = make_split(cases, validation_share=0.0, test_share=0.3, seed=seed, strata=strata)
+        assert len(split.test) == 12
+        assert {strata[i] for i in split.test} == set("01234")
+
+
 def test_a_large_patient_does_not_swallow_a_small_share():
     cases = cases_of(["big"] * 20 + ["a", "b", "c"])
     for seed in range(20):
