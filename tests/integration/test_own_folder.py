@@ -74,3 +74,37 @@ def test_each_fault_is_a_line_and_code_four_and_training_refuses_it(command, tin
     empty = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")
     assert empty.returncode == 4
     assert "shows no object" in empty.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "said"),
+    [
+        (["0,p1,train", "1,p1,test", "2,p2,train", "3,p3,test"], "patient-in-two-parts", "p1"),
+        (["0,p1,train", "1,p2,train", "2,p3,train", "0,p4,test"], "duplicate-id", "2 cases are"),
+    ],
+)
+def test_table_that_would_flatter_is_refused_with_a_line_for_each_case(
+    command, tiny, tmp_path, rows, kind, said
+):
+    images = sorted(draw_cells(tmp_path, count=4).glob("all/*/images/*.png"))
+    lines = ["image,mask,id,patient,split"]
+    for row in rows:
+        number, patient, split = row.split(",")
+        image = images[int(number)].relative_to(tmp_path)
+        mask = image.parent.parent / "masks" / "m1.png"
+        lines.append(f"{image},{mask},case{number},{patient},{split}")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    text = (
+        "name: cells\npairs: pairs.csv\nclasses: [background, cell]\nchannels: 3\nlicence: none\n"
+    )
+    (tmp_path / "dataset.yaml").write_text(text)
+    where = ["--dataset", "folder", "--data-dir", tmp_path]
+    checked = command("data", "check", *where, "--workers", 0, "--quiet")
+    assert checked.returncode == 4, checked.stderr
+    found = [line for line in checked.stdout.splitlines() if line.startswith(kind)]
+    assert found
+    assert all(said in line for line in found)
+    refused = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")
+    assert refused.returncode == 4
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
