@@ -97,7 +97,12 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/stride), ceil(W/stride))."""
-        y: Tensor = self.conv3_1x1(self.conv2_kxk(self.conv1_1x1(x)))
+        hidden = self.conv1_1x1(x)
+        if torch.is_grad_enabled():  # keep the filtered map once, before its activation
+            filtered = self.conv2_kxk.before_activation(hidden)
+            y = self.conv3_1x1.after_activation(filtered, SILU)
+        else:
+            y = self.conv3_1x1(self.conv2_kxk(hidden))
         return x + y if self.residual else y
 
 

@@ -35,3 +35,13 @@ class ConvNorm(nn.Module):
             return convolve(x, self.conv, norm=self.bn, activation=self.activation)
         y: Tensor = self.bn(apply_convolution(self.conv, x))
         return y if self.activation is None else self.activation(y)
+
+    def before_activation(self, x: Tensor) -> Tensor:
+        """Give what the activation is applied to."""
+        y: Tensor = self.bn(apply_convolution(self.conv, x))
+        return y
+
+    def after_activation(self, x: Tensor, activation: Activation) -> Tensor:
+        """Map as `forward` does, after an activation that the backward pass computes again."""
+        y: Tensor = self.bn(apply_convolution(self.conv, x, ahead=activation))
+        return y if self.activation is None else self.activation(y)

@@ -27,13 +27,22 @@ class Linear(nn.Linear):
         return product if activation is None else activation(product)
 
 
-def apply_convolution(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """Convolve maps (N, C, H, W), through the matrix's products where it is one."""
+def apply_convolution(
+    convolution: nn.Conv2d, x: Tensor, *, ahead: Activation | None = None
+) -> Tensor:
+    """Convolve maps (N, C, H, W), through the matrix's products where it is one.
+
+    `ahead` is applied to x first, where it can be as in `apply_activated`.
+    """
     if not has_one_pass(x) or not is_matrix(convolution, x):
-        plain: Tensor = convolution(x)
+        plain: Tensor = convolution(x if ahead is None else ahead(x))
         return plain
-    weight = convolution.weight.flatten(1)
-    return _multiply(x.permute(0, 2, 3, 1), weight, convolution.bias).permute(0, 3, 1, 2)
+    weight, bias, rows = convolution.weight.flatten(1), convolution.bias, x.permute(0, 2, 3, 1)
+    if ahead is None:
+        product = _multiply(rows, weight, bias)
+    else:
+        product = _multiply_activated(rows, weight, bias, ahead)
+    return product.permute(0, 3, 1, 2)
 
 
 def apply_activated(matrix: Linear, x: Tensor, activation: Activation) -> Tensor:
@@ -44,8 +53,14 @@ def apply_activated(matrix: Linear, x: Tensor, activation: Activation) -> Tensor
     if not torch.is_grad_enabled() or not has_one_pass(x):
         plain: Tensor = matrix(activation(x))
         return plain
+    return _multiply_activated(x, matrix.weight, matrix.bias, activation)
+
+
+def _multiply_activated(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation
+) -> Tensor:
     product: Tensor = _ActivatedProduct.apply(  # type: ignore[no-untyped-call]
-        x, matrix.weight, matrix.bias, activation
+        x, weight, bias, activation
     )
     return product
 

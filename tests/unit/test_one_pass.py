@@ -129,7 +129,8 @@ def test_convolution_norms_and_activates_as_without_onednn(activation, settings,
 
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gradients_of_a_pointwise_convolution_are_the_plain_ones(last, bias):
+@pytest.mark.parametrize("ahead", [None, SILU, RELU6])
+def test_gradients_of_a_pointwise_convolution_are_the_plain_ones(last, bias, ahead):
     torch.manual_seed(0)
     layer = nn.Conv2d(8, 12, 1, bias=bias)
     plain = nn.Conv2d(8, 12, 1, bias=bias).double()
@@ -138,7 +139,8 @@ def test_gradients_of_a_pointwise_convolution_are_the_plain_ones(last, bias):
     x = (processor_layout(x) if last else x).requires_grad_()
     y = x.detach().double().requires_grad_()
     direction = torch.randn(2, 12, 5, 6)
-    given, wanted = apply_convolution(layer, x), plain(y)
+    given = apply_convolution(layer, x, ahead=ahead)
+    wanted = plain(y if ahead is None else ahead(y))
     near(given, wanted)
     (given * direction).sum().backward()
     (wanted * direction).sum().backward()
