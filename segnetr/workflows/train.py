@@ -80,6 +80,9 @@ def train(
     check_model(config.model)
     opened = open_dataset(config.data)
     check_settings(opened.spec, config)
+    model = _build_network(config, opened.spec)
+    # A resumed run has all weights in its checkpoint.
+    taken_over = [] if resume else _start_network(model, config.train)
     entries, faults = _prepare_data(opened, config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         usable = [case for case in opened.cases if case.case_id in entries]
@@ -90,9 +93,9 @@ def train(
                 leaks = _look_for_leaks(usable, split, config, progress)
                 _describe(run, config, opened, faults, leaks=leaks)
                 write_split(split, run.splits)
-        model = _build_network(config, opened.spec)
-        if not resume:  # a resumed run has all weights in its checkpoint
-            _start_network(model, run, config, runtime, progress)
+            for line in taken_over:
+                progress.on_message(line)
+                LogFile(run.log).on_message(line)
         trainer = _build_trainer(
             run, config, opened, entries, split, runtime, progress, model=model
         )
@@ -202,20 +205,14 @@ def _build_network(config: RunConfig, spec: DatasetSpec) -> nn.Module:
     )
 
 
-def _start_network(
-    model: nn.Module, run: RunDir, config: RunConfig, runtime: Runtime, progress: Progress
-) -> None:
-    """Put weights of earlier trainings into the network, and say which."""
-    settings = config.train
+def _start_network(model: nn.Module, settings: TrainConfig) -> list[str]:
+    """Put weights of earlier trainings into the network; give lines that say which."""
     if settings.weights is not None:
         start_from(model, settings.weights)
     if settings.encoder_weights is None:
-        return
+        return []
     report = hand_over(model, settings.encoder_weights, accept_partial=settings.accept_partial)
-    if runtime.is_main:
-        for line in report.lines():
-            progress.on_message(line)
-            LogFile(run.log).on_message(line)
+    return list(report.lines())
 
 
 def _encoder_training(model: nn.Module, config: TrainConfig) -> EncoderTraining | None:

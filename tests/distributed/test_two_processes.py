@@ -69,6 +69,19 @@ def test_two_processes_equal_one_with_two_passes(two, tmp_path):
         assert_allclose(weight, other[name], rtol=1e-4, atol=1e-6)
 
 
+def test_encoder_that_was_frozen_first_is_trained_by_both_processes_alike(tmp_path):
+    options = ("--plain", "--freeze", "1", "--batch-size", "2")
+    done = run(tmp_path / "two" / "run", *options, "--dump", processes=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run(tmp_path / "one", *options, "--accumulate", "2", processes=1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (load_file(tmp_path / "two" / f"rank{rank}.safetensors") for rank in (0, 1))
+    assert [name for name in first if first[name].tobytes() != second[name].tobytes()] == []
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two" / "run")
+    for name, weight in one.items():
+        assert_allclose(weight, two[name], rtol=1e-4, atol=1e-6)
+
+
 def test_two_processes_resume_to_the_bit_with_dropout_and_batch_norm(tmp_path):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     assert run(unbroken, processes=2).returncode == 0

@@ -21,6 +21,7 @@ from segnetr.config.schema import TrainConfig
 from segnetr.data.case import Batch
 from segnetr.engine import checkpoint as checkpoint_module
 from segnetr.engine import manifest
+from segnetr.engine.encoder_training import EncoderTraining
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import Runtime
 from segnetr.engine.tasks import SegmentationTask
@@ -80,6 +81,7 @@ def make_trainer(
     workers: int = 0,
     plain: bool = False,
     runtime: Runtime | None = None,
+    frozen_epochs: int = 0,
     **options: object,
 ) -> Trainer:
     rank, world = (0, 1) if runtime is None else (runtime.rank, runtime.world)
@@ -104,7 +106,10 @@ def make_trainer(
         "runtime": runtime,
     }
     task = SegmentationTask(build_loss("ce", num_classes=2), num_classes=2)
-    return Trainer(make_network(plain=plain), task, **{**settings, **options})  # type: ignore[arg-type]
+    network = make_network(plain=plain)
+    if frozen_epochs:
+        settings["encoder"] = EncoderTraining(module=network[:-1], frozen_epochs=frozen_epochs)  # type: ignore[index]
+    return Trainer(network, task, **{**settings, **options})  # type: ignore[arg-type]
 
 
 class Reporter:
@@ -155,6 +160,7 @@ def parse() -> argparse.Namespace:
     for name in ("workers", "kill-at-step", "kill-at-write", "limit-file-size"):
         parser.add_argument(f"--{name}", type=int, default=0)
     parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--freeze", type=int, default=0, help="epochs of all but the last layer")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--save-every", type=int, default=2)
     parser.add_argument("--slow", type=float, default=0.0)
@@ -187,6 +193,7 @@ def main() -> int:
                 workers=given.workers,
                 plain=given.plain,
                 runtime=runtime,
+                frozen_epochs=given.freeze,
                 progress=reporter,
             )
             result = trainer.fit(resume=given.resume)

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 pytestmark = pytest.mark.slow
 
@@ -208,3 +208,18 @@ def test_every_help_fits_one_screen_and_lists_only_flags_that_exist(command):
         shown = command(verb, "--help")
         assert shown.returncode == 0
         assert len(shown.stdout.splitlines()) <= 75
+
+
+def test_encoder_weights_that_cannot_be_taken_are_refused_before_anything_is_decoded(
+    command, tiny, pictures, tmp_path
+):
+    wrong = tmp_path / "wrong.safetensors"
+    save_file({"foreign.weight": np.zeros(3)}, wrong)
+    flags = ["--encoder", "mobilevit_xxs", "--encoder-weights", wrong]
+    cache = ["--set", f"data.cache_dir={tmp_path / 'cache'}"]
+    data = ["--dataset", "isic2018", "--data-dir", pictures]
+    done = command("train", *data, *tiny, *flags, *cache, "--out", tmp_path / "run", "--quiet")
+    assert done.returncode != 0
+    assert str(wrong) in done.stderr
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "run").exists()
