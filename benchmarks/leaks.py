@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segnetr.data.alike import find_alike
-from segnetr.data.image_file import DEFAULT_MAX_PIXELS, ImageFile
-from segnetr.data.read_files import read_image
-from segnetr.data.thumbnail import Thumbnail, make_thumbnail
-from segnetr.data.thumbnail_collection import collect_thumbnails
+from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS, ImageFile
+from segnetr.data.files.read_files import read_image
+from segnetr.data.leaks.alike import find_alike
+from segnetr.data.leaks.thumbnail import Thumbnail, make_thumbnail
+from segnetr.data.leaks.thumbnail_collection import collect_thumbnails
 
 RESULTS = Path(__file__).parent / "results" / "leaks.json"
 # Of imagefolder only the chest X-rays: its dermoscopy set holds pictures that are kept for testing.

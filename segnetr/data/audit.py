@@ -19,7 +19,7 @@ from pathlib import Path
 
 from segnetr.data.case import Case, DatasetSpec
 from segnetr.data.case_check import NO_FOREGROUND, Finding, check_files
-from segnetr.data.image_file import DEFAULT_MAX_PIXELS
+from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS
 from segnetr.errors import SegNetrError
 
 Check = Callable[[Path, tuple[Path, ...]], list[Finding]]

@@ -20,17 +20,17 @@ import numpy as np
 from segnetr.data.cache_folder import CacheFolder, FileStamp, is_sound
 from segnetr.data.cache_volume import VolumeSettings, make_slice_copies
 from segnetr.data.case_check import compare_grids
-from segnetr.data.image_file import (
+from segnetr.data.files.image_file import (
     DEFAULT_MAX_PIXELS,
     ClassValues,
     MaskFile,
     MaskSizeError,
     MaskValuesError,
 )
-from segnetr.data.mask_values import find_values
-from segnetr.data.read_files import read_image
+from segnetr.data.files.mask_values import find_values
+from segnetr.data.files.read_files import read_image
+from segnetr.data.files.truth import read_truth
 from segnetr.data.resize import Array, reduce_size, resize_image, resize_mask
-from segnetr.data.truth import read_truth
 from segnetr.errors import ReadError, WriteError
 
 

@@ -12,8 +12,8 @@ from segnetr.data.audit import Fault
 from segnetr.data.cache import Progress, run_jobs
 from segnetr.data.cache_folder import CacheFolder, FileStamp, find_cache_folder, is_sound
 from segnetr.data.cache_pair import hash_original
-from segnetr.data.image_file import DEFAULT_MAX_PIXELS
-from segnetr.data.read_files import read_image
+from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS
+from segnetr.data.files.read_files import read_image
 from segnetr.data.resize import reduce_size, resize_image
 from segnetr.errors import ReadError, WriteError
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from segnetr.config.intensity import IntensityConfig
 from segnetr.config.volumes import SliceConfig
-from segnetr.data.image_file import ImageFile, MaskFile
+from segnetr.data.files.image_file import ImageFile, MaskFile
 from segnetr.data.resize import Array, reduce_size, resize_image, resize_labels
 from segnetr.data.slice_stack import open_stack
 

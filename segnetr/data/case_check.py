@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segnetr.data.image_file import (
+from segnetr.data.files.image_file import (
     ClassValues,
     ImageFile,
     MaskFile,
     MaskSizeError,
     MaskValuesError,
 )
-from segnetr.data.read_files import read_image
-from segnetr.data.truth import read_truth
+from segnetr.data.files.read_files import read_image
+from segnetr.data.files.truth import read_truth
 from segnetr.errors import ReadError
 
 NO_FOREGROUND = "mask-empty"

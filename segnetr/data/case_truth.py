@@ -1,8 +1,8 @@
 """The truth of a case as its data set says it is to be read."""
 
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.image_file import DEFAULT_MAX_PIXELS, MaskFile
-from segnetr.data.truth import read_truth
+from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS, MaskFile
+from segnetr.data.files.truth import read_truth
 
 
 def read_case_truth(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segnetr.data.image_file import ClassValues
-from segnetr.data.read_files import read_image
-from segnetr.data.truth import read_truth
+from segnetr.data.files.image_file import ClassValues
+from segnetr.data.files.read_files import read_image
+from segnetr.data.files.truth import read_truth
 from segnetr.errors import ReadError
 
 _SAMPLE = 1_000_000  # values by which the percentiles of a large image are found

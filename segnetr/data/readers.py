@@ -1,6 +1,6 @@
 """The door to the strict readers: pictures, volumes and masks, in plain Python and behind MONAI."""
 
-from segnetr.data.image_file import (
+from segnetr.data.files.image_file import (
     DEFAULT_MAX_PIXELS,
     PICTURE_SUFFIXES,
     SUPPORTED_SUFFIXES,
@@ -8,14 +8,14 @@ from segnetr.data.image_file import (
     ImageFile,
     MaskFile,
 )
-from segnetr.data.read_files import (
+from segnetr.data.files.read_files import (
     is_supported,
     list_images,
     read_image,
     read_mask,
     read_mask_file,
 )
-from segnetr.data.strict_reader import StrictReader
+from segnetr.data.files.strict_reader import StrictReader
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segnetr.config.intensity import IntensityConfig
 from segnetr.config.volumes import SliceConfig
-from segnetr.data.image_file import ImageFile
+from segnetr.data.files.image_file import ImageFile
 from segnetr.data.resize import Array, resize_image
 from segnetr.data.volume_intensity import scale_volume
 

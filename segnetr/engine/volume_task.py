@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from segnetr.data.case import Batch, Case
-from segnetr.data.image_file import ClassValues
-from segnetr.data.read_files import read_image
-from segnetr.data.truth import read_truth
+from segnetr.data.files.image_file import ClassValues
+from segnetr.data.files.read_files import read_image
+from segnetr.data.files.truth import read_truth
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.tasks import SegmentationTask, dice_by_image
 from segnetr.errors import ReadError, UsageError

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.config.schema import DataConfig
-from segnetr.data.alike import AlikePair, find_alike
 from segnetr.data.case import SPLIT_NAMES, Case
 from segnetr.data.datasets.registry import DATASETS
+from segnetr.data.leaks.alike import AlikePair, find_alike
+from segnetr.data.leaks.thumbnail import Thumbnail
+from segnetr.data.leaks.thumbnail_collection import collect_thumbnails, recall_thumbnails
 from segnetr.data.readers import list_images
-from segnetr.data.thumbnail import Thumbnail
-from segnetr.data.thumbnail_collection import collect_thumbnails, recall_thumbnails
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError
 from segnetr.workflows.dataset import OpenedDataset, open_dataset

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segnetr.data.image_file import DEFAULT_MAX_PIXELS
+from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS
 from segnetr.data.readers import list_images
 from segnetr.engine.fold_dir import FoldDir, is_cross_validation
 from segnetr.engine.manifest import hash_file, write_json

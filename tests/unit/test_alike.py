@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnetr.data.alignment import align
-from segnetr.data.alike import AlikePair, find_alike
 from segnetr.data.datasets.drawn_picture import draw_picture
-from segnetr.data.image_file import ImageFile
-from segnetr.data.picture_hash import (
+from segnetr.data.files.image_file import ImageFile
+from segnetr.data.leaks.alignment import align
+from segnetr.data.leaks.alike import AlikePair, find_alike
+from segnetr.data.leaks.picture_hash import (
     ORIENTATIONS,
     find_near,
     hash_spectra,
@@ -19,7 +19,7 @@ from segnetr.data.picture_hash import (
     turn_picture,
     turn_spectrum,
 )
-from segnetr.data.thumbnail import SIDE, Thumbnail, make_thumbnail
+from segnetr.data.leaks.thumbnail import SIDE, Thumbnail, make_thumbnail
 
 COUNT = 20
 FLIP = Image.Transpose

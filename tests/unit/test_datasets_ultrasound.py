@@ -12,8 +12,8 @@ from segnetr.data.audit import check_cases, check_pairs
 from segnetr.data.datasets.busi import read_busi
 from segnetr.data.datasets.dsb2018 import read_dsb2018
 from segnetr.data.datasets.registry import get_dataset
+from segnetr.data.files.truth import read_truth
 from segnetr.data.splits import make_split
-from segnetr.data.truth import read_truth
 from segnetr.errors import DataFaultError, UsageError
 
 

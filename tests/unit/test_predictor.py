@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segnetr.config.schema import IntensityConfig, PredictConfig, SegNetrConfig
-from segnetr.data.image_file import ImageFile
+from segnetr.data.files.image_file import ImageFile
 from segnetr.engine.predictor import Prediction, Predictor
 from segnetr.errors import ReadError
 from segnetr.models.build import build_model

@@ -14,7 +14,7 @@ from segnetr.config.volumes import SliceConfig
 from segnetr.data.cache import CacheSettings, build_cache
 from segnetr.data.cache_volume import VolumeSettings
 from segnetr.data.case import Batch, Case
-from segnetr.data.image_file import ImageFile
+from segnetr.data.files.image_file import ImageFile
 from segnetr.data.loaders import training_loader
 from segnetr.data.readers import read_image, read_mask
 from segnetr.data.sampler import ResumableSampler

@@ -10,9 +10,9 @@ from PIL import Image
 from segnetr.data.audit import check_cases, check_pairs
 from segnetr.data.cache import CacheSettings, build_cache
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.image_file import ClassValues, MaskSizeError, MaskValuesError
+from segnetr.data.files.image_file import ClassValues, MaskSizeError, MaskValuesError
+from segnetr.data.files.truth import read_truth
 from segnetr.data.readers import read_mask_file
-from segnetr.data.truth import read_truth
 
 COLOURS: ClassValues = (((0, 0, 0),), ((255, 0, 0), (200, 0, 0)), ((0, 255, 0),))
 GREYS: ClassValues = ((0,), (128,), (255,))

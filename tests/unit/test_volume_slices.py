@@ -12,7 +12,7 @@ from segnetr.data import cache_pair
 from segnetr.data.cache import CachedCase, CacheSettings, build_cache
 from segnetr.data.cache_volume import VolumeSettings
 from segnetr.data.case import Case
-from segnetr.data.image_file import ImageFile
+from segnetr.data.files.image_file import ImageFile
 from segnetr.data.resize import resize_image, resize_labels
 from segnetr.data.slice_stack import find_plane, open_stack, pad_plane, restore_axis
 from segnetr.data.transforms import CropToSized, load_cached

@@ -11,7 +11,7 @@ from segnetr.config.load import parse_plain, read_yaml
 from segnetr.data.case import Case, DatasetSpec
 from segnetr.data.datasets.pair_table import read_pair_table
 from segnetr.data.datasets.patterns import PathPatterns, read_patterns
-from segnetr.data.image_file import ClassValues, FileValue
+from segnetr.data.files.image_file import ClassValues, FileValue
 from segnetr.errors import UsageError
 
 DESCRIPTION = "dataset.yaml"

@@ -15,7 +15,7 @@ from pathlib import Path
 from segnetr.data.case import Case
 from segnetr.data.datasets.pair_table import REQUIRED
 from segnetr.data.datasets.patterns import SPLIT_WORDS, PathPatterns, pair_files
-from segnetr.data.image_file import find_suffix
+from segnetr.data.files.image_file import find_suffix
 
 MASK_SUFFIXES = (
     "_mask", "_masks", "_seg", "_segmentation", "_label", "_labels", "_gt", "-mask", "-seg",

@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.case import Case
-from segnetr.data.class_values import pack_colours, unpack_colour
-from segnetr.data.image_file import (
+from segnetr.data.files.class_values import pack_colours, unpack_colour
+from segnetr.data.files.image_file import (
     DEFAULT_MAX_PIXELS,
     VOLUME_SUFFIXES,
     FileValue,
     MaskValuesError,
     find_suffix,
 )
-from segnetr.data.mask_values import file_values, find_values, index_classes
-from segnetr.data.pictures import decode_picture
-from segnetr.data.read_files import read_image
-from segnetr.data.volumes import read_volume
+from segnetr.data.files.mask_values import file_values, find_values, index_classes
+from segnetr.data.files.pictures import decode_picture
+from segnetr.data.files.read_files import read_image
+from segnetr.data.files.volumes import read_volume
 from segnetr.errors import ReadError
 
 SAMPLE = 200

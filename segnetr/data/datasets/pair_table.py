@@ -11,7 +11,7 @@ from typing import Any
 
 from segnetr.data.case import Case
 from segnetr.data.datasets.patterns import SPLIT_WORDS
-from segnetr.data.image_file import find_suffix
+from segnetr.data.files.image_file import find_suffix
 from segnetr.errors import DataFaultError, UsageError
 
 REQUIRED = ("image", "mask")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segnetr.data.case import Case, SplitName
-from segnetr.data.image_file import SUPPORTED_SUFFIXES
+from segnetr.data.files.image_file import SUPPORTED_SUFFIXES
 from segnetr.errors import UsageError
 
 SPLIT_WORDS: Mapping[str, SplitName] = {

@@ -15,10 +15,10 @@ from segnetr.config.schema import IntensityConfig
 from segnetr.data.augment_labelled import build_labelled_augmentation, build_labelled_evaluation
 from segnetr.data.batch_mixing import mixing_generator
 from segnetr.data.case import Batch
+from segnetr.data.files.read_files import read_image
 from segnetr.data.intensity import check_channels, normalise
 from segnetr.data.labelled.case import LabelKind, LabelledCase, encode_labels
 from segnetr.data.loaders import Samples, build_loader
-from segnetr.data.read_files import read_image
 from segnetr.data.sampler import ResumableSampler, SampleKey
 from segnetr.data.transforms import load_cached
 from segnetr.errors import ReadError

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.case import SPLIT_NAMES
-from segnetr.data.image_file import describe_os_error
+from segnetr.data.files.image_file import describe_os_error
 from segnetr.data.labelled.case import LabelKind, LabelledCase, LabelledSet
 from segnetr.errors import ReadError, UsageError
 

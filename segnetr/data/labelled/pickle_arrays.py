@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.image_file import describe_os_error
+from segnetr.data.files.image_file import describe_os_error
 from segnetr.errors import ReadError
 
 _MOST_BYTES = 1 << 30

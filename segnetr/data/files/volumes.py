@@ -22,7 +22,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from segnetr.data.image_file import ImageFile, check_extent, check_finite, describe_os_error
+from segnetr.data.files.image_file import ImageFile, check_extent, check_finite, describe_os_error
 from segnetr.errors import ReadError
 
 _CHUNK_BYTES = 2**20

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segnetr.data.cache import run_jobs
 from segnetr.data.cache_folder import CacheFolder, find_cache_folder
-from segnetr.data.thumbnail import Thumbnail, build_thumbnail, recall_thumbnail
+from segnetr.data.leaks.thumbnail import Thumbnail, build_thumbnail, recall_thumbnail
 from segnetr.errors import ReadError
 
 

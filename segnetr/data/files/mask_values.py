@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segnetr.data.class_values import has_colours, map_values
-from segnetr.data.image_file import ClassValues, MaskFile, MaskValuesError
-from segnetr.data.pictures import decode_picture, native_grey
-from segnetr.data.volumes import read_volume
+from segnetr.data.files.class_values import has_colours, map_values
+from segnetr.data.files.image_file import ClassValues, MaskFile, MaskValuesError
+from segnetr.data.files.pictures import decode_picture, native_grey
+from segnetr.data.files.volumes import read_volume
 
 _HALF = 128
 _NEARLY_BLACK, _NEARLY_WHITE = 15, 240

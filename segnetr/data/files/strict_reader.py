@@ -10,8 +10,8 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
-from segnetr.data.image_file import DEFAULT_MAX_PIXELS, ImageFile
-from segnetr.data.read_files import is_supported, read_image, read_mask_file
+from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS, ImageFile
+from segnetr.data.files.read_files import is_supported, read_image, read_mask_file
 from segnetr.errors import ReadError
 
 FileName = str | PathLike[str]

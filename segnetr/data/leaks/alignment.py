@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.thumbnail import SIDE
+from segnetr.data.leaks.thumbnail import SIDE
 
 Pictures = NDArray[np.float32]
 Places = NDArray[np.float64]

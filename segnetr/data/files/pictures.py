@@ -24,14 +24,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from segnetr.data.image_file import (
+from segnetr.data.files.image_file import (
     ImageFile,
     check_extent,
     check_finite,
     describe_os_error,
     find_suffix,
 )
-from segnetr.data.picture_bytes import (
+from segnetr.data.files.picture_bytes import (
     BrokenPictureError,
     PictureFormat,
     check_structure,

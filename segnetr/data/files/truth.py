@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from segnetr.data.image_file import (
+from segnetr.data.files.image_file import (
     DEFAULT_MAX_PIXELS,
     ClassValues,
     MaskFile,
     MaskSizeError,
     MaskValuesError,
 )
-from segnetr.data.read_files import read_mask_file
+from segnetr.data.files.read_files import read_mask_file
 
 
 def read_truth(

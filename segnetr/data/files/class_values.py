@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.image_file import ClassValues, FileValue, MaskValuesError
+from segnetr.data.files.image_file import ClassValues, FileValue, MaskValuesError
 
 _SHOWN = 8
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.thumbnail import SIDE
+from segnetr.data.leaks.thumbnail import SIDE
 
 Words = NDArray[np.uint64]
 Spectrum = NDArray[np.float32]

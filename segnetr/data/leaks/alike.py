@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.alignment import Alignment, align, count_detailed
-from segnetr.data.picture_hash import (
+from segnetr.data.leaks.alignment import Alignment, align, count_detailed
+from segnetr.data.leaks.picture_hash import (
     ORIENTATIONS,
     WHOLE,
     WINDOWS,
@@ -31,7 +31,7 @@ from segnetr.data.picture_hash import (
     turn_spectrum,
     whiten,
 )
-from segnetr.data.thumbnail import Thumbnail
+from segnetr.data.leaks.thumbnail import Thumbnail
 
 Kind = Literal["identical", "recompressed", "resized", "mirrored", "turned", "cropped"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.image_file import (
+from segnetr.data.files.image_file import (
     DEFAULT_MAX_PIXELS,
     SUPPORTED_SUFFIXES,
     VOLUME_SUFFIXES,
@@ -16,9 +16,9 @@ from segnetr.data.image_file import (
     MaskFile,
     find_suffix,
 )
-from segnetr.data.mask_values import read_picture_mask, read_volume_mask
-from segnetr.data.pictures import read_picture
-from segnetr.data.volumes import read_volume
+from segnetr.data.files.mask_values import read_picture_mask, read_volume_mask
+from segnetr.data.files.pictures import read_picture
+from segnetr.data.files.volumes import read_volume
 from segnetr.errors import ReadError, UsageError
 
 _NO_IMAGE_ENDS = ("_superpixels.png",)

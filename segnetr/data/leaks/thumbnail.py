@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from segnetr.data.cache_folder import CacheFolder, FileStamp, is_sound
 from segnetr.data.cache_pair import hash_original
-from segnetr.data.image_file import ImageFile
-from segnetr.data.read_files import read_image
+from segnetr.data.files.image_file import ImageFile
+from segnetr.data.files.read_files import read_image
 from segnetr.data.resize import resize_image
 from segnetr.errors import ReadError
 

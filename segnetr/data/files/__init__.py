@@ -1,0 +1,1 @@
+"""Image and mask files of every format, read strictly."""
