@@ -1,5 +1,6 @@
 """The door to the strict readers: pictures, volumes and masks, in plain Python and behind MONAI."""
 
+from segnetr.data.files.file_list import list_images
 from segnetr.data.files.image_file import (
     DEFAULT_MAX_PIXELS,
     PICTURE_SUFFIXES,
@@ -10,7 +11,6 @@ from segnetr.data.files.image_file import (
 )
 from segnetr.data.files.read_files import (
     is_supported,
-    list_images,
     read_image,
     read_mask,
     read_mask_file,

@@ -16,15 +16,12 @@ from segnetr.data.case import Case
 from segnetr.data.files.class_values import pack_colours, unpack_colour
 from segnetr.data.files.image_file import (
     DEFAULT_MAX_PIXELS,
-    VOLUME_SUFFIXES,
     FileValue,
     MaskValuesError,
-    find_suffix,
 )
 from segnetr.data.files.mask_values import file_values, find_values, index_classes
 from segnetr.data.files.pictures import decode_picture
-from segnetr.data.files.read_files import read_image
-from segnetr.data.files.volumes import read_volume
+from segnetr.data.files.read_files import is_volume, read_image
 from segnetr.errors import ReadError
 
 SAMPLE = 200
@@ -141,9 +138,8 @@ class _Seen:
         Raises:
             ReadError: If it cannot be read.
         """
-        if find_suffix(path) in VOLUME_SUFFIXES:
-            stored: NDArray[Any] = read_volume(path, max_pixels=DEFAULT_MAX_PIXELS).array
-            self._add_greys(path, stored)
+        if is_volume(path):
+            self._add_greys(path, read_image(path, max_pixels=DEFAULT_MAX_PIXELS).array)
         else:
             picture, _ = decode_picture(path, max_pixels=DEFAULT_MAX_PIXELS)
             try:

@@ -8,13 +8,17 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
+from segnetr.data.files.stored_header import StoredHeader
 from segnetr.errors import ReadError
 
 DEFAULT_MAX_PIXELS = 200_000_000
 """Pixels of a picture, or voxels of a volume, above which a file is refused unread."""
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-VOLUME_SUFFIXES = (".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+META_SUFFIXES = (".mha", ".mhd")
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + NRRD_SUFFIXES + META_SUFFIXES
 SUPPORTED_SUFFIXES = PICTURE_SUFFIXES + VOLUME_SUFFIXES
 
 FileValue: TypeAlias = int | tuple[int, int, int]
@@ -34,9 +38,11 @@ class ImageFile:
             order of the file, (X, Y, Z, C) where it has several channels, as modalities of MR.
             Unsigned 8 or 16 bit, or what else the file holds, native byte order.
         kind: What `array` is.
-        affine: (4, 4) float64 from voxel indices to the file's world coordinates; None: a picture.
-        spacing: Voxel sides along X, Y, Z in mm; None: a picture.
+        affine: (4, 4) float64 from voxel indices to world coordinates (right, anterior, superior)
+            in the file's unit; None: a picture, or a volume that does not say where it lies.
+        spacing: Voxel sides along X, Y, Z in mm; None: a picture, or a volume without.
         header: The NIfTI header exactly as stored, for writing a mask with the same geometry.
+        stored: The same of an NRRD, MetaImage or DICOM volume.
         notes: What was changed or ignored while reading, one line each, for people.
     """
 
@@ -46,6 +52,7 @@ class ImageFile:
     affine: NDArray[np.float64] | None = None
     spacing: tuple[float, ...] | None = None
     header: Nifti1Header | None = None
+    stored: StoredHeader | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segnetr.data.files.class_values import has_colours, map_values
-from segnetr.data.files.image_file import ClassValues, MaskFile, MaskValuesError
+from segnetr.data.files.image_file import ClassValues, ImageFile, MaskFile, MaskValuesError
 from segnetr.data.files.pictures import decode_picture, native_grey
-from segnetr.data.files.volumes import read_volume
 
 _HALF = 128
 _NEARLY_BLACK, _NEARLY_WHITE = 15, 240
@@ -78,21 +77,18 @@ def file_values(path: Path, picture: Image.Image, *, colours: bool) -> NDArray[A
     return _grey_values(path, picture)
 
 
-def read_volume_mask(
-    path: Path, *, classes: int, values: ClassValues | None = None, max_pixels: int
-) -> MaskFile:
-    """Read a NIfTI volume as class indices (X, Y, Z).
+def index_volume(volume: ImageFile, *, classes: int, values: ClassValues | None = None) -> MaskFile:
+    """Take a volume that was read for class indices (X, Y, Z).
 
     Args:
-        path: A `.nii` or `.nii.gz` file.
+        volume: Of one value for each voxel.
         classes: Number of classes K, background included.
         values: As in `read_mask_file`.
-        max_pixels: Refuse more voxels than this.
 
     Raises:
-        ReadError: As `read_picture_mask`.
+        MaskValuesError: If its values are no mask of K classes.
     """
-    volume = read_volume(path, max_pixels=max_pixels)
+    path = volume.path
     if values is None:
         array, more = index_classes(path, volume.array, classes=classes)
     else:

@@ -4,13 +4,15 @@ Decoders are lenient: a JPEG that lost its last rows may decode without a word, 
 that points behind the end of the file is a warning. Here every format is followed to its own end.
 """
 
+import mmap
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 PictureFormat = Literal["PNG", "JPEG", "BMP", "TIFF"]
+Bytes: TypeAlias = bytes | mmap.mmap
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -172,20 +174,37 @@ class _TiffLayout:
         return struct.calcsize(self.offset)
 
 
+def walk_pages(data: Bytes) -> Iterator[tuple[int, Mapping[int, tuple[int, ...]]]]:
+    """Give the full pages of a TIFF file, each checked to its end.
+
+    Args:
+        data: The whole file.
+
+    Yields:
+        The number of the page's directory, from 0, and its fields by tag; previews and masks, which
+        are directories as well, are passed over.
+
+    Raises:
+        BrokenPictureError: If a directory or the data of a page are missing or damaged.
+    """
+    try:
+        for number, tags in enumerate(_walk_tiff(data)):
+            if not tags.get(254, (0,))[0] & _REDUCED_OR_MASK:
+                _check_tiff_data(data, tags)
+                yield number, tags
+    except (struct.error, IndexError) as error:
+        raise BrokenPictureError("cut off inside its header") from error
+
+
 def _check_tiff(data: bytes) -> None:
-    pages = 0
-    for tags in _walk_tiff(data):
-        if tags.get(254, (0,))[0] & _REDUCED_OR_MASK:
-            continue
-        pages += 1
-        _check_tiff_data(data, tags)
+    pages = sum(1 for _ in walk_pages(data))
     if pages != 1:
         raise BrokenPictureError(
             f"it holds {pages} pages where one is read; save each page as a file of its own"
         )
 
 
-def _check_tiff_data(data: bytes, tags: Mapping[int, tuple[int, ...]]) -> None:
+def _check_tiff_data(data: Bytes, tags: Mapping[int, tuple[int, ...]]) -> None:
     offsets = tags.get(273) or tags.get(324) or ()
     sizes = tags.get(279) or tags.get(325) or ()
     if not offsets or len(offsets) != len(sizes):
@@ -195,7 +214,7 @@ def _check_tiff_data(data: bytes, tags: Mapping[int, tuple[int, ...]]) -> None:
         raise BrokenPictureError(f"cut off: {len(data)} of {needed} bytes are there")
 
 
-def _walk_tiff(data: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
+def _walk_tiff(data: Bytes) -> Iterator[dict[int, tuple[int, ...]]]:
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     layout = _TiffLayout(order, order + ("Q" if big else "H"), order + ("Q" if big else "I"))
@@ -217,7 +236,7 @@ def _walk_tiff(data: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
 
 
 def _read_tiff_entry(
-    data: bytes, position: int, layout: _TiffLayout
+    data: Bytes, position: int, layout: _TiffLayout
 ) -> tuple[int, tuple[int, ...]]:
     """Give one tag and its integers; nothing for tags that hold other things."""
     tag, kind = struct.unpack_from(layout.order + "HH", data, position)

@@ -6,7 +6,8 @@ Decisions that a reader of the files may want to know:
   on the grid of the file as stored, and so is the mask made from it. A note says so.
 * Transparency is dropped, not blended with a background of our choice. A note says so.
 * Grey pictures keep 16 and 32 bit. Pillow reads colour of 16 bit as 8 bit; a note says so.
-* A TIFF file with several full pages is refused: reading one of them would lose the others.
+* A TIFF file with several full pages is a volume (`tiff_pages`); here it is refused, because
+  reading one of its pages would lose the others.
 """
 
 import io
@@ -51,12 +52,12 @@ _FORMAT_OF_SUFFIX: dict[str | None, PictureFormat] = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
 }  # fmt: skip
 
-# What Pillow's decoders raise on damaged bytes, found by cutting and flipping them.
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     OverflowError, EOFError, ZeroDivisionError, NotImplementedError, MemoryError, RuntimeError,
     Image.DecompressionBombError, Warning, struct.error, zlib.error,
 )  # fmt: skip
+"""What Pillow's decoders raise on damaged bytes, found by cutting and flipping them."""
 
 _ORIENTATION_TAG = 0x0112
 _TIFF_BITS = 258
@@ -90,8 +91,8 @@ def decode_picture(path: Path, *, max_pixels: int) -> tuple[Image.Image, tuple[s
         picture.load()
         turned = picture.getexif().get(_ORIENTATION_TAG, 1)
         is_deep = _is_deep_colour(data, picture)
-    except _DECODE_ERRORS as error:
-        raise _damaged(path, picture_format, error) from error
+    except DECODE_ERRORS as error:
+        raise describe_damage(path, picture_format, error) from error
     if is_deep:
         notes += ("colours of 16 bit are read as 8 bit",)
     if turned not in (0, 1):
@@ -117,8 +118,8 @@ def read_picture(path: Path, *, channels: int | None = None, max_pixels: int) ->
     picture, notes = decode_picture(path, max_pixels=max_pixels)
     try:
         array, more = _picture_values(picture)
-    except _DECODE_ERRORS as error:
-        raise _damaged(path, picture.format or "picture", error) from error
+    except DECODE_ERRORS as error:
+        raise describe_damage(path, picture.format or "picture", error) from error
     check_finite(path, array)
     if channels is not None:
         array = _fit_channels(path, array, channels=channels)
@@ -154,8 +155,8 @@ def _read_bytes(path: Path, *, max_pixels: int) -> tuple[bytes, PictureFormat, t
             stream.seek(0)
             try:
                 picture = _DECODERS[picture_format](stream)
-            except _DECODE_ERRORS as error:
-                raise _damaged(path, picture_format, error) from error
+            except DECODE_ERRORS as error:
+                raise describe_damage(path, picture_format, error) from error
             check_extent(path, (picture.width, picture.height), max_pixels=max_pixels)
             if length > _BYTES_FOR_METADATA + 16 * picture.width * picture.height:
                 raise ReadError(path, f"{length} bytes are more than its pixels explain")
@@ -168,7 +169,8 @@ def _read_bytes(path: Path, *, max_pixels: int) -> tuple[bytes, PictureFormat, t
     return data, picture_format, (f"it is named {path.suffix} but holds {picture_format}",)
 
 
-def _damaged(path: Path, picture_format: str, error: BaseException) -> ReadError:
+def describe_damage(path: Path, picture_format: str, error: BaseException) -> ReadError:
+    """Turn what a decoder raised into one line that names the file."""
     if isinstance(error, ReadError):
         return error
     if isinstance(error, MemoryError):

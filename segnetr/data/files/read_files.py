@@ -1,14 +1,15 @@
-"""Any file an application of this kind meets: which ones are images, and how each is read."""
+"""Any file an application of this kind meets, and how each is read."""
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segnetr.data.files.dicom_series import is_dicom_source, read_dicom
 from segnetr.data.files.image_file import (
     DEFAULT_MAX_PIXELS,
+    META_SUFFIXES,
+    NRRD_SUFFIXES,
     SUPPORTED_SUFFIXES,
     VOLUME_SUFFIXES,
     ClassValues,
@@ -16,12 +17,13 @@ from segnetr.data.files.image_file import (
     MaskFile,
     find_suffix,
 )
-from segnetr.data.files.mask_values import read_picture_mask, read_volume_mask
+from segnetr.data.files.mask_values import index_volume, read_picture_mask
+from segnetr.data.files.meta_image import read_meta_image
+from segnetr.data.files.nrrd import read_nrrd
 from segnetr.data.files.pictures import read_picture
+from segnetr.data.files.tiff_pages import TIFF_SUFFIXES, has_pages, read_tiff_pages
 from segnetr.data.files.volumes import read_volume
-from segnetr.errors import ReadError, UsageError
-
-_NO_IMAGE_ENDS = ("_superpixels.png",)
+from segnetr.errors import ReadError
 
 
 def is_supported(path: Path) -> bool:
@@ -29,20 +31,36 @@ def is_supported(path: Path) -> bool:
     return find_suffix(path) is not None
 
 
+def is_volume(path: Path) -> bool:
+    """Tell whether a file is read as a volume: by its name, a TIFF by its pages.
+
+    Raises:
+        ReadError: If it is of a kind that is not read.
+    """
+    suffix = find_suffix(path)
+    if suffix is None:
+        raise ReadError(path, f"this kind of file is not read ({' '.join(SUPPORTED_SUFFIXES)} are)")
+    return suffix in VOLUME_SUFFIXES or has_pages(path)
+
+
 def read_image(
     path: Path,
     *,
     channels: int | None = None,
     volume_channels: int = 1,
+    series: str | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> ImageFile:
     """Read a picture or a volume, every byte of it checked.
 
     Args:
-        path: A PNG, JPEG, BMP, TIFF or NIfTI file.
+        path: A PNG, JPEG, BMP, TIFF, NIfTI, NRRD or MetaImage file; a TIFF of several pages is a
+            volume without spacing.
+            A folder, zip file or file of DICOM is read as one series.
         channels: For pictures: 3 repeats grey values, 1 turns colours into luminance, None leaves
             them.
         volume_channels: For volumes: values for each voxel, the length of a fourth axis.
+        series: For DICOM: SeriesInstanceUID, where a folder holds several.
         max_pixels: Refuse more pixels or voxels than this before memory is taken for them.
 
     Returns:
@@ -52,8 +70,13 @@ def read_image(
     Raises:
         ReadError: If the file cannot be read or cannot be trusted; one line says why.
     """
-    if _is_volume(path):
-        return read_volume(path, max_pixels=max_pixels, channels=volume_channels)
+    if is_dicom_source(path):
+        image = read_dicom(path, series=series, max_pixels=max_pixels)
+        if volume_channels > 1:
+            raise ReadError(path, f"it has 1 channel where {volume_channels} are wanted")
+        return image
+    if is_volume(path):
+        return _read_volume(path, channels=volume_channels, max_pixels=max_pixels)
     return read_picture(path, channels=channels, max_pixels=max_pixels)
 
 
@@ -67,7 +90,8 @@ def read_mask_file(
     """Read a mask with what is known about its file.
 
     Args:
-        path: A PNG, JPEG, BMP, TIFF or NIfTI file.
+        path: A PNG, JPEG, BMP, TIFF, NIfTI, NRRD or MetaImage file; a TIFF of several pages is a
+            volume without spacing.
         classes: Number of classes K, background included.
         values: The file's values of each class; None: class indices, or 0 and the highest value
             where there are two classes.
@@ -79,8 +103,9 @@ def read_mask_file(
     Raises:
         ReadError: If the file cannot be read, or its values are no mask of K classes.
     """
-    if _is_volume(path):
-        return read_volume_mask(path, classes=classes, values=values, max_pixels=max_pixels)
+    if is_volume(path):
+        volume = _read_volume(path, channels=1, max_pixels=max_pixels)
+        return index_volume(volume, classes=classes, values=values)
     return read_picture_mask(path, classes=classes, values=values, max_pixels=max_pixels)
 
 
@@ -103,55 +128,12 @@ def read_mask(
     return read_mask_file(path, classes=classes, max_pixels=max_pixels).array
 
 
-def list_images(inputs: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Find the images among files and below folders.
-
-    Folders are searched to the bottom, in the order of names. Hidden files and folders (`.x`,
-    and with them the `._x` of macOS archives) and the `_superpixels.png` of ISIC are left out.
-
-    Args:
-        inputs: Files and folders.
-
-    Returns:
-        Each image once, with its path relative to the folder it was found below; a file that was
-        named itself has its bare name.
-
-    Raises:
-        UsageError: If an input is missing, a file is of a kind that is not read, or a folder holds
-            no image.
-    """
-    kinds = " ".join(SUPPORTED_SUFFIXES)
-    found: dict[Path, tuple[Path, Path]] = {}
-    for entry in inputs:
-        if entry.is_dir():
-            below = _walk_folder(entry)
-            if not below:
-                raise UsageError(f"{entry}: no images in this folder ({kinds} are read)")
-        elif not entry.exists():
-            raise UsageError(f"{entry}: no such file or folder")
-        elif not is_supported(entry):
-            raise UsageError(f"{entry}: this kind of file is not read ({kinds} are)")
-        else:
-            below = [(entry, Path(entry.name))]
-        for path, relative in below:
-            found.setdefault(path.resolve(), (path, relative))
-    return list(found.values())
-
-
-def _is_volume(path: Path) -> bool:
+def _read_volume(path: Path, *, channels: int, max_pixels: int) -> ImageFile:
     suffix = find_suffix(path)
-    if suffix is None:
-        raise ReadError(path, f"this kind of file is not read ({' '.join(SUPPORTED_SUFFIXES)} are)")
-    return suffix in VOLUME_SUFFIXES
-
-
-def _walk_folder(folder: Path) -> list[tuple[Path, Path]]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            path = Path(parent, name)
-            left_out = name.startswith(".") or name.lower().endswith(_NO_IMAGE_ENDS)
-            if not left_out and is_supported(path) and path.is_file():
-                found.append((path, path.relative_to(folder)))
-    return sorted(found)
+    if suffix in NRRD_SUFFIXES:
+        return read_nrrd(path, max_pixels=max_pixels, channels=channels)
+    if suffix in META_SUFFIXES:
+        return read_meta_image(path, max_pixels=max_pixels, channels=channels)
+    if suffix in TIFF_SUFFIXES:
+        return read_tiff_pages(path, max_pixels=max_pixels)
+    return read_volume(path, max_pixels=max_pixels, channels=channels)

@@ -11,7 +11,6 @@ import copy
 import io
 import math
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,14 +22,10 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from segnetr.data.files.image_file import ImageFile, check_extent, check_finite, describe_os_error
+from segnetr.data.files.packed_stream import GZIP_SIGNATURE, LARGEST_RATIO, fill, read_chunks
+from segnetr.data.files.voxel_grid import check_affine, check_spacing
 from segnetr.errors import ReadError
 
-_CHUNK_BYTES = 2**20
-_GZIP_SIGNATURE = b"\x1f\x8b"
-# Deflate cannot pack more than 1032 bytes into one (zlib's technical notes): a claim above that
-# is a lie, and refused before anything is unpacked.
-_LARGEST_GZIP_RATIO = 1032
-_LEAST_SPACING_MM, _LARGEST_SPACING_MM = 1e-3, 1e3
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
 _HEADER_BYTES = {Nifti1Header: 348, Nifti2Header: 540}
 _MOST_EXTENSION_BYTES = 2**26
@@ -78,7 +73,7 @@ def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int, channels: int
     needed = offset + math.prod(extent) * dtype.itemsize
     if needed > most_bytes:
         raise ReadError(path, f"cut off: {needed} bytes belong to it, {most_bytes} can be there")
-    _fill(chunks, content, needed + 1)
+    fill(chunks, content, needed + 1)
     if len(content) < needed:
         raise ReadError(path, f"cut off: {len(content)} of {needed} bytes are there")
     if len(content) > needed:
@@ -99,62 +94,32 @@ def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int, channels: int
 
 def _open_chunks(path: Path, stream: BinaryIO, stored_bytes: int) -> tuple[Iterator[bytes], int]:
     """Give the content piece by piece, and the most bytes that it can be."""
-    is_packed = stream.read(2) == _GZIP_SIGNATURE
+    is_packed = stream.read(2) == GZIP_SIGNATURE
     stream.seek(0)
     if is_packed and not path.name.lower().endswith(".gz"):
         raise ReadError(path, "it holds gzip data; rename it to .nii.gz")
     if not is_packed and path.name.lower().endswith(".gz"):
         raise ReadError(path, "it holds no gzip data; a plain NIfTI file is named .nii")
     if is_packed:
-        return _unpack(path, stream), stored_bytes * _LARGEST_GZIP_RATIO
-    return iter(lambda: stream.read(_CHUNK_BYTES), b""), stored_bytes
-
-
-def _unpack(path: Path, stream: BinaryIO) -> Iterator[bytes]:
-    """Unpack a gzip file in small pieces to its end, all its members, checksums included."""
-    unpacker = zlib.decompressobj(wbits=31)
-    pending = stream.read(_CHUNK_BYTES)
-    try:
-        while pending:
-            yield unpacker.decompress(pending, _CHUNK_BYTES)
-            if unpacker.eof:
-                pending = (unpacker.unused_data or stream.read(_CHUNK_BYTES)).lstrip(b"\0")
-                while not pending and (more := stream.read(_CHUNK_BYTES)):
-                    pending = more.lstrip(b"\0")
-                if pending:
-                    unpacker = zlib.decompressobj(wbits=31)
-            else:
-                pending = unpacker.unconsumed_tail or stream.read(_CHUNK_BYTES)
-    except zlib.error as error:
-        raise ReadError(path, f"damaged gzip data: {error}") from error
-    if not unpacker.eof:
-        raise ReadError(path, "cut off: the gzip data end before their checksum")
+        return read_chunks(path, stream, "gzip"), stored_bytes * LARGEST_RATIO
+    return read_chunks(path, stream, "raw"), stored_bytes
 
 
 def _read_header(path: Path, chunks: Iterator[bytes], content: bytearray) -> Nifti1Header:
     """Read as many pieces as the header with its extensions needs, and no voxels on purpose."""
-    _fill(chunks, content, 4)
+    fill(chunks, content, 4)
     kind = _find_header_kind(path, content)
     size = _HEADER_BYTES[kind]
-    _fill(chunks, content, size)
+    fill(chunks, content, size)
     if len(content) < size:
         raise ReadError(path, f"cut off inside its header: {len(content)} bytes are there")
     offset = _data_offset(path, _parse_header(path, kind, bytes(content[:size]) + b"\0" * 4))
     if not size + 4 <= offset <= _MOST_EXTENSION_BYTES:
         raise ReadError(path, f"its header says that voxels begin at byte {offset}; it is damaged")
-    _fill(chunks, content, offset)
+    fill(chunks, content, offset)
     if len(content) < offset:
         raise ReadError(path, f"cut off before its voxels: {len(content)} bytes are there")
     return _parse_header(path, kind, bytes(content[:offset]))
-
-
-def _fill(chunks: Iterator[bytes], content: bytearray, size: int) -> None:
-    """Add pieces until `size` bytes are there, or none is left."""
-    while len(content) < size:
-        chunk = next(chunks, None)
-        if chunk is None:
-            return
-        content += chunk
 
 
 def _find_header_kind(path: Path, content: bytes | bytearray) -> type[Nifti1Header]:
@@ -221,7 +186,7 @@ def _find_geometry(
     pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 0b111, 1.0)
     notes = () if unit == 1.0 else (f"lengths are stored in units of {unit:g} mm",)
-    _check_spacing(path, np.abs(pixdim) * unit)
+    check_spacing(path, np.abs(pixdim) * unit)
     whole = copy.deepcopy(header)
     if int(header["sform_code"]) == 0 and float(header["pixdim"][0]) not in (-1.0, 1.0):
         # The standard: any other value of this sign counts as +1.
@@ -230,23 +195,7 @@ def _find_geometry(
         affine = np.asarray(whole.get_best_affine(), dtype=np.float64)
     except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
         raise ReadError(path, f"its orientation cannot be true: {error}") from error
-    if not np.isfinite(affine).all():
-        raise ReadError(path, "its affine holds NaN or infinite numbers")
-    _check_spacing(path, np.sqrt((affine[:3, :3] ** 2).sum(axis=0)) * unit)
-    sides = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    # On directions of length 1, so that fine spacing is not taken for a flat volume.
-    if abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-6:
-        raise ReadError(path, "its affine has determinant 0: its axes do not span a volume")
-    return affine, tuple(float(side) for side in sides * unit), notes
-
-
-def _check_spacing(path: Path, spacing: NDArray[np.float64]) -> None:
-    if not ((spacing >= _LEAST_SPACING_MM) & (spacing <= _LARGEST_SPACING_MM)).all():
-        shown = " x ".join(f"{side:g}" for side in spacing)
-        raise ReadError(
-            path,
-            f"its spacing is {shown} mm; {_LEAST_SPACING_MM:g} to {_LARGEST_SPACING_MM:g} is read",
-        )
+    return affine, check_affine(path, affine, unit_mm=unit), notes
 
 
 def _scale(path: Path, header: Nifti1Header, stored: NDArray[Any]) -> NDArray[Any]:

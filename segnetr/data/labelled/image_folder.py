@@ -7,7 +7,7 @@ official parts and hold the class folders; else the root itself does.
 from pathlib import Path
 
 from segnetr.data.case import SplitName
-from segnetr.data.files.read_files import list_images
+from segnetr.data.files.file_list import list_images
 from segnetr.data.labelled.case import LabelledCase, LabelledSet
 from segnetr.errors import DataFaultError, UsageError
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from segnetr.config.classify import TableConfig
 from segnetr.data.audit import Fault
 from segnetr.data.case import SplitName
-from segnetr.data.files.read_files import is_supported, list_images
+from segnetr.data.files.file_list import list_images
+from segnetr.data.files.read_files import is_supported
 from segnetr.data.labelled.case import LabelKind, LabelledCase, LabelledSet
 from segnetr.errors import DataFaultError, ReadError, UsageError
 
