@@ -37,7 +37,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -e '.[dev,export,samples]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[dev,dicom,export,samples]' -c constraints.txt
 	touch $@
 
 clean:

@@ -184,6 +184,18 @@ SaveProb = Annotated[
     bool,
     typer.Option("--save-prob", help="Also write probabilities.", rich_help_panel=_OUTPUT),
 ]
+MaskFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="Masks as same (the input's), png, palette, bmp, tif, nii, nii.gz, nrrd, mha, dcm.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Series = Annotated[
+    str | None,
+    typer.Option("--series", help="DICOM: SeriesInstanceUID, where a folder holds several."),
+]
 Explain = Annotated[
     bool,
     typer.Option(

@@ -14,12 +14,16 @@ PARTIAL = 3
 
 
 def predict(
-    inputs: Annotated[list[Path], typer.Argument(help="Images, volumes, or folders of them.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Images, volumes, DICOM series, or folders of them.")
+    ],
     model: o.ModelFolder,
     out: Annotated[Path, typer.Option("--out", help="Folder for the masks.")],
     tta: o.Tta = None,
     overlay: o.Overlay = False,
     save_prob: o.SaveProb = False,
+    mask_format: o.MaskFormat = "same",
+    series: o.Series = None,
     explain: o.Explain = False,
     device: o.Device = None,
     assignments: o.Set = None,
@@ -46,6 +50,8 @@ def predict(
         overlay=overlay,
         save_prob=save_prob,
         explain=explain,
+        format_name=mask_format,
+        series=series,
         device=device or "auto",
     )
     run = predict_classes if is_classifier(model) else predict_masks

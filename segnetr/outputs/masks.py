@@ -8,6 +8,11 @@
   of several channels is left away. Probabilities are
   float32 `_prob.nii.gz`: the foreground (X, Y, Z) for two classes, else (X, Y, Z, K).
 
+* NRRD and MetaImage: the same, under the text of the image's header (`text_volumes`). DICOM series:
+  a DICOM-SEG object (`dicom_seg`). TIFF of several pages: class indices, page by page. Where
+  `--format` asks for another format, the affine is carried over in the digits that format has.
+* A palette PNG holds class indices, and shows them in the colours of the outlines.
+
 Every file is written aside and renamed, the mask last: where there is a mask, all is there.
 """
 
@@ -15,29 +20,36 @@ import gzip
 import io
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 from PIL import Image
 
+from segnetr.data.files.stored_header import DicomSeries, TextHeader
 from segnetr.data.readers import ImageFile
 from segnetr.engine.manifest import as_write_error, write_bytes
 from segnetr.engine.predictor import Prediction
+from segnetr.errors import ReadError
+from segnetr.outputs.dicom_seg import encode_segmentation
 from segnetr.outputs.overlay import CLASS_COLOURS, Colour, draw_overlay
 from segnetr.outputs.plan import (
     PlannedOutput,
-    is_volume_name,
+    is_nifti_name,
     overlay_path,
     plan_outputs,
     probability_path,
 )
+from segnetr.outputs.text_volumes import encode_text_volume, make_text_header
 
 __all__ = ["PlannedOutput", "plan_outputs", "write_prediction"]
 
+_TEXT_FORMS: Mapping[str, Literal["nrrd", "meta"]] = {".nrrd": "nrrd", ".mha": "meta"}
+_TIFF_SUFFIXES = (".tif", ".tiff")
+_SAME_UNIT = 1e-6
 _MM = 2  # NIfTI's code of millimetres
 _SCANNER = 1  # NIfTI's code of scanner coordinates
 # Probabilities hardly pack, and the higher levels take minutes for a large volume.
@@ -53,6 +65,8 @@ def write_prediction(
     save_prob: bool = False,
     overlay: bool = False,
     colours: Sequence[Colour] = CLASS_COLOURS,
+    palette: bool = False,
+    classes: Sequence[str] = (),
 ) -> list[Path]:
     """Write the mask of one image, and what else is wanted.
 
@@ -64,12 +78,15 @@ def write_prediction(
         save_prob: Write the probabilities as well.
         overlay: Write a picture of the image with the outlines of the mask as well.
         colours: Colours of the outlines, foreground classes in order, repeated as needed.
+        palette: Write the mask of a picture as a palette of these colours.
+        classes: Names of the classes, background first, for formats that keep them; else numbers.
 
     Returns:
         The files written, the mask first.
 
     Raises:
         WriteError: If a file cannot be written; an older one is then untouched.
+        ReadError: If the image is a volume and the format has no place for it.
         ValueError: If the prediction is not on the grid of the image, or has no probabilities
             where they are to be saved.
     """
@@ -85,19 +102,44 @@ def write_prediction(
     if save_prob:
         path, content = _encode_probabilities(prediction, image, mask)
         contents[path] = content
-    contents[mask] = _encode_mask(prediction, image, mask)
+    if palette and image.kind == "picture":
+        contents[mask] = _encode_palette(prediction.labels, colours)
+    else:
+        contents[mask] = _encode_mask(prediction, image, mask, classes)
     for path, content in contents.items():
         _write_atomic(path, content)
     return list(reversed(contents))
 
 
-def _encode_mask(prediction: Prediction, image: ImageFile, mask: Path) -> bytes:
+def _encode_mask(
+    prediction: Prediction, image: ImageFile, mask: Path, classes: Sequence[str]
+) -> bytes:
     labels = prediction.labels
-    if is_volume_name(mask):
-        return _encode_volume(labels, _find_header(image), mask, level=_MASK_LEVEL)
+    if image.kind == "volume":
+        names = classes or [str(number) for number in range(prediction.num_classes)]
+        return _encode_labels(labels, image, mask, names)
     if prediction.num_classes == 2:
         labels = labels * np.uint8(255)
     return _encode_picture(labels, mask.suffix.lower())
+
+
+def _encode_labels(
+    labels: NDArray[np.uint8], image: ImageFile, mask: Path, classes: Sequence[str]
+) -> bytes:
+    """Write the mask of a volume in the format of its name."""
+    suffix = mask.suffix.lower()
+    if is_nifti_name(mask):
+        return _encode_volume(labels, _find_header(image), mask, level=_MASK_LEVEL)
+    if suffix in _TEXT_FORMS:
+        header = _find_text_header(image, _TEXT_FORMS[suffix])
+        return encode_text_volume(labels, header, level=_MASK_LEVEL)
+    if suffix == ".dcm" and isinstance(image.stored, DicomSeries):
+        return encode_segmentation(labels, image.stored, classes=classes)
+    if suffix in _TIFF_SUFFIXES:
+        return _encode_pages(labels)
+    raise ReadError(
+        image.path, f"it is a volume of {image.grid[2]} slices, and {suffix} holds a picture"
+    )
 
 
 def _encode_probabilities(
@@ -107,11 +149,11 @@ def _encode_probabilities(
     if probabilities is None:
         raise ValueError("the prediction was made without keep_probabilities=True")
     is_binary = prediction.num_classes == 2
-    if image.kind == "volume":
+    if image.kind == "volume" and image.affine is not None:
         path = probability_path(mask, ".nii.gz")
         values = probabilities[1] if is_binary else np.moveaxis(probabilities, 0, -1)
         return path, _encode_volume(values, _find_header(image), path, level=_PROBABILITY_LEVEL)
-    if is_binary:
+    if is_binary and image.kind == "picture":
         deep = np.rint(probabilities[1] * 65535).astype(np.uint16)
         return probability_path(mask, ".png"), _encode_picture(deep, ".png")
     return probability_path(mask, ".npz"), _encode_npz(probabilities.astype(np.float16))
@@ -126,6 +168,29 @@ def _encode_picture(pixels: NDArray[Any], suffix: str) -> bytes:
     }[suffix]
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, **options)
+    return buffer.getvalue()
+
+
+def _encode_palette(labels: NDArray[np.uint8], colours: Sequence[Colour]) -> bytes:
+    picture = Image.fromarray(np.ascontiguousarray(labels))
+    table = [(0, 0, 0), *(colours[number % len(colours)] for number in range(255))]
+    picture.putpalette([value for colour in table for value in colour])
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _encode_pages(labels: NDArray[np.uint8]) -> bytes:
+    """Write (X, Y, Z) as pages of rows and columns."""
+    pages = [Image.fromarray(np.ascontiguousarray(page)) for page in labels.transpose(2, 1, 0)]
+    buffer = io.BytesIO()
+    pages[0].save(
+        buffer,
+        format="TIFF",
+        compression="tiff_deflate",
+        save_all=True,
+        append_images=pages[1:],
+    )
     return buffer.getvalue()
 
 
@@ -144,9 +209,34 @@ def _find_header(image: ImageFile) -> Nifti1Header:
     header = Nifti1Header()
     header.set_data_shape(image.grid)
     header.set_xyzt_units(_MM)
-    header.set_qform(image.affine, code=_SCANNER)
-    header.set_sform(image.affine, code=_SCANNER)
+    affine = _affine_in_mm(image)
+    if affine is None:
+        # Codes of 0: it is not known where it lies.
+        header["pixdim"][1:4] = image.spacing or 1.0
+        return header
+    header.set_qform(affine, code=_SCANNER)
+    header.set_sform(affine, code=_SCANNER)
     return header
+
+
+def _find_text_header(image: ImageFile, form: Literal["nrrd", "meta"]) -> TextHeader:
+    """Give the header as stored, or one made for an image of another format."""
+    if isinstance(image.stored, TextHeader) and image.stored.form == form:
+        return image.stored
+    return make_text_header(form, image.grid, affine=_affine_in_mm(image), spacing=image.spacing)
+
+
+def _affine_in_mm(image: ImageFile) -> NDArray[np.float64] | None:
+    """Give the affine with lengths in mm, untouched where they are so already."""
+    if image.affine is None or image.spacing is None:
+        return image.affine
+    sides = np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
+    unit = float(image.spacing[0] / sides[0])
+    if abs(unit - 1.0) < _SAME_UNIT:
+        return image.affine
+    scaled = image.affine.copy()
+    scaled[:3] *= unit
+    return scaled
 
 
 def _encode_volume(values: NDArray[Any], header: Nifti1Header, path: Path, *, level: int) -> bytes:

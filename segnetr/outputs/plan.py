@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from segnetr.errors import UsageError
+from segnetr.outputs.mask_format import check_format, choose_suffix
 
 PROBABILITY_SUFFIXES = (".png", ".npz", ".nii.gz")
-_VOLUME_SUFFIXES = (".nii.gz", ".nii")
-# Formats that keep class indices exactly; everything else becomes PNG.
-_KEPT_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+_NIFTI_SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +30,9 @@ class PlannedOutput:
     relative: Path
 
 
-def plan_outputs(inputs: Sequence[tuple[Path, Path]], *, out: Path) -> list[PlannedOutput]:
+def plan_outputs(
+    inputs: Sequence[tuple[Path, Path]], *, out: Path, format_name: str = "same"
+) -> list[PlannedOutput]:
     """Give each input a name of its own below the output folder.
 
     A result has its input's sub-folder, stem and format (`a.nii.gz` stays `a.nii.gz`, `a.jpg`
@@ -43,19 +44,25 @@ def plan_outputs(inputs: Sequence[tuple[Path, Path]], *, out: Path) -> list[Plan
     Args:
         inputs: Input files, each with its path relative to the folder it was found below.
         out: The output folder.
+        format_name: One of `segnetr.outputs.mask_format.MASK_FORMATS`.
 
     Returns:
         The plan, in the order of the inputs.
 
     Raises:
-        UsageError: If results would lie among the inputs, or a relative path leads elsewhere.
+        UsageError: If results would lie among the inputs, a relative path leads elsewhere, or an
+            input cannot have a mask of this format.
     """
+    check_format(format_name)
     for source, relative in inputs:
         if relative.is_absolute() or ".." in relative.parts or not relative.name:
             raise UsageError(f"{source}: its place below --out would be '{relative}', outside it")
     levels = [0] * len(inputs)
     while True:
-        names = [_name_at(*pair, level=level) for pair, level in zip(inputs, levels, strict=True)]
+        names = [
+            _name_at(*pair, level=level, format_name=format_name)
+            for pair, level in zip(inputs, levels, strict=True)
+        ]
         losers = _find_losers(inputs, names, levels)
         if not losers:
             break
@@ -71,16 +78,16 @@ def plan_outputs(inputs: Sequence[tuple[Path, Path]], *, out: Path) -> list[Plan
 
 def split_name(name: str) -> tuple[str, str]:
     """Cut a file's name into stem and suffix, `.nii.gz` being one suffix; letter case is kept."""
-    for suffix in _VOLUME_SUFFIXES:
+    for suffix in _NIFTI_SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)], name[-len(suffix) :]
     path = PurePath(name)
     return path.stem, path.suffix
 
 
-def is_volume_name(path: PurePath) -> bool:
+def is_nifti_name(path: PurePath) -> bool:
     """Tell whether a file is NIfTI by its name."""
-    return path.name.lower().endswith(_VOLUME_SUFFIXES)
+    return path.name.lower().endswith(_NIFTI_SUFFIXES)
 
 
 def overlay_path(mask: Path) -> Path:
@@ -93,17 +100,17 @@ def probability_path(mask: Path, suffix: str) -> Path:
     return mask.with_name(f"{split_name(mask.name)[0]}_prob{suffix}")
 
 
-def _name_at(source: Path, relative: Path, *, level: int) -> Path:
+def _name_at(source: Path, relative: Path, *, level: int, format_name: str) -> Path:
     """Give the mask's path at a level of distinctness: plain, suffix, folder, numbers."""
     stem, suffix = split_name(relative.name)
-    kept = suffix.lower() in (*_KEPT_SUFFIXES, *_VOLUME_SUFFIXES)
+    wanted = choose_suffix(source, suffix, format_name)
     if level >= 1:
         stem = f"{stem}_{suffix.strip('.').replace('.', '_')}"
     if level >= 2:
         stem = f"{source.absolute().parent.name}_{stem}"
     if level >= 3:
         stem = f"{stem}_{level - 1}"
-    return relative.with_name(stem + (suffix if kept else ".png"))
+    return relative.with_name(stem + wanted)
 
 
 def _find_losers(
@@ -153,6 +160,7 @@ def _refuse_input_folders(plan: Sequence[PlannedOutput], out: Path) -> None:
     """
     folders = {item.source.resolve().parent for item in plan}
     folders |= {item.source.parent.resolve() for item in plan}  # where the input is a link
+    folders |= {item.source.resolve() for item in plan if item.source.is_dir()}  # slices of DICOM
     for item in plan:
         target = (out / item.relative).resolve()
         if target.parent in folders:

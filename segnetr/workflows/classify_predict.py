@@ -68,6 +68,8 @@ def predict_classes(
         ModelFileError: If the model cannot be trusted.
         WriteError: If the table cannot be written.
     """
+    if options.format_name != "same" or options.series is not None:
+        raise UsageError(f"{model} is a classifier: --format and --series are for masks")
     if options.overlay or options.save_prob:
         raise UsageError(
             f"{model} is a classifier: --overlay and --save-prob are for masks; its probabilities "

@@ -75,8 +75,10 @@ def start_from(model: nn.Module, path: Path) -> None:
     model.load_state_dict(weights)
 
 
-def read_for(card: ModelCard, path: Path, *, max_pixels: int) -> ImageFile:
-    """Read a file the way a model takes it.
+def read_for(
+    card: ModelCard, path: Path, *, max_pixels: int, series: str | None = None
+) -> ImageFile:
+    """Read a file, or a DICOM series, the way a model takes it.
 
     Raises:
         ReadError: As `segnetr.data.readers.read_image`.
@@ -85,6 +87,7 @@ def read_for(card: ModelCard, path: Path, *, max_pixels: int) -> ImageFile:
         path,
         channels=card.file_channels,
         volume_channels=card.volume_channels,
+        series=series,
         max_pixels=max_pixels,
     )
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS
-from segnetr.data.readers import list_images
+from segnetr.data.files.stored_header import DicomSeries
+from segnetr.data.readers import ImageFile, list_images
 from segnetr.engine.fold_dir import FoldDir, is_cross_validation
 from segnetr.engine.manifest import hash_file, write_json
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
+from segnetr.outputs.mask_format import check_format
 from segnetr.outputs.masks import PlannedOutput, plan_outputs, write_prediction
 from segnetr.outputs.model_file import WEIGHTS_NAME, ModelCard, find_model_folder
 from segnetr.workflows.model_folder import open_predictor, read_for
@@ -30,6 +32,8 @@ class PredictOptions:
         overlay: Write pictures with contours as well.
         save_prob: Write probabilities as well.
         explain: With a classifier: write what its answers rest on as well.
+        format_name: Format of the masks, one of `segnetr.outputs.mask_format.MASK_FORMATS`.
+        series: SeriesInstanceUID of the DICOM series to take, where a folder holds several.
         device: Where the network runs.
         max_pixels: Larger images are refused before memory is taken for them.
     """
@@ -38,6 +42,8 @@ class PredictOptions:
     overlay: bool = False
     save_prob: bool = False
     explain: bool = False
+    format_name: str = "same"
+    series: str | None = None
     device: str = "auto"
     max_pixels: int = DEFAULT_MAX_PIXELS
 
@@ -85,7 +91,12 @@ def predict(
     """
     if options.explain:
         raise UsageError(f"{model} makes masks: --explain is for classifiers")
-    plan = plan_outputs(list_images(inputs), out=out)
+    check_format(options.format_name)
+    plan = plan_outputs(
+        list_images(inputs, dicom=True, series=options.series),
+        out=out,
+        format_name=options.format_name,
+    )
     if not plan:
         raise UsageError(f"{', '.join(map(str, inputs))}: no image to predict")
     card, predictor = open_predictor(model, changes=options.changes, device=options.device)
@@ -107,7 +118,7 @@ def _predict_one(
     item: PlannedOutput, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
 ) -> Mapping[str, Any]:
     start = time.perf_counter()
-    image = read_for(card, item.source, max_pixels=options.max_pixels)
+    image = read_for(card, item.source, max_pixels=options.max_pixels, series=options.series)
     prediction = predictor.predict(image, keep_probabilities=options.save_prob)
     written = write_prediction(
         prediction,
@@ -116,15 +127,25 @@ def _predict_one(
         relative=item.relative,
         save_prob=options.save_prob,
         overlay=options.overlay,
+        palette=options.format_name == "palette",
+        classes=card.classes,
     )
     return {
         "input": str(item.source),
         "mask": str(item.relative),
         "files": [str(path.relative_to(out)) for path in written],
-        "sha256": hash_file(item.source),
+        "sha256": hash_image(image),
         "seconds": round(time.perf_counter() - start, 3),
         "notes": list(image.notes),
     }
+
+
+def hash_image(image: ImageFile) -> str:
+    """Hash the file of an image; of a series in a folder, the lines of its slices' hashes."""
+    if not (isinstance(image.stored, DicomSeries) and image.path.is_dir()):
+        return hash_file(image.path)
+    lines = [hash_file(image.path / name) for name in image.stored.names]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _hash_weights(model: Path) -> str:

@@ -4,7 +4,6 @@ pydicom is wanted only where there is DICOM: `pip install 'segnetr[dicom]'`.
 """
 
 import importlib.util
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -85,7 +84,7 @@ def read_dicom(path: Path, *, series: str | None = None, max_pixels: int) -> Ima
 
 def count_seconds(path: Path) -> int:
     """Give the time a child may take for a source."""
-    files = len(os.listdir(path)) if path.is_dir() else path.stat().st_size // 2**17
+    files = sum(1 for _ in path.iterdir()) if path.is_dir() else path.stat().st_size // 2**17
     return _SECONDS + int(files * _SECONDS_PER_FILE)
 
 
@@ -110,7 +109,7 @@ def _ask(path: Path, request: Mapping[str, Any], *, take: Any) -> Any:
 def _build(path: Path, facts: Mapping[str, Any], rest: IO[bytes]) -> ImageFile:
     columns, rows, depth = facts["extent"]
     stack = np.empty((depth, rows, columns), dtype=facts["dtype"])
-    waiting = memoryview(stack).cast("B")
+    waiting = memoryview(stack.data).cast("B")
     while waiting:
         taken = rest.readinto(waiting)  # type: ignore[attr-defined]  # a pipe has it
         if not taken:

@@ -218,7 +218,9 @@ def _find_geometry(
         return None, _find_spacing(path, fields, axes), ("it says nothing of its orientation",)
     space = fields.get("space", "").lower()
     signs = _SIGNS.get(space)
-    notes = () if signs else (f"its space '{shorten(space)}' is taken as left-posterior-superior",)
+    notes: tuple[str, ...] = (
+        () if signs else (f"its space '{shorten(space)}' is taken as left-posterior-superior",)
+    )
     across, along = signs or (-1.0, -1.0)
     unit = _find_unit(path, fields)
     if unit != 1.0:

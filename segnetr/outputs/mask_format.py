@@ -1,0 +1,66 @@
+"""In which format a mask is written: that of its image, or one that was asked for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from segnetr.errors import UsageError
+
+MASK_FORMATS: Mapping[str, str] = {
+    "same": "",
+    "png": ".png",
+    "palette": ".png",
+    "bmp": ".bmp",
+    "tif": ".tif",
+    "nii": ".nii",
+    "nii.gz": ".nii.gz",
+    "nrrd": ".nrrd",
+    "mha": ".mha",
+    "dcm": ".dcm",
+}
+"""Names that `--format` takes, and the suffix of each; a palette is a PNG in colours."""
+
+PICTURE_FORMATS = ("png", "palette", "bmp", "tif")
+VOLUME_FORMATS = ("nii", "nii.gz", "nrrd", "mha")
+
+_NIFTI = (".nii", ".nii.gz")
+_VOLUMES = (*_NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
+_DICOM = ".dcm"
+# Lossless formats, and those in two files, whose masks are one file of the same format.
+_SAME = {".png": "", ".bmp": "", ".tif": "", ".tiff": "", ".nii": "", ".nii.gz": "", ".nrrd": "",
+         ".mha": "", ".dcm": "", ".nhdr": ".nrrd", ".mhd": ".mha"}  # fmt: skip
+
+
+def check_format(name: str) -> str:
+    """Give a format's name back.
+
+    Raises:
+        UsageError: If there is none of this name.
+    """
+    if name not in MASK_FORMATS:
+        raise UsageError(f"--format {name}: there are {', '.join(MASK_FORMATS)}")
+    return name
+
+
+def choose_suffix(source: Path, suffix: str, format_name: str) -> str:
+    """Give the suffix of a mask.
+
+    Args:
+        source: The image, for messages.
+        suffix: The image's, as its file has it; `.dcm` for any source of DICOM.
+        format_name: One of `MASK_FORMATS`.
+
+    Raises:
+        UsageError: If a mask of this image cannot be written so.
+    """
+    if format_name == "same":
+        return (_SAME[suffix.lower()] or suffix) if suffix.lower() in _SAME else ".png"
+    known: tuple[str, ...] = PICTURE_FORMATS
+    if suffix.lower() in _VOLUMES:
+        known = VOLUME_FORMATS
+    elif suffix.lower() == _DICOM:
+        known = (*VOLUME_FORMATS, "dcm")
+    if format_name not in known:
+        raise UsageError(
+            f"{source}: its mask cannot be written as {format_name}; --format {', '.join(known)}"
+        )
+    return MASK_FORMATS[format_name]
