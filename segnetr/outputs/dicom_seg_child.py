@@ -62,7 +62,7 @@ def work(request: Mapping[str, Any], stream: IO[bytes]) -> Reply:
 
 
 def _read_slices(source: DicomSource, names: Sequence[str]) -> list[pydicom.Dataset]:
-    slices = []
+    slices: list[pydicom.Dataset] = []
     for name in names:
         try:
             with source.open(name) as stream:

@@ -1,7 +1,7 @@
 """Work on files that nobody vouches for, in a child process with limits of memory and time.
 
 Parsers of rich formats can be made to eat all memory or to run for ever (CVE-2026-3650 is one of
-them). The child limits itself before it imports the parser; the parent ends it when its time is
+them). The child limits itself before it opens a file; the parent ends it when its time is
 over. A request is one line of JSON, followed by bytes; a reply is one line of JSON, followed by
 bytes whose number it says. A refusal is one line of JSON on the error stream.
 """

@@ -1,0 +1,247 @@
+"""Twenty-nine kinds of broken files under the name of every format, through the real command."""
+
+import gzip
+import importlib.util
+import io
+import json
+import pickle
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from PIL import Image
+
+from segnetr.data.readers import read_image, read_mask
+from segnetr.errors import ReadError
+from segnetr.models.build import build_model
+from segnetr.outputs.model_file import ModelCard, write_model
+
+PARTIAL = 3
+RANDOM = np.random.default_rng(11)
+PLANE = RANDOM.integers(0, 256, (40, 32), dtype=np.uint8)
+VOXELS = RANDOM.integers(-500, 500, (20, 16, 3)).astype(np.int16)
+
+HAS_DICOM = importlib.util.find_spec("pydicom") is not None
+
+
+def picture(kind: str, *, pages: int = 1) -> bytes:
+    buffer = io.BytesIO()
+    more = {"save_all": True, "append_images": [Image.fromarray(PLANE)] * 2} if pages > 1 else {}
+    Image.fromarray(PLANE).save(buffer, format=kind, **more)
+    return buffer.getvalue()
+
+
+def nifti() -> bytes:
+    return nib.Nifti1Image(VOXELS, np.diag([1.5, 1.5, 3.0, 1.0])).to_bytes()
+
+
+def by_itk(name: str, folder: Path, *, packed: bool) -> bytes:
+    path = folder / name
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(VOXELS.T), str(path), packed)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A sound file of every format that is one file, by name."""
+    folder = tmp_path_factory.mktemp("whole")
+    files = {
+        "a.png": picture("PNG"),
+        "a.jpg": picture("JPEG"),
+        "a.bmp": picture("BMP"),
+        "one.tif": picture("TIFF"),
+        "pages.tif": picture("TIFF", pages=3),
+        "a.nii": nifti(),
+        "packed.nii.gz": gzip.compress(nifti()),
+        "raw.nrrd": by_itk("raw.nrrd", folder, packed=False),
+        "packed.nrrd": by_itk("packed.nrrd", folder, packed=True),
+        "raw.mha": by_itk("raw.mha", folder, packed=False),
+        "packed.mha": by_itk("packed.mha", folder, packed=True),
+    }
+    if HAS_DICOM:
+        from dicom_files import write_slice
+
+        files["slice.dcm"] = write_slice(folder / "slice.dcm", VOXELS[:, :, 0].T, 0).read_bytes()
+    return files
+
+
+def zip_of(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, PLANE)
+    return buffer.getvalue()
+
+
+def gif() -> bytes:
+    return picture("GIF")
+
+
+KINDS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "one byte": lambda data: data[:1],
+    "two bytes": lambda data: data[:2],
+    "sixteen bytes": lambda data: data[:16],
+    "a hundred bytes": lambda data: data[:100],
+    "a tenth": lambda data: data[: len(data) // 10],
+    "a quarter": lambda data: data[: len(data) // 4],
+    "half": lambda data: data[: len(data) // 2],
+    "three quarters": lambda data: data[: len(data) * 3 // 4],
+    "ninety-nine percent": lambda data: data[: len(data) * 99 // 100],
+    "last byte missing": lambda data: data[:-1],
+    "zeros": lambda data: bytes(len(data)),
+    "ones": lambda data: b"\xff" * len(data),
+    "noise": lambda data: np.random.default_rng(len(data)).bytes(len(data)),
+    "backwards": lambda data: data[::-1],
+    "first bytes lost": lambda data: data[200:],
+    "first bytes zero": lambda data: bytes(132) + data[132:],
+    "text": lambda _: b"this is no image\n" * 50,
+    "text of 16 bits": lambda _: ("no image\n" * 200).encode("utf-16"),
+    "page of a server": lambda _: b"<!DOCTYPE html><html><body>404</body></html>" * 20,
+    "json": lambda _: json.dumps({"error": "expired"}).encode() * 40,
+    "xml": lambda _: b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>' * 20,
+    "pdf": lambda _: b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" * 40,
+    "zip": lambda data: zip_of("a", data),
+    "gzip of text": lambda _: gzip.compress(b"no image " * 99),
+    "zlib of text": lambda _: zlib.compress(b"no image " * 999),
+    "npy": lambda _: npy(),
+    "pickle": lambda _: pickle.dumps({"image": PLANE}),
+    "gif": lambda _: gif(),
+}
+
+
+def test_every_kind_of_broken_file_is_refused_by_every_reader(
+    whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert len(KINDS) >= 25
+    for name, data in whole.items():
+        if name.endswith(".dcm"):
+            continue  # through a process each; the command below reads them all
+        path = tmp_path / name
+        path.write_bytes(data)
+        assert read_image(path).array.size
+        for kind, spoil in KINDS.items():
+            path.write_bytes(spoil(data))
+            for read in (lambda p: read_image(p), lambda p: read_mask(p, classes=2)):
+                try:
+                    read(path)
+                except ReadError as error:
+                    message = str(error)
+                    assert message.startswith(f"{path}: "), (name, kind)  # noqa: PT017
+                    assert "\n" not in message  # noqa: PT017
+                    assert len(message) < len(str(path)) + 260, (name, kind)  # noqa: PT017
+                else:
+                    pytest.fail(f"{kind} was read as {name}")
+
+
+def test_broken_slice_of_dicom_is_refused_by_its_name(
+    whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    pytest.importorskip("pydicom")
+    from segnetr.data.files.dicom_child import work
+
+    path = tmp_path / "slice.dcm"
+    request = {"action": "read", "path": str(path), "series": None, "max_pixels": 10**6}
+    for kind, spoil in KINDS.items():
+        path.write_bytes(spoil(whole["slice.dcm"]))
+        with pytest.raises(ReadError) as caught:
+            _, pieces = work(request, io.BytesIO())
+            pytest.fail(f"{kind}: {len(list(pieces))} slices were read")
+        assert str(path) in str(caught.value), kind
+        assert "\n" not in str(caught.value), kind
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A network that was never trained."""
+    torch.manual_seed(0)
+    card = ModelCard(
+        architecture={"architecture": "unet", "width": 2},  # type: ignore[arg-type]
+        classes=("background", "lesion"),
+        in_channels=1,
+        image_size=(32, 32),
+        intensity={},  # type: ignore[arg-type]
+        predict={},  # type: ignore[arg-type]
+        dataset="drawn",
+        data_licence="Apache-2.0",
+        split_sha256="0" * 64,
+        scores={},
+        versions={},
+    )
+    network = build_model(card.architecture, in_channels=1, num_classes=2, image_size=(32, 32))
+    write_model(tmp_path / "run" / "model", network.state_dict(), card=card)
+    return tmp_path / "run"
+
+
+def test_folder_of_broken_files_is_done_but_for_them(
+    whole: dict[str, bytes], model: Path, tmp_path: Path, command: Callable[..., object]
+) -> None:
+    folder = tmp_path / "in"
+    bad = ("half", "zeros", "text", "noise")
+    for name, data in whole.items():
+        if name.endswith(".dcm"):
+            (folder / "fine").mkdir(parents=True)
+            (folder / "fine" / "1.dcm").write_bytes(data)
+            (folder / "torn").mkdir()
+            (folder / "torn" / "1.dcm").write_bytes(data[:-9])
+            continue
+        stem, _, suffix = name.partition(".")
+        folder.mkdir(exist_ok=True)
+        (folder / f"good_{name}").write_bytes(data)
+        for kind in bad:
+            (folder / f"bad_{stem}_{kind}.{suffix}").write_bytes(KINDS[kind](data))
+    result = command("predict", folder, "--model", model, "--out", tmp_path / "out", "--json")
+    assert result.returncode == PARTIAL, result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    facts = json.loads(result.stdout)
+    good = {path for path in folder.glob("good_*")}
+    if HAS_DICOM:
+        good.add(folder / "fine")
+    broken = {path for path in folder.glob("bad_*")}
+    if HAS_DICOM:
+        broken.add(folder / "torn")
+    assert {Path(item["input"]) for item in facts["done"]} == good
+    assert len(facts["failed"]) == len(broken)
+    named = {Path(item["reason"].partition(": ")[0]) for item in facts["failed"]}
+    assert {path.parent if path.name == "1.dcm" else path for path in named} == broken
+    written = {item["mask"] for item in facts["done"]}
+    assert all((tmp_path / "out" / mask).is_file() for mask in written)
+    assert {"good_a.png", "good_one.tif", "good_pages.tif", "good_packed.nii.gz",
+            "good_raw.nrrd", "good_packed.mha"} <= written  # fmt: skip
+
+
+def test_format_and_series_are_flags_of_the_command(
+    whole: dict[str, bytes], model: Path, tmp_path: Path, command: Callable[..., object]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(whole["a.jpg"])
+    out = tmp_path / "out"
+    flags = ("--model", model, "--out", out, "--quiet")
+    assert command("predict", folder, *flags, "--format", "palette").returncode == 0
+    with Image.open(out / "a.png") as stored:
+        assert stored.mode == "P"
+    refused = command("predict", folder, *flags, "--format", "nii.gz")
+    assert refused.returncode == 2
+    assert "cannot be written as nii.gz" in refused.stderr
+    refused = command("predict", folder, *flags, "--format", "jpeg")
+    assert refused.returncode == 2
+    assert "--format jpeg: there are same, png" in refused.stderr
+    refused = command("predict", folder, *flags, "--series", "1.2.3")
+    assert refused.returncode == 2
+    assert "no input has it; there are none" in refused.stderr
+    (folder / "a.jpg").rename(tmp_path / "b.jpg")
+    (folder / "a.nrrd").write_bytes(whole["raw.nrrd"])
+    assert command("predict", folder, *flags, "--format", "nii.gz").returncode == 0
+    np.testing.assert_allclose(nib.load(out / "a.nii.gz").affine, read_image(folder / "a.nrrd").affine)
