@@ -1,5 +1,6 @@
 """DICOM series: sorted by place, chosen by UID, refused in one line, parsed within limits."""
 
+import contextlib
 import io
 import shutil
 import tracemalloc
@@ -88,9 +89,7 @@ def test_series_is_sorted_by_place_and_lies_where_itk_says(series: Path) -> None
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(seen).T, image.array)
 
 
-def test_zip_is_read_like_its_folder_and_nothing_is_unpacked(
-    series: Path, tmp_path: Path
-) -> None:
+def test_zip_is_read_like_its_folder_and_nothing_is_unpacked(series: Path, tmp_path: Path) -> None:
     packed = zip_folder(series, tmp_path / "scan.zip")
     before = sorted(tmp_path.rglob("*"))
     np.testing.assert_array_equal(read_here(packed), draw_voxels())
@@ -204,7 +203,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "1.dcm: cut off: 20 of 60 bytes",
     ),
     "pixels missing": (lambda s: change(first(s), PixelData=None), "pixels are missing"),
-    "giant rows": (lambda s: change(first(s), Rows=60000, Columns=60000), "1.dcm"),
+    "giant rows": (lambda s: change(first(s), Rows=60000, Columns=60000), "max_pixels"),
     "all giant": (
         lambda s: [change(path, Rows=60000, Columns=60000) for path in s.iterdir()],
         "data.max_pixels",
@@ -216,7 +215,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "turned slice": (
         lambda s: change(first(s), ImageOrientationPatient=[0, 1, 0, 0, 0, 1]),
-        "1.dcm: mixed orientations",
+        "mixed orientations: it lies otherwise than 1.dcm",
     ),
     "tilted gantry": (
         lambda s: [
@@ -252,6 +251,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda s: [change(path, Rows=None, Columns=None) for path in s.iterdir()],
         "no DICOM image",
     ),
+    "cut before its rows": (
+        lambda s: change(first(s), Rows=None, Columns=None, PixelData=None),
+        "1.dcm: cut off: it has no pixels",
+    ),
+    "nameless and empty": (lambda s: (s / "IM0007").write_bytes(b""), "IM0007: it is no DICOM"),
+    "no series": (lambda s: change(first(s), SeriesInstanceUID=None), "SeriesInstanceUID is"),
     "no file": (lambda s: [path.unlink() for path in s.iterdir()], "holds no DICOM file"),
     "slice without thickness": (
         lambda s: [
@@ -272,24 +277,21 @@ def test_broken_series_is_refused_with_one_line_that_says_why(kind: str, series:
 
 def test_slice_cut_at_any_percent_is_refused(series: Path) -> None:
     data = first(series).read_bytes()
-    for percent in range(0, 100, 3):
+    for percent in range(100):
         first(series).write_bytes(data[: len(data) * percent // 100])
-        assert "1.dcm" in refuse(series)
+        assert "1.dcm" in refuse(series), percent
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_flipped_bytes_never_raise_anything_but_a_read_error(series: Path) -> None:
     data = first(series).read_bytes()
     for position in range(128, len(data) - 60, 5):
         broken = bytearray(data)
         broken[position] ^= 0x81
         first(series).write_bytes(broken)
-        try:
+        # Most flips change a value only; whatever else is raised fails the test.
+        with contextlib.suppress(ReadError):
             read_here(series)
-        except ReadError as error:
-            message = str(error)
-            assert "\n" not in message  # noqa: PT017 - most flips are harmless
-        except Warning:
-            pass  # the child hears none
 
 
 def test_child_says_what_it_refuses_and_its_end_is_one_line(
@@ -298,11 +300,14 @@ def test_child_says_what_it_refuses_and_its_end_is_one_line(
     (series / "2.dcm").unlink()
     with pytest.raises(ReadError, match=r"scan/1\.dcm: a gap"):
         read_image(series)
-    with pytest.raises(ReadError, match="no series 1.2.3"):
+    with pytest.raises(ReadError, match=r"no series 1\.2\.3"):
         read_image(series, series="1.2.3")
+    # Less than the child has when it starts, so that the next large piece of memory is refused.
     monkeypatch.setattr(dicom_series, "_MEMORY_BYTES", 32 * 2**20)
-    with pytest.raises(ReadError, match=r"scan: reading it needs more than 32 MiB of memory"):
-        read_image(series)
+    large = series.with_name("large")
+    write_slice(large / "1.dcm", np.zeros((4000, 4000), np.int16), 0)
+    with pytest.raises(ReadError, match=r"large: reading it needs more than 32 MiB of memory"):
+        read_image(large)
     monkeypatch.undo()
     monkeypatch.setattr(dicom_series, "count_seconds", lambda _: 0)
     with pytest.raises(ReadError, match="scan: reading it took longer than 0 s"):
@@ -357,7 +362,7 @@ def test_mask_of_a_series_is_a_dicom_segmentation_on_its_slices(
     found = np.zeros(SHAPE, dtype=np.uint8)
     places = {}
     for number, name in enumerate(image.stored.names):
-        data = pydicom.dcmread(series / name, stop_before_pixels=True)
+        data = pydicom.dcmread(series / Path(name).name, stop_before_pixels=True)
         places[data.SOPInstanceUID] = (number, list(data.ImagePositionPatient))
     assert len(names) == SHAPE[2]
     for frame, item in zip(

@@ -57,6 +57,12 @@ def choose_series(
             series[header.uid].append(header)
     if not series:
         raise ReadError(path, "it holds no DICOM image")
+    for header in headers:
+        # A file that ends before its rows would else be left out, and the volume be a slice short.
+        if header.uid in series and header not in series[header.uid]:
+            raise ReadError(
+                _place(path, header.name), "cut off: it has no pixels, as its series has"
+            )
     if wanted is not None:
         if wanted not in series:
             raise ReadError(path, f"it has no series {wanted}; it has {list_series(series)}")
@@ -72,7 +78,7 @@ def choose_series(
 def list_series(series: dict[str, list[SliceHeader]]) -> str:
     """Name series for people, in one line."""
     names = [
-        f"{uid or '(without UID)'} ({', '.join(filter(None, (of[0].text, f'{len(of)} files')))})"
+        f"{uid} ({', '.join(filter(None, (of[0].text, f'{len(of)} files')))})"
         for uid, of in sorted(series.items())
     ]
     more = f" and {len(names) - _SHOWN_SERIES} more" if len(names) > _SHOWN_SERIES else ""
@@ -92,8 +98,8 @@ def arrange(path: Path, headers: Sequence[SliceHeader]) -> SliceVolume:
     """
     first = headers[0]
     for header in headers:
-        _check_slice(path / header.name, header)
-        _check_alike(path / header.name, header, first)
+        _check_slice(_place(path, header.name), header)
+        _check_alike(_place(path, header.name), header, first)
     assert first.orientation is not None
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     normal = np.cross(row, column)
@@ -109,6 +115,11 @@ def arrange(path: Path, headers: Sequence[SliceHeader]) -> SliceVolume:
     affine += 0.0  # no minus zero
     check_affine(path, affine)
     return SliceVolume(slices=slices, affine=affine, dtype=_find_dtype(slices))
+
+
+def _place(path: Path, name: str) -> Path:
+    """Give the path of a slice for messages; a source may be the one slice itself."""
+    return path if path.name == name else path / name
 
 
 def _position(header: SliceHeader) -> NDArray[np.float64]:
@@ -165,22 +176,25 @@ def _find_step(
     if len(slices) == 1:
         thickness = slices[0].thickness
         if thickness is None:
-            raise ReadError(path / slices[0].name, "one slice alone, and its thickness is missing")
+            raise ReadError(
+                _place(path, slices[0].name), "one slice alone, and its thickness is missing"
+            )
         return normal * thickness
     places = np.array([header.position for header in slices])
     depths = places @ normal
     steps = np.diff(depths)
-    usual = float(np.median(steps))
+    # Of two in the middle the lower: a slice that is missing makes a step longer, never shorter.
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
     for at, length in enumerate(steps):
         here, there = slices[at].name, slices[at + 1].name
         if length < _SAME_PLACE_MM:
             raise ReadError(
-                path / there,
+                _place(path, there),
                 f"it lies at the place of {here}: the series holds several times or echoes",
             )
         if abs(length - usual) > max(_SAME_PLACE_MM, _SAME_STEP * usual):
             raise ReadError(
-                path / there,
+                _place(path, there),
                 f"a gap: it lies {length:.4g} mm behind {here}, where slices stand {usual:.4g} mm"
                 " apart",
             )

@@ -16,7 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from segnetr.data.files.image_file import describe_os_error
 from segnetr.errors import ReadError
@@ -46,7 +48,7 @@ class SliceHeader:
 
     Attributes:
         name: The file's name in its source.
-        uid: SeriesInstanceUID, "" where there is none.
+        uid: SeriesInstanceUID.
         text: Modality and description of the series, for people.
         rows: Number of rows, 0 for a file without pixels.
         columns: Number of columns.
@@ -144,11 +146,15 @@ def read_headers(source: DicomSource) -> list[SliceHeader]:
         try:
             with source.open(name) as stream:
                 header = _read_header(name, stream)
+                if header is not None and header.rows == 0:
+                    _check_end(source.place(name), stream)
         except PARSE_ERRORS as error:
             raise describe_damage(source.place(name), error) from error
         if header is not None:
+            if not header.uid:
+                raise ReadError(source.place(name), "cut off: its SeriesInstanceUID is missing")
             headers.append(header)
-        elif name.lower().endswith(DICOM_SUFFIXES):
+        elif _is_named_like_a_slice(name):
             raise ReadError(source.place(name), "it is no DICOM file: DICM is not at byte 128")
     if not headers:
         raise ReadError(source.path, "it holds no DICOM file")
@@ -169,6 +175,30 @@ def _one_line(error: BaseException) -> str:
 def _is_passed_over(name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
     return path.name.startswith(".") or path.name.upper() == "DICOMDIR" or "__MACOSX" in path.parts
+
+
+def _is_named_like_a_slice(name: str) -> bool:
+    """Tell a slice whose beginning is lost (`x.dcm`, `IM0007`, `1.2.840.7`) from a README."""
+    path = PurePosixPath(name)
+    is_bare = not path.suffix or path.suffix[1:].isdigit()
+    return name.lower().endswith(DICOM_SUFFIXES) or (is_bare and any(map(str.isdigit, path.name)))
+
+
+def _check_end(path: Path, stream: IO[bytes]) -> None:
+    """Refuse a file without pixels that ends inside an element: it may be half of a slice.
+
+    pydicom reads such a file without a word, and the slice would be missing in its series.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    data = pydicom.dcmread(stream)
+    if data.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian or not len(data):
+        return  # unpacking it to the end is a check by itself
+    last = data.get_item(max(data.keys()))
+    if not isinstance(last, RawDataElement) or last.value is None:
+        return
+    if len(last.value) != last.length or last.value_tell + last.length != size:
+        raise ReadError(path, "cut off: it ends inside an element, before any pixels")
 
 
 def _read_header(name: str, stream: IO[bytes]) -> SliceHeader | None:

@@ -185,6 +185,7 @@ def _explain(path: Path, code: int, complaint: bytes, limits: Limits) -> ReadErr
         if "memory" not in told:
             return ReadError(told["path"], told["reason"])
         return ReadError(path, f"reading it needs more than {mebibytes} MiB of memory")
-    if code == 1 and last.startswith("MemoryError"):
+    # The second is what numpy's library of linear algebra says.
+    if last.startswith(("MemoryError", "OpenBLAS error: Memory allocation")):
         return ReadError(path, f"reading it needs more than {mebibytes} MiB of memory")
     return ReadError(path, f"its reader ended with code {code}: {' '.join(last.split())[:160]}")
