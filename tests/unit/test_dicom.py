@@ -25,7 +25,14 @@ from dicom_files import (
     write_slice,
     zip_folder,
 )
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from segnetr.data.files import dicom_series
 from segnetr.data.files.dicom_child import work
@@ -35,7 +42,7 @@ from segnetr.engine.predictor import Prediction
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.masks import write_prediction
 
-UID = f"{ROOT_UID}.2"
+SERIES_UID = f"{ROOT_UID}.2"
 OTHER_UID = f"{ROOT_UID}.4"
 
 
@@ -127,9 +134,9 @@ def test_several_series_are_listed_and_one_is_chosen(series: Path) -> None:
         write_slice(series / f"b{number}.dcm", pixels, number, SeriesInstanceUID=OTHER_UID)
     message = refuse(series)
     assert "2 series, choose one by --series UID" in message
-    assert f"{UID} (MR drawn, 4 files)" in message
+    assert f"{SERIES_UID} (MR drawn, 4 files)" in message
     assert f"{OTHER_UID} (MR drawn, 3 files)" in message
-    np.testing.assert_array_equal(read_here(series, UID), draw_voxels())
+    np.testing.assert_array_equal(read_here(series, SERIES_UID), draw_voxels())
     assert read_here(series, OTHER_UID).shape == (6, 5, 3)
     assert "no series 1.2.3; it has" in refuse(series, series="1.2.3")
 
@@ -145,7 +152,7 @@ def test_folders_of_slices_are_images_and_the_wanted_series_is_found(
     assert found == wanted
     assert list_images([series], dicom=True) == [(series, Path("scan.dcm"))]
     assert list_images([tmp_path], dicom=True, series=OTHER_UID) == wanted[:1]
-    with pytest.raises(UsageError, match=f"no input has it; there are {OTHER_UID}, {UID}"):
+    with pytest.raises(UsageError, match=f"no input has it; there are {OTHER_UID}, {SERIES_UID}"):
         list_images([tmp_path], dicom=True, series="1.2.3")
     with pytest.raises(UsageError, match="no images in this folder"):
         list_images([tmp_path])
@@ -166,11 +173,26 @@ def test_values_are_rescaled_into_the_smallest_type_that_holds_them(tmp_path: Pa
     assert read_here(tmp_path / "plain").dtype == np.int16
 
 
-def test_run_lengths_are_decoded(series: Path) -> None:
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+def test_compressed_pixels_are_decoded(syntax: UID, series: Path) -> None:
+    if syntax == JPEGLSLossless:
+        pytest.importorskip("jpeg_ls")
     for path in series.iterdir():
         data = pydicom.dcmread(path)
-        data.compress(RLELossless)
+        data.compress(syntax)
         data.save_as(path)
+    np.testing.assert_array_equal(read_here(series), draw_voxels())
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_plain_and_deflated_files_are_read(syntax: UID, series: Path) -> None:
+    for path in series.iterdir():
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID = syntax
+        fresh = pydicom.FileDataset(
+            str(path), dict(data), file_meta=data.file_meta, preamble=bytes(128)
+        )
+        pydicom.dcmwrite(path, fresh, enforce_file_format=True)
     np.testing.assert_array_equal(read_here(series), draw_voxels())
 
 
@@ -257,6 +279,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "nameless and empty": (lambda s: (s / "IM0007").write_bytes(b""), "IM0007: it is no DICOM"),
     "no series": (lambda s: change(first(s), SeriesInstanceUID=None), "SeriesInstanceUID is"),
+    "slope of zero": (lambda s: change(first(s), RescaleSlope=0), "RescaleSlope is 0"),
     "no file": (lambda s: [path.unlink() for path in s.iterdir()], "holds no DICOM file"),
     "slice without thickness": (
         lambda s: [

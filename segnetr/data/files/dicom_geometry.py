@@ -145,8 +145,12 @@ def _check_slice(path: Path, header: SliceHeader) -> None:
     lengths = abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1), abs(row @ column)
     if max(lengths) > _SAME_DIRECTION:
         raise ReadError(path, "its ImageOrientationPatient is no pair of right-angled directions")
-    if not (np.isfinite(header.slope) and np.isfinite(header.intercept)):
-        raise ReadError(path, "its rescaling is NaN or infinite")
+    if not (np.isfinite(header.slope) and np.isfinite(header.intercept) and header.slope):
+        raise ReadError(
+            path,
+            f"its RescaleSlope is {header.slope:g}, and its intercept"
+            f" {header.intercept:g}: no values come of that",
+        )
 
 
 def _check_alike(path: Path, header: SliceHeader, first: SliceHeader) -> None:

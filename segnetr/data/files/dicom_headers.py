@@ -194,7 +194,7 @@ def _check_end(path: Path, stream: IO[bytes]) -> None:
     data = pydicom.dcmread(stream)
     if data.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian or not len(data):
         return  # unpacking it to the end is a check by itself
-    last = data.get_item(max(data.keys()))
+    last: object = data.get_item(max(data.keys()))
     if not isinstance(last, RawDataElement) or last.value is None:
         return
     if len(last.value) != last.length or last.value_tell + last.length != size:
@@ -221,8 +221,8 @@ def _read_header(name: str, stream: IO[bytes]) -> SliceHeader | None:
         orientation=_numbers(data.get("ImageOrientationPatient"), 6),
         position=_numbers(data.get("ImagePositionPatient"), 3),
         thickness=_thickness(data),
-        slope=float(data.get("RescaleSlope", 1.0) or 1.0),
-        intercept=float(data.get("RescaleIntercept", 0.0) or 0.0),
+        slope=_number(data.get("RescaleSlope"), 1.0),
+        intercept=_number(data.get("RescaleIntercept"), 0.0),
         inverted=str(data.get("PhotometricInterpretation", "")) == "MONOCHROME1",
     )
 
@@ -231,6 +231,10 @@ def _numbers(values: Sequence[Any] | None, length: int) -> tuple[float, ...] | N
     if values is None or len(values) != length:
         return None
     return tuple(float(value) for value in values)
+
+
+def _number(value: Any, missing: float) -> float:
+    return missing if value is None else float(value)
 
 
 def _thickness(data: Any) -> float | None:

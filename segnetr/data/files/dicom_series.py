@@ -77,7 +77,10 @@ def read_dicom(path: Path, *, series: str | None = None, max_pixels: int) -> Ima
         "series": series,
         "max_pixels": max_pixels,
     }
-    image: ImageFile = _ask(path, request, take=lambda facts, rest: _build(path, facts, rest))
+    try:
+        image: ImageFile = _ask(path, request, take=lambda facts, rest: _build(path, facts, rest))
+    except MemoryError as error:
+        raise ReadError(path, "there is not enough memory for it") from error
     check_finite(path, image.array)
     return image
 

@@ -89,6 +89,7 @@ def ask_child(
         with contextlib.suppress(BrokenPipeError):  # it died: its complaint says more
             child.stdin.write(line.encode())
             child.stdin.write(payload)
+        with contextlib.suppress(BrokenPipeError):  # closing writes what still waits
             child.stdin.close()
         result = _take_reply(child.stdout, take)
         child.stdout.close()
