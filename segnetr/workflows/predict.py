@@ -1,24 +1,36 @@
-"""`segnetr predict`: masks for files and folders, one bad file at a time."""
+"""`segnetr predict`: masks for files and folders, one bad file at a time.
 
-import hashlib
+While one file goes through the network the next one is read and the one before is written, unless
+memory is limited. A signal ends it between two slices: what is written is whole, and so is the
+index.
+"""
+
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segnetr.config.shards import Shard, find_shard
 from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS
-from segnetr.data.readers import list_images
-from segnetr.engine.fold_dir import FoldDir, is_cross_validation
-from segnetr.engine.manifest import hash_file, write_json
-from segnetr.engine.predictor import Predictor
+from segnetr.data.files.volume_file import VolumeFile
+from segnetr.data.readers import ImageFile, list_images
+from segnetr.engine.interrupts import Interrupts, StopSignal
+from segnetr.engine.manifest import hash_file
+from segnetr.engine.memory import MemoryLimit
+from segnetr.engine.predictor import Prediction, Predictor
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.masks import PlannedOutput, plan_outputs, write_prediction
-from segnetr.outputs.model_file import WEIGHTS_NAME, ModelCard, find_model_folder
-from segnetr.workflows.model_folder import open_predictor, read_for
+from segnetr.outputs.model_file import ModelCard
+from segnetr.outputs.plan import find_existing
+from segnetr.workflows.ensemble import Ensemble
+from segnetr.workflows.model_folder import open_image, open_predictors
+from segnetr.workflows.predict_index import INDEX_NAME, PredictIndex, Record, describe_model
 
-INDEX_NAME = "predictions.json"
+__all__ = ["INDEX_NAME", "PredictOptions", "PredictOutcome", "predict"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +39,26 @@ class PredictOptions:
 
     Attributes:
         changes: Settings put over the model's own `predict` section.
+        ensemble: How several models answer: "mean" of their probabilities, "vote" for each pixel,
+            or "soup", the mean of their weights.
         overlay: Write pictures with contours as well.
         save_prob: Write probabilities as well.
         explain: With a classifier: write what its answers rest on as well.
+        skip_existing: Leave inputs alone whose results are there.
+        shard: The part of the inputs to work on; None: that of the rank under torchrun, else all.
+        max_memory: Most bytes of main memory that may be resident; None: no limit.
         device: Where the network runs.
-        max_pixels: Larger images are refused before memory is taken for them.
+        max_pixels: Larger pictures are refused before memory is taken for them.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
+    ensemble: Ensemble = "mean"
     overlay: bool = False
     save_prob: bool = False
     explain: bool = False
+    skip_existing: bool = False
+    shard: Shard | None = None
+    max_memory: int | None = None
     device: str = "auto"
     max_pixels: int = DEFAULT_MAX_PIXELS
 
@@ -48,112 +69,223 @@ class PredictOutcome:
 
     Attributes:
         out: The folder of the masks.
-        done: One record a file, as in predictions.json.
+        done: One record a file, as in predictions.json; with those that were there already.
         failed: Inputs that could not be read, each with the reason.
+        skipped: How many were there already.
+        stopped: The signal that ended it early, or None.
     """
 
     out: Path
-    done: tuple[Mapping[str, Any], ...]
-    failed: tuple[Mapping[str, str], ...]
+    done: tuple[Record, ...]
+    failed: tuple[Record, ...]
+    skipped: int = 0
+    stopped: StopSignal | None = None
 
     def facts(self) -> Mapping[str, Any]:
         """Give the outcome as plain data."""
-        return {"out": str(self.out), "done": list(self.done), "failed": list(self.failed)}
+        return {
+            "out": str(self.out),
+            "done": list(self.done),
+            "failed": list(self.failed),
+            "skipped": self.skipped,
+            "stopped": self.stopped,
+        }
 
     def text(self) -> str:
         """Give the outcome as lines for people, what failed at the end."""
-        lines = [f"masks:  {len(self.done)} in {self.out}"]
+        there = f", {self.skipped} of them from before" if self.skipped else ""
+        lines = [f"masks:  {len(self.done)} in {self.out}{there}"]
         if self.failed:
             lines.append(f"failed: {len(self.failed)}")
             lines += [f"  {failure['reason']}" for failure in self.failed]
+        if self.stopped:
+            lines.append(f"{self.stopped}: go on with --skip-existing")
         return "\n".join(lines)
 
 
 def predict(
-    inputs: Sequence[Path], model: Path, out: Path, options: PredictOptions, *, progress: Progress
+    inputs: Sequence[Path],
+    models: Sequence[Path],
+    out: Path,
+    options: PredictOptions,
+    *,
+    progress: Progress,
 ) -> PredictOutcome:
-    """Segment files and folders with a model that is loaded once.
+    """Segment files and folders with models that are loaded once.
 
     A file that cannot be read does not stop the rest. `predictions.json` in `out` says for each
     input which mask it has, its hash, its time and what was noted while reading.
 
     Raises:
-        UsageError: If an input is missing or of no known kind, `out` is among the inputs, or
-            explanations are asked for.
-        ModelFileError: If the model cannot be trusted.
+        UsageError: If an input is missing or of no known kind, `out` is among the inputs,
+            explanations are asked for, memory is not enough for the model, or masks of another
+            model are to be kept.
+        ModelFileError: If a model cannot be trusted, or several do not belong together.
         WriteError: If a mask cannot be written.
     """
     if options.explain:
-        raise UsageError(f"{model} makes masks: --explain is for classifiers")
+        raise UsageError(f"{models[0]} makes masks: --explain is for classifiers")
     plan = plan_outputs(list_images(inputs), out=out)
     if not plan:
         raise UsageError(f"{', '.join(map(str, inputs))}: no image to predict")
-    card, predictor = open_predictor(model, changes=options.changes, device=options.device)
-    done: list[Mapping[str, Any]] = []
-    failed: list[Mapping[str, str]] = []
-    with progress.task("predict", len(plan)) as advance:
-        for number, item in enumerate(plan, start=1):
-            try:
-                done.append(_predict_one(item, card, predictor, out, options))
-            except ReadError as error:
-                failed.append({"input": str(item.source), "reason": str(error)})
-                progress.on_message(str(error))
-            advance(number, len(plan))
-    _write_index(out, model, card, done=done, failed=failed)
-    return PredictOutcome(out=out, done=tuple(done), failed=tuple(failed))
-
-
-def _predict_one(
-    item: PlannedOutput, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
-) -> Mapping[str, Any]:
-    start = time.perf_counter()
-    image = read_for(card, item.source, max_pixels=options.max_pixels)
-    prediction = predictor.predict(image, keep_probabilities=options.save_prob)
-    written = write_prediction(
-        prediction,
-        image,
-        out=out,
-        relative=item.relative,
-        save_prob=options.save_prob,
-        overlay=options.overlay,
+    shard = options.shard or find_shard(os.environ)
+    card, predictor = open_predictors(
+        models, ensemble=options.ensemble, changes=options.changes, device=options.device
     )
-    return {
-        "input": str(item.source),
-        "mask": str(item.relative),
-        "files": [str(path.relative_to(out)) for path in written],
-        "sha256": hash_file(item.source),
-        "seconds": round(time.perf_counter() - start, 3),
-        "notes": list(image.notes),
-    }
+    index = PredictIndex(out=out, shard=shard, model=describe_model(models, card, options.ensemble))
+    todo, done = _leave_out_existing(shard.choose(plan), index, options)
+    skipped = len(done)
+    line = _Line(card, predictor, out, options)
+    failed: list[Record] = []
+    with Interrupts() as interrupts, progress.task("predict", len(todo)) as advance:
+        index.write(done, failed)
+        try:
+            for number, result in enumerate(line.run(todo, interrupts), start=1):
+                if isinstance(result, ReadError):
+                    failed.append({"input": str(result.path), "reason": str(result)})
+                    progress.on_message(str(result))
+                else:
+                    done.append(result)
+                advance(number, len(todo))
+        finally:
+            index.write(done, failed)
+    return PredictOutcome(
+        out=out,
+        done=tuple(done),
+        failed=tuple(failed),
+        skipped=skipped,
+        stopped=interrupts.caught,
+    )
 
 
-def _hash_weights(model: Path) -> str:
-    """Hash the weights; of several networks, the lines of their hashes."""
-    if not is_cross_validation(model):
-        return hash_file(find_model_folder(model) / WEIGHTS_NAME)
-    members = [
-        hash_file(find_model_folder(path) / WEIGHTS_NAME) for path in FoldDir(model).models()
-    ]
-    return hashlib.sha256("\n".join(members).encode()).hexdigest()
+def _leave_out_existing(
+    plan: Sequence[PlannedOutput], index: PredictIndex, options: PredictOptions
+) -> tuple[list[PlannedOutput], list[Record]]:
+    """Give what is to be done, and the records of what is there already."""
+    if not options.skip_existing:
+        return list(plan), []
+    kept = index.read_kept()
+    todo, done = [], []
+    for item in plan:
+        if find_existing(
+            index.out / item.relative, overlay=options.overlay, save_prob=options.save_prob
+        ):
+            mask = str(item.relative)
+            done.append(kept.get(mask, {"input": str(item.source), "mask": mask}))
+        else:
+            todo.append(item)
+    return todo, done
 
 
-def _write_index(
-    out: Path,
-    model: Path,
-    card: ModelCard,
-    *,
-    done: Sequence[Mapping[str, Any]],
-    failed: Sequence[Mapping[str, str]],
-) -> None:
-    content = {
-        "model": {
-            "path": str(model),
-            "sha256": _hash_weights(model),
-            "classes": list(card.classes),
-            "created_by": card.created_by,
-        },
-        "done": list(done),
-        "failed": list(failed),
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / INDEX_NAME, content)
+class _StoppedError(Exception):
+    """A signal asks for the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Opened:
+    """An input as read, with its hash and the seconds it took."""
+
+    image: ImageFile | VolumeFile
+    sha256: str
+    seconds: float
+
+
+class _Line:
+    """Reads, predicts and writes, each in a thread of its own where memory is not limited."""
+
+    def __init__(
+        self, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
+    ) -> None:
+        self._card = card
+        self._predictor = predictor
+        self._out = out
+        self._options = options
+        self._limit = None
+        if options.max_memory is not None:
+            self._limit = MemoryLimit(options.max_memory, predictor)
+
+    def run(
+        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
+    ) -> Iterator[Record | ReadError]:
+        """Give the record of each input in order, or why it has none; end early at a signal."""
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            writing: Future[Record] | None = None
+            for item, opening in self._open_ahead(plan, reader):
+                try:
+                    opened = opening.result()
+                    start = time.perf_counter()
+                    prediction = self._predict(opened.image, interrupts)
+                    seconds = opened.seconds + time.perf_counter() - start
+                except ReadError as error:
+                    result: Future[Record] | ReadError = error
+                except _StoppedError:
+                    break
+                else:
+                    result = writer.submit(self._write, item, opened, prediction, seconds)
+                    del prediction
+                if writing is not None:
+                    yield writing.result()
+                    writing = None
+                if isinstance(result, ReadError):
+                    yield result
+                elif self._limit is not None:
+                    yield result.result()
+                else:
+                    writing = result
+                if interrupts.caught:
+                    break
+            if writing is not None:
+                yield writing.result()
+
+    def _open_ahead(
+        self, plan: Sequence[PlannedOutput], reader: ThreadPoolExecutor
+    ) -> Iterator[tuple[PlannedOutput, "Future[_Opened]"]]:
+        """Open each file, and where memory is not limited the next one as well."""
+        ahead: Future[_Opened] | None = None
+        for number, item in enumerate(plan):
+            current = ahead or reader.submit(self._open, item)
+            ahead = None
+            if self._limit is None and number + 1 < len(plan):
+                ahead = reader.submit(self._open, plan[number + 1])
+            yield item, current
+        # A file that was opened ahead when a signal came is simply let go.
+
+    def _open(self, item: PlannedOutput) -> _Opened:
+        start = time.perf_counter()
+        image = open_image(
+            self._card, item.source, max_pixels=self._options.max_pixels, limit=self._limit
+        )
+        digest = hash_file(item.source)
+        return _Opened(image=image, sha256=digest, seconds=time.perf_counter() - start)
+
+    def _predict(self, image: ImageFile | VolumeFile, interrupts: Interrupts) -> Prediction:
+        def check(_done: int, _all: int) -> None:
+            if interrupts.caught:
+                raise _StoppedError
+
+        keeps = self._options.save_prob
+        if self._limit is not None:
+            self._predictor.set_pace(self._limit.choose_pace(image, keep_probabilities=keeps))
+        check(0, 1)
+        return self._predictor.predict(image, keep_probabilities=keeps, advance=check)
+
+    def _write(
+        self, item: PlannedOutput, opened: _Opened, prediction: Prediction, seconds: float
+    ) -> Record:
+        start = time.perf_counter()
+        written = write_prediction(
+            prediction,
+            opened.image,
+            out=self._out,
+            relative=item.relative,
+            save_prob=self._options.save_prob,
+            overlay=self._options.overlay,
+        )
+        return {
+            "input": str(item.source),
+            "mask": str(item.relative),
+            "files": [str(path.relative_to(self._out)) for path in written],
+            "sha256": opened.sha256,
+            "seconds": round(seconds + time.perf_counter() - start, 3),
+            "warnings": list(opened.image.notes),
+        }

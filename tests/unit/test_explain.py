@@ -352,7 +352,7 @@ def test_prediction_explains_each_file_it_could_read(classifier, tmp_path):
     (folder / "b.png").write_bytes(b"no picture")
     outcome = predict_classes(
         [folder],
-        classifier,
+        [classifier],
         tmp_path / "out",
         PredictOptions(explain=True, device="cpu"),
         progress=Progress(quiet=True),
