@@ -65,19 +65,29 @@ class PredictIndex:
         write_json(
             self.path, {"model": dict(self.model), "done": list(done), "failed": list(failed)}
         )
-        if self.shard.count == 1:
-            return
-        parts = [
-            _read_index(self.out / name_index(Shard(number=number, count=self.shard.count)))
-            for number in range(1, self.shard.count + 1)
-        ]
-        hashes = {part.get("model", {}).get("sha256") for part in parts}
-        if hashes == {self.model["sha256"]}:
+        if self.shard.count > 1:
+            self._join()
+
+    def _join(self) -> None:
+        """Write the index of all shards, again where another process wrote its own meanwhile."""
+        written: list[dict[str, Any]] = []
+        while (parts := self._read_parts()) != written:
+            hashes = {part.get("model", {}).get("sha256") for part in parts}
+            if hashes != {self.model["sha256"]}:
+                return
             joined = {
                 key: sorted((entry for part in parts for entry in part[key]), key=_by_input)
                 for key in ("done", "failed")
             }
             write_json(self.out / INDEX_NAME, {"model": dict(self.model), **joined})
+            written = parts
+
+    def _read_parts(self) -> list[dict[str, Any]]:
+        count = self.shard.count
+        return [
+            _read_index(self.out / name_index(Shard(number=number, count=count)))
+            for number in range(1, count + 1)
+        ]
 
 
 def name_index(shard: Shard) -> str:

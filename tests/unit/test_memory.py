@@ -1,0 +1,220 @@
+"""A memory limit is a promise: what fits completes below it, what does not is refused before."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segnetr.config.schema import IntensityConfig, PredictConfig
+from segnetr.config.sizes import format_size, parse_size
+from segnetr.config.volumes import SliceConfig
+from segnetr.data.files.image_file import ImageFile
+from segnetr.engine.memory import MemoryLimit, count_need, list_paces
+from segnetr.engine.predictor import Predictor
+from segnetr.engine.slice_network import Pace
+from segnetr.errors import ReadError, UsageError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+
+# Predicts a volume under an address-space limit as narrow as the promise, and says what it took.
+CHILD = """
+import json, resource, sys
+from pathlib import Path
+import nibabel, numpy as np, torch
+from torch import nn
+from segnetr.config.schema import IntensityConfig, PredictConfig
+from segnetr.data.files.volume_file import open_volume
+from segnetr.engine.memory import MemoryLimit
+from segnetr.engine.predictor import Predictor
+from segnetr.outputs.masks import write_prediction
+
+def status(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+path, out, extra = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+torch.manual_seed(3)
+predictor = Predictor(
+    nn.Conv2d(1, 14, 3, padding=1),
+    config=PredictConfig(mode="window", overlap=0.25, window_batch=16),
+    intensity=IntensityConfig(kind="percentiles"),
+    image_size=(128, 128), num_classes=14, channels=1,
+)
+torch.zeros(1).exp()
+start = status("VmRSS")
+limit = None
+if extra:
+    # As much address space as the promise leaves, and not a page more.
+    resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + extra,) * 2)
+    limit = MemoryLimit(start + extra, predictor)
+volume = open_volume(path, max_pixels=10**9)
+pace = None
+if limit:
+    pace = limit.choose_pace(volume)
+    predictor.set_pace(pace)
+prediction = predictor.predict(volume)
+write_prediction(prediction, volume, out=out, relative=Path(path.name))
+refused = False
+if extra:
+    try:
+        np.ones((14, *volume.grid), dtype=np.float32)
+    except MemoryError:
+        refused = True
+print(json.dumps({
+    "peak": status("VmHWM") - start, "windows": pace and pace.windows, "refused": refused,
+    "sum": int(prediction.labels.astype(np.int64).sum()),
+}))
+"""
+
+
+def run_child(path: Path, out: Path, *, extra: int = 0) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(path), str(out), str(extra)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def write_volume(path: Path, depth: int) -> Path:
+    random = np.random.default_rng(depth)
+    values = random.integers(0, 1000, (256, 256, depth)).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_volume_completes_within_the_promise_where_its_probabilities_would_not_fit(
+    tmp_path: Path,
+) -> None:
+    room = 140 << 20
+    path = write_volume(tmp_path / "deep.nii.gz", 48)
+    limited = run_child(path, tmp_path / "limited", extra=room)
+    assert limited["refused"]  # 168 MiB of probabilities: the limit is real
+    assert limited["peak"] <= room
+    run_child(path, tmp_path / "free")
+    assert limited["windows"] < 16
+    first, second = (
+        np.asanyarray(nib.load(tmp_path / name / "deep.nii.gz").dataobj)
+        for name in ("limited", "free")
+    )
+    assert len(np.unique(first)) > 2
+    assert (first != second).mean() < 1e-5  # exact ties aside
+    shallow = run_child(write_volume(tmp_path / "shallow.nii.gz", 6), tmp_path / "low", extra=room)
+    labels = 42 * 256 * 256
+    assert limited["peak"] - shallow["peak"] < labels + (12 << 20)
+
+
+class Point(nn.Module):
+    """The cheapest network there is."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.layer(image)
+        return logits
+
+
+def make_predictor(**changes: Any) -> Predictor:
+    settings = {"mode": "window", "window_batch": 8, **changes}
+    return Predictor(
+        Point(),
+        config=PredictConfig(**settings),
+        intensity=IntensityConfig(mean=(0.0,), std=(1.0,)),
+        image_size=(32, 32),
+        num_classes=3,
+        channels=1,
+        slices=SliceConfig(),
+    )
+
+
+def volume(*shape: int) -> ImageFile:
+    array = np.broadcast_to(np.zeros(1, dtype=np.uint8), shape)
+    return ImageFile(path=Path("big.nii"), array=array, kind="volume", affine=np.eye(4))
+
+
+def test_amounts_of_memory_are_read_as_people_write_them() -> None:
+    assert parse_size("2G") == parse_size("2 GiB") == parse_size("2gb") == 2 << 30
+    assert parse_size("1.5M") == 3 << 19
+    assert parse_size("4096") == 4096
+    assert format_size(3 << 29) == "1.5 GiB"
+    assert format_size(12) == "12 bytes"
+    for wrong in ("", "G", "-1G", "2X", "0", "0.0001", "1e9", "nan", "2G2"):
+        with pytest.raises(UsageError, match="write 2G, 800M"):
+            parse_size(wrong)
+
+
+def test_room_enough_leaves_the_configured_batch_and_less_room_a_smaller_one() -> None:
+    predictor = make_predictor(tta="d4")
+    assert MemoryLimit(1 << 40, predictor).choose_pace(volume(64, 64, 4)).windows == 8
+    paces = list_paces(predictor.networks)
+    assert [(pace.windows, pace.views) for pace in paces] == [
+        *((windows, 8) for windows in (8, 4, 2, 1)), *((1, views) for views in (4, 2, 1)),
+    ]  # fmt: skip
+    limit = MemoryLimit(1 << 40, predictor)
+    limit._image = 10 << 20
+    room = count_need(predictor, volume(64, 64, 4), image_bytes=limit._image).fixed
+    for pace in paces:
+        limit._limit = limit._loaded + int(1.2 * (room + limit._image * pace.windows * pace.views))
+        limit._limit += 30 << 20
+        chosen = limit.choose_pace(volume(64, 64, 4))
+        assert (chosen.windows, chosen.views) == (pace.windows, pace.views)
+
+
+def test_file_that_cannot_fit_is_refused_by_name_with_what_it_needs() -> None:
+    limit = MemoryLimit(1 << 32, make_predictor())
+    limit.choose_pace(volume(512, 512, 800))
+    with pytest.raises(ReadError, match=r"big\.nii: at least .* GiB of memory are needed for it"):
+        limit.choose_pace(volume(512, 512, 800), keep_probabilities=True)
+    with pytest.raises(ReadError, match=r"x\.png: at least .* to decode its 4000000000 pixels"):
+        limit.check_picture(Path("x.png"), 4_000_000_000)
+    limit.check_picture(Path("x.png"), 1_000_000)
+
+
+def test_limit_below_the_program_itself_is_refused_before_any_file() -> None:
+    with pytest.raises(UsageError, match=r"--max-memory 30 MiB: the program .* takes .* give more"):
+        MemoryLimit(30 << 20, make_predictor())
+
+
+def test_need_does_not_grow_with_depth_beyond_the_labels() -> None:
+    predictor = make_predictor()
+    needs = [
+        count_need(predictor, volume(512, 512, depth), image_bytes=0).fixed for depth in (1, 801)
+    ]
+    # Labels, and what a file in memory takes: the array itself, scaled, and copied.
+    per_voxel = (needs[1] - needs[0]) / (800 * 512 * 512)
+    assert per_voxel < 40
+    repaired = make_predictor(post=("largest_component",))
+    assert (
+        count_need(repaired, volume(64, 64, 9), image_bytes=0).fixed
+        - count_need(predictor, volume(64, 64, 9), image_bytes=0).fixed
+        >= 8 * 64 * 64 * 9
+    )
+
+
+def test_pace_of_one_view_at_a_time_gives_the_same_answer() -> None:
+    torch.manual_seed(0)
+    predictor = make_predictor(tta="d4")
+    random = np.random.default_rng(0).random((40, 50, 3)).astype(np.float32)
+    file = ImageFile(path=Path("a.nii"), array=random, kind="volume", affine=np.eye(4))
+    together = predictor.predict(file, keep_probabilities=True).probabilities
+    predictor.set_pace(Pace(windows=1, views=1))
+    alone = predictor.predict(file, keep_probabilities=True).probabilities
+    assert together is not None
+    assert alone is not None
+    np.testing.assert_allclose(alone, together, atol=1e-6)
