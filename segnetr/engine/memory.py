@@ -22,6 +22,11 @@ _FLOAT = 4
 # Beside what is counted: Python's own objects, buffers of the readers and of the packer.
 _SLACK = 24 << 20
 _SLACK_SHARE = 1.1
+# Of repairs: int32 numbers of the pieces, masks, and the repaired labels.
+_COPIES_OF_REPAIRS = 9
+# Of an overlay: slices drawn at once and a spare, and the sample that black and white are found by.
+_SHOWN_SLICES = 18
+_SAMPLE_BYTES = 48 << 20
 _STATUS = Path("/proc/self/status")
 
 
@@ -32,7 +37,8 @@ class MemoryNeed:
     Attributes:
         fixed: However little is worked on at once.
         image: More for each window and view of it in a forward pass.
-        block: The least that is held of a volume cut across its stored planes; 0 otherwise.
+        block: The least that each network holds of a volume that is read plane by plane, part of
+            `fixed`.
     """
 
     fixed: int
@@ -70,23 +76,36 @@ class MemoryLimit:
             )
 
     def choose_pace(
-        self, image: ImageFile | VolumeFile, *, keep_probabilities: bool = False
+        self,
+        image: ImageFile | VolumeFile,
+        *,
+        keep_probabilities: bool = False,
+        overlay: bool = False,
     ) -> Pace:
         """Choose how much of a file is worked on at once, as much as the limit leaves room for.
+
+        Args:
+            image: The file; a picture is in memory already.
+            keep_probabilities: Whether they are kept for every pixel.
+            overlay: Whether a picture with outlines is drawn.
 
         Raises:
             ReadError: If even the least of it does not fit; one line says what would be needed.
         """
         need = count_need(
-            self._predictor, image, image_bytes=self._image, keep_probabilities=keep_probabilities
+            self._predictor,
+            image,
+            image_bytes=self._image,
+            keep_probabilities=keep_probabilities,
+            overlay=overlay,
         )
         room = self._limit - self._loaded
         paces = list_paces(self._predictor.networks)
         for pace in paces:
             spare = room - _with_slack(need, pace)
             if spare >= 0:
-                block = min(pace.block_bytes, need.block + int(spare / _SLACK_SHARE))
-                return replace(pace, block_bytes=max(1, block))
+                more = int(spare / _SLACK_SHARE) // len(self._predictor.networks)
+                return replace(pace, block_bytes=min(pace.block_bytes, need.block + more))
         least = self._loaded + _with_slack(need, paces[-1])
         raise ReadError(
             image.path,
@@ -130,6 +149,7 @@ def count_need(
     *,
     image_bytes: int,
     keep_probabilities: bool = False,
+    overlay: bool = False,
 ) -> MemoryNeed:
     """Count what a file takes beside the loaded program.
 
@@ -138,6 +158,7 @@ def count_need(
         image: The file; a picture that was read counts as well.
         image_bytes: What one window takes on its way through a network, as measured.
         keep_probabilities: Whether they are kept for every pixel.
+        overlay: Whether a picture with outlines is drawn.
     """
     pixels = math.prod(image.grid)
     plane = _find_plane(predictor, image)
@@ -146,25 +167,27 @@ def count_need(
     if keep_probabilities:
         # As kept, and in the file's order and packed on the way to the disk.
         fixed += (2 if image.kind == "volume" else 3) * classes * _FLOAT * pixels
+    block = 0
     if isinstance(image, VolumeFile):
+        stored = math.prod(image.grid[:2]) * image.judged.dtype.itemsize
         # A plane as stored, as values, scaled in float64, and packed.
-        fixed += math.prod(image.grid[:2]) * image.channels * (3 * image.judged.dtype.itemsize + 24)
+        fixed += image.channels * (3 * stored + 24 * math.prod(image.grid[:2]))
+        fixed += _SHOWN_SLICES * stored + _SAMPLE_BYTES if overlay else 0
         block = max(count_block_bytes(image, network.slices) for network in predictor.networks)
     else:
-        fixed += 2 * image.array.nbytes + 3 * pixels
-        block = 0
-    fixed += sum(_count_network(network, image, plane) for network in predictor.networks)
+        fixed += _count_image(image, overlay=overlay)
+    fixed += sum(block + _count_network(each, image, plane) for each in predictor.networks)
     # The label, the highest probability, two of a class, and a resampled one.
     fixed += 5 * _FLOAT * math.prod(plane)
-    across = predictor.networks[0].slices.axis != 2
-    return MemoryNeed(
-        fixed=fixed + (block if isinstance(image, VolumeFile) else 0),
-        image=image_bytes,
-        block=block if across else 0,
-    )
+    return MemoryNeed(fixed=fixed, image=image_bytes, block=block)
 
 
-_COPIES_OF_REPAIRS = 9  # int32 numbers of the pieces, masks, and the repaired labels
+def _count_image(image: ImageFile, *, overlay: bool) -> int:
+    """Count what comes beside a file that was read whole: copies while it is scaled and written."""
+    copies = 2 * image.array.nbytes + 3 * math.prod(image.grid)
+    if image.kind == "volume":
+        return copies + 18 * image.array.size  # scaled in float64, then uint16
+    return copies + (16 * math.prod(image.grid) if overlay else 0)
 
 
 def _count_network(

@@ -93,7 +93,7 @@ def probability_path(mask: Path, suffix: str) -> Path:
     return mask.with_name(f"{split_name(mask.name)[0]}_prob{suffix}")
 
 
-def find_existing(mask: Path, *, overlay: bool, save_prob: bool) -> bool:
+def has_results(mask: Path, *, overlay: bool, save_prob: bool) -> bool:
     """Tell whether all that is wanted of one input is there.
 
     Args:

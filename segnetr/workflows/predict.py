@@ -25,7 +25,7 @@ from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.masks import PlannedOutput, plan_outputs, write_prediction
 from segnetr.outputs.model_file import ModelCard
-from segnetr.outputs.plan import find_existing
+from segnetr.outputs.plan import has_results
 from segnetr.workflows.ensemble import Ensemble
 from segnetr.workflows.model_folder import open_image, open_predictors
 from segnetr.workflows.predict_index import INDEX_NAME, PredictIndex, Record, describe_model
@@ -167,7 +167,7 @@ def _leave_out_existing(
     kept = index.read_kept()
     todo, done = [], []
     for item in plan:
-        if find_existing(
+        if has_results(
             index.out / item.relative, overlay=options.overlay, save_prob=options.save_prob
         ):
             mask = str(item.relative)
@@ -208,47 +208,66 @@ class _Line:
         self, plan: Sequence[PlannedOutput], interrupts: Interrupts
     ) -> Iterator[Record | ReadError]:
         """Give the record of each input in order, or why it has none; end early at a signal."""
+        if self._limit is None:
+            return self._run_together(plan, interrupts)
+        return self._run_alone(plan, interrupts)
+
+    def _run_alone(
+        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
+    ) -> Iterator[Record | ReadError]:
+        """Keep one file in memory at a time."""
+        for item in plan:
+            try:
+                result: Record | ReadError = self._finish(item, interrupts)
+            except ReadError as error:
+                # Its frames would keep the file in memory while the next one is read.
+                result = error.with_traceback(None)
+            except _StoppedError:
+                return
+            yield result
+
+    def _finish(self, item: PlannedOutput, interrupts: Interrupts) -> Record:
+        opened = self._open(item)
+        prediction, seconds = self._predict(opened, interrupts)
+        return self._write(item, opened, prediction, seconds)
+
+    def _run_together(
+        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
+    ) -> Iterator[Record | ReadError]:
+        """Read the next file and write the last one while one is predicted."""
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             writing: Future[Record] | None = None
             for item, opening in self._open_ahead(plan, reader):
+                result: Future[Record] | ReadError
                 try:
                     opened = opening.result()
-                    start = time.perf_counter()
-                    prediction = self._predict(opened.image, interrupts)
-                    seconds = opened.seconds + time.perf_counter() - start
+                    prediction, seconds = self._predict(opened, interrupts)
                 except ReadError as error:
-                    result: Future[Record] | ReadError = error
+                    result = error
                 except _StoppedError:
                     break
                 else:
                     result = writer.submit(self._write, item, opened, prediction, seconds)
-                    del prediction
                 if writing is not None:
                     yield writing.result()
-                    writing = None
+                writing = None
                 if isinstance(result, ReadError):
                     yield result
-                elif self._limit is not None:
-                    yield result.result()
                 else:
                     writing = result
-                if interrupts.caught:
-                    break
             if writing is not None:
                 yield writing.result()
 
     def _open_ahead(
         self, plan: Sequence[PlannedOutput], reader: ThreadPoolExecutor
     ) -> Iterator[tuple[PlannedOutput, "Future[_Opened]"]]:
-        """Open each file, and where memory is not limited the next one as well."""
-        ahead: Future[_Opened] | None = None
-        for number, item in enumerate(plan):
-            current = ahead or reader.submit(self._open, item)
-            ahead = None
-            if self._limit is None and number + 1 < len(plan):
-                ahead = reader.submit(self._open, plan[number + 1])
+        """Give each input with what becomes of opening it; the next one is begun by then."""
+        ahead = [reader.submit(self._open, item) for item in plan[:1]]
+        for item, following in zip(plan, (*plan[1:], None), strict=True):
+            current = ahead.pop()
+            if following is not None:
+                ahead.append(reader.submit(self._open, following))
             yield item, current
-        # A file that was opened ahead when a signal came is simply let go.
 
     def _open(self, item: PlannedOutput) -> _Opened:
         start = time.perf_counter()
@@ -258,16 +277,25 @@ class _Line:
         digest = hash_file(item.source)
         return _Opened(image=image, sha256=digest, seconds=time.perf_counter() - start)
 
-    def _predict(self, image: ImageFile | VolumeFile, interrupts: Interrupts) -> Prediction:
+    def _predict(self, opened: _Opened, interrupts: Interrupts) -> tuple[Prediction, float]:
+        """Give the labels, and the seconds spent on the file until now."""
+
         def check(_done: int, _all: int) -> None:
             if interrupts.caught:
                 raise _StoppedError
 
-        keeps = self._options.save_prob
-        if self._limit is not None:
-            self._predictor.set_pace(self._limit.choose_pace(image, keep_probabilities=keeps))
         check(0, 1)
-        return self._predictor.predict(image, keep_probabilities=keeps, advance=check)
+        start = time.perf_counter()
+        options = self._options
+        if self._limit is not None:
+            pace = self._limit.choose_pace(
+                opened.image, keep_probabilities=options.save_prob, overlay=options.overlay
+            )
+            self._predictor.set_pace(pace)
+        prediction = self._predictor.predict(
+            opened.image, keep_probabilities=options.save_prob, advance=check
+        )
+        return prediction, opened.seconds + time.perf_counter() - start
 
     def _write(
         self, item: PlannedOutput, opened: _Opened, prediction: Prediction, seconds: float

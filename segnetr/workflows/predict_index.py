@@ -41,16 +41,17 @@ class PredictIndex:
         """Read the records of an earlier run by mask, for results that are not made again.
 
         Raises:
-            UsageError: If they are of another model, whose masks would be mixed with ours.
+            UsageError: If they are of another model or of other settings, whose masks would be
+                mixed with ours.
         """
         kept: dict[str, Record] = {}
-        for path in {self.out / INDEX_NAME, self.path}:
+        for path in (self.out / INDEX_NAME, self.path):
             content = _read_index(path)
-            found = content.get("model", {}).get("sha256", self.model["sha256"])
-            if found != self.model["sha256"]:
+            found = content.get("model", self.model)
+            if any(found.get(key) != self.model[key] for key in ("sha256", "settings")):
                 raise UsageError(
-                    f"{path}: its masks are of another model; give another --out, or leave "
-                    "--skip-existing away to replace them"
+                    f"{path}: its masks are of another model or of other settings; give another "
+                    "--out, or leave --skip-existing away to replace them"
                 )
             kept |= {str(record["mask"]): record for record in content.get("done", [])}
         return kept
@@ -97,10 +98,22 @@ def name_index(shard: Shard) -> str:
     return f"predictions-{shard.number}-of-{shard.count}.json"
 
 
-def describe_model(paths: Sequence[Path], card: ModelCard, ensemble: Ensemble) -> dict[str, Any]:
-    """Say which model it was: where it lay and the hash of its weights.
+def describe_model(
+    paths: Sequence[Path],
+    card: ModelCard,
+    ensemble: Ensemble,
+    *,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Say which model it was: where it lay and the hash of its weights, and how it was applied.
 
     The hash of several is that of the lines of theirs, and of the way they answer together.
+
+    Args:
+        paths: What the user named.
+        card: Of the first model.
+        ensemble: How several answer.
+        settings: What was put over their own `predict` section.
     """
     members = [
         {"path": str(path), "sha256": hash_file(find_model_folder(path) / WEIGHTS_NAME)}
@@ -116,6 +129,8 @@ def describe_model(paths: Sequence[Path], card: ModelCard, ensemble: Ensemble) -
         "sha256": sha256,
         "classes": list(card.classes),
         "created_by": card.created_by,
+        # As they come back from a file: tuples are lists there.
+        "settings": json.loads(json.dumps(dict(settings or {}))),
     }
     if len(members) > 1:
         described |= {"ensemble": ensemble, "members": members}

@@ -142,9 +142,10 @@ def test_results_that_are_there_are_left_alone_unless_another_model_made_them(
     # What is wanted beside the masks is not there yet.
     assert command(*base, models[0], "--skip-existing", "--overlay").returncode == 0
     assert (out / "c.png").read_bytes() == before["c.png"]
-    other = command(*base, models[1], "--skip-existing")
-    assert other.returncode == 2
-    assert "its masks are of another model" in other.stderr
+    for changed in ([models[1]], [models[0], "--tta", "flips"]):
+        other = command(*base, *changed, "--skip-existing")
+        assert other.returncode == 2
+        assert "its masks are of another model or of other settings" in other.stderr
     assert read_index(out)["model"] == index["model"]
 
 
