@@ -1,8 +1,8 @@
 """A promise about memory: how much a file will need, and how much may be worked on at once.
 
-What a network takes for a window is measured, once, by sending noise through it; what a file takes
-is counted from its size. Bands of windows, labels and blocks of slices are of known sizes, so the
-highest point can be told before the first voxel is read.
+What networks take for a batch of windows is measured, once, by sending noise through them; what a
+file takes is counted from its size. Bands of windows, labels and blocks of slices are of known
+sizes, so the highest point can be told before the first voxel is read.
 """
 
 import math
@@ -32,17 +32,15 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """What a file takes beside the loaded program, in bytes.
+    """What a file takes beside the loaded program and its networks, in bytes.
 
     Attributes:
         fixed: However little is worked on at once.
-        image: More for each window and view of it in a forward pass.
         block: The least that each network holds of a volume that is read plane by plane, part of
             `fixed`.
     """
 
     fixed: int
-    image: int
     block: int
 
 
@@ -62,13 +60,9 @@ class MemoryLimit:
     def __init__(self, limit: int, predictor: Predictor) -> None:
         self._limit = limit
         self._predictor = predictor
-        before = _read_status("VmRSS")
-        for network in predictor.networks:
-            network.rehearse(Pace(windows=1, views=1))
-        # The peak may be an older one, of loading: then less was needed, and none is harmed.
-        self._image = _read_status("VmHWM") - before
-        self._loaded = max(before, _read_status("VmRSS"))
-        least = self._loaded + self._image
+        self._loaded = _read_status("VmRSS")
+        self._rehearsed = _rehearse(predictor.networks, limit=limit, before=self._loaded)
+        least = self._loaded + self._rehearsed[0][1]
         if least > limit:
             raise UsageError(
                 f"--max-memory {format_size(limit)}: the program with this model and one window "
@@ -93,20 +87,15 @@ class MemoryLimit:
             ReadError: If even the least of it does not fit; one line says what would be needed.
         """
         need = count_need(
-            self._predictor,
-            image,
-            image_bytes=self._image,
-            keep_probabilities=keep_probabilities,
-            overlay=overlay,
+            self._predictor, image, keep_probabilities=keep_probabilities, overlay=overlay
         )
         room = self._limit - self._loaded
-        paces = list_paces(self._predictor.networks)
-        for pace in paces:
-            spare = room - _with_slack(need, pace)
+        for pace, network_bytes in reversed(self._rehearsed):
+            spare = room - _with_slack(need.fixed + network_bytes)
             if spare >= 0:
                 more = int(spare / _SLACK_SHARE) // len(self._predictor.networks)
                 return replace(pace, block_bytes=min(pace.block_bytes, need.block + more))
-        least = self._loaded + _with_slack(need, paces[-1])
+        least = self._loaded + _with_slack(need.fixed + self._rehearsed[0][1])
         raise ReadError(
             image.path,
             f"at least {format_size(least)} of memory are needed for it, more than --max-memory "
@@ -120,7 +109,7 @@ class MemoryLimit:
             ReadError: If it would not fit by itself.
         """
         # Packed bytes, decoded ones of up to 3 x 2 bytes, and a copy of them.
-        least = self._loaded + self._image + 13 * pixels
+        least = self._loaded + self._rehearsed[0][1] + 13 * pixels
         if least > self._limit:
             raise ReadError(
                 path,
@@ -130,7 +119,7 @@ class MemoryLimit:
 
 
 def list_paces(networks: tuple[SliceNetwork, ...]) -> list[Pace]:
-    """Give ways of working, from the configured batch down to one view of one window."""
+    """Give ways of working, from one view of one window up to the configured batch."""
     windows = max(network.window_batch for network in networks)
     views = max(len(network.symmetries) for network in networks)
     paces = []
@@ -140,14 +129,34 @@ def list_paces(networks: tuple[SliceNetwork, ...]) -> list[Pace]:
     while views >= 1:
         paces.append(Pace(windows=1, views=views))
         views //= 2
-    return paces
+    return paces[::-1]
+
+
+def _rehearse(
+    networks: tuple[SliceNetwork, ...], *, limit: int, before: int
+) -> list[tuple[Pace, int]]:
+    """Measure what networks take beyond `before`, from the least up, as far as there is room.
+
+    The highest point of the process may be an older one, of loading; it is then a bound that is
+    true as well, and one that has harmed nobody.
+    """
+    measured: list[tuple[Pace, int]] = []
+    for pace in list_paces(networks):
+        if measured:
+            last, taken = measured[-1]
+            expected = taken * pace.windows * pace.views / (last.windows * last.views)
+            if before + _with_slack(int(expected)) > limit:
+                break
+        for network in networks:
+            network.rehearse(pace)
+        measured.append((pace, _read_status("VmHWM") - before))
+    return measured
 
 
 def count_need(
     predictor: Predictor,
     image: ImageFile | VolumeFile,
     *,
-    image_bytes: int,
     keep_probabilities: bool = False,
     overlay: bool = False,
 ) -> MemoryNeed:
@@ -156,7 +165,6 @@ def count_need(
     Args:
         predictor: The networks.
         image: The file; a picture that was read counts as well.
-        image_bytes: What one window takes on its way through a network, as measured.
         keep_probabilities: Whether they are kept for every pixel.
         overlay: Whether a picture with outlines is drawn.
     """
@@ -179,7 +187,7 @@ def count_need(
     fixed += sum(block + _count_network(each, image, plane) for each in predictor.networks)
     # The label, the highest probability, two of a class, and a resampled one.
     fixed += 5 * _FLOAT * math.prod(plane)
-    return MemoryNeed(fixed=fixed, image=image_bytes, block=block)
+    return MemoryNeed(fixed=fixed, block=block)
 
 
 def _count_image(image: ImageFile, *, overlay: bool) -> int:
@@ -214,8 +222,8 @@ def _find_plane(predictor: Predictor, image: ImageFile | VolumeFile) -> tuple[in
     return height, width
 
 
-def _with_slack(need: MemoryNeed, pace: Pace) -> int:
-    return _SLACK + int(_SLACK_SHARE * (need.fixed + need.image * pace.windows * pace.views))
+def _with_slack(needed: int) -> int:
+    return _SLACK + int(_SLACK_SHARE * needed)
 
 
 def _read_status(field: str) -> int:

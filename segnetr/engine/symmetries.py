@@ -26,7 +26,8 @@ class Symmetry:
     def apply(self, images: Tensor) -> Tensor:
         """Look at images this way."""
         seen = images.flip(self.mirrored) if self.mirrored else images
-        return seen.transpose(2, 3) if self.swapped else seen
+        # Networks may count on the usual order in memory.
+        return seen.transpose(2, 3).contiguous() if self.swapped else seen
 
     def undo(self, answers: Tensor) -> Tensor:
         """Turn answers back to where the images were."""

@@ -237,7 +237,7 @@ def test_signal_ends_between_slices_and_skip_existing_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_terminated_process_leaves_whole_files_only(start, models, tmp_path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
