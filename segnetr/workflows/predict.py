@@ -5,6 +5,7 @@ memory is limited. A signal ends it between two slices: what is written is whole
 index.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,7 +133,8 @@ def predict(
     card, predictor = open_predictors(
         models, ensemble=options.ensemble, changes=options.changes, device=options.device
     )
-    index = PredictIndex(out=out, shard=shard, model=describe_model(models, card, options.ensemble))
+    described = describe_model(models, card, options.ensemble, settings=options.changes)
+    index = PredictIndex(out=out, shard=shard, model=described)
     todo, done = _leave_out_existing(shard.choose(plan), index, options)
     skipped = len(done)
     line = _Line(card, predictor, out, options)
@@ -263,7 +265,7 @@ class _Line:
     ) -> Iterator[tuple[PlannedOutput, "Future[_Opened]"]]:
         """Give each input with what becomes of opening it; the next one is begun by then."""
         ahead = [reader.submit(self._open, item) for item in plan[:1]]
-        for item, following in zip(plan, (*plan[1:], None), strict=True):
+        for item, following in itertools.zip_longest(plan, plan[1:]):
             current = ahead.pop()
             if following is not None:
                 ahead.append(reader.submit(self._open, following))
