@@ -130,7 +130,9 @@ class SliceNetwork:
 
     def rehearse(self, pace: Pace) -> None:
         """Send noise through the network as one pass of this pace would send windows."""
-        noise = torch.rand((pace.windows, self.channels, *self.image_size))
+        # Of its own source: the caller's random numbers stay where they are.
+        source = torch.Generator().manual_seed(0)
+        noise = torch.rand((pace.windows, self.channels, *self.image_size), generator=source)
         with torch.inference_mode():
             self._estimate(noise, pace)
 

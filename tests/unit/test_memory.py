@@ -207,7 +207,7 @@ def read_status(field: str) -> int:
 
 
 def test_file_that_cannot_fit_is_refused_by_name_with_what_it_needs() -> None:
-    limit = MemoryLimit(1 << 32, make_predictor())
+    limit = MemoryLimit(1 << 33, make_predictor())
     limit.choose_pace(volume(512, 512, 800))
     with pytest.raises(ReadError, match=r"big\.nii: at least .* GiB of memory are needed for it"):
         limit.choose_pace(volume(512, 512, 800), keep_probabilities=True)
