@@ -47,7 +47,7 @@ application = typer.Typer(
 )
 application.command("train")(train.train)
 application.command("classify")(classify.classify)
-application.command("predict")(predict.predict)
+application.command("predict", cls=predict.PredictCommand)(predict.predict)
 application.command("evaluate")(evaluate.evaluate)
 application.command("report")(report.report)
 application.command("benchmark")(benchmark.benchmark)

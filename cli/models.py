@@ -1,5 +1,6 @@
 """`segnetr models`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,3 +44,21 @@ def show(
 
     card = show_model(name)
     print_result(card.facts(), as_json=as_json, text=card.text())
+
+
+@application.command("soup")
+def soup(
+    models: Annotated[list[Path], typer.Argument(help="Runs or model folders of one network.")],
+    out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Average the weights of models of one architecture, and write them as a model."""
+    del verbose
+    from segnetr.workflows.ensemble import write_soup
+
+    mixed = write_soup(models, out)
+    facts = {"out": str(out), "models": [str(path) for path in models]}
+    classes = len(mixed.card.classes)
+    text = f"model:  mean of {len(models)} models of {classes} classes in {out}"
+    print_result(facts, as_json=as_json, text=text)

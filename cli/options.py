@@ -172,9 +172,31 @@ ModelFolder = Annotated[
     Path,
     typer.Option("--model", help="Run folder, or the model folder inside it."),
 ]
+ModelFolders = Annotated[
+    list[Path],
+    typer.Option(
+        "--model", help="Run or model folder; several, one behind the other, answer together."
+    ),
+]
+Ensemble = Annotated[
+    str,
+    typer.Option("--ensemble", help="Several models: mean, vote, or soup (mean of weights)."),
+]
 Tta = Annotated[
     str | None,
-    typer.Option("--tta", help="Test-time augmentation: none, flips."),
+    typer.Option("--tta", help="Test-time augmentation: none, flips, d4."),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option("--max-memory", help="Most main memory of the process, as 2G."),
+]
+SkipExisting = Annotated[
+    bool,
+    typer.Option("--skip-existing", help="Leave inputs alone whose masks are there."),
+]
+ShardOf = Annotated[
+    str | None,
+    typer.Option("--shard", help="The part of the inputs to do, as 2/8."),
 ]
 Overlay = Annotated[
     bool,

@@ -316,14 +316,17 @@ class PredictConfig:
             "window" slides windows of the training size over the picture.
         overlap: Overlap of neighbouring windows, share of the window.
         window_batch: Windows in one forward pass.
-        tta: "flips": mean over the four mirrorings of a picture.
+        weights: "gaussian": the middle of a window counts most; "constant": all of it alike.
+        tta: "flips": mean over the four mirrorings of a picture; "d4": over its turns by a quarter
+            as well, eight in all.
         post: Repairs of the labels, in their order; see `segnetr.engine.postprocessing`.
     """
 
     mode: Literal["resize", "window"] = "resize"
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     window_batch: Positive = 4
-    tta: Literal["none", "flips"] = "none"
+    weights: Literal["gaussian", "constant"] = "gaussian"
+    tta: Literal["none", "flips", "d4"] = "none"
     post: tuple[PostStep, ...] = ()
 
 

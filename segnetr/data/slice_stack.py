@@ -5,8 +5,9 @@ then the pixel size, then the padding. Whoever trains on slices and whoever pred
 from here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,24 @@ from segnetr.config.volumes import SliceConfig
 from segnetr.data.files.image_file import ImageFile
 from segnetr.data.resize import Array, resize_image
 from segnetr.data.volume_intensity import scale_volume
+
+
+class Slices(Protocol):
+    """Slices as a network takes them, whatever they are read from."""
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """(height, width) that slices come with, in pixels."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Number of slices, D."""
+        ...
+
+    def view(self, index: int) -> Array:
+        """Give a slice with its neighbours: (h, w, C * (2 k + 1))."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,12 +68,8 @@ class SliceStack:
         Channels stand together slice by slice, from the lower neighbours to the upper; beyond an
         end the last slice is repeated. uint8 and uint16 stay, all else is float32.
         """
-        reach = range(index - self.neighbours, index + self.neighbours + 1)
-        chosen = [self.array[..., min(max(at, 0), self.depth - 1)] for at in reach]
-        picture = np.ascontiguousarray(np.concatenate(chosen, axis=2))
-        if picture.dtype not in (np.uint8, np.uint16):
-            picture = picture.astype(np.float32)
-        return resize_image(picture, self.plane)
+        reach = list_reach(index, self.neighbours, depth=self.depth)
+        return compose_view([self.array[..., at] for at in reach], self.plane)
 
 
 def open_stack(image: ImageFile, slices: SliceConfig, intensity: IntensityConfig) -> SliceStack:
@@ -75,8 +90,22 @@ def open_stack(image: ImageFile, slices: SliceConfig, intensity: IntensityConfig
         # (X, Y, Z, C) to (H, W, C, D): the two other axes keep their order.
         array = np.moveaxis(channels, slices.axis, -1)
     height, width = array.shape[:2]
-    plane = find_plane((height, width), _spacing_of_plane(image, slices.axis), slices.spacing_mm)
+    plane = find_slice_plane((height, width), image.spacing, slices)
     return SliceStack(array=array, plane=plane, neighbours=slices.neighbours)
+
+
+def list_reach(index: int, neighbours: int, *, depth: int) -> list[int]:
+    """Give the numbers of the slices that are seen with one; beyond an end the last is repeated."""
+    around = range(index - neighbours, index + neighbours + 1)
+    return [min(max(at, 0), depth - 1) for at in around]
+
+
+def compose_view(chosen: Sequence[Array], plane: tuple[int, int]) -> Array:
+    """Put slices (H, W, C) behind each other as channels and bring them to the size `plane`."""
+    picture = np.ascontiguousarray(np.concatenate(chosen, axis=2))
+    if picture.dtype not in (np.uint8, np.uint16):
+        picture = picture.astype(np.float32)
+    return resize_image(picture, plane)
 
 
 def restore_axis(stacked: NDArray[Any], axis: int) -> NDArray[Any]:
@@ -104,6 +133,16 @@ def find_plane(
     return height, width
 
 
+def find_slice_plane(
+    grid: tuple[int, int], spacing: tuple[float, ...] | None, slices: SliceConfig
+) -> tuple[int, int]:
+    """Give the size that slices of a file come with, by the spacing of its three axes in mm."""
+    if spacing is None:
+        return grid
+    height, width = (side for at, side in enumerate(spacing) if at != slices.axis)
+    return find_plane(grid, (height, width), slices.spacing_mm)
+
+
 def pad_plane(array: Array, size: tuple[int, int], *, value: Any) -> Array:
     """Put rows and columns around (h, w) or (h, w, C), evenly, until it has at least `size`.
 
@@ -126,10 +165,3 @@ def find_margins(
     missing = [max(0, wanted - present) for present, wanted in zip(plane, size, strict=True)]
     above, left = (number // 2 for number in missing)
     return (above, missing[0] - above), (left, missing[1] - left)
-
-
-def _spacing_of_plane(image: ImageFile, axis: int) -> tuple[float, float] | None:
-    if image.spacing is None:
-        return None
-    height, width = (side for at, side in enumerate(image.spacing) if at != axis)
-    return height, width

@@ -35,15 +35,17 @@ def scale_volume(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.uin
     if not config.is_of_volumes:
         raise ValueError(f"intensity of the kind {config.kind} is not one of whole volumes")
     if array.ndim == 3:
-        return _scale(array, config)
+        return scale_values(array, _find_limits(array, config))
     scaled = np.empty(array.shape, dtype=np.uint16, order="F")
     for channel in range(array.shape[3]):
-        scaled[..., channel] = _scale(array[..., channel], config)
+        values = array[..., channel]
+        scaled[..., channel] = scale_values(values, _find_limits(values, config))
     return scaled
 
 
-def _scale(values: NDArray[Any], config: IntensityConfig) -> NDArray[np.uint16]:
-    low, high = _find_limits(values, config)
+def scale_values(values: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint16]:
+    """Bring values to 0..65535, given the two that become the lowest and the highest of them."""
+    low, high = limits
     # In float64, because a scan may lie far from 0 (uncorrected CT, map of times).
     factor = _HIGHEST / (high - low) if high > low else 0.0
     shifted: NDArray[np.float64] = values.astype(np.float64) - low
@@ -53,14 +55,19 @@ def _scale(values: NDArray[Any], config: IntensityConfig) -> NDArray[np.uint16]:
     return shifted.astype(np.uint16)
 
 
+def find_percents(config: IntensityConfig) -> tuple[float, float]:
+    """Give the percentiles, 0 to 100, whose values become 0 and 1 with the kind "percentiles"."""
+    low = _LOWEST_PERCENT if config.low is None else config.low
+    high = _HIGHEST_PERCENT if config.high is None else config.high
+    return low, high
+
+
 def _find_limits(values: NDArray[Any], config: IntensityConfig) -> tuple[float, float]:
     """Give the values that become 0 and 1."""
     if config.kind == "window":
         return float(config.low or 0.0), float(config.high or 0.0)
     if config.kind == "percentiles":
-        low = _LOWEST_PERCENT if config.low is None else config.low
-        high = _HIGHEST_PERCENT if config.high is None else config.high
-        lowest, highest = np.percentile(values, (low, high))
+        lowest, highest = np.percentile(values, find_percents(config))
         return float(lowest), float(highest)
     inside = values[values != 0].astype(np.float64)
     if not inside.size:

@@ -1,46 +1,56 @@
-"""A network applied to a whole file: resized or by sliding windows, on the grid of the file.
+"""Networks applied to whole files: labels, and probabilities where wanted, on the file's grid.
 
-The network is taken as it comes: whoever calls decides whether it was folded, compiled or put into
-another memory layout before. Pictures are one slice; volumes are worked through slice by slice
-along one of their axes as stored, the last one (Z) unless the model was trained otherwise, a few
-slices in one forward pass, and come from `segnetr.data.slice_stack` as in training. Only labels are
-kept of a volume unless probabilities are asked for, so the memory needed beside the volume does not
-grow with its depth.
+The networks are taken as they come: whoever calls decides whether they were folded, compiled or put
+into another memory layout before. Pictures are one slice; volumes are worked through slice by slice
+along one of their axes as stored, the last one (Z) unless the model was trained otherwise, and come
+from `segnetr.data.slice_stack` as in training. Each band of rows becomes labels as soon as it is
+complete. Only labels are kept of a volume unless probabilities are asked for, so the memory needed
+beside it does not grow with its depth.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segnetr.config.schema import IntensityConfig, PredictConfig
 from segnetr.config.volumes import SliceConfig
-from segnetr.data.intensity import normalise
+from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
-from segnetr.data.resize import resize_image
-from segnetr.data.slice_stack import SliceStack, find_margins, open_stack, pad_plane, restore_axis
+from segnetr.data.slice_stack import restore_axis
+from segnetr.engine.labelling import Combination, Store, label_pixels
 from segnetr.engine.postprocessing import postprocess
-from segnetr.errors import ReadError
+from segnetr.engine.slice_network import Pace, SliceNetwork
+from segnetr.engine.sliding_windows import gather_planes
+from segnetr.errors import ModelFileError
 
-# Axes of (N, C, H, W): left-right, up-down, and both.
-_MIRRORINGS: tuple[tuple[int, ...], ...] = ((3,), (2,), (2, 3))
+Advance = Callable[[int, int], None]
+"""Called with the slices that are done and the slices there are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Rows of a slice, and what each network says about them: (K, h, w)."""
+
+    index: int
+    top: int
+    height: int
+    answers: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a network says about one file, on the grid of that file.
+    """What networks say about one file, on the grid of that file.
 
     Attributes:
         labels: Class indices, (H, W) for a picture and (X, Y, Z) for a volume, repaired as the
             model's configuration says.
         num_classes: Number of classes K, background included; labels are below it.
-        probabilities: (K, H, W) or (K, X, Y, Z), summing to 1 over K; None where nobody asked.
+        probabilities: (K, H, W) or (K, X, Y, Z), summing to 1 over K; None where nobody asked. Of
+            networks that vote: shares of the voices.
     """
 
     labels: NDArray[np.uint8]
@@ -49,7 +59,7 @@ class Prediction:
 
 
 class Predictor:
-    """Applies one network to files.
+    """Applies one network to files; `join` makes one of several.
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, K, H, W); moved to `device` and put into
@@ -61,6 +71,9 @@ class Predictor:
         channels: Channels C the network takes; grey images are repeated to fill them.
         slices: How volumes are cut, as in training; None: along their last axis, as stored.
         device: Where the network runs. Everything of the size of the file stays in main memory.
+
+    Raises:
+        UsageError: If the augmentation turns pictures that are not square.
     """
 
     def __init__(
@@ -75,158 +88,141 @@ class Predictor:
         slices: SliceConfig | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        self._device = torch.device(device)
-        self._model = model.to(self._device).eval()
-        self._config = config
-        self._intensity = intensity
-        self._image_size = image_size
-        self._num_classes = num_classes
-        self._channels = channels
-        self._slices = slices or SliceConfig()
+        network = SliceNetwork(
+            model,
+            config=config,
+            intensity=intensity,
+            image_size=image_size,
+            num_classes=num_classes,
+            channels=channels,
+            slices=slices or SliceConfig(),
+            device=torch.device(device),
+        )
+        self.networks: tuple[SliceNetwork, ...] = (network,)
+        self.post = config.post
+        self._combination: Combination = "mean"
+        self._pace: Pace | None = None
 
-    def predict(self, image: ImageFile, *, keep_probabilities: bool = False) -> Prediction:
+    @classmethod
+    def join(
+        cls, predictors: Sequence["Predictor"], *, combination: Combination = "mean"
+    ) -> "Predictor":
+        """Let several answer together; repairs are those of the first.
+
+        Args:
+            predictors: Networks of the same classes; their image sizes, channels and pixel sizes
+                may differ.
+            combination: Mean of their probabilities, or a vote for each pixel.
+
+        Raises:
+            ModelFileError: If they do not cut volumes along the same axis, or do not have as many
+                classes.
+        """
+        first = predictors[0]
+        networks = tuple(network for each in predictors for network in each.networks)
+        for network in networks:
+            for name, own, other in (
+                ("classes", network.num_classes, first.num_classes),
+                ("axis of slices", network.slices.axis, first.networks[0].slices.axis),
+            ):
+                if own != other:
+                    raise ModelFileError(
+                        f"models that answer together differ: {name} {other} and {own}; give "
+                        "models of one kind as --model"
+                    )
+        joined = cls.__new__(cls)
+        joined.networks, joined.post = networks, first.post
+        joined._combination, joined._pace = combination, first._pace
+        return joined
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K, background included."""
+        return self.networks[0].num_classes
+
+    def set_pace(self, pace: Pace) -> None:
+        """Say how much is worked on at once; before, each network goes by its configuration."""
+        self._pace = pace
+
+    def predict(
+        self,
+        image: ImageFile | VolumeFile,
+        *,
+        keep_probabilities: bool = False,
+        advance: Advance | None = None,
+    ) -> Prediction:
         """Segment a picture or a volume.
 
         The answer does not depend on what is in one forward pass together, but for rounding.
 
         Args:
-            image: A file as read.
+            image: A file as read, or a volume that is read slice by slice.
             keep_probabilities: Give them as well, not repaired; K float32 values for each pixel.
+            advance: Told of each finished slice; what it raises ends the prediction.
 
         Raises:
-            ReadError: If the image has other channels than the network takes, or the network
-                answers it with NaN.
+            ReadError: If the image has other channels than a network takes, a network answers it
+                with NaN, or the file of a volume changed since it was opened.
             UsageError: If `intensity` does not fit the channels.
         """
-        stack = open_stack(image, self._slices, self._intensity)
-        (height, width), depth = stack.grid, stack.depth
+        axis = self.networks[0].slices.axis
+        height, width, depth = _measure(image, axis)
         labels = np.zeros((height, width, depth), dtype=np.uint8, order="F")
         kept = None
         if keep_probabilities:
-            kept = np.empty((self._num_classes, height, width, depth), dtype=np.float32)
+            kept = np.empty((self.num_classes, height, width, depth), dtype=np.float32)
         with torch.inference_mode():
-            for index, answer in self._answer_slices(image, stack):
-                slice_kept = None if kept is None else kept[..., index]
-                labels[..., index] = _label(answer, (height, width), keep=slice_kept)
+            for part in self._answer(image, (height, width)):
+                rows = slice(part.top, part.top + part.height)
+                labels[rows, :, part.index] = label_pixels(
+                    part.answers,
+                    (part.height, width),
+                    combination=self._combination,
+                    store=None if kept is None else _store_in(kept[:, rows, :, part.index]),
+                ).cpu()
+                if advance is not None and rows.stop == height:
+                    advance(part.index + 1, depth)
         if image.kind == "picture":
             labels, kept = labels[..., 0], None if kept is None else kept[..., 0]
         else:
-            axis = self._slices.axis
             labels = restore_axis(labels, axis)
             kept = None if kept is None else restore_axis(kept, axis)
-        labels = postprocess(labels, self._config.post)
-        return Prediction(labels=labels, num_classes=self._num_classes, probabilities=kept)
+        labels = postprocess(labels, self.post)
+        return Prediction(labels=labels, num_classes=self.num_classes, probabilities=kept)
 
-    def _answer_slices(
-        self, image: ImageFile, stack: SliceStack
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Give the probabilities (K, h, w) of each slice, in order, on the grid `stack.plane`."""
-        depth, together = stack.depth, self._config.window_batch
-        pads = self._config.mode == "window" and image.kind == "volume"
-        for start in range(0, depth, together):
-            indices = range(start, min(start + together, depth))
-            batch = torch.stack(
-                [self._prepare(image, stack.view(index), pads=pads) for index in indices]
-            )
-            answers = self._answer(batch)
-            if not bool(torch.isfinite(answers).all()):
-                raise ReadError(
-                    image.path, "the network answers this image with NaN; look at its grey values"
-                )
-            if pads:
-                answers = _cut_margins(answers, stack.plane, self._image_size)
-            yield from zip(indices, answers.numpy(), strict=True)
+    def _answer(self, image: ImageFile | VolumeFile, grid: tuple[int, int]) -> Iterator[_Part]:
+        """Give what all networks say, band by band where there is one and it saw the file's grid.
 
-    def _prepare(self, image: ImageFile, picture: NDArray[Any], *, pads: bool) -> Tensor:
-        """Bring (h, w, C) to what the network takes, in the order of the evaluation transform."""
-        present = picture.shape[2]
-        if present != self._channels and present != 1:
-            raise ReadError(
-                image.path, f"it has {present} channels where the model takes {self._channels}"
-            )
-        if self._config.mode == "resize":
-            picture = resize_image(picture, self._image_size)
-        elif pads:
-            picture = pad_plane(picture, self._image_size, value=picture.min())
-        if present != self._channels:
-            picture = np.repeat(picture, self._channels, axis=2)
-        values = normalise(picture, self._intensity).transpose(2, 0, 1)
-        return torch.from_numpy(np.ascontiguousarray(values))
-
-    def _answer(self, batch: Tensor) -> Tensor:
-        """Turn images (N, C, h, w) into probabilities (N, K, h, w) in main memory."""
-        if self._config.mode == "resize":
-            return self._estimate(batch.to(self._device)).cpu()
-        answers: Tensor = sliding_window_inference(
-            batch,
-            roi_size=self._image_size,
-            sw_batch_size=self._config.window_batch,
-            predictor=self._estimate,
-            overlap=self._config.overlap,
-            mode="gaussian",
-            sw_device=self._device,
-            device="cpu",
-        )
-        return answers
-
-    def _estimate(self, batch: Tensor) -> Tensor:
-        """Turn images into probabilities, as the mean over mirrorings where that is wanted.
-
-        Probabilities and not logits are averaged, over mirrorings as over windows, so that what
-        `--save-prob` writes still sums to 1.
+        Bands of other planes cannot be brought to the grid one by one without seams.
         """
-        if self._config.tta == "none":
-            return self._run(batch)
-        views = [batch, *(batch.flip(axes) for axes in _MIRRORINGS)]
-        straight, *mirrored = self._run(torch.cat(views)).chunk(len(views))
-        for axes, answer in zip(_MIRRORINGS, mirrored, strict=True):
-            straight = straight + answer.flip(axes)
-        return straight / len(views)
-
-    def _run(self, batch: Tensor) -> Tensor:
-        logits: Tensor = self._model(batch)
-        expected = (len(batch), self._num_classes, *batch.shape[2:])
-        if logits.shape != expected:
-            raise ValueError(f"the network gives {tuple(logits.shape)} instead of {expected}")
-        return logits.float().softmax(dim=1)
-
-
-def _cut_margins(answers: Tensor, plane: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Take away from (N, K, h, w) what padding a plane to a size had put around it."""
-    (above, _), (left, _) = find_margins(plane, size)
-    return answers[..., above : above + plane[0], left : left + plane[1]]
+        answers, planes = [], []
+        for network in self.networks:
+            pace = self._pace or Pace(windows=network.window_batch)
+            bands, plane = network.answer(image, network.open(image, pace), pace)
+            answers.append(bands)
+            planes.append(plane)
+        if len(answers) == 1 and planes[0] == grid:
+            for band in answers[0]:
+                yield _Part(band.index, band.top, band.answer.shape[1], (band.answer,))
+            return
+        whole = [
+            gather_planes(bands, plane[0]) for bands, plane in zip(answers, planes, strict=True)
+        ]
+        for together in zip(*whole, strict=True):
+            yield _Part(together[0][0], 0, grid[0], tuple(answer for _, answer in together))
 
 
-def _label(
-    answer: NDArray[np.float32], grid: tuple[int, int], *, keep: NDArray[np.float32] | None
-) -> NDArray[np.uint8]:
-    """Choose the most probable class for each pixel; of equal ones the first.
-
-    Class by class, so that a large picture never needs all its probabilities at once.
-
-    Args:
-        answer: Probabilities (K, h, w).
-        grid: (H, W) of the file; probabilities are brought there by linear interpolation.
-        keep: Where the probabilities (K, H, W) are to be put, or None.
-    """
-    labels = np.zeros(grid, dtype=np.uint8)
-    highest: NDArray[np.float32] | None = None
-    for index, class_answer in enumerate(answer):
-        probability = _resize(class_answer, grid)
-        if keep is not None:
-            keep[index] = probability
-        if highest is None:
-            highest = probability
-            continue
-        labels[probability > highest] = index
-        highest = np.maximum(highest, probability)
-    return labels
+def _measure(image: ImageFile | VolumeFile, axis: int) -> tuple[int, int, int]:
+    """Give height, width and number of the slices of a file."""
+    if image.kind == "picture":
+        height, width = image.grid
+        return height, width, 1
+    height, width = (side for at, side in enumerate(image.grid) if at != axis)
+    return height, width, image.grid[axis]
 
 
-def _resize(plane: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
-    if plane.shape == grid:
-        return plane
-    resized = F.interpolate(
-        torch.from_numpy(plane)[None, None], size=grid, mode="bilinear", align_corners=False
-    )
-    return np.asarray(resized[0, 0].numpy(), dtype=np.float32)
+def _store_in(kept: NDArray[np.float32]) -> Store:
+    def store(index: int, probability: Tensor) -> None:
+        kept[index] = probability.cpu()
+
+    return store

@@ -16,25 +16,26 @@
 Every file is written aside and renamed, the mask last: where there is a mask, all is there.
 """
 
-import gzip
 import io
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 from PIL import Image
 
-from segnetr.data.files.stored_header import DicomSeries, TextHeader
+from segnetr.data.files.stored_header import DicomSeries, StoredHeader, TextHeader
+from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
-from segnetr.engine.manifest import as_write_error, write_bytes
+from segnetr.engine.manifest import as_write_error
 from segnetr.engine.predictor import Prediction
 from segnetr.errors import ReadError
 from segnetr.outputs.dicom_seg import encode_segmentation
+from segnetr.outputs.nifti_file import affine_in_mm, find_header, write_voxels
 from segnetr.outputs.overlay import CLASS_COLOURS, Colour, draw_overlay
 from segnetr.outputs.plan import (
     PlannedOutput,
@@ -49,16 +50,14 @@ __all__ = ["PlannedOutput", "plan_outputs", "write_prediction"]
 
 _TEXT_FORMS: Mapping[str, Literal["nrrd", "meta"]] = {".nrrd": "nrrd", ".mha": "meta"}
 _TIFF_SUFFIXES = (".tif", ".tiff")
-_SAME_UNIT = 1e-6
-_MM = 2  # NIfTI's code of millimetres
-_SCANNER = 1  # NIfTI's code of scanner coordinates
 # Probabilities hardly pack, and the higher levels take minutes for a large volume.
+_Write: TypeAlias = Callable[[BinaryIO], object]
 _MASK_LEVEL, _PROBABILITY_LEVEL = 6, 1
 
 
 def write_prediction(
     prediction: Prediction,
-    image: ImageFile,
+    image: ImageFile | VolumeFile,
     *,
     out: Path,
     relative: Path,
@@ -95,46 +94,48 @@ def write_prediction(
             f"{image.path}: labels {prediction.labels.shape} on a grid of {image.grid}"
         )
     mask = out / relative
-    contents: dict[Path, bytes] = {}
+    contents: dict[Path, _Write] = {}
     if overlay:
         drawn = draw_overlay(image, prediction.labels, colours=colours)
-        contents[overlay_path(mask)] = _encode_picture(drawn, ".png")
+        contents[overlay_path(mask)] = partial(_write_picture, pixels=drawn, suffix=".png")
     if save_prob:
-        path, content = _encode_probabilities(prediction, image, mask)
-        contents[path] = content
+        path, write = _plan_probabilities(prediction, image, mask)
+        contents[path] = write
     if palette and image.kind == "picture":
-        contents[mask] = _encode_palette(prediction.labels, colours)
+        contents[mask] = partial(_write_palette, labels=prediction.labels, colours=colours)
     else:
-        contents[mask] = _encode_mask(prediction, image, mask, classes)
-    for path, content in contents.items():
-        _write_atomic(path, content)
+        contents[mask] = _plan_mask(prediction, image, mask, classes)
+    for path, write in contents.items():
+        _write_atomic(path, write)
     return list(reversed(contents))
 
 
-def _encode_mask(
-    prediction: Prediction, image: ImageFile, mask: Path, classes: Sequence[str]
-) -> bytes:
+def _plan_mask(
+    prediction: Prediction, image: ImageFile | VolumeFile, mask: Path, classes: Sequence[str]
+) -> _Write:
     labels = prediction.labels
     if image.kind == "volume":
+        if is_nifti_name(mask):
+            return _plan_volume(labels, image, mask, level=_MASK_LEVEL)
         names = classes or [str(number) for number in range(prediction.num_classes)]
-        return _encode_labels(labels, image, mask, names)
+        content = _encode_labels(labels, image, mask, names)
+        return lambda stream: stream.write(content)
     if prediction.num_classes == 2:
         labels = labels * np.uint8(255)
-    return _encode_picture(labels, mask.suffix.lower())
+    return partial(_write_picture, pixels=labels, suffix=mask.suffix.lower())
 
 
 def _encode_labels(
-    labels: NDArray[np.uint8], image: ImageFile, mask: Path, classes: Sequence[str]
+    labels: NDArray[np.uint8], image: ImageFile | VolumeFile, mask: Path, classes: Sequence[str]
 ) -> bytes:
-    """Write the mask of a volume in the format of its name."""
+    """Write the mask of a volume in the format of its name, where that is not NIfTI."""
     suffix = mask.suffix.lower()
-    if is_nifti_name(mask):
-        return _encode_volume(labels, _find_header(image), mask, level=_MASK_LEVEL)
+    stored = image.stored if isinstance(image, ImageFile) else None
     if suffix in _TEXT_FORMS:
-        header = _find_text_header(image, _TEXT_FORMS[suffix])
+        header = _find_text_header(image, stored, _TEXT_FORMS[suffix])
         return encode_text_volume(labels, header, level=_MASK_LEVEL)
-    if suffix == ".dcm" and isinstance(image.stored, DicomSeries):
-        return encode_segmentation(labels, image.stored, classes=classes)
+    if suffix == ".dcm" and isinstance(stored, DicomSeries):
+        return encode_segmentation(labels, stored, classes=classes)
     if suffix in _TIFF_SUFFIXES:
         return _encode_pages(labels)
     raise ReadError(
@@ -142,9 +143,18 @@ def _encode_labels(
     )
 
 
-def _encode_probabilities(
-    prediction: Prediction, image: ImageFile, mask: Path
-) -> tuple[Path, bytes]:
+def _find_text_header(
+    image: ImageFile | VolumeFile, stored: StoredHeader | None, form: Literal["nrrd", "meta"]
+) -> TextHeader:
+    """Give the header as stored, or one made for an image of another format."""
+    if isinstance(stored, TextHeader) and stored.form == form:
+        return stored
+    return make_text_header(form, image.grid, affine=affine_in_mm(image), spacing=image.spacing)
+
+
+def _plan_probabilities(
+    prediction: Prediction, image: ImageFile | VolumeFile, mask: Path
+) -> tuple[Path, _Write]:
     probabilities = prediction.probabilities
     if probabilities is None:
         raise ValueError("the prediction was made without keep_probabilities=True")
@@ -152,32 +162,44 @@ def _encode_probabilities(
     if image.kind == "volume" and image.affine is not None:
         path = probability_path(mask, ".nii.gz")
         values = probabilities[1] if is_binary else np.moveaxis(probabilities, 0, -1)
-        return path, _encode_volume(values, _find_header(image), path, level=_PROBABILITY_LEVEL)
+        return path, _plan_volume(values, image, path, level=_PROBABILITY_LEVEL)
     if is_binary and image.kind == "picture":
         deep = np.rint(probabilities[1] * 65535).astype(np.uint16)
-        return probability_path(mask, ".png"), _encode_picture(deep, ".png")
-    return probability_path(mask, ".npz"), _encode_npz(probabilities.astype(np.float16))
+        path = probability_path(mask, ".png")
+        return path, partial(_write_picture, pixels=deep, suffix=".png")
+    halves = probabilities.astype(np.float16)
+    return probability_path(mask, ".npz"), partial(np.savez_compressed, probabilities=halves)
 
 
-def _encode_picture(pixels: NDArray[Any], suffix: str) -> bytes:
+def _plan_volume(
+    values: NDArray[Any], image: ImageFile | VolumeFile, path: Path, *, level: int
+) -> _Write:
+    header = find_header(image)
+    return partial(write_voxels, values=values, header=header, path=path, level=level)
+
+
+def _write_picture(stream: BinaryIO, *, pixels: NDArray[Any], suffix: str) -> None:
     options: dict[str, Any] = {
         ".png": {"format": "PNG"},
         ".bmp": {"format": "BMP"},
         ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
         ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
     }[suffix]
+    # Through memory, because an encoder that meets a full disk says so in words of its own.
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, **options)
-    return buffer.getvalue()
+    stream.write(buffer.getbuffer())
 
 
-def _encode_palette(labels: NDArray[np.uint8], colours: Sequence[Colour]) -> bytes:
+def _write_palette(
+    stream: BinaryIO, *, labels: NDArray[np.uint8], colours: Sequence[Colour]
+) -> None:
     picture = Image.fromarray(np.ascontiguousarray(labels))
     table = [(0, 0, 0), *(colours[number % len(colours)] for number in range(255))]
     picture.putpalette([value for colour in table for value in colour])
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
-    return buffer.getvalue()
+    stream.write(buffer.getbuffer())
 
 
 def _encode_pages(labels: NDArray[np.uint8]) -> bytes:
@@ -194,85 +216,14 @@ def _encode_pages(labels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_npz(probabilities: NDArray[np.float16]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, probabilities=probabilities)
-    return buffer.getvalue()
-
-
-def _find_header(image: ImageFile) -> Nifti1Header:
-    """Copy the header as stored, or make one from the affine of an image that came without."""
-    header: Nifti1Header
-    if image.header is not None:
-        header = image.header.copy()
-        return header
-    header = Nifti1Header()
-    header.set_data_shape(image.grid)
-    header.set_xyzt_units(_MM)
-    affine = _affine_in_mm(image)
-    if affine is None:
-        # Codes of 0: it is not known where it lies.
-        header["pixdim"][1:4] = image.spacing or 1.0
-        return header
-    header.set_qform(affine, code=_SCANNER)
-    header.set_sform(affine, code=_SCANNER)
-    return header
-
-
-def _find_text_header(image: ImageFile, form: Literal["nrrd", "meta"]) -> TextHeader:
-    """Give the header as stored, or one made for an image of another format."""
-    if isinstance(image.stored, TextHeader) and image.stored.form == form:
-        return image.stored
-    return make_text_header(form, image.grid, affine=_affine_in_mm(image), spacing=image.spacing)
-
-
-def _affine_in_mm(image: ImageFile) -> NDArray[np.float64] | None:
-    """Give the affine with lengths in mm, untouched where they are so already."""
-    if image.affine is None or image.spacing is None:
-        return image.affine
-    sides = np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
-    unit = float(image.spacing[0] / sides[0])
-    if abs(unit - 1.0) < _SAME_UNIT:
-        return image.affine
-    scaled = image.affine.copy()
-    scaled[:3] *= unit
-    return scaled
-
-
-def _encode_volume(values: NDArray[Any], header: Nifti1Header, path: Path, *, level: int) -> bytes:
-    """Put voxels behind a header, of which nothing but type, scaling and K is changed.
-
-    Not through `nibabel.Nifti1Image`, which repairs what it finds odd in a header.
-    """
-    if values.ndim == 4:
-        header["dim"][0], header["dim"][4:] = 4, (values.shape[3], 1, 1, 1)
-        header["pixdim"][4] = 1.0
-    elif (header["dim"][4 : 1 + int(header["dim"][0])] > 1).any():
-        header["dim"][0], header["dim"][4:] = 3, 1  # the mask has no channels
-    claimed = int(np.prod(header["dim"][1 : 1 + int(header["dim"][0])].astype(np.int64)))
-    if claimed != values.size:
-        raise ValueError(f"{path}: {values.size} voxels under a header of {claimed}")
-    stored = values.astype(values.dtype.newbyteorder(header.endianness), copy=False)
-    header.set_data_dtype(stored.dtype)
-    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
-    header["vox_offset"] = 0  # asks nibabel for the first place behind header and extensions
-    buffer = io.BytesIO()
-    header.write_to(buffer)
-    buffer.write(stored.tobytes(order="F"))
-    content = buffer.getvalue()
-    if path.name.lower().endswith(".gz"):
-        # Without the time of day, so that equal predictions are equal files.
-        return gzip.compress(content, compresslevel=level, mtime=0)
-    return content
-
-
-def _write_atomic(path: Path, content: bytes) -> None:
+def _write_atomic(path: Path, write: _Write) -> None:
     # Not after the mask, whose name may be as long as the disk allows already.
     aside = path.with_name(f".{os.getpid()}-{threading.get_ident()}.partial")
     with as_write_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_bytes(aside, content)
+            with aside.open("wb") as stream:
+                write(stream)
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)

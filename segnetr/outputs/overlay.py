@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
 from segnetr.data.resize import resize_image
 
@@ -29,11 +30,12 @@ OUTLINE_WIDTH = 2
 """Width of an outline in pixels of the overlay, without its dark rim of one pixel."""
 _MOST_TILES = 16
 _LARGEST_ZOOM = 4
+_SAMPLE = 1_000_000  # values by which black and white are found
 _GREY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
 
 
 def draw_overlay(
-    image: ImageFile,
+    image: ImageFile | VolumeFile,
     labels: NDArray[np.uint8],
     *,
     colours: Sequence[Colour] = CLASS_COLOURS,
@@ -53,15 +55,15 @@ def draw_overlay(
     Returns:
         (h, w, 3), RGB.
     """
-    grey = to_display(image.shown)
-    if image.kind == "picture":
-        return outline_labels(grey, labels, colours=colours, longest=longest)
+    if isinstance(image, ImageFile) and image.kind == "picture":
+        return outline_labels(to_display(image.array), labels, colours=colours, longest=longest)
     depths = choose_slices(labels)
+    shown = _show_slices(image, depths)
     columns = math.ceil(math.sqrt(len(depths)))
     side = longest // columns
     tiles = []
-    for depth in depths:
-        picture = np.rot90(grey[:, :, depth])[..., None]
+    for depth, grey in zip(depths, shown, strict=True):
+        picture = np.rot90(grey)[..., None]
         size = _fit_tile(picture.shape[:2], _pixel_shape(image), side)
         tile = resize_image(np.ascontiguousarray(picture), size)
         mask = _resize_labels(np.ascontiguousarray(np.rot90(labels[:, :, depth])), size)
@@ -111,10 +113,34 @@ def to_display(array: NDArray[Any]) -> Picture:
     """
     if array.dtype == np.uint8:
         return array
-    sample = array.reshape(-1)[:: max(1, array.size // 1_000_000)]
+    sample = array.reshape(-1)[:: max(1, array.size // _SAMPLE)]
     low, high = np.percentile(sample, _GREY_SHARE)
     if high <= low:
         low, high = float(array.min()), float(array.max())
+    return _stretch(array, low, high)
+
+
+def _show_slices(image: ImageFile | VolumeFile, depths: Sequence[int]) -> list[Picture]:
+    """Give slices (X, Y) of a volume's first channel in grey values of the whole volume."""
+    if isinstance(image, ImageFile):
+        grey = to_display(image.shown)
+        return [grey[:, :, depth] for depth in depths]
+    step = max(1, math.prod(image.grid) // _SAMPLE)
+    kept, sample = {}, []
+    for depth, plane in enumerate(image.read_planes()):
+        sample.append(plane[..., 0].ravel()[::step].copy())
+        if depth in depths:
+            kept[depth] = plane[..., 0].copy()
+    if image.dtype == np.uint8:
+        return [kept[depth] for depth in depths]
+    low, high = np.percentile(np.concatenate(sample), _GREY_SHARE)
+    if high <= low:
+        low = float(min(part.min() for part in sample))
+        high = float(max(part.max() for part in sample))
+    return [_stretch(kept[depth], low, high) for depth in depths]
+
+
+def _stretch(array: NDArray[Any], low: float, high: float) -> Picture:
     scaled = (array.astype(np.float32) - np.float32(low)) * np.float32(255 / ((high - low) or 1.0))
     return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
 
@@ -148,7 +174,7 @@ def _resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
     return np.asarray(resized, dtype=np.uint8).reshape(size)
 
 
-def _pixel_shape(image: ImageFile) -> tuple[float, float]:
+def _pixel_shape(image: ImageFile | VolumeFile) -> tuple[float, float]:
     """Give (height, width) of a voxel in a slice as shown, in units of the shorter."""
     if image.spacing is None:
         return 1.0, 1.0

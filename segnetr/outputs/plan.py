@@ -100,6 +100,20 @@ def probability_path(mask: Path, suffix: str) -> Path:
     return mask.with_name(f"{split_name(mask.name)[0]}_prob{suffix}")
 
 
+def has_results(mask: Path, *, overlay: bool, save_prob: bool) -> bool:
+    """Tell whether all that is wanted of one input is there.
+
+    Args:
+        mask: Its mask.
+        overlay: Whether a picture with outlines is wanted as well.
+        save_prob: Whether probabilities are wanted as well.
+    """
+    if not mask.is_file() or (overlay and not overlay_path(mask).is_file()):
+        return False
+    places = [probability_path(mask, suffix) for suffix in PROBABILITY_SUFFIXES]
+    return not save_prob or any(place.is_file() for place in places)
+
+
 def _name_at(source: Path, relative: Path, *, level: int, format_name: str) -> Path:
     """Give the mask's path at a level of distinctness: plain, suffix, folder, numbers."""
     stem, suffix = split_name(relative.name)

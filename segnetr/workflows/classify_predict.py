@@ -55,7 +55,12 @@ class ClassPredictions:
 
 
 def predict_classes(
-    inputs: Sequence[Path], model: Path, out: Path, options: PredictOptions, *, progress: Progress
+    inputs: Sequence[Path],
+    models: Sequence[Path],
+    out: Path,
+    options: PredictOptions,
+    *,
+    progress: Progress,
 ) -> ClassPredictions:
     """Give the probabilities of files and folders by a classifier that is loaded once.
 
@@ -64,12 +69,17 @@ def predict_classes(
     the names of the files.
 
     Raises:
-        UsageError: If an input is missing or of no known kind, or masks are asked for.
+        UsageError: If an input is missing or of no known kind, masks are asked for, or several
+            models are given.
         ModelFileError: If the model cannot be trusted.
         WriteError: If the table cannot be written.
     """
-    if options.format_name != "same" or options.series is not None:
-        raise UsageError(f"{model} is a classifier: --format and --series are for masks")
+    model = models[0]
+    if len(models) > 1:
+        raise UsageError(
+            f"{model} and {len(models) - 1} more: classifiers answer one by one; give one --model"
+        )
+    _refuse_mask_flags(model, options)
     if options.overlay or options.save_prob:
         raise UsageError(
             f"{model} is a classifier: --overlay and --save-prob are for masks; its probabilities "
@@ -105,6 +115,18 @@ def predict_classes(
         for name, row in zip(names, rows, strict=True)
     )
     return ClassPredictions(table=table, done=done, failed=tuple(failed))
+
+
+def _refuse_mask_flags(model: Path, options: PredictOptions) -> None:
+    for name, given in (
+        ("--max-memory", options.max_memory is not None),
+        ("--skip-existing", options.skip_existing),
+        ("--shard", options.shard is not None),
+        ("--format", options.format_name != "same"),
+        ("--series", options.series is not None),
+    ):
+        if given:
+            raise UsageError(f"{model} is a classifier: {name} is for models that make masks")
 
 
 @dataclass(frozen=True, slots=True)

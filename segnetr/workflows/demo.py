@@ -64,7 +64,7 @@ def demo(out: Path, *, assignments: Sequence[str] = (), progress: Progress) -> D
     held_out = read_split(RunDir(trained.run).splits).test[:_PREDICTED]
     predicted = predict(
         [cases[case_id].image for case_id in held_out],
-        trained.run,
+        [trained.run],
         out / "predictions",
         PredictOptions(overlay=True),
         progress=progress,

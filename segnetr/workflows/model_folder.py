@@ -1,25 +1,35 @@
 """The model folder: written at the end of a training, opened by all that applies a network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from segnetr.config.load import parse_plain, plain
 from segnetr.config.schema import PredictConfig, RunConfig
 from segnetr.data.case import DatasetSpec, Split
+from segnetr.data.files.dicom_series import is_dicom_source
+from segnetr.data.files.image_file import NIFTI_SUFFIXES, find_suffix
+from segnetr.data.files.pictures import measure_pixels
+from segnetr.data.files.read_files import is_volume
+from segnetr.data.files.volume_file import VolumeFile, open_volume
 from segnetr.data.readers import ImageFile, read_image
-from segnetr.engine.fold_dir import is_cross_validation
+from segnetr.engine.memory import MemoryLimit
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import choose_device
 from segnetr.engine.trainer import TrainResult
-from segnetr.errors import ModelFileError
-from segnetr.outputs.model_file import ModelCard, load_model, read_model, write_model
+from segnetr.errors import ModelFileError, ReadError
+from segnetr.outputs.model_file import ModelCard, read_model, write_model
 from segnetr.outputs.provenance import collect_versions
-from segnetr.workflows.ensemble import load_ensemble
+from segnetr.workflows.ensemble import Ensemble, Member, load_members, mix_members
+
+# Labels of a volume, one byte a voxel, are all that is kept of it; a header that claims more than
+# 2 GiB of them is taken for a damaged one.
+_MOST_VOXELS = 1 << 31
 
 
 def write_run_model(
@@ -92,6 +102,39 @@ def read_for(
     )
 
 
+def open_image(
+    card: ModelCard,
+    path: Path,
+    *,
+    max_pixels: int,
+    limit: MemoryLimit | None = None,
+    series: str | None = None,
+) -> ImageFile | VolumeFile:
+    """Open a file the way a model takes it: NIfTI stays on the disk, all else is read.
+
+    Args:
+        card: Of the model.
+        path: The file.
+        max_pixels: As in `read_image`, for pictures.
+        limit: Refuses pictures that would not fit into memory, and volumes that are not NIfTI.
+        series: As in `read_image`.
+
+    Raises:
+        ReadError: If it cannot be read, cannot be trusted or is too large.
+    """
+    if find_suffix(path) in NIFTI_SUFFIXES:
+        return open_volume(path, max_pixels=_MOST_VOXELS, channels=card.volume_channels)
+    if limit is not None:
+        if is_dicom_source(path) or is_volume(path):
+            raise ReadError(
+                path,
+                "--max-memory holds for pictures and NIfTI volumes; convert it to NIfTI, or leave"
+                " the limit away",
+            )
+        limit.check_picture(path, measure_pixels(path))
+    return read_for(card, path, max_pixels=max_pixels, series=series)
+
+
 def open_predictor(
     path: Path, *, changes: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> tuple[ModelCard, Predictor]:
@@ -107,17 +150,52 @@ def open_predictor(
         ModelFileError: If the model is missing, torn, changed or foreign.
         UsageError: If a changed setting does not fit, or there is no such device.
     """
-    is_ensemble = is_cross_validation(path)
-    card, network = load_ensemble(path) if is_ensemble else load_model(path)
-    config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **(changes or {})})
-    predictor = Predictor(
-        network,
+    return open_predictors([path], changes=changes, device=device)
+
+
+def open_predictors(
+    paths: Sequence[Path],
+    *,
+    ensemble: Ensemble = "mean",
+    changes: Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> tuple[ModelCard, Predictor]:
+    """Load one model or several that answer together.
+
+    Args:
+        paths: As `open_predictor` takes one.
+        ensemble: Mean of their probabilities, a vote, or one network of their mean weights.
+        changes: As in `open_predictor`, for each of them.
+        device: As in `open_predictor`.
+
+    Returns:
+        The first one's card, and the predictor. Repairs of labels are those of the first.
+
+    Raises:
+        ModelFileError: As `open_predictor`, or if they do not belong together.
+        UsageError: As `open_predictor`.
+    """
+    members = [mix_members(paths)] if ensemble == "soup" else load_members(paths)
+    predictors = [
+        _apply(member, changes=changes or {}, device=choose_device(device)) for member in members
+    ]
+    if len(predictors) == 1:
+        return members[0].card, predictors[0]
+    card = replace(members[0].card, split_sha256="", scores={})
+    combination = "vote" if ensemble == "vote" else "mean"
+    return card, Predictor.join(predictors, combination=combination)  # type: ignore[arg-type]
+
+
+def _apply(member: Member, *, changes: Mapping[str, Any], device: torch.device) -> Predictor:
+    card = member.card
+    config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **changes})
+    return Predictor(
+        member.network,
         config=config,
         intensity=card.intensity,
         image_size=card.image_size,
         num_classes=len(card.classes),
         channels=card.in_channels,
         slices=card.slices,
-        device=choose_device(device),
+        device=device,
     )
-    return card, predictor

@@ -107,6 +107,7 @@ def build_task(spec: DatasetSpec, config: RunConfig, *, device: str) -> Segmenta
         mode=config.predict.mode,
         overlap=config.predict.overlap,
         window_batch=config.predict.window_batch,
+        weights=config.predict.weights,
     )
 
     def open_predictor(model: nn.Module) -> Predictor:

@@ -352,7 +352,7 @@ def test_prediction_explains_each_file_it_could_read(classifier, tmp_path):
     (folder / "b.png").write_bytes(b"no picture")
     outcome = predict_classes(
         [folder],
-        classifier,
+        [classifier],
         tmp_path / "out",
         PredictOptions(explain=True, device="cpu"),
         progress=Progress(quiet=True),
@@ -372,4 +372,6 @@ def test_prediction_explains_each_file_it_could_read(classifier, tmp_path):
 
 def test_masks_are_not_explained(tmp_path):
     with pytest.raises(UsageError, match="--explain is for classifiers"):
-        predict([], tmp_path, tmp_path, PredictOptions(explain=True), progress=Progress(quiet=True))
+        predict(
+            [], [tmp_path], tmp_path, PredictOptions(explain=True), progress=Progress(quiet=True)
+        )

@@ -126,6 +126,23 @@ def read_picture(path: Path, *, channels: int | None = None, max_pixels: int) ->
     return ImageFile(path=path, array=array, kind="picture", notes=notes + more)
 
 
+def measure_pixels(path: Path) -> int:
+    """Give the number of pixels a picture's header claims; 0 where `read_picture` will refuse it.
+
+    No pixel is decoded.
+    """
+    try:
+        with path.open("rb") as stream:
+            picture_format = find_format(stream.read(16))
+            if picture_format is None:
+                return 0
+            stream.seek(0)
+            picture = _DECODERS[picture_format](stream)
+            return int(picture.width * picture.height)
+    except DECODE_ERRORS:
+        return 0
+
+
 def native_grey(picture: Image.Image) -> NDArray[Any]:
     """Give the values of a picture in native byte order, unsigned where the file says so.
 

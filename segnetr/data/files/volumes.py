@@ -12,6 +12,7 @@ import io
 import math
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,42 +59,117 @@ def read_volume(path: Path, *, max_pixels: int, channels: int = 1) -> ImageFile:
         raise ReadError(path, "there is not enough memory for it") from error
 
 
-def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int, channels: int) -> ImageFile:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VolumeHeader:
+    """What the header of a volume says, once it is judged.
+
+    Attributes:
+        header: The NIfTI header as stored.
+        extent: (X, Y, Z), or (X, Y, Z, C).
+        offset: Bytes before the first voxel.
+        affine: As in `ImageFile`, and so `spacing` and `notes`.
+        spacing: In mm.
+        notes: For people.
+    """
+
+    header: Nifti1Header
+    extent: tuple[int, ...]
+    offset: int
+    affine: NDArray[np.float64]
+    spacing: tuple[float, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """How a voxel is stored, byte order included."""
+        dtype: np.dtype[Any] = self.header.get_data_dtype()
+        return dtype
+
+    @property
+    def needed(self) -> int:
+        """Bytes that belong to the file once it is unpacked."""
+        return self.offset + math.prod(self.extent) * self.dtype.itemsize
+
+
+def judge_header(
+    path: Path, stream: BinaryIO, content: bytearray, *, max_pixels: int, channels: int
+) -> tuple[VolumeHeader, Iterator[bytes]]:
+    """Read the header of an open file, and refuse what cannot be true before voxels are read.
+
+    Args:
+        path: The file, for messages.
+        stream: The file from its beginning.
+        content: Gets the bytes that were read, some of which may be voxels.
+        max_pixels: As in `read_volume`.
+        channels: As in `read_volume`.
+
+    Returns:
+        What the header says, and the rest of the content, unpacked, piece by piece.
+
+    Raises:
+        ReadError: As `read_volume`.
+    """
     stored_bytes = stream.seek(0, io.SEEK_END)
     if stored_bytes == 0:
         raise ReadError(path, "the file is empty")
     stream.seek(0)
-    chunks, most_bytes = _open_chunks(path, stream, stored_bytes)
-    content = bytearray()
+    chunks, most_bytes = open_chunks(path, stream, stored_bytes)
     header = _read_header(path, chunks, content)
     extent, notes = _find_extent(path, header, channels)
     check_extent(path, extent, max_pixels=max_pixels)
     affine, spacing, more = _find_geometry(path, header)
-    offset, dtype = _data_offset(path, header), header.get_data_dtype()
-    needed = offset + math.prod(extent) * dtype.itemsize
-    if needed > most_bytes:
-        raise ReadError(path, f"cut off: {needed} bytes belong to it, {most_bytes} can be there")
-    fill(chunks, content, needed + 1)
-    if len(content) < needed:
-        raise ReadError(path, f"cut off: {len(content)} of {needed} bytes are there")
-    if len(content) > needed:
+    judged = VolumeHeader(
+        header=header,
+        extent=extent,
+        offset=_data_offset(path, header),
+        affine=affine,
+        spacing=spacing,
+        notes=notes + more,
+    )
+    if judged.needed > most_bytes:
+        raise ReadError(
+            path, f"cut off: {judged.needed} bytes belong to it, {most_bytes} can be there"
+        )
+    return judged, chunks
+
+
+def check_length(path: Path, present: int, needed: int) -> None:
+    """Refuse a file that is shorter or longer than its header says.
+
+    Raises:
+        ReadError: With both numbers of bytes.
+    """
+    if present < needed:
+        raise ReadError(path, f"cut off: {present} of {needed} bytes are there")
+    if present > needed:
         raise ReadError(path, f"longer than its header says: {needed} bytes belong to it")
-    stored = np.frombuffer(content, offset=offset, dtype=dtype).reshape(extent, order="F")
-    volume = _scale(path, header, stored)
+
+
+def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int, channels: int) -> ImageFile:
+    content = bytearray()
+    judged, chunks = judge_header(path, stream, content, max_pixels=max_pixels, channels=channels)
+    fill(chunks, content, judged.needed + 1)
+    check_length(path, len(content), judged.needed)
+    stored = np.frombuffer(content, offset=judged.offset, dtype=judged.dtype)
+    volume = scale_stored(path, judged.header, stored.reshape(judged.extent, order="F"))
     check_finite(path, volume)
     return ImageFile(
         path=path,
         array=volume,
         kind="volume",
-        affine=affine,
-        spacing=spacing,
-        header=header,
-        notes=notes + more,
+        affine=judged.affine,
+        spacing=judged.spacing,
+        header=judged.header,
+        notes=judged.notes,
     )
 
 
-def _open_chunks(path: Path, stream: BinaryIO, stored_bytes: int) -> tuple[Iterator[bytes], int]:
-    """Give the content piece by piece, and the most bytes that it can be."""
+def open_chunks(path: Path, stream: BinaryIO, stored_bytes: int) -> tuple[Iterator[bytes], int]:
+    """Give the content piece by piece, unpacked, and the most bytes that it can be.
+
+    Raises:
+        ReadError: If the file is packed and not named so, or the other way round.
+    """
     is_packed = stream.read(2) == GZIP_SIGNATURE
     stream.seek(0)
     if is_packed and not path.name.lower().endswith(".gz"):
@@ -198,7 +274,12 @@ def _find_geometry(
     return affine, check_affine(path, affine, unit_mm=unit), notes
 
 
-def _scale(path: Path, header: Nifti1Header, stored: NDArray[Any]) -> NDArray[Any]:
+def scale_stored(path: Path, header: Nifti1Header, stored: NDArray[Any]) -> NDArray[Any]:
+    """Turn voxels as stored into values: native byte order, slope and intercept.
+
+    Raises:
+        ReadError: If the scaling cannot be true.
+    """
     values = stored.astype(stored.dtype.newbyteorder("="))
     if np.isinf(header["scl_slope"]) or np.isinf(header["scl_inter"]):
         raise ReadError(path, "its scaling is infinite")  # nibabel would leave it out

@@ -1,0 +1,250 @@
+"""A large volume within a memory limit, beside MONAI's sliding_window_inference.
+
+The same network, windows, overlap and weights, in turns, each in a process of its own: time from
+the file to the labels in memory, peak resident memory above that of the loaded program, and the
+share of voxels whose labels differ. Ours runs under an address-space limit (`--address-space`) and
+keeps its promise (`--max-memory`); MONAI's runs free, slice by slice (a window one voxel deep, as
+its SliceInferer does).
+
+    python benchmarks/volumes.py                                      # 512 x 512 x 800, 14 classes
+    python benchmarks/volumes.py --shape 96 96 24 --window 48 --out /tmp/small.json
+
+Writes benchmarks/results/volumes.json and prints the table.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from segnetr.config.intensity import IntensityConfig
+from segnetr.config.schema import PredictConfig
+from segnetr.config.sizes import format_size, parse_size
+from segnetr.data.files.volume_file import open_volume
+from segnetr.engine.memory import MemoryLimit
+from segnetr.engine.predictor import Predictor
+from segnetr.outputs.provenance import collect_provenance
+
+RESULTS = Path(__file__).parent / "results" / "volumes.json"
+WAYS = ("ours", "monai")
+# Values that the windows of both ways see: the same two limits of grey values.
+LOW, HIGH = -200.0, 1000.0
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = parse_arguments()
+    if arguments.way:
+        print(json.dumps(measure(arguments)))
+        return
+    rows: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        path = Path(folder) / "volume.nii"
+        draw_volume(path, arguments.shape)
+        for _ in range(arguments.repeats):
+            for way in WAYS:
+                rows[way].append(run_child(way, path, arguments))
+        labels = [np.load(path.with_suffix(f".{way}.npy"), mmap_mode="r") for way in WAYS]
+        differing = (
+            sum(int((one != other).sum()) for one, other in zip(*labels, strict=True))
+            / labels[0].size
+        )
+    content = {
+        "command": "python benchmarks/volumes.py " + " ".join(sys.argv[1:]),
+        "shape": arguments.shape,
+        "classes": arguments.classes,
+        "window": arguments.window,
+        "max_memory": arguments.max_memory,
+        "address_space": arguments.address_space,
+        "rows": rows,
+        "ratios": compare(rows),
+        "labels_that_differ": differing,
+        "made_by": collect_provenance(),
+    }
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+    print(make_table(rows, differing))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 800])
+    parser.add_argument("--classes", type=int, default=14)
+    parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--width", type=int, default=8, help="channels of the network's first maps")
+    parser.add_argument("--window-batch", type=int, default=4)
+    parser.add_argument("--max-memory", default="2G")
+    parser.add_argument("--address-space", default="4G", help="0: no limit")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="where the volume is put; some gigabytes")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def draw_volume(path: Path, shape: list[int]) -> None:
+    """Write noise with a slope, plane by plane, so that no voxel is constant."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.int16)
+    header.set_xyzt_units("mm")
+    header.set_sform(np.diag([0.8, 0.8, 1.5, 1.0]), code=1)
+    random = np.random.default_rng(0)
+    slope = np.add.outer(np.arange(shape[0]), np.arange(shape[1])).astype(np.float32)
+    with path.open("wb") as stream:
+        header.write_to(stream)
+        stream.write(b"\0" * 4)  # no extensions
+        for depth in range(shape[2]):
+            plane = slope + depth + random.normal(0, 100, shape[:2])
+            stream.write(plane.astype(np.int16).tobytes(order="F"))
+
+
+def run_child(way: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure one way in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--way", way, "--path", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return {"failed": done.stderr.strip().splitlines()[-1:], "threads": arguments.threads}
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Predict the volume one way: seconds, and bytes at the highest above those at the start."""
+    torch.set_num_threads(arguments.threads)
+    network = build_network(arguments)
+    with torch.inference_mode():  # what the first pass sets up belongs to the program
+        network(torch.rand(1, 1, arguments.window, arguments.window))
+    start_bytes = read_status("VmRSS")
+    run = predict_ours if arguments.way == "ours" else predict_monai
+    start = time.perf_counter()
+    labels = run(network, arguments)
+    seconds = time.perf_counter() - start
+    peak = read_status("VmHWM")
+    np.save(arguments.path.with_suffix(f".{arguments.way}.npy"), labels)
+    return {"seconds": seconds, "peak": peak, "above_start": peak - start_bytes}
+
+
+def build_network(arguments: argparse.Namespace) -> nn.Module:
+    """Build a U-Net of random weights."""
+    from monai.networks.nets import UNet
+
+    torch.manual_seed(0)
+    return UNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=arguments.classes,
+        channels=tuple(arguments.width * 2**level for level in range(4)),
+        strides=(2, 2, 2),
+        norm="batch",
+    ).eval()
+
+
+def predict_ours(network: nn.Module, arguments: argparse.Namespace) -> NDArray[np.uint8]:
+    """Read plane by plane, within the promise."""
+    if arguments.address_space != "0":
+        most = parse_size(arguments.address_space)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    predictor = Predictor(
+        network,
+        config=PredictConfig(
+            mode="window", overlap=arguments.overlap, window_batch=arguments.window_batch
+        ),
+        intensity=IntensityConfig(kind="window", low=LOW, high=HIGH),
+        image_size=(arguments.window, arguments.window),
+        num_classes=arguments.classes,
+        channels=1,
+    )
+    limit = MemoryLimit(parse_size(arguments.max_memory), predictor)
+    volume = open_volume(arguments.path, max_pixels=1 << 40)
+    predictor.set_pace(limit.choose_pace(volume))
+    return predictor.predict(volume).labels
+
+
+def predict_monai(network: nn.Module, arguments: argparse.Namespace) -> NDArray[np.uint8]:
+    """Read the whole, slide windows one voxel deep, take the highest class at the end."""
+    from monai.inferers import sliding_window_inference
+
+    values = np.asanyarray(nib.load(arguments.path).dataobj).astype(np.float32)
+    # What our kind "window" does: 0..1, then mean 0.5 and deviation 0.25.
+    image = torch.from_numpy(values).sub_(LOW).div_(HIGH - LOW).clamp_(0, 1).sub_(0.5).div_(0.25)
+
+    def estimate(batch: Tensor) -> Tensor:
+        probabilities: Tensor = network(batch[..., 0]).softmax(dim=1)
+        return probabilities[..., None]
+
+    with torch.inference_mode():
+        answer = sliding_window_inference(
+            image[None, None],
+            roi_size=(arguments.window, arguments.window, 1),
+            sw_batch_size=arguments.window_batch,
+            predictor=estimate,
+            overlap=(arguments.overlap, arguments.overlap, 0.0),
+            mode="gaussian",
+        )
+        return np.asarray(answer[0].argmax(dim=0).to(torch.uint8).numpy())
+
+
+def count_differing(paths: list[Path]) -> float | None:
+    """Give the share of voxels with other labels; None where one way did not finish."""
+    if not all(path.is_file() for path in paths):
+        return None
+    first, second = (np.load(path, mmap_mode="r") for path in paths)
+    differing = sum(int((one != two).sum()) for one, two in zip(first, second, strict=True))
+    return differing / first.size
+
+
+def read_status(field: str) -> int:
+    """Read a line of what Linux knows of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def compare(rows: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """Give ours over MONAI's, medians; nothing where one of them did not finish."""
+    whole = {way: [row for row in found if "failed" not in row] for way, found in rows.items()}
+    if not all(whole.values()):
+        return {}
+    return {
+        key: statistics.median(row[key] for row in whole["ours"])
+        / statistics.median(row[key] for row in whole["monai"])
+        for key in ("seconds", "peak", "above_start")
+    }
+
+
+def make_table(rows: dict[str, list[dict[str, Any]]], differing: float | None) -> str:
+    """Lay the results out as markdown."""
+    lines = ["| by | seconds | peak | above the loaded program |", "|---|---|---|---|"]
+    for way, found in rows.items():
+        whole = [row for row in found if "failed" not in row]
+        if not whole:
+            lines.append(f"| {way} | did not finish: {found[0]['failed']} | | |")
+            continue
+        sizes = [statistics.median(row[key] for row in whole) for key in ("peak", "above_start")]
+        seconds = f"{statistics.median(row['seconds'] for row in whole):.1f}"
+        cells = [seconds, *(format_size(round(size)) for size in sizes)]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    for key, ratio in compare(rows).items():
+        lines.append(f"\nours / monai, {key}: {ratio:.3f}")
+    if differing is not None:
+        lines.append(f"\nlabels that differ: {differing:.2e} of all voxels")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

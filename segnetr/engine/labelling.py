@@ -1,0 +1,84 @@
+"""From probabilities to labels, of one network or of several that answer together."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Combination = Literal["mean", "vote"]
+Store = Callable[[int, Tensor], None]
+"""Takes in the number of a class and its probabilities (H, W)."""
+
+
+def label_pixels(
+    answers: Sequence[Tensor],
+    grid: tuple[int, int],
+    *,
+    combination: Combination = "mean",
+    store: Store | None = None,
+) -> Tensor:
+    """Choose the class of each pixel; of equal ones the first.
+
+    Class by class, so that a large picture never needs all its probabilities at once.
+
+    Args:
+        answers: Probabilities (K, h, w) of each network; brought to the grid by linear
+            interpolation.
+        grid: (H, W) of the file.
+        combination: "mean" of the probabilities, or "vote": each network has one voice for each
+            pixel, and the mean decides where voices are equal.
+        store: Called with each class and its probabilities, or its share of the voices.
+
+    Returns:
+        Class indices (H, W), uint8, where the answers are.
+    """
+    if combination == "vote" and len(answers) > 1:
+        return _count_voices(answers, grid, store=store)
+    return _choose(answers, grid, store=store)
+
+
+def _choose(answers: Sequence[Tensor], grid: tuple[int, int], *, store: Store | None) -> Tensor:
+    labels = torch.zeros(grid, dtype=torch.uint8, device=answers[0].device)
+    highest: Tensor | None = None
+    for index in range(len(answers[0])):
+        probability = _average(answers, index, grid)
+        if store is not None:
+            store(index, probability)
+        if highest is None:
+            highest = probability.clone()
+            continue
+        labels.masked_fill_(probability > highest, index)
+        torch.maximum(highest, probability, out=highest)
+    return labels
+
+
+def _count_voices(
+    answers: Sequence[Tensor], grid: tuple[int, int], *, store: Store | None
+) -> Tensor:
+    voices = [_choose([answer], grid, store=None) for answer in answers]
+    labels = torch.zeros(grid, dtype=torch.uint8, device=answers[0].device)
+    highest = torch.full(grid, -1.0, device=answers[0].device)
+    for index in range(len(answers[0])):
+        count = torch.stack([voice == index for voice in voices]).sum(dim=0)
+        if store is not None:
+            store(index, count / len(answers))
+        # Half of a mean is below one voice, so it only decides between equal counts.
+        score = count + 0.5 * _average(answers, index, grid)
+        labels.masked_fill_(score > highest, index)
+        torch.maximum(highest, score, out=highest)
+    return labels
+
+
+def _average(answers: Sequence[Tensor], index: int, grid: tuple[int, int]) -> Tensor:
+    total = _resize(answers[0][index], grid)
+    for answer in answers[1:]:
+        total = total + _resize(answer[index], grid)
+    return total if len(answers) == 1 else total / len(answers)
+
+
+def _resize(plane: Tensor, grid: tuple[int, int]) -> Tensor:
+    if tuple(plane.shape) == grid:
+        return plane
+    return F.interpolate(plane[None, None], size=grid, mode="bilinear", align_corners=False)[0, 0]

@@ -1,0 +1,77 @@
+"""The ways in which a square looks the same: mirrored, turned, both; and the mean over them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Augmentation = Literal["none", "flips", "d4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Symmetry:
+    """One way of looking at images (N, C, H, W): axes mirrored, then rows and columns swapped.
+
+    Attributes:
+        mirrored: Axes that are mirrored: 2 up-down, 3 left-right.
+        swapped: Whether H and W change places afterwards.
+    """
+
+    mirrored: tuple[int, ...]
+    swapped: bool
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Look at images this way."""
+        seen = images.flip(self.mirrored) if self.mirrored else images
+        # Networks may count on the usual order in memory.
+        return seen.transpose(2, 3).contiguous() if self.swapped else seen
+
+    def undo(self, answers: Tensor) -> Tensor:
+        """Turn answers back to where the images were."""
+        straight = answers.transpose(2, 3) if self.swapped else answers
+        return straight.flip(self.mirrored) if self.mirrored else straight
+
+
+_MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+_FLIPS = tuple(Symmetry(axes, swapped=False) for axes in _MIRRORINGS)
+
+SYMMETRIES: Mapping[Augmentation, tuple[Symmetry, ...]] = MappingProxyType(
+    {
+        "none": _FLIPS[:1],
+        "flips": _FLIPS,
+        # The dihedral group of the square, of 8 elements: the other four are turns by a quarter.
+        "d4": (*_FLIPS, *(Symmetry(axes, swapped=True) for axes in _MIRRORINGS)),
+    }
+)
+"""For each test-time augmentation the ways of looking at a picture, the plain one first."""
+
+
+def average_over(
+    symmetries: tuple[Symmetry, ...],
+    estimate: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    together: int,
+) -> Tensor:
+    """Average what is said about images over several ways of looking at them.
+
+    Args:
+        symmetries: The ways.
+        estimate: Maps images (N, C, H, W) to probabilities (N, K, H, W).
+        images: (N, C, H, W).
+        together: Ways in one forward pass.
+    """
+    total: Tensor | None = None
+    for start in range(0, len(symmetries), together):
+        group = symmetries[start : start + together]
+        views = [symmetry.apply(images) for symmetry in group]
+        answers = estimate(views[0] if len(views) == 1 else torch.cat(views)).chunk(len(group))
+        for symmetry, answer in zip(group, answers, strict=True):
+            straight = symmetry.undo(answer)
+            total = straight if total is None else total + straight
+    if total is None:
+        raise ValueError("there is no way of looking at the images")
+    return total if len(symmetries) == 1 else total / len(symmetries)

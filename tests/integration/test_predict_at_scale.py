@@ -1,0 +1,263 @@
+"""`segnetr predict` over many files: parts, going on, limits, several models, signals."""
+
+import hashlib
+import json
+import signal
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segnetr.config.schema import IntensityConfig, PredictConfig
+from segnetr.engine.predictor import Predictor
+from segnetr.models.build import build_model
+from segnetr.outputs.model_file import ModelCard, write_model
+
+
+def make_model(folder: Path, seed: int, *, classes: int = 2) -> Path:
+    """Write a run with a small U-Net of random weights."""
+    card = ModelCard(
+        architecture={"architecture": "unet", "width": 2},
+        classes=tuple(f"c{number}" for number in range(classes)),
+        in_channels=1,
+        image_size=(32, 32),
+        intensity=IntensityConfig(mean=(0.5,), std=(0.25,)),
+        predict=PredictConfig(mode="window", window_batch=2),
+    )
+    torch.manual_seed(seed)
+    network = build_model(
+        card.architecture, in_channels=1, num_classes=classes, image_size=card.image_size
+    )
+    with torch.no_grad():
+        # So that each class is somewhere the likeliest.
+        answer = network.eval()(torch.randn(4, 1, 32, 32))
+        list(network.parameters())[-1].sub_(answer.mean(dim=(0, 2, 3)))
+    write_model(folder / "model", network.state_dict(), card=card)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return [make_model(folder / name, seed) for seed, name in enumerate("abc")]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five pictures in two folders."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.png", "c.png", "sub/a.png", "sub/d.png"):
+        Image.fromarray(random.integers(0, 256, (40, 50), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def write_volume(path: Path, shape: tuple[int, int, int]) -> Path:
+    values = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    return path
+
+
+def read_index(out: Path, name: str = "predictions.json") -> dict:
+    return json.loads((out / name).read_text())
+
+
+def list_masks(out: Path) -> set[str]:
+    return {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+
+
+def read_masks(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in list_masks(out)}
+
+
+def test_index_says_by_which_model_what_was_made_of_which_bytes(
+    command, models, photos, tmp_path
+) -> None:
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    done = command("predict", photos, "--model", models[0], "--out", tmp_path / "out", "--quiet")
+    assert done.returncode == 3
+    index = read_index(tmp_path / "out")
+    weights = models[0] / "model" / "model.safetensors"
+    assert index["model"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert [Path(record["input"]).name for record in index["failed"]] == ["broken.png"]
+    assert {record["mask"] for record in index["done"]} == list_masks(tmp_path / "out")
+    for record in index["done"]:
+        digest = hashlib.sha256(Path(record["input"]).read_bytes()).hexdigest()
+        assert record["sha256"] == digest
+        assert record["seconds"] >= 0
+        assert record["warnings"] == []
+
+
+def test_parts_of_all_processes_are_the_whole_and_so_is_their_index(
+    command, models, photos, tmp_path, monkeypatch
+) -> None:
+    base = ["predict", photos, "--model", models[0], "--quiet", "--out"]
+    assert command(*base, tmp_path / "whole").returncode == 0
+    assert command(*base, tmp_path / "parts", "--shard", "1/3").returncode == 0
+    assert list_masks(tmp_path / "parts") == {"a.png", "sub/a.png"}
+    assert not (tmp_path / "parts" / "predictions.json").exists()
+    assert command(*base, tmp_path / "parts", "--shard", "3/3").returncode == 0
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert command(*base, tmp_path / "parts").returncode == 0
+    assert read_masks(tmp_path / "parts") == read_masks(tmp_path / "whole")
+    part = read_index(tmp_path / "parts", "predictions-2-of-3.json")
+    assert [record["mask"] for record in part["done"]] == ["b.png", "sub/d.png"]
+    joined, whole = read_index(tmp_path / "parts"), read_index(tmp_path / "whole")
+    assert joined["model"] == whole["model"]
+    for index in (joined, whole):
+        for record in index["done"]:
+            del record["seconds"]
+    assert joined["done"] == sorted(whole["done"], key=lambda record: record["input"])
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_part_that_is_none_is_refused(command, models, photos, tmp_path, shard) -> None:
+    done = command(
+        "predict", photos, "--model", models[0], "--out", tmp_path / "o", "--shard", shard
+    )
+    assert done.returncode == 2
+    assert f"--shard {shard}: write the part" in done.stderr
+
+
+def test_results_that_are_there_are_left_alone_unless_another_model_made_them(
+    command, models, photos, tmp_path
+) -> None:
+    out = tmp_path / "out"
+    base = ["predict", photos, "--out", out, "--quiet", "--model"]
+    assert command(*base, models[0]).returncode == 0
+    before, index = read_masks(out), read_index(out)
+    (out / "b.png").unlink()
+    (out / "c.png").write_bytes(b"not looked at")
+    done = command(*base, models[0], "--skip-existing", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["skipped"] == 4
+    assert (out / "c.png").read_bytes() == b"not looked at"
+    assert (out / "b.png").read_bytes() == before["b.png"]
+    again = read_index(out)
+    assert {record["mask"] for record in again["done"]} == set(before)
+    kept = [record for record in index["done"] if record["mask"] != "b.png"]
+    assert [record for record in again["done"] if record["mask"] != "b.png"] == kept
+    # What is wanted beside the masks is not there yet.
+    assert command(*base, models[0], "--skip-existing", "--overlay").returncode == 0
+    assert (out / "c.png").read_bytes() == before["c.png"]
+    for changed in ([models[1]], [models[0], "--tta", "flips"]):
+        other = command(*base, *changed, "--skip-existing")
+        assert other.returncode == 2
+        assert "its masks are of another model or of other settings" in other.stderr
+    assert read_index(out)["model"] == index["model"]
+
+
+def test_several_models_answer_together_however_they_are_written(
+    command, models, photos, tmp_path
+) -> None:
+    base = ["predict", photos, "--quiet", "--out"]
+    a, b, c = models
+    spoken = command(*base, tmp_path / "one", "--model", a, b, c)
+    assert spoken.returncode == 0, spoken.stderr
+    repeated = ["--model", a, "--model", b, "--model", c]
+    assert command(*base, tmp_path / "two", *repeated).returncode == 0
+    assert read_masks(tmp_path / "one") == read_masks(tmp_path / "two")
+    index = read_index(tmp_path / "one")
+    assert [member["path"] for member in index["model"]["members"]] == [str(a), str(b), str(c)]
+    assert len(index["done"]) == 5
+    # A picture behind a model is an input, not a model.
+    behind = ["predict", "--model", a, photos / "a.png", "--out", tmp_path / "three", "--quiet"]
+    assert command(*behind).returncode == 0
+    for how in ("vote", "soup"):
+        done = command(*base, tmp_path / how, "--model", a, b, c, "--ensemble", how)
+        assert done.returncode == 0, done.stderr
+        assert read_index(tmp_path / how)["model"]["ensemble"] == how
+    assert read_masks(tmp_path / "soup") != read_masks(tmp_path / "one")
+    wrong = command(*base, tmp_path / "x", "--model", a, b, "--ensemble", "best")
+    assert wrong.returncode == 2
+    assert "choose mean, vote, soup" in wrong.stderr
+
+
+def test_written_soup_answers_as_the_one_made_on_the_way(command, models, photos, tmp_path) -> None:
+    soup = tmp_path / "soup"
+    assert command("models", "soup", *models, "--out", soup).returncode == 0
+    base = ["predict", photos, "--quiet", "--out"]
+    assert command(*base, tmp_path / "one", "--model", soup).returncode == 0
+    mixed = ["--model", *models, "--ensemble", "soup"]
+    assert command(*base, tmp_path / "two", *mixed).returncode == 0
+    assert read_masks(tmp_path / "one") == read_masks(tmp_path / "two")
+
+
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+def test_limit_on_memory_changes_no_label_or_refuses(command, models, tmp_path, name) -> None:
+    path = write_volume(tmp_path / name, (40, 50, 3))
+    base = ["predict", path, "--model", models[0], "--quiet", "--overlay", "--out"]
+    assert command(*base, tmp_path / "free").returncode == 0
+    limited = command(*base, tmp_path / "limited", "--max-memory", "32G", "--tta", "none")
+    assert limited.returncode == 0, limited.stderr
+    first, second = (
+        np.asanyarray(nib.load(tmp_path / where / name).dataobj) for where in ("free", "limited")
+    )
+    np.testing.assert_array_equal(first, second)
+    assert len(np.unique(first)) == 2
+    small = command(*base, tmp_path / "small", "--max-memory", "40M")
+    assert small.returncode == 2
+    assert "before any file is read; give more" in small.stderr
+    assert not (tmp_path / "small").exists()
+    wrong = command(*base, tmp_path / "wrong", "--max-memory", "much")
+    assert wrong.returncode == 2
+    assert "'much' is no amount of memory" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_signal_ends_between_slices_and_skip_existing_goes_on(
+    command, models, photos, tmp_path, monkeypatch, number, code, word
+) -> None:
+    base = ["predict", photos, "--model", models[0], "--json", "--out"]
+    assert command(*base, tmp_path / "whole").returncode == 0
+    original, calls = Predictor.predict, []
+
+    def predict(self, image, **options):
+        calls.append(image.path.name)
+        if len(calls) == 3:
+            signal.raise_signal(number)
+        return original(self, image, **options)
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    out = tmp_path / "out"
+    stopped = command(*base, out)
+    assert stopped.returncode == code
+    assert json.loads(stopped.stdout)["stopped"] == word
+    assert list_masks(out) == {"a.png", "b.png"}
+    assert {record["mask"] for record in read_index(out)["done"]} == {"a.png", "b.png"}
+    assert not list(out.rglob(".*"))
+    assert command(*base, out, "--skip-existing").returncode == 0
+    assert read_masks(out) == read_masks(tmp_path / "whole")
+    assert len(read_index(out)["done"]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_terminated_process_leaves_whole_files_only(start, models, tmp_path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(40):
+        write_volume(source / f"v{number:02d}.nii.gz", (64, 64, 12))
+    process = start("predict", source, "--model", models[0], "--out", out)
+    try:
+        while process.poll() is None and len(list(out.glob("v*.nii.gz"))) < 2:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 143
+    finally:
+        process.kill()
+    masks = sorted(path.name for path in out.glob("v*.nii.gz"))
+    assert 2 <= len(masks) < 40
+    for name in masks:
+        assert np.asanyarray(nib.load(out / name).dataobj).shape == (64, 64, 12)
+    assert sorted(record["mask"] for record in read_index(out)["done"]) == masks
+    assert sorted(path.name for path in out.iterdir()) == ["predictions.json", *masks]
