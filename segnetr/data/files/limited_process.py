@@ -193,6 +193,6 @@ def _explain(path: Path, code: int, complaint: bytes, limits: Limits) -> ReadErr
 
 
 def _as_given(path: Path, told: Path) -> Path:
-    """Name a file below a path as the path was given, which may be relative; a child is told all."""
+    """Name a file below a path as the path was given: a child is told whole paths."""
     whole = path.absolute()
     return path / told.relative_to(whole) if told.is_relative_to(whole) else told
