@@ -343,6 +343,18 @@ def test_file_that_fails_after_the_first_slices_were_sent_is_still_refused(serie
         read_image(series)
 
 
+def test_path_that_was_given_relative_is_named_so(
+    series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(series.parent)
+    (series / "2.dcm").unlink()
+    with pytest.raises(ReadError, match=r"^scan/1\.dcm: a gap") as caught:
+        read_image(Path("scan"))
+    assert caught.value.path == Path("scan/1.dcm")
+    with pytest.raises(ReadError, match=r"^scan: it has no series 1\.2\.3"):
+        read_image(Path("scan"), series="1.2.3")
+
+
 def test_package_that_is_missing_is_named(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ReadError, match=r"pip install 'segnetr\[dicom\]'"):

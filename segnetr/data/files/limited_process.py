@@ -184,9 +184,15 @@ def _explain(path: Path, code: int, complaint: bytes, limits: Limits) -> ReadErr
     if code == _REFUSED:
         told = json.loads(last)
         if "memory" not in told:
-            return ReadError(told["path"], told["reason"])
+            return ReadError(_as_given(path, Path(told["path"])), told["reason"])
         return ReadError(path, f"reading it needs more than {mebibytes} MiB of memory")
     # The second is what numpy's library of linear algebra says.
     if last.startswith(("MemoryError", "OpenBLAS error: Memory allocation")):
         return ReadError(path, f"reading it needs more than {mebibytes} MiB of memory")
     return ReadError(path, f"its reader ended with code {code}: {' '.join(last.split())[:160]}")
+
+
+def _as_given(path: Path, told: Path) -> Path:
+    """Name a file below a path as the path was given: a child is told whole paths."""
+    whole = path.absolute()
+    return path / told.relative_to(whole) if told.is_relative_to(whole) else told
