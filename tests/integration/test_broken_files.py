@@ -266,3 +266,20 @@ def test_format_and_series_are_flags_of_the_command(
     np.testing.assert_allclose(
         nib.load(out / "a.nii.gz").affine, read_image(folder / "a.nrrd").affine
     )
+
+
+def test_volume_that_cannot_be_read_plane_by_plane_is_refused_under_a_memory_limit(
+    whole: dict[str, bytes], model: Path, tmp_path: Path, command: Callable[..., object]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("nrrd_raw.nrrd", "pages.tif", "n.nii"):
+        (folder / name).write_bytes(whole[name])
+    flags = ("--model", model, "--out", tmp_path / "out", "--max-memory", "4G", "--json")
+    result = command("predict", folder, *flags)
+    assert result.returncode == PARTIAL, result.stderr
+    facts = json.loads(result.stdout)
+    assert [item["mask"] for item in facts["done"]] == ["n.nii"]
+    assert all("--max-memory holds for pictures and NIfTI" in item["reason"]
+               for item in facts["failed"])  # fmt: skip
+    assert len(facts["failed"]) == 2
