@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnetr.data.leaks import thumbnail as module
 from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS, ImageFile
+from segnetr.data.leaks import thumbnail as module
 from segnetr.data.leaks.thumbnail import SIDE, Thumbnail, make_thumbnail
 from segnetr.data.leaks.thumbnail_collection import collect_thumbnails, recall_thumbnails
 from segnetr.errors import ReadError
