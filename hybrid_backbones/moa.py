@@ -36,9 +36,9 @@ from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.heads import merge_heads
-from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
+from hybrid_backbones.layers.patch_embed import PatchEmbed
 from hybrid_backbones.layers.patch_merging import PatchMerging
 from hybrid_backbones.layers.rectangles import (
     cut_rectangles,
@@ -305,24 +305,6 @@ class MoAStage(nn.Module):
         return result
 
 
-class PatchEmbed(nn.Module):
-    """Patches of pixels to tokens."""
-
-    def __init__(self, config: MoAConfig) -> None:
-        super().__init__()
-        self.patch = config.patch
-        self.proj = nn.Conv2d(config.in_channels, config.width, config.patch, config.patch)
-        self.norm = nn.LayerNorm(config.width)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, ceil(H/P), ceil(W/P), D)."""
-        height, width = image.shape[-2:]
-        if height % self.patch or width % self.patch:
-            image = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
-        tokens: Tensor = self.norm(self.proj(processor_layout(image)).permute(0, 2, 3, 1))
-        return tokens
-
-
 class MoA(Backbone):
     """MoA-Transformer: a pyramid with strides 4, 8 and 16 (CIFAR variants: 1, 2, 4 and 8)."""
 
@@ -335,7 +317,7 @@ class MoA(Backbone):
         self.num_classes = config.num_classes
         blocks = sum(config.depths)
         rates = [config.drop_path * block / max(blocks - 1, 1) for block in range(blocks)]
-        self.patch_embed = PatchEmbed(config)
+        self.patch_embed = PatchEmbed(config.in_channels, config.width, config.patch)
         self.layers = nn.ModuleList()
         for level, depth in enumerate(config.depths):
             start = sum(config.depths[:level])

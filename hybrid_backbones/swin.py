@@ -27,9 +27,9 @@ from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
 from hybrid_backbones.entry import ModelEntry
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.heads import merge_heads
-from hybrid_backbones.layers.inference import processor_layout
 from hybrid_backbones.layers.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
+from hybrid_backbones.layers.patch_embed import PatchEmbed
 from hybrid_backbones.layers.patch_merging import PatchMerging
 from hybrid_backbones.layers.rectangles import pad_to_multiple
 from hybrid_backbones.layers.size_tables import SizeTables
@@ -180,22 +180,6 @@ class SwinStage(nn.Module):
         return x
 
 
-class PatchEmbed(nn.Module):
-    """Patches of 4 x 4 pixels to tokens."""
-
-    def __init__(self, in_channels: int, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, width, 4, 4)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, ceil(H/4), ceil(W/4), D)."""
-        if image.shape[-1] % 4 or image.shape[-2] % 4:
-            image = F.pad(image, (0, -image.shape[-1] % 4, 0, -image.shape[-2] % 4))
-        tokens: Tensor = self.norm(self.proj(processor_layout(image)).permute(0, 2, 3, 1))
-        return tokens
-
-
 class Swin(Backbone):
     """Swin: a pyramid with strides 4, 8, 16 and 32."""
 
@@ -211,7 +195,7 @@ class Swin(Backbone):
         # On the processor by name, so that a network can be built on the meta device.
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
         starts = [sum(config.depths[:level]) for level in range(levels)]
-        self.patch_embed = PatchEmbed(config.in_channels, config.width)
+        self.patch_embed = PatchEmbed(config.in_channels, config.width, 4)
         self.layers = nn.ModuleList(
             SwinStage(
                 config,

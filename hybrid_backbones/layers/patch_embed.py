@@ -1,0 +1,24 @@
+"""Square patches of an image as tokens."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_backbones.layers.inference import processor_layout
+
+
+class PatchEmbed(nn.Module):
+    """Patches as tokens, with a norm; the last patches of a line may be padded with zeros."""
+
+    def __init__(self, in_channels: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv2d(in_channels, width, patch, patch)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, ceil(H/P), ceil(W/P), D)."""
+        height, width = image.shape[-2:]
+        if height % self.patch or width % self.patch:
+            image = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
+        tokens: Tensor = self.norm(self.proj(processor_layout(image)).permute(0, 2, 3, 1))
+        return tokens
