@@ -56,11 +56,7 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for way in WAYS:
                 rows[way].append(run_child(way, path, arguments))
-        labels = [np.load(path.with_suffix(f".{way}.npy"), mmap_mode="r") for way in WAYS]
-        differing = (
-            sum(int((one != other).sum()) for one, other in zip(*labels, strict=True))
-            / labels[0].size
-        )
+        differing = count_differing([path.with_suffix(f".{way}.npy") for way in WAYS])
     content = {
         "command": "python benchmarks/volumes.py " + " ".join(sys.argv[1:]),
         "shape": arguments.shape,
@@ -109,7 +105,6 @@ def draw_volume(path: Path, shape: list[int]) -> None:
     slope = np.add.outer(np.arange(shape[0]), np.arange(shape[1])).astype(np.float32)
     with path.open("wb") as stream:
         header.write_to(stream)
-        stream.write(b"\0" * 4)  # no extensions
         for depth in range(shape[2]):
             plane = slope + depth + random.normal(0, 100, shape[:2])
             stream.write(plane.astype(np.int16).tobytes(order="F"))

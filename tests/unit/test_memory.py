@@ -18,6 +18,7 @@ from segnetr.config.sizes import format_size, parse_size
 from segnetr.config.volumes import SliceConfig
 from segnetr.data.files.image_file import ImageFile
 from segnetr.data.readers import read_image
+from segnetr.engine import memory
 from segnetr.engine.memory import MemoryLimit, count_need, list_paces
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.slice_network import Pace
@@ -33,6 +34,7 @@ import nibabel, numpy as np, torch
 from torch import nn
 from segnetr.config.schema import IntensityConfig, PredictConfig
 from segnetr.data.files.volume_file import open_volume
+from segnetr.engine import memory
 from segnetr.engine.memory import MemoryLimit
 from segnetr.engine.predictor import Predictor
 from segnetr.outputs.masks import write_prediction
@@ -178,32 +180,29 @@ def test_room_enough_leaves_the_configured_batch_and_less_room_a_smaller_one() -
         assert (chosen.windows, chosen.views) == (pace.windows, pace.views)
 
 
-def test_rehearsal_stops_before_it_breaks_the_promise_itself() -> None:
+def test_rehearsal_stops_before_it_breaks_the_promise_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Hungry(Point):
-        """Takes 8 MiB for each image."""
+        """Takes 8 MiB for each image, in a process that takes 100 MiB by itself."""
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.most = 0
+        most = 0
 
         def forward(self, image: Tensor) -> Tensor:
             self.most = max(self.most, len(image))
-            taken = torch.ones(len(image), 2 << 20)
-            return super().forward(image) + 0 * taken.mean()
+            return super().forward(image)
 
     model = Hungry()
-    predictor = make_predictor(window_batch=1024, model=model)
-    now, peak = read_status("VmRSS"), read_status("VmHWM")
-    limit = MemoryLimit(now + 3 * (peak - now) + (150 << 20), predictor)
-    assert 1 < model.most < 1024
-    assert read_status("VmHWM") <= limit._limit
-    pace = limit.choose_pace(volume(64, 64, 4))
-    assert pace.windows <= model.most
 
+    def read_status(field: str) -> int:
+        return (100 << 20) + (model.most * 8 << 20 if field == "VmHWM" else 0)
 
-def read_status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+    monkeypatch.setattr(memory, "_read_status", read_status)
+    limit = MemoryLimit(300 << 20, make_predictor(window_batch=1024, model=model))
+    assert model.most == 16  # 32 would take 100 + 24 + 1.1 * 256 MiB
+    assert limit.choose_pace(volume(64, 64, 4)).windows == 16
+    with pytest.raises(UsageError, match="takes 228 MiB before any file is read"):
+        MemoryLimit(200 << 20, make_predictor(window_batch=4, model=model))
 
 
 def test_file_that_cannot_fit_is_refused_by_name_with_what_it_needs() -> None:
