@@ -81,6 +81,13 @@ svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }
 .sheet figure { padding: 8px; } .sheet figcaption { font-size: 0.8rem; padding: 6px 2px 0; }
 figure { margin: 0; padding: 12px; }
 figure img { display: block; width: 100%; height: auto; border-radius: 4px; background: #fff; }
+.slices { display: grid; border: 0; margin: 10px 0 0; padding: 0; min-width: 0;
+  align-items: center; }
+.slices legend { color: var(--soft); font-size: 0.88rem; padding: 0; }
+.slices input { grid-row: 1; margin: 4px auto; width: 100%; max-width: 18px; cursor: pointer;
+  accent-color: var(--accent); }
+.slices img { grid-row: 2; grid-column: 1 / -1; visibility: hidden; }
+.slices input:checked + img { visibility: visible; }
 figcaption { padding: 10px 4px 2px; font-size: 0.92rem; overflow-wrap: anywhere; }
 figcaption strong { display: block; }
 .warn { background: var(--warn-paper); color: var(--ink); border: 1px solid var(--warn);

@@ -4,7 +4,6 @@ The page holds everything: style, curves and pictures. It names no other address
 and opens from a disk without a network.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -12,12 +11,13 @@ from pathlib import Path
 
 from segnetr.engine.manifest import write_text_atomic
 from segnetr.metrics import MEAN, Summary, select_summary
-from segnetr.outputs.figures import Figure, media_suffix
+from segnetr.outputs.figures import Figure, choose_within
 from segnetr.outputs.fold_table import FoldScores, draw_fold_table
 from segnetr.outputs.page_parts import (
     align_number,
     draw_charts,
     draw_facts,
+    draw_figures,
     draw_list,
     draw_notes,
     draw_page,
@@ -34,7 +34,10 @@ _METRIC_NAMES = {
     "isic_jaccard": "ISIC Jaccard (thresholded)",
     "dice_pooled": "Dice, pooled",
 }
-_MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+_OUTLINES = (
+    "<p>The outline of the truth is green, that of the prediction orange; a picture without "
+    "outlines stands to the left.</p>"
+)
 _RULE_NAMES = {
     "scored": "What is scored",
     "lengths": "Lengths",
@@ -100,11 +103,12 @@ def render_report(content: ReportContent) -> str:
     Raises:
         ValueError: If a figure is no PNG, JPEG or WebP file.
     """
+    figures, left_out = choose_within(content.figures)
     sections = [
         ("scores", "Scores", _scores(content)),
         ("folds", "Folds", draw_fold_table(content.folds, content.summaries)),
         ("test", "Test part", _test(content.tested)),
-        ("cases", "Cases", _figures(content.figures)),
+        ("cases", "Cases", _OUTLINES + draw_figures(figures) if figures else ""),
         ("training", "Training", draw_charts(content.curves)),
         ("data", "Data and model", draw_facts(content.facts)),
         ("faults", "Left out", draw_list(content.faults)),
@@ -115,7 +119,7 @@ def render_report(content: ReportContent) -> str:
     return draw_page(
         title=content.title,
         subtitle=content.subtitle,
-        head=draw_notes(content.notes) + _tiles(content.summaries),
+        head=draw_notes([*content.notes, *left_out]) + _tiles(content.summaries),
         sections=sections,
     )
 
@@ -211,31 +215,6 @@ def _count_table(summaries: Sequence[Summary]) -> str:
         if row.metric == "dice" and row.class_name != MEAN
     ]
     return draw_table(head, rows, kind="counts")
-
-
-def _figures(figures: Sequence[Figure]) -> str:
-    groups: dict[str, list[Figure]] = {}
-    for figure in figures:
-        groups.setdefault(figure.title.split(":")[0], []).append(figure)
-    parts = []
-    if figures:
-        parts.append("<p>Left the image, right the same with the outlines of truth (green) and "
-                     "prediction (orange).</p>")  # fmt: skip
-    for name, members in groups.items():
-        shown = "".join(_figure(figure, group=name) for figure in members)
-        parts.append(f'<h3>{escape(name)}</h3><div class="figures">{shown}</div>')
-    return "".join(parts)
-
-
-def _figure(figure: Figure, *, group: str) -> str:
-    media = _MEDIA_TYPES[media_suffix(figure.data)]
-    text = base64.b64encode(figure.data).decode("ascii")
-    title = figure.title.removeprefix(group).removeprefix(":").strip() or figure.title
-    return (
-        f'<figure><img src="data:{media};base64,{text}" alt="{escape(figure.alt)}">'
-        f"<figcaption><strong>{escape(title)}</strong>{escape(figure.caption)}</figcaption>"
-        "</figure>"
-    )
 
 
 def _named_rules() -> dict[str, str]:
