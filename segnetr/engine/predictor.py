@@ -25,7 +25,7 @@ from segnetr.data.intensity import normalise
 from segnetr.data.readers import ImageFile
 from segnetr.data.resize import resize_image
 from segnetr.data.slice_stack import SliceStack, find_margins, open_stack, pad_plane, restore_axis
-from segnetr.engine.postprocessing import postprocess
+from segnetr.engine.postprocessing import background_weight, postprocess
 from segnetr.errors import ReadError
 
 # Axes of (N, C, H, W): left-right, up-down, and both.
@@ -104,10 +104,13 @@ class Predictor:
         kept = None
         if keep_probabilities:
             kept = np.empty((self._num_classes, height, width, depth), dtype=np.float32)
+        background = background_weight(self._config.threshold)
         with torch.inference_mode():
             for index, answer in self._answer_slices(image, stack):
                 slice_kept = None if kept is None else kept[..., index]
-                labels[..., index] = _label(answer, (height, width), keep=slice_kept)
+                labels[..., index] = _label(
+                    answer, (height, width), keep=slice_kept, background=background
+                )
         if image.kind == "picture":
             labels, kept = labels[..., 0], None if kept is None else kept[..., 0]
         else:
@@ -198,7 +201,11 @@ def _cut_margins(answers: Tensor, plane: tuple[int, int], size: tuple[int, int])
 
 
 def _label(
-    answer: NDArray[np.float32], grid: tuple[int, int], *, keep: NDArray[np.float32] | None
+    answer: NDArray[np.float32],
+    grid: tuple[int, int],
+    *,
+    keep: NDArray[np.float32] | None,
+    background: np.float32,
 ) -> NDArray[np.uint8]:
     """Choose the most probable class for each pixel; of equal ones the first.
 
@@ -208,6 +215,7 @@ def _label(
         answer: Probabilities (K, h, w).
         grid: (H, W) of the file; probabilities are brought there by linear interpolation.
         keep: Where the probabilities (K, H, W) are to be put, or None.
+        background: Factor on the probability of the background, for the choice alone.
     """
     labels = np.zeros(grid, dtype=np.uint8)
     highest: NDArray[np.float32] | None = None
@@ -216,7 +224,7 @@ def _label(
         if keep is not None:
             keep[index] = probability
         if highest is None:
-            highest = probability
+            highest = probability * background
             continue
         labels[probability > highest] = index
         highest = np.maximum(highest, probability)

@@ -1,14 +1,17 @@
 """What is noted of each case while it is scored, beside the scores themselves."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from segnetr.data.case import Case
 from segnetr.data.readers import ImageFile, MaskFile
 from segnetr.engine.predictor import Prediction
+from segnetr.metrics import Score
 from segnetr.metrics.pixel_calibration import PixelCounter
 from segnetr.outputs import case_records, reliability_file
 from segnetr.outputs.case_records import CaseRecord
+from segnetr.outputs.size_tables import write_sizes
 
 # Probabilities of a case are looked at where they take no more memory than this.
 _MOST_PROBABILITY_BYTES = 1 << 30
@@ -58,13 +61,20 @@ class CaseLog:
         if probabilities is not None and truth.array.shape == image.grid:
             self._pixels.add(probabilities, truth.array)
 
-    def write(self, folder: Path) -> None:
-        """Write `cases.json`, and `reliability.json` where probabilities were looked at.
+    def write(self, folder: Path, scores: Sequence[Score]) -> None:
+        """Write `cases.json`, `sizes.csv`, and what else the cases tell.
+
+        That is `reliability.json` where probabilities were looked at, `ejection.csv` of hearts.
+
+        Args:
+            folder: The evaluation's.
+            scores: Of the cases.
 
         Raises:
             WriteError: If a file cannot be written.
         """
         case_records.write_case_records(folder / case_records.NAME, self._records)
+        write_sizes(folder, scores, self._records)
         reliability = self._pixels.result()
         if reliability is not None:
             reliability_file.write_reliability(folder / reliability_file.NAME, reliability)

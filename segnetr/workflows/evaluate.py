@@ -125,7 +125,7 @@ def evaluate_run(
     evaluation = replace(evaluation, unscored=(*unread, *evaluation.unscored))
     folder = out or folder
     _write_scores(folder, evaluation, title=title, config=scoring)
-    log.write(folder)
+    log.write(folder, evaluation.scores)
     write_case_pictures(
         folder,
         cases,

@@ -16,7 +16,7 @@ from segnetr.engine.predictor import Predictor
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import choose_device
 from segnetr.engine.trainer import TrainResult
-from segnetr.errors import ModelFileError
+from segnetr.errors import ModelFileError, UsageError
 from segnetr.outputs.model_file import ModelCard, load_model, read_model, write_model
 from segnetr.outputs.provenance import collect_versions
 from segnetr.workflows.ensemble import load_ensemble
@@ -106,6 +106,8 @@ def open_predictor(
     """
     is_ensemble = is_cross_validation(path)
     card, network = load_ensemble(path) if is_ensemble else load_model(path)
+    if (changes or {}).get("choose_post"):
+        raise UsageError("predict.choose_post is for segnetr train: it needs validation cases")
     config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **(changes or {})})
     predictor = Predictor(
         network,
