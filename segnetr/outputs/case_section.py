@@ -118,7 +118,8 @@ def _describe_times(records: Sequence[CaseRecord]) -> dict[str, str]:
     if not records:
         return {}
     seconds = np.array([record.seconds for record in records])
+    middle, longest = np.median(seconds), seconds.max()
     return {
-        "Prediction of a case": f"median {np.median(seconds):.2f} s, longest {seconds.max():.2f} s, "
+        "Prediction of a case": f"median {middle:.2f} s, longest {longest:.2f} s, "
         f"{len(seconds)} cases in {seconds.sum():.1f} s (reading and network)"
     }

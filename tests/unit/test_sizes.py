@@ -32,7 +32,7 @@ def volume(left, *, right=50):
 
 
 def heart(patients):
-    """Scores and records of patients: true and predicted voxels of the left ventricle, ED and ES."""
+    """Scores and records: true and predicted voxels of the left ventricle at both phases."""
     scores, records = [], []
     for name, (group, phases) in patients.items():
         for phase, (true, predicted) in phases.items():

@@ -1,0 +1,95 @@
+"""A report in a real browser: nothing to complain about, nothing asked of any other address."""
+
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnetr.metrics import score_masks, summarise
+from segnetr.outputs.case_records import CaseRecord, write_case_records
+from segnetr.outputs.case_section import read_case_section
+from segnetr.outputs.figures import Figure
+from segnetr.outputs.report import ReportContent, write_report
+from segnetr.outputs.tables import write_per_case_csv
+
+pytestmark = pytest.mark.slow
+
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000"),
+]
+
+
+def jpeg(shade):
+    file = io.BytesIO()
+    Image.new("RGB", (60, 40), (shade, 90, 120)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def write_page(folder: Path) -> Path:
+    """A page with everything a report can hold."""
+    scores, records = [], []
+    for number in range(6):
+        truth = np.zeros((20, 20, 4), np.uint8)
+        truth[4:12, 4:12] = 1
+        scores += score_masks(
+            np.roll(truth, number, axis=0),
+            truth,
+            classes=("background", "left ventricle"),
+            case_id=f"c{number}",
+            spacing=(1.0, 1.0, 3.0),
+        )
+        records.append(
+            CaseRecord(
+                case_id=f"c{number}",
+                patient_id=f"p{number // 2}",
+                grid=(20, 20, 4),
+                spacing=(1.0, 1.0, 3.0),
+                seconds=0.1,
+                facts={"phase": "ED" if number % 2 else "ES", "group": "AB"[number % 2]},
+            )
+        )
+    write_per_case_csv(folder / "per_case.csv", scores)
+    write_case_records(folder / "cases.json", records)
+    slices = tuple(jpeg(40 * number) for number in range(5))
+    content = ReportContent(
+        title="A page",
+        summaries=summarise(scores, bootstrap=50),
+        curves=[{"step": step, "phase": "train", "total": 1 / step} for step in range(1, 20)],
+        figures=[
+            Figure(
+                name="worst-1", title="Worst: c5", caption="c", alt="a", data=jpeg(9), slices=slices
+            )
+        ],
+        cases=read_case_section(folder),
+    )
+    write_report(folder / "report.html", content=content)
+    return folder / "report.html"
+
+
+def test_page_opens_in_chromium_without_complaint_and_asks_nothing_of_the_network(tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    page = write_page(tmp_path)
+    log = tmp_path / "net.json"
+    done = subprocess.run(
+        [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}",
+         "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=240, check=True,
+    )  # fmt: skip
+    assert done.stdout.count('type="radio"') == 5
+    complaints = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    assert complaints == []
+    asked = {
+        url
+        for event in json.loads(log.read_text())["events"]
+        if (url := event.get("params", {}).get("url", "")).startswith(("http", "ws"))
+    }
+    assert asked == set()
