@@ -90,7 +90,7 @@ def draw_pair(
         thin: For small pictures.
     """
     drawn = plain.copy()
-    finer = 2 if thin else 0
+    finer = 1 if thin else 0
     draw_outlines(drawn, truth, colour=TRUTH_COLOUR, width=_TRUTH_WIDTH - finer)
     draw_outlines(drawn, prediction, colour=PREDICTION_COLOUR, width=_PREDICTION_WIDTH - finer)
     return drawn

@@ -96,39 +96,39 @@ def draw_table(head: str, rows: Sequence[str], *, kind: str = "scores") -> str:
 
 def draw_figures(figures: Sequence[Figure]) -> str:
     """Draw pictures inside the page; those whose titles agree up to a colon under one heading."""
-    groups: dict[str, list[Figure]] = {}
-    for figure in figures:
-        groups.setdefault(figure.title.split(":")[0], []).append(figure)
+    groups: dict[str, list[tuple[int, Figure]]] = {}
+    for number, figure in enumerate(figures, start=1):
+        groups.setdefault(figure.title.split(":")[0], []).append((number, figure))
     parts = []
     for name, members in groups.items():
-        shown = "".join(_draw_figure(figure, group=name) for figure in members)
+        shown = "".join(_draw_figure(figure, group=name, number=n) for n, figure in members)
         parts.append(f'<h3>{escape(name)}</h3><div class="figures">{shown}</div>')
     return "".join(parts)
 
 
-def _draw_figure(figure: Figure, *, group: str) -> str:
+def _draw_figure(figure: Figure, *, group: str, number: int) -> str:
     title = figure.title.removeprefix(group).removeprefix(":").strip() or figure.title
     return (
-        f"<figure>{_draw_image(figure.data, figure.alt)}{_draw_slices(figure)}"
+        f"<figure>{_draw_image(figure.data, figure.alt)}{_draw_slices(figure, number)}"
         f"<figcaption><strong>{escape(title)}</strong>{escape(figure.caption)}</figcaption>"
         "</figure>"
     )
 
 
-def _draw_slices(figure: Figure) -> str:
+def _draw_slices(figure: Figure, place: int) -> str:
     """Draw a slider through slices: a row of radio buttons, which the arrow keys move along.
 
     No script runs: the style sheet shows the picture behind the button that is chosen.
     """
     if not figure.slices:
         return ""
-    count, name = len(figure.slices), escape(figure.name)
+    count = len(figure.slices)
     parts = []
     for number, data in enumerate(figure.slices, start=1):
         words = f"slice {number} of {count}"
         chosen = " checked" if number == (count + 1) // 2 else ""
         parts.append(
-            f'<input type="radio" name="slices-{name}" aria-label="{words}" '
+            f'<input type="radio" name="slices-{place}" aria-label="{words}" '
             f'title="{words}"{chosen}>' + _draw_image(data, f"{figure.alt}; {words}")
         )
     return (

@@ -98,9 +98,9 @@ def compare(
     """
     runs = read_runs(paths, dataset=options.dataset, part=options.part)
     metrics = _choose_metrics(runs[0], options.metrics)
+    rows = _compare_all(runs, metrics, by_class=options.by_class)
     with as_write_error(out):
         out.mkdir(parents=True, exist_ok=True)
-    rows = _compare_all(runs, metrics, by_class=options.by_class)
     figures, missing = draw_differences(
         runs,
         metrics[0],
@@ -169,6 +169,11 @@ def _compare_all(
                         p_corrected=1.0,
                     )
                 )
+    if not rows:
+        raise UsageError(
+            f"{', '.join(metrics)}: undefined in every case of all runs (nothing there, nothing "
+            "predicted); compare --metric dice"
+        )
     corrected = correct_holm([row.result.p_value for row in rows])
     return [replace(row, p_corrected=p) for row, p in zip(rows, corrected, strict=True)]
 

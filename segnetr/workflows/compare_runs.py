@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segnetr.config.classify import is_classifier_run
 from segnetr.config.load import load_config, plain
 from segnetr.config.schema import RunConfig
 from segnetr.data.splits import read_split
@@ -101,6 +102,8 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
     run = RunDir(path)
     if not run.config.is_file():
         raise UsageError(f"{path}: no run (config.yaml is missing)")
+    if is_classifier_run(path):
+        raise UsageError(f"{path}: a classifier's run; compare is for runs that make masks")
     suffix = next((f"-{word}" for word in (dataset, part) if word), "")
     folder = path / f"evaluation{suffix}"
     split = read_split(run.splits).sha256
