@@ -92,15 +92,15 @@ class LoadedModel:
         return ImageFile(path=_FROM_ARRAY, array=picture, kind="picture")
 
     def _wrap_volume(self, array: NDArray[Any], sides: tuple[float, ...] | None) -> ImageFile:
-        if sides is None and self.card.slices.spacing_mm is not None:
-            raise UsageError(
-                "this model brings slices to pixels of one size: give spacing=(x, y, z) in mm"
-            )
         channels = array.shape[3] if array.ndim == 4 else 1
         if channels != self.card.volume_channels:
             raise ReadError(
                 _FROM_ARRAY,
                 f"it has {channels} values a voxel where {self.card.volume_channels} are wanted",
+            )
+        if sides is None and self.card.slices.spacing_mm is not None:
+            raise UsageError(
+                "this model brings slices to pixels of one size: give spacing=(x, y, z) in mm"
             )
         known = sides or (1.0, 1.0, 1.0)
         return ImageFile(

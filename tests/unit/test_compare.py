@@ -31,6 +31,11 @@ def disc(radius, *, shape=(40, 44)):
     return ((rows - 20) ** 2 + (columns - 22) ** 2 <= radius**2).astype(np.uint8)
 
 
+def draw(radius, classes):
+    """A disc, with a smaller one of another class inside where there are three classes."""
+    return disc(radius) + disc(radius // 2) * np.uint8(classes > 2)
+
+
 def write_run(
     folder: Path,
     errors,
@@ -55,7 +60,11 @@ def write_run(
     write_split(split, folder / "splits.json")
     evaluation = evaluate_pairs(
         [
-            MaskPair(case_id=case, prediction=disc(radius + error), truth=disc(radius))
+            MaskPair(
+                case_id=case,
+                prediction=draw(radius + error, len(classes)),
+                truth=draw(radius, len(classes)),
+            )
             for case, error in zip(ids, errors, strict=True)
         ],
         classes=classes,
@@ -143,6 +152,64 @@ def test_patients_of_the_evaluation_are_the_units(tmp_path):
     done = compare(first, second, "--out", tmp_path / "out", "--metric", "dice", "--json")
     assert [(row["cases"], row["patients"]) for row in rows_of(done)] == [(6, 3)]
     assert "too few" in " ".join(json.loads(done.stdout)["notes"])
+
+
+def test_classes_are_compared_by_themselves_if_asked(tmp_path):
+    classes = ("background", "rim", "core")
+    first = write_run(tmp_path / "a", [1, 2, 3, 1, 2, 3, 1], classes=classes)
+    second = write_run(tmp_path / "b", [4, 5, 6, 4, 5, 6, 4], classes=classes)
+    arguments = [first, second, "--out", tmp_path / "out", "--metric", "dice", "--json"]
+    assert [row["class"] for row in rows_of(compare(*arguments))] == ["mean"]
+    rows = {row["class"]: row for row in rows_of(compare(*arguments, "--by-class"))}
+    assert list(rows) == ["rim", "core", "mean"]
+    both = (rows["rim"]["first_mean"] + rows["core"]["first_mean"]) / 2
+    assert rows["mean"]["first_mean"] == pytest.approx(both)
+
+
+def test_runs_of_different_splits_may_be_compared_on_another_data_set(tmp_path):
+    runs = [
+        write_run(tmp_path / name, errors, train=train)
+        for name, errors, train in (("a", [1, 2, 3], ("x",)), ("b", [2, 2, 4], ("y",)))
+    ]
+    for run in runs:
+        (run / "evaluation").rename(run / "evaluation-ph2")
+    done = compare(*runs, "--dataset", "ph2", "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    assert {row["cases"] for row in rows_of(done)} == {3}
+
+
+def as_folds(run, parts):
+    """Make a run into a cross-validation of two folds that validate on the parts."""
+    index = {"format": "segnetr-folds-1", "folds": 2}
+    (run / "cross_validation.json").write_text(json.dumps(index))
+    (run / "evaluation").rename(run / "out_of_fold")
+    for number, ids in enumerate(parts, start=1):
+        others = tuple(i for part in parts for i in part if part is not ids)
+        split = Split(train=others, validation=tuple(ids), test=(), origin="seeded", seed=0)
+        write_split(split, run / f"fold-{number}" / "splits.json")
+    return run
+
+
+def test_cross_validations_are_compared_out_of_fold_and_need_the_same_folds(tmp_path):
+    runs = [write_run(tmp_path / name, [1, 2, 3, number]) for number, name in enumerate("abc")]
+    halves = (["c0", "c1"], ["c2", "c3"])
+    for run in runs[:2]:
+        as_folds(run, halves)
+    as_folds(runs[2], (["c0", "c2"], ["c1", "c3"]))
+    done = compare(*runs[:2], "--out", tmp_path / "out", "--json")
+    assert {row["cases"] for row in rows_of(done)} == {4}
+    refused = compare(runs[0], runs[2], "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "different splits" in refused.stderr
+
+
+def test_classifiers_are_refused(tmp_path):
+    run = write_run(tmp_path / "a", [1, 2, 3])
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.yaml").write_text("task: classification\n")
+    done = compare(run, tmp_path / "b", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "a classifier's run" in done.stderr
 
 
 REFUSED = {
