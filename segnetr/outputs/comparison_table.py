@@ -99,15 +99,15 @@ class ComparisonRow:
             "second": self.second,
             "class": "mean over classes" if self.class_name == "mean" else self.class_name,
             "metric": self.metric,
-            "first mean": first_mean,
-            "second mean": second_mean,
+            "verdict": self.verdict,
             "difference": _show_signed(result.difference.mean, metric=self.metric),
             "95 % interval": _show_interval(self),
-            "better / worse / equal": f"{self.better} / {self.worse} / {result.equal}",
-            "effect": f"{result.effect:+.2f}",
-            "p": show_p(result.p_value),
             "p corrected": show_p(self.p_corrected),
-            "verdict": self.verdict,
+            "p": show_p(result.p_value),
+            "effect": f"{result.effect:+.2f}",
+            "better / worse / equal": f"{self.better} / {self.worse} / {result.equal}",
+            "first mean": first_mean,
+            "second mean": second_mean,
         }
 
 

@@ -7,7 +7,7 @@ from html import escape
 from segnetr.outputs.curves import Axis, draw_axes
 
 _WIDTH, _HEIGHT = 460, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 54, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 34, 54, 46
 _MOST_DOTS = 1500
 
 

@@ -59,7 +59,8 @@ tr.first > th, tr.first > td { border-top: 2px solid var(--line); }
 .interval .track { fill: var(--line); } .interval .span { fill: var(--bar-edge); opacity: 0.4; }
 .interval .mean { fill: var(--bar-edge); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
-.charts .panel { padding: 10px 12px; }
+.charts .panel { padding: 10px 12px; max-width: 640px; }
+.reliability { max-width: 480px; }
 .charts.small { grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
 section > .panel + .panel, section > .panel + .charts { margin-top: 14px; }
 svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }

@@ -138,7 +138,7 @@ def _draw(
     shown = "; ".join(f"{name} {value:.3f}" for name, value in values.items())
     return Figure(
         name=f"difference-{place}",
-        title=f"Where they differ most: {case.case_id}",
+        title=f"Largest differences of {metric}: {case.case_id}",
         caption=f"{metric}: {shown}",
         alt=f"{case.case_id} with the outlines of the truth and of each run's prediction; "
         f"{metric}: {shown}",
