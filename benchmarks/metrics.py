@@ -135,7 +135,7 @@ def main() -> None:
     result = {
         "shape": list(arguments.shape),
         "classes": arguments.classes,
-        "seconds": round(float(np.median(seconds)), 2),
+        "seconds": round(float(np.median(seconds)), 3),
         "monai_seconds": round(float(np.median(theirs_seconds)), 2) if theirs_seconds else None,
         "largest_relative_gap": gaps,
         "repeats": arguments.repeats,

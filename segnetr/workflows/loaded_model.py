@@ -51,7 +51,8 @@ class LoadedModel:
         Args:
             image: A file of a kind that `segnetr predict` reads. Or an array: a picture (H, W) or
                 (H, W, C) with rows from the top, of a model of pictures; or a volume (X, Y, Z) or
-                (X, Y, Z, C), of a model of volumes or with three numbers of `spacing`.
+                (X, Y, Z, C), of a model of volumes or with three numbers of `spacing`. A picture
+                is uint8 or uint16 as files hold it, or floating point from 0 to 1.
             spacing: Of an array: size of a pixel along each of its axes in mm. A volume needs it
                 where the model resamples its slices. A file says its own.
             probabilities: Give them as well.
@@ -88,6 +89,7 @@ class LoadedModel:
         if is_volume:
             return self._wrap_volume(array, sides)
         picture = array[..., None] if array.ndim == 2 else array
+        _check_picture(picture, self.card)
         picture = fit_channels(_FROM_ARRAY, picture, channels=self.card.file_channels)
         return ImageFile(path=_FROM_ARRAY, array=picture, kind="picture")
 
@@ -135,3 +137,24 @@ def _check_values(array: NDArray[Any]) -> None:
         raise ReadError(_FROM_ARRAY, f"its type is {array.dtype}; numbers are wanted")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ReadError(_FROM_ARRAY, "it holds NaN or infinite values")
+
+
+def _check_picture(picture: NDArray[Any], card: ModelCard) -> None:
+    """Refuse values that would be scaled as if they were others.
+
+    Integers are scaled by the range of their type: 0 to 255 in int64 would all be middle grey.
+    """
+    kind = picture.dtype.kind
+    if kind == "i":
+        raise ReadError(
+            _FROM_ARRAY, f"its type is {picture.dtype}; give uint8 or uint16, or floats from 0 to 1"
+        )
+    if kind != "f":
+        return
+    if card.intensity.kind != "per_image" and (picture.min() < 0 or picture.max() > 1):
+        raise ReadError(
+            _FROM_ARRAY,
+            f"its values go from {picture.min():.4g} to {picture.max():.4g}; floats go from 0 to 1",
+        )
+    if picture.shape[2] == 3 and card.file_channels == 1:
+        raise ReadError(_FROM_ARRAY, "it has colours where the model takes grey; give grey values")

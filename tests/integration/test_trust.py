@@ -133,6 +133,8 @@ def test_arrays_that_do_not_fit_are_refused(trained, hearts):
         (pictures, np.zeros(5), {}, ReadError, r"its shape is \(5,\)"),
         (pictures, np.zeros((9, 9, 2), np.uint8), {}, ReadError, "2 channels where 3"),
         (pictures, np.full((9, 9), np.nan), {}, ReadError, "NaN"),
+        (pictures, np.zeros((9, 9), int), {}, ReadError, "int64; give uint8"),
+        (pictures, np.full((9, 9), 255.0), {}, ReadError, "255 to 255; floats go from 0 to 1"),
         (pictures, np.zeros((9, 9), complex), {}, ReadError, "complex128"),
         (pictures, np.zeros((9, 9), np.uint8), {"spacing": (1, 0)}, UsageError, "above 0"),
         (volumes, np.zeros((9, 9), np.int16), {}, ReadError, r"\(X, Y, Z\)"),
