@@ -144,6 +144,8 @@ def _compare_all(
 ) -> list[ComparisonRow]:
     rows: list[ComparisonRow] = []
     settings = runs[0].config.evaluate
+    # All were scored on the same cases, so that any run knows the patients of all.
+    patients = next((run.patients for run in runs if run.patients is not None), {})
     for first, second in itertools.combinations(runs, 2):
         for metric in metrics:
             pairs = pair_cases(first.table, second.table, metric=metric)
@@ -155,7 +157,7 @@ def _compare_all(
                 result = weigh_difference(
                     ours,
                     theirs,
-                    patients=first.patients,
+                    patients=patients,
                     bootstrap=settings.bootstrap,
                     seed=settings.seed,
                 )
@@ -211,6 +213,11 @@ def _list_notes(runs: Sequence[ComparedRun], rows: Sequence[ComparisonRow]) -> l
         notes.append(
             f"{fewest} patients are too few for the signed-rank test to find anything at the 5 % "
             "level"
+        )
+    if all(run.patients is None for run in runs):
+        notes.append(
+            "these scores do not say which cases are of one patient, so each counts by itself; run "
+            "segnetr evaluate again where patients have several cases"
         )
     seeds = {run.config.train.seed for run in runs}
     if len(seeds) == len(runs) and not any(

@@ -34,7 +34,7 @@ class ComparedRun:
         title: What was scored.
         scoring: How was scored.
         table: Values by metric, class and case.
-        patients: Patient by case id.
+        patients: Patient by case id; None: scored by a version that did not note patients.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ComparedRun:
     title: str
     scoring: Mapping[str, Any]
     table: CaseTable
-    patients: Mapping[str, str]
+    patients: Mapping[str, str] | None
 
     @property
     def cases(self) -> frozenset[str]:
@@ -130,7 +130,7 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         title=summary.title,
         scoring={key: summary.settings.get(key) for key in _SCORING},
         table=table,
-        patients=patients_of(records),
+        patients=patients_of(records) if records else None,
     )
 
 

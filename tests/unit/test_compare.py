@@ -151,7 +151,19 @@ def test_patients_of_the_evaluation_are_the_units(tmp_path):
     second = write_run(tmp_path / "b", [3] * 6, patients=patients)
     done = compare(first, second, "--out", tmp_path / "out", "--metric", "dice", "--json")
     assert [(row["cases"], row["patients"]) for row in rows_of(done)] == [(6, 3)]
-    assert "too few" in " ".join(json.loads(done.stdout)["notes"])
+    notes = " ".join(json.loads(done.stdout)["notes"])
+    assert "too few" in notes
+    assert "do not say which cases are of one patient" not in notes
+    # Scores of an older version beside them: the patients are those of the run that knows them.
+    (first / "evaluation" / "cases.json").unlink()
+    again = compare(first, second, "--out", tmp_path / "out", "--metric", "dice", "--json")
+    assert [row["patients"] for row in rows_of(again)] == [3]
+    (second / "evaluation" / "cases.json").unlink()
+    neither = compare(first, second, "--out", tmp_path / "out", "--metric", "dice", "--json")
+    assert [row["patients"] for row in rows_of(neither)] == [6]
+    assert "do not say which cases are of one patient" in " ".join(
+        json.loads(neither.stdout)["notes"]
+    )
 
 
 def test_classes_are_compared_by_themselves_if_asked(tmp_path):

@@ -5,6 +5,8 @@ import csv
 import numpy as np
 import pytest
 
+from segnetr.data.datasets.acdc import read_acdc
+from segnetr.data.readers import read_mask_file
 from segnetr.metrics import score_masks
 from segnetr.metrics.sizes import measure_agreement
 from segnetr.outputs.box_chart import MOST_BOXES, Box, BoxChart, draw_box_chart
@@ -166,3 +168,26 @@ def test_section_is_made_of_the_files_of_an_evaluation_and_older_ones_do_without
                   "+1.96 SD", "true EF percent"):  # fmt: skip
         assert words in page, words
     assert "median 0.50 s" in new.times["Prediction of a case"]
+
+
+def test_ejection_fractions_of_real_hearts_are_those_of_hearts(real_data):
+    scores, records = [], []
+    for case in read_acdc(real_data / "acdc")[:12]:
+        mask = read_mask_file(case.mask, classes=len(HEART))
+        scores += score_masks(
+            mask.array, mask.array, classes=HEART, case_id=case.case_id, spacing=mask.spacing
+        )
+        records.append(
+            CaseRecord(
+                case_id=case.case_id,
+                patient_id=case.patient_id,
+                grid=mask.array.shape,
+                spacing=mask.spacing,
+                seconds=0.0,
+                facts=case.extra,
+            )
+        )
+    sizes, ejections = sizes_of(scores, records)
+    assert len(ejections) == 12  # six patients, two ventricles
+    assert all(5 < ejection.true_fraction < 90 for ejection in ejections)
+    assert all(size.true == size.predicted for size in sizes)
