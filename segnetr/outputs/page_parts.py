@@ -94,15 +94,21 @@ def draw_table(head: str, rows: Sequence[str], *, kind: str = "scores") -> str:
     )
 
 
-def draw_figures(figures: Sequence[Figure]) -> str:
-    """Draw pictures inside the page; those whose titles agree up to a colon under one heading."""
+def draw_figures(figures: Sequence[Figure], *, wide: bool = False) -> str:
+    """Draw pictures inside the page; those whose titles agree up to a colon under one heading.
+
+    Args:
+        figures: In the order to show them.
+        wide: Give each the whole width of the page.
+    """
+    style = "figures wide" if wide else "figures"
     groups: dict[str, list[tuple[int, Figure]]] = {}
     for number, figure in enumerate(figures, start=1):
         groups.setdefault(figure.title.split(":")[0], []).append((number, figure))
     parts = []
     for name, members in groups.items():
         shown = "".join(_draw_figure(figure, group=name, number=n) for n, figure in members)
-        parts.append(f'<h3>{escape(name)}</h3><div class="figures">{shown}</div>')
+        parts.append(f'<h3>{escape(name)}</h3><div class="{style}">{shown}</div>')
     return "".join(parts)
 
 

@@ -78,6 +78,7 @@ svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }
 .bin { fill: var(--bar-edge); opacity: 0.35; }
 .ideal { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
+.figures.wide { grid-template-columns: 1fr; }
 .figures.sheet { grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); }
 .sheet figure { padding: 8px; } .sheet figcaption { font-size: 0.8rem; padding: 6px 2px 0; }
 figure { margin: 0; padding: 12px; }
