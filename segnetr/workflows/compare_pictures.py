@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.case import Case
+from segnetr.data.case import Case, DatasetSpec
 from segnetr.data.case_truth import read_case_truth
 from segnetr.data.readers import read_image
 from segnetr.data.splits import read_split
@@ -64,7 +64,15 @@ def draw_differences(
                 _predict(run, cases, labels, device=device, is_own=dataset is None)
                 advance(number, len(runs))
         figures = [
-            _draw(case, place, opened, labels[case.case_id], values[case.case_id], metric=metric)
+            _draw(
+                case,
+                labels[case.case_id],
+                spec=opened.spec,
+                max_pixels=runs[0].config.data.max_pixels,
+                name=f"difference-{place}",
+                metric=metric,
+                values=values[case.case_id],
+            )
             for place, case in enumerate(cases, start=1)
         ]
     except (UsageError, ReadError, ModelFileError) as error:
@@ -125,19 +133,19 @@ def _find_models(
 
 def _draw(
     case: Case,
-    place: int,
-    opened: OpenedDataset,
     labels: dict[str, NDArray[np.uint8]],
-    values: dict[str, float],
     *,
+    spec: DatasetSpec,
+    max_pixels: int,
+    name: str,
     metric: str,
+    values: dict[str, float],
 ) -> Figure:
-    spec = opened.spec
-    image = read_image(case.image, volume_channels=spec.in_channels)
-    truth = read_case_truth(case, spec).array
-    shown = "; ".join(f"{name} {value:.3f}" for name, value in values.items())
+    image = read_image(case.image, volume_channels=spec.in_channels, max_pixels=max_pixels)
+    truth = read_case_truth(case, spec, max_pixels=max_pixels).array
+    shown = "; ".join(f"{run} {value:.3f}" for run, value in values.items())
     return Figure(
-        name=f"difference-{place}",
+        name=name,
         title=f"Largest differences of {metric}: {case.case_id}",
         caption=f"{metric}: {shown}",
         alt=f"{case.case_id} with the outlines of the truth and of each run's prediction; "
