@@ -27,6 +27,7 @@ _RIM = (20, 20, 20)
 _TRUTH_WIDTH, _PREDICTION_WIDTH, _RIM_WIDTH = 5, 3, 1
 _GAP, _LEGEND_HEIGHT, _PAPER = 8, 36, 255
 _GREY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
+_MOST_SAMPLED = 1_000_000
 _JPEG_QUALITY = 88
 
 
@@ -125,7 +126,9 @@ def cut_plane(
             np.ascontiguousarray(np.rot90(volume[:, :, depth])) for volume in (image.shown, *masks)
         )
         side_x, side_y = (image.spacing or (1.0, 1.0, 1.0))[:2]
-        picture = np.repeat(_as_grey(grey)[..., None], 3, axis=2)
+        # By the whole volume: an empty slice stays dark, and brightness does not jump.
+        sample = image.shown.ravel(order="K")[:: max(1, image.shown.size // _MOST_SAMPLED)]
+        picture = np.repeat(_as_grey(grey, sample)[..., None], 3, axis=2)
         shape = (grey.shape[0] * side_y, grey.shape[1] * side_x)
     scale = longest / max(shape)
     size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
@@ -147,13 +150,12 @@ def _choose_slice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> in
     return depth
 
 
-def _as_grey(array: NDArray[Any]) -> Picture:
+def _as_grey(array: NDArray[Any], sample: NDArray[Any] | None = None) -> Picture:
     """Bring any values to 0..255; 8-bit ones stay, others are stretched between percentiles."""
     if array.dtype == np.uint8:
         return array
-    values = array.astype(np.float64)
-    low, high = np.percentile(values, _GREY_SHARE)
-    stretched = (values - low) * (255 / max(high - low, 1e-12))
+    low, high = np.percentile(array if sample is None else sample, _GREY_SHARE)
+    stretched = (array.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
     clipped: Picture = np.clip(stretched, 0, 255).astype(np.uint8)
     return clipped
 

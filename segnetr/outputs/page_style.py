@@ -88,7 +88,7 @@ figure img { display: block; width: 100%; height: auto; border-radius: 4px; back
 .slices legend { color: var(--soft); font-size: 0.88rem; padding: 0; }
 .slices input { grid-row: 1; margin: 4px auto; width: 100%; max-width: 18px; cursor: pointer;
   accent-color: var(--accent); }
-.slices img { grid-row: 2; grid-column: 1 / -1; visibility: hidden; }
+.slices img { grid-row: 2; grid-column: 1 / -1; visibility: hidden; max-width: 480px; }
 .slices input:checked + img { visibility: visible; }
 figcaption { padding: 10px 4px 2px; font-size: 0.92rem; overflow-wrap: anywhere; }
 figcaption strong { display: block; }
