@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from segnetr import __version__
 from segnetr.errors import SegNetrError
 
-from . import benchmark, classify, data, demo, evaluate, models, predict, report, train
+from . import benchmark, classify, compare, data, demo, evaluate, models, predict, report, train
 
 INTERRUPTED = 130
 
@@ -49,6 +49,7 @@ application.command("train")(train.train)
 application.command("classify")(classify.classify)
 application.command("predict", cls=predict.PredictCommand)(predict.predict)
 application.command("evaluate")(evaluate.evaluate)
+application.command("compare")(compare.compare)
 application.command("report")(report.report)
 application.command("benchmark")(benchmark.benchmark)
 application.command("demo")(demo.demo)

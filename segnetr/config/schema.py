@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from segnetr.config.intensity import IntensityConfig as IntensityConfig  # noqa: PLC0414
+from segnetr.config.repairs import PostStep
 from segnetr.config.volumes import SliceConfig
 
 _STRICT = ConfigDict(extra="forbid")
@@ -304,9 +305,6 @@ class TrainConfig(LoopConfig):
     freeze_encoder_epochs: Natural = 0
 
 
-PostStep = Literal["largest_component", "fill_holes"]
-
-
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class PredictConfig:
     """How a network is applied to a file.
@@ -319,7 +317,12 @@ class PredictConfig:
         weights: "gaussian": the middle of a window counts most; "constant": all of it alike.
         tta: "flips": mean over the four mirrorings of a picture; "d4": over its turns by a quarter
             as well, eight in all.
+        threshold: A pixel is foreground where its most probable foreground class stands to the
+            background at least as this to the rest of 1; with one foreground class, where its
+            probability is above this.
         post: Repairs of the labels, in their order; see `segnetr.engine.postprocessing`.
+        choose_post: Let the training choose `threshold` and `post` on its validation cases; what
+            it chose then stands in the model.
     """
 
     mode: Literal["resize", "window"] = "resize"
@@ -327,7 +330,9 @@ class PredictConfig:
     window_batch: Positive = 4
     weights: Literal["gaussian", "constant"] = "gaussian"
     tta: Literal["none", "flips", "d4"] = "none"
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     post: tuple[PostStep, ...] = ()
+    choose_post: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

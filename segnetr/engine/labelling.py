@@ -17,6 +17,7 @@ def label_pixels(
     grid: tuple[int, int],
     *,
     combination: Combination = "mean",
+    background: float = 1.0,
     store: Store | None = None,
 ) -> Tensor:
     """Choose the class of each pixel; of equal ones the first.
@@ -29,17 +30,21 @@ def label_pixels(
         grid: (H, W) of the file.
         combination: "mean" of the probabilities, or "vote": each network has one voice for each
             pixel, and the mean decides where voices are equal.
+        background: Factor on the probability of the background where a class is chosen; what is
+            stored is without it.
         store: Called with each class and its probabilities, or its share of the voices.
 
     Returns:
         Class indices (H, W), uint8, where the answers are.
     """
     if combination == "vote" and len(answers) > 1:
-        return _count_voices(answers, grid, store=store)
-    return _choose(answers, grid, store=store)
+        return _count_voices(answers, grid, background=background, store=store)
+    return _choose(answers, grid, background=background, store=store)
 
 
-def _choose(answers: Sequence[Tensor], grid: tuple[int, int], *, store: Store | None) -> Tensor:
+def _choose(
+    answers: Sequence[Tensor], grid: tuple[int, int], *, background: float, store: Store | None
+) -> Tensor:
     labels = torch.zeros(grid, dtype=torch.uint8, device=answers[0].device)
     highest: Tensor | None = None
     for index in range(len(answers[0])):
@@ -47,7 +52,7 @@ def _choose(answers: Sequence[Tensor], grid: tuple[int, int], *, store: Store | 
         if store is not None:
             store(index, probability)
         if highest is None:
-            highest = probability.clone()
+            highest = probability * background
             continue
         labels.masked_fill_(probability > highest, index)
         torch.maximum(highest, probability, out=highest)
@@ -55,9 +60,9 @@ def _choose(answers: Sequence[Tensor], grid: tuple[int, int], *, store: Store | 
 
 
 def _count_voices(
-    answers: Sequence[Tensor], grid: tuple[int, int], *, store: Store | None
+    answers: Sequence[Tensor], grid: tuple[int, int], *, background: float, store: Store | None
 ) -> Tensor:
-    voices = [_choose([answer], grid, store=None) for answer in answers]
+    voices = [_choose([answer], grid, background=background, store=None) for answer in answers]
     labels = torch.zeros(grid, dtype=torch.uint8, device=answers[0].device)
     highest = torch.full(grid, -1.0, device=answers[0].device)
     for index in range(len(answers[0])):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segnetr.config.schema import PostStep
+from segnetr.config.repairs import PostStep
 
 Labels = NDArray[np.uint8]
 _Mask = NDArray[np.bool_]
@@ -24,14 +24,39 @@ def postprocess(labels: Labels, steps: Sequence[PostStep]) -> Labels:
     Args:
         labels: Class indices (H, W) or (X, Y, Z), background 0; not changed.
         steps: "largest_component" leaves of each class the piece with most pixels, of equal ones
-            the first; pixels count as connected by a side. "fill_holes" gives a class what of the
-            background it encloses.
+            the first; pixels count as connected by a side. "remove_small:N" takes away pieces of
+            fewer than N pixels. "fill_holes" gives a class what of the background it encloses.
 
     Returns:
         New labels of the same shape; `labels` itself where there are no steps.
     """
-    for name in steps:
-        labels = _STEPS[name](labels)
+    for step in steps:
+        name, _, number = step.partition(":")
+        labels = _remove_small(labels, int(number)) if number else _STEPS[name](labels)
+    return labels
+
+
+def background_weight(threshold: float) -> np.float32:
+    """Give the factor on the probability of the background that stands for a threshold.
+
+    With one foreground class p > (1 - p) t / (1 - t) is p > t; with several the most probable one
+    is held against the background in the same way. 1 for a threshold of one half.
+    """
+    return np.float32(threshold / (1 - threshold))
+
+
+def choose_labels(probabilities: NDArray[np.float32], threshold: float) -> Labels:
+    """Choose the class of each pixel, the first of equal ones.
+
+    Args:
+        probabilities: (K, ...), background first.
+        threshold: As `predict.threshold`.
+    """
+    highest = probabilities[0] * background_weight(threshold)
+    labels = np.zeros(highest.shape, dtype=np.uint8)
+    for index, probability in enumerate(probabilities[1:], start=1):
+        labels[probability > highest] = index
+        highest = np.maximum(highest, probability)
     return labels
 
 
@@ -43,6 +68,16 @@ def _keep_largest(labels: Labels) -> Labels:
         if count > 1:
             largest = 1 + np.argmax(np.bincount(pieces.ravel())[1:])
             kept[box][mask & (pieces != largest)] = 0
+    return kept
+
+
+def _remove_small(labels: Labels, least: int) -> Labels:
+    kept = labels.copy()
+    for index, box in _find_classes(labels):
+        pieces, _ = ndimage.label(labels[box] == index)
+        is_small = np.bincount(pieces.ravel()) < least
+        is_small[0] = False  # what is no piece
+        kept[box][is_small[pieces]] = 0
     return kept
 
 
@@ -61,6 +96,6 @@ def _find_classes(labels: Labels) -> list[tuple[int, tuple[slice, ...]]]:
     return [(index, box) for index, box in enumerate(found, start=1) if box is not None]
 
 
-_STEPS: Mapping[PostStep, Callable[[Labels], Labels]] = MappingProxyType(
+_STEPS: Mapping[str, Callable[[Labels], Labels]] = MappingProxyType(
     {"largest_component": _keep_largest, "fill_holes": _fill_holes}
 )

@@ -22,7 +22,7 @@ from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
 from segnetr.data.slice_stack import restore_axis
 from segnetr.engine.labelling import Combination, Store, label_pixels
-from segnetr.engine.postprocessing import postprocess
+from segnetr.engine.postprocessing import background_weight, postprocess
 from segnetr.engine.slice_network import Pace, SliceNetwork
 from segnetr.engine.sliding_windows import gather_planes
 from segnetr.errors import ModelFileError
@@ -100,6 +100,7 @@ class Predictor:
         )
         self.networks: tuple[SliceNetwork, ...] = (network,)
         self.post = config.post
+        self._background = float(background_weight(config.threshold))
         self._combination: Combination = "mean"
         self._pace: Pace | None = None
 
@@ -107,7 +108,7 @@ class Predictor:
     def join(
         cls, predictors: Sequence["Predictor"], *, combination: Combination = "mean"
     ) -> "Predictor":
-        """Let several answer together; repairs are those of the first.
+        """Let several answer together; threshold and repairs are those of the first.
 
         Args:
             predictors: Networks of the same classes; their image sizes, channels and pixel sizes
@@ -132,6 +133,7 @@ class Predictor:
                     )
         joined = cls.__new__(cls)
         joined.networks, joined.post = networks, first.post
+        joined._background = first._background
         joined._combination, joined._pace = combination, first._pace
         return joined
 
@@ -178,6 +180,7 @@ class Predictor:
                     part.answers,
                     (part.height, width),
                     combination=self._combination,
+                    background=self._background,
                     store=None if kept is None else _store_in(kept[:, rows, :, part.index]),
                 ).cpu()
                 if advance is not None and rows.stop == height:

@@ -30,6 +30,7 @@ class RunDir:
         provenance: Versions, machine, command (JSON).
         metrics_jsonl: One line for each step and validation.
         metrics_csv: The same as a table: step, phase, name, value.
+        timings: How long the training took (JSON).
         log: What was said, with the time.
         tensorboard: Event files.
         checkpoints: The folders `last`, `previous` and `best`.
@@ -46,6 +47,7 @@ class RunDir:
         self.provenance = self.path / "provenance.json"
         self.metrics_jsonl = self.path / "metrics.jsonl"
         self.metrics_csv = self.path / "metrics.csv"
+        self.timings = self.path / "timings.json"
         self.log = self.path / "log.txt"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_LEVEL = (2.5, 97.5)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
@@ -15,7 +13,8 @@ class Difference:
 
     Attributes:
         mean: In the unit of the score.
-        low: Lower end of the 95 % bootstrap interval; None for fewer than two patients.
+        low: Lower end of the bootstrap interval, of 95 % unless another was asked for; None for
+            fewer than two patients.
         high: Upper end.
         cases: Cases that both have.
     """
@@ -33,12 +32,13 @@ def compare_paired(
     patients: Mapping[str, str] | None = None,
     bootstrap: int = 2000,
     seed: int = 0,
+    confidence: float = 0.95,
 ) -> Difference:
     """Compare two sets of scores case by case.
 
     Patients are drawn with replacement, each with all of its cases, and the mean difference of the
-    cases drawn is taken; the interval is the 2.5th to 97.5th percentile. What makes some cases
-    harder for both cancels out.
+    cases drawn is taken; the interval is the 2.5th to 97.5th percentile for a confidence of 0.95.
+    What makes some cases harder for both cancels out.
 
     Args:
         first: Score by case id.
@@ -46,6 +46,7 @@ def compare_paired(
         patients: Patient by case id; a case that is not named stands alone.
         bootstrap: Resamples; 0: no interval.
         seed: Seed of the resampling (numpy's PCG64).
+        confidence: Share of the resamples that lie in the interval.
 
     Raises:
         ValueError: If no case is in both.
@@ -66,5 +67,6 @@ def compare_paired(
         return Difference(mean=mean, low=None, high=None, cases=len(shared))
     generator = np.random.Generator(np.random.PCG64(seed))
     drawn = table[generator.integers(len(table), size=(bootstrap, len(table)))].sum(axis=1)
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], _LEVEL)
+    tail = 50 * (1 - confidence)  # percent on either side
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (tail, 100 - tail))
     return Difference(mean=mean, low=float(low), high=float(high), cases=len(shared))

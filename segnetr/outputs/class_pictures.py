@@ -50,8 +50,13 @@ def draw_confusions(table: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     )
 
 
-def draw_reliability(bins: Sequence[CalibrationBin]) -> str:
-    """Draw how often what was said with a confidence is true, above how often it was said."""
+def draw_reliability(bins: Sequence[CalibrationBin], *, what: str = "cases") -> str:
+    """Draw how often what was said with a confidence is true, above how often it was said.
+
+    Args:
+        bins: The bins.
+        what: What is counted in them.
+    """
     right, bottom = _LEFT + _PLOT, _TOP + _PLOT
     parts = []
     for tenths in range(0, 11, 2):
@@ -68,7 +73,8 @@ def draw_reliability(bins: Sequence[CalibrationBin]) -> str:
         parts.append(_draw_bin(bin_, bottom, most))
     parts.append(f'<line class="ideal" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{_TOP}"/>')
     parts.append(f'<text class="tick" x="{_LEFT + _PLOT / 2:g}" y="{bottom + 38}" '
-                 'text-anchor="middle">confidence; larger dots: more cases</text>')  # fmt: skip
+                 'text-anchor="middle">confidence; larger dots: more '
+                 f"{escape(what)}</text>")  # fmt: skip
     filled = [b for b in bins if b.frequency is not None]
     words = escape(
         "Calibration: "

@@ -6,6 +6,7 @@ paper and on any skin; where the lines agree, orange has a green seam.
 """
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -26,6 +27,7 @@ _RIM = (20, 20, 20)
 _TRUTH_WIDTH, _PREDICTION_WIDTH, _RIM_WIDTH = 5, 3, 1
 _GAP, _LEGEND_HEIGHT, _PAPER = 8, 36, 255
 _GREY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
+_MOST_SAMPLED = 1_000_000
 _JPEG_QUALITY = 88
 
 
@@ -45,32 +47,98 @@ def compare_case(
     Returns:
         A JPEG file with full colour resolution and a legend below the pictures.
     """
-    picture, found, true, shape = _flatten(image, prediction, truth)
-    scale = LONGEST_SIDE / max(shape)
-    size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
-    plain = _resize(picture, size)
+    depth = 0 if image.kind == "picture" else _choose_slice(prediction, truth)
+    plain, (found, true), size = cut_plane(image, (prediction, truth), depth=depth)
+    plain = _resize(plain, size)
+    return encode_jpeg(add_legend(_side_by_side([plain, draw_pair(plain, found, true)])))
+
+
+def compare_predictions(
+    image: ImageFile, *, predictions: Mapping[str, NDArray[np.uint8]], truth: NDArray[np.uint8]
+) -> bytes:
+    """Draw an image once for each of several predictions, each with its outlines and the truth's.
+
+    Of a volume the slice where the predictions differ most is shown.
+
+    Args:
+        image: The image.
+        predictions: Class indices on its grid, by the name to write above the picture.
+        truth: As a prediction.
+
+    Returns:
+        A JPEG file with a legend below the pictures.
+    """
+    masks = list(predictions.values())
+    depth = 0 if image.kind == "picture" else _choose_disagreement(masks, truth)
+    plain, (*found, true), size = cut_plane(image, (*masks, truth), depth=depth)
+    plain = _resize(plain, size)
+    panels = [
+        _add_name(draw_pair(plain, mask, true), name)
+        for name, mask in zip(predictions, found, strict=True)
+    ]
+    return encode_jpeg(add_legend(_side_by_side(panels)))
+
+
+def draw_pair(
+    plain: Picture, prediction: NDArray[np.uint8], truth: NDArray[np.uint8], *, thin: bool = False
+) -> Picture:
+    """Draw the outlines of all classes of two masks over a copy of a picture (h, w, 3).
+
+    Args:
+        plain: The picture at the size to show.
+        prediction: (H, W) class indices.
+        truth: As `prediction`.
+        thin: For small pictures.
+    """
     drawn = plain.copy()
-    _draw_outlines(drawn, true, colour=TRUTH_COLOUR, width=_TRUTH_WIDTH)
-    _draw_outlines(drawn, found, colour=PREDICTION_COLOUR, width=_PREDICTION_WIDTH)
-    return _encode(_add_legend(_side_by_side(plain, drawn)))
+    finer = 1 if thin else 0
+    draw_outlines(drawn, truth, colour=TRUTH_COLOUR, width=_TRUTH_WIDTH - finer)
+    draw_outlines(drawn, prediction, colour=PREDICTION_COLOUR, width=_PREDICTION_WIDTH - finer)
+    return drawn
 
 
-def _flatten(
-    image: ImageFile, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
-) -> tuple[Picture, NDArray[np.uint8], NDArray[np.uint8], tuple[float, float]]:
-    """Give the picture (H, W, 3), both masks (H, W) and the true proportions (height, width)."""
+def cut_plane(
+    image: ImageFile,
+    masks: Sequence[NDArray[np.uint8]],
+    *,
+    depth: int,
+    longest: int = LONGEST_SIDE,
+) -> tuple[Picture, list[NDArray[np.uint8]], tuple[int, int]]:
+    """Give what is shown of an image: a picture itself, or one slice of a volume.
+
+    Args:
+        image: The image.
+        masks: On its grid.
+        depth: The slice along Z; of no weight for a picture.
+        longest: Longest side to show it at in pixels.
+
+    Returns:
+        The picture (H, W, 3), the masks (H, W), and the (width, height) that shows it in true
+        proportions. A slice has the first axis to the right and the second upwards.
+    """
     if image.kind == "picture":
-        height, width = truth.shape
-        picture = np.broadcast_to(_as_grey(image.array), (height, width, 3))
-        return np.ascontiguousarray(picture), prediction, truth, (height, width)
-    depth = _choose_slice(prediction, truth)
-    grey, found, true = (
-        np.ascontiguousarray(np.rot90(volume[:, :, depth]))
-        for volume in (image.shown, prediction, truth)
-    )
-    side_x, side_y = (image.spacing or (1.0, 1.0, 1.0))[:2]
-    picture = np.repeat(_as_grey(grey)[..., None], 3, axis=2)
-    return picture, found, true, (grey.shape[0] * side_y, grey.shape[1] * side_x)
+        grid = image.grid
+        picture = np.broadcast_to(_as_grey(image.array), (*grid, 3))
+        shape: tuple[float, float] = (float(grid[0]), float(grid[1]))
+        planes = list(masks)
+    else:
+        grey, *planes = (
+            np.ascontiguousarray(np.rot90(volume[:, :, depth])) for volume in (image.shown, *masks)
+        )
+        side_x, side_y = (image.spacing or (1.0, 1.0, 1.0))[:2]
+        # By the whole volume: an empty slice stays dark, and brightness does not jump.
+        sample = image.shown.ravel(order="K")[:: max(1, image.shown.size // _MOST_SAMPLED)]
+        picture = np.repeat(_as_grey(grey, sample)[..., None], 3, axis=2)
+        shape = (grey.shape[0] * side_y, grey.shape[1] * side_x)
+    scale = longest / max(shape)
+    size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
+    return np.ascontiguousarray(picture), planes, size
+
+
+def _choose_disagreement(predictions: Sequence[NDArray[np.uint8]], truth: NDArray[np.uint8]) -> int:
+    first, *others = predictions
+    differing = sum((np.count_nonzero(mask != first, axis=(0, 1)) for mask in others), np.zeros(1))
+    return int(np.argmax(differing)) if np.any(differing) else _choose_slice(first, truth)
 
 
 def _choose_slice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> int:
@@ -82,13 +150,12 @@ def _choose_slice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> in
     return depth
 
 
-def _as_grey(array: NDArray[Any]) -> Picture:
+def _as_grey(array: NDArray[Any], sample: NDArray[Any] | None = None) -> Picture:
     """Bring any values to 0..255; 8-bit ones stay, others are stretched between percentiles."""
     if array.dtype == np.uint8:
         return array
-    values = array.astype(np.float64)
-    low, high = np.percentile(values, _GREY_SHARE)
-    stretched = (values - low) * (255 / max(high - low, 1e-12))
+    low, high = np.percentile(array if sample is None else sample, _GREY_SHARE)
+    stretched = (array.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
     clipped: Picture = np.clip(stretched, 0, 255).astype(np.uint8)
     return clipped
 
@@ -98,9 +165,10 @@ def _resize(picture: Picture, size: tuple[int, int]) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=way), dtype=np.uint8)
 
 
-def _draw_outlines(
+def draw_outlines(
     picture: Picture, mask: NDArray[np.uint8], *, colour: tuple[int, int, int], width: int
 ) -> None:
+    """Draw the outlines of all classes of a mask into a picture, with a dark rim."""
     height, columns = picture.shape[:2]
     lines: list[NDArray[np.int32]] = []
     shrinks = mask.shape[0] > height
@@ -114,12 +182,25 @@ def _draw_outlines(
         cv2.polylines(picture, lines, True, ink, thickness=thickness, lineType=cv2.LINE_AA)
 
 
-def _side_by_side(left: Picture, right: Picture) -> Picture:
-    gap = np.full((left.shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
-    return np.concatenate([left, gap, right], axis=1)
+def _side_by_side(panels: Sequence[Picture]) -> Picture:
+    gap = np.full((panels[0].shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
+    parts = [part for panel in panels for part in (gap, panel)]
+    return np.concatenate(parts[1:], axis=1)
 
 
-def _add_legend(picture: Picture) -> Picture:
+def _add_name(picture: Picture, name: str) -> Picture:
+    """Write a name above a picture, cut where it is longer than the picture is wide."""
+    font = ImageFont.load_default(size=19)
+    width = picture.shape[1]
+    while len(name) > 1 and font.getlength(name) > width - 8:
+        name = name.rstrip("…")[:-1] + "…"
+    bar = Image.new("RGB", (width, _LEGEND_HEIGHT), (_PAPER,) * 3)
+    ImageDraw.Draw(bar).text((4, _LEGEND_HEIGHT // 2), name, fill=_RIM, font=font, anchor="lm")
+    return np.concatenate([np.asarray(bar, dtype=np.uint8), picture])
+
+
+def add_legend(picture: Picture) -> Picture:
+    """Write below a picture which outline is which."""
     font = ImageFont.load_default(size=21)
     entries = (("truth", TRUTH_COLOUR, _TRUTH_WIDTH),
                ("prediction", PREDICTION_COLOUR, _PREDICTION_WIDTH))  # fmt: skip
@@ -139,8 +220,9 @@ def _add_legend(picture: Picture) -> Picture:
     return np.concatenate([picture, np.asarray(bar, dtype=np.uint8)])
 
 
-def _encode(picture: Picture) -> bytes:
+def encode_jpeg(picture: Picture, *, quality: int = _JPEG_QUALITY) -> bytes:
+    """Give a picture (h, w, 3) as a JPEG file with full colour resolution."""
     file = io.BytesIO()
     # Full colour resolution: thin coloured lines are what JPEG blurs by default.
-    Image.fromarray(picture).save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()

@@ -107,7 +107,7 @@ def draw_chart(chart: Chart) -> str:
         raise ValueError(f"chart {chart.title!r} has no finite point")
     x_axis = Axis.cover([x for x, _ in shown], start=_LEFT, end=_WIDTH - _RIGHT, count=6)
     y_axis = Axis.cover([y for _, y in shown], start=_HEIGHT - _BOTTOM, end=_TOP, count=5)
-    parts = [_draw_axes(x_axis, y_axis, x_label=chart.x_label)]
+    parts = [draw_axes(x_axis, y_axis, x_label=chart.x_label)]
     for line, style in zip(lines, _LINES, strict=False):
         parts.append(_draw_line(line, x_axis, y_axis, style=style))
     if chart.mark_best:
@@ -205,7 +205,8 @@ def _thin(points: Sequence[Point]) -> list[Point]:
     ]
 
 
-def _draw_axes(x_axis: Axis, y_axis: Axis, *, x_label: str) -> str:
+def draw_axes(x_axis: Axis, y_axis: Axis, *, x_label: str) -> str:
+    """Draw grid, ticks and the label of the horizontal axis."""
     left, right, bottom = x_axis.start, x_axis.end, y_axis.start
     parts = []
     for y, text in y_axis.ticks():

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from segnetr import __version__
+from segnetr.config.repairs import PostTrial
 from segnetr.config.schema import ImageSize, IntensityConfig, ModelConfig, PredictConfig
 from segnetr.config.volumes import SliceConfig
 from segnetr.engine.manifest import replace_folder, verify_manifest, write_bytes, write_json
@@ -71,6 +72,7 @@ class ModelCard:
         data_licence: Licence of the training data.
         split_sha256: Hash of the split; empty where there was none.
         scores: Validation scores by name.
+        post_trials: Repairs that were tried on the validation cases, and what they gained.
         versions: Versions of the packages the model was trained with, by name.
         created_by: The application and its version.
         format_version: Version of this format.
@@ -88,6 +90,7 @@ class ModelCard:
     data_licence: str = ""
     split_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     scores: dict[str, FiniteFloat] = Field(default_factory=dict)
+    post_trials: tuple[PostTrial, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     created_by: str = f"segnetr {__version__}"
     format_version: Literal[1] = FORMAT_VERSION
@@ -164,6 +167,15 @@ def read_model(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
         ModelFileError: If there is no model, or it is torn, changed or foreign; one line.
     """
     return read_sealed_model(path, _CARD)
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read what stands beside the weights of a model, and not the weights.
+
+    Raises:
+        ModelFileError: If there is no model, or its card is torn or foreign.
+    """
+    return _read_card(find_model_folder(path) / CARD_NAME, _CARD)
 
 
 def read_sealed_model(path: Path, cards: TypeAdapter[Card]) -> tuple[Card, dict[str, Tensor]]:

@@ -1,10 +1,14 @@
 """The parts that all reports are made of. Every text is plain and escaped here, and only here."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from segnetr.outputs.curves import chart_rows, draw_chart
+from segnetr.outputs.figures import Figure, media_suffix
 from segnetr.outputs.page_style import STYLE
+
+_MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
 
 def draw_page(
@@ -88,6 +92,61 @@ def draw_table(head: str, rows: Sequence[str], *, kind: str = "scores") -> str:
         f'<div class="panel"><table class="{kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def draw_figures(figures: Sequence[Figure], *, wide: bool = False) -> str:
+    """Draw pictures inside the page; those whose titles agree up to a colon under one heading.
+
+    Args:
+        figures: In the order to show them.
+        wide: Give each the whole width of the page.
+    """
+    style = "figures wide" if wide else "figures"
+    groups: dict[str, list[tuple[int, Figure]]] = {}
+    for number, figure in enumerate(figures, start=1):
+        groups.setdefault(figure.title.split(":")[0], []).append((number, figure))
+    parts = []
+    for name, members in groups.items():
+        shown = "".join(_draw_figure(figure, group=name, number=n) for n, figure in members)
+        parts.append(f'<h3>{escape(name)}</h3><div class="{style}">{shown}</div>')
+    return "".join(parts)
+
+
+def _draw_figure(figure: Figure, *, group: str, number: int) -> str:
+    title = figure.title.removeprefix(group).removeprefix(":").strip() or figure.title
+    return (
+        f"<figure>{_draw_image(figure.data, figure.alt)}{_draw_slices(figure, number)}"
+        f"<figcaption><strong>{escape(title)}</strong>{escape(figure.caption)}</figcaption>"
+        "</figure>"
+    )
+
+
+def _draw_slices(figure: Figure, place: int) -> str:
+    """Draw a slider through slices: a row of radio buttons, which the arrow keys move along.
+
+    No script runs: the style sheet shows the picture behind the button that is chosen.
+    """
+    if not figure.slices:
+        return ""
+    count = len(figure.slices)
+    parts = []
+    for number, data in enumerate(figure.slices, start=1):
+        words = f"slice {number} of {count}"
+        chosen = " checked" if number == (count + 1) // 2 else ""
+        parts.append(
+            f'<input type="radio" name="slices-{place}" aria-label="{words}" '
+            f'title="{words}"{chosen}>' + _draw_image(data, f"{figure.alt}; {words}")
+        )
+    return (
+        f'<fieldset class="slices" style="grid-template-columns: repeat({count}, 1fr)">'
+        f"<legend>Slices, lowest to highest</legend>{''.join(parts)}</fieldset>"
+    )
+
+
+def _draw_image(data: bytes, words: str) -> str:
+    text = base64.b64encode(data).decode("ascii")
+    media = _MEDIA_TYPES[media_suffix(data)]
+    return f'<img src="data:{media};base64,{text}" alt="{escape(words)}">'
 
 
 def align_number(is_number: bool) -> str:

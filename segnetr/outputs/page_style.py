@@ -59,7 +59,8 @@ tr.first > th, tr.first > td { border-top: 2px solid var(--line); }
 .interval .track { fill: var(--line); } .interval .span { fill: var(--bar-edge); opacity: 0.4; }
 .interval .mean { fill: var(--bar-edge); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
-.charts .panel { padding: 10px 12px; }
+.charts .panel { padding: 10px 12px; max-width: 640px; }
+.reliability { max-width: 480px; }
 .charts.small { grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
 section > .panel + .panel, section > .panel + .charts { margin-top: 14px; }
 svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }
@@ -77,10 +78,18 @@ svg.chart { display: block; width: 100%; height: auto; font-family: inherit; }
 .bin { fill: var(--bar-edge); opacity: 0.35; }
 .ideal { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 5 4; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
+.figures.wide { grid-template-columns: 1fr; }
 .figures.sheet { grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); }
 .sheet figure { padding: 8px; } .sheet figcaption { font-size: 0.8rem; padding: 6px 2px 0; }
 figure { margin: 0; padding: 12px; }
 figure img { display: block; width: 100%; height: auto; border-radius: 4px; background: #fff; }
+.slices { display: grid; border: 0; margin: 10px 0 0; padding: 0; min-width: 0;
+  align-items: center; }
+.slices legend { color: var(--soft); font-size: 0.88rem; padding: 0; }
+.slices input { grid-row: 1; margin: 4px auto; width: 100%; max-width: 18px; cursor: pointer;
+  accent-color: var(--accent); }
+.slices img { grid-row: 2; grid-column: 1 / -1; visibility: hidden; max-width: 480px; }
+.slices input:checked + img { visibility: visible; }
 figcaption { padding: 10px 4px 2px; font-size: 0.92rem; overflow-wrap: anywhere; }
 figcaption strong { display: block; }
 .warn { background: var(--warn-paper); color: var(--ink); border: 1px solid var(--warn);

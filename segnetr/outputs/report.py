@@ -4,20 +4,27 @@ The page holds everything: style, curves and pictures. It names no other address
 and opens from a disk without a network.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from segnetr.config.repairs import PostTrial
 from segnetr.engine.manifest import write_text_atomic
 from segnetr.metrics import MEAN, Summary, select_summary
-from segnetr.outputs.figures import Figure, media_suffix
+from segnetr.outputs.case_section import (
+    CaseSection,
+    draw_calibration,
+    draw_sizes,
+    draw_spread,
+)
+from segnetr.outputs.figures import Figure, choose_within
 from segnetr.outputs.fold_table import FoldScores, draw_fold_table
 from segnetr.outputs.page_parts import (
     align_number,
     draw_charts,
     draw_facts,
+    draw_figures,
     draw_list,
     draw_notes,
     draw_page,
@@ -34,7 +41,10 @@ _METRIC_NAMES = {
     "isic_jaccard": "ISIC Jaccard (thresholded)",
     "dice_pooled": "Dice, pooled",
 }
-_MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+_OUTLINES = (
+    "<p>The outline of the truth is green, that of the prediction orange; a picture without "
+    "outlines stands to the left.</p>"
+)
 _RULE_NAMES = {
     "scored": "What is scored",
     "lengths": "Lengths",
@@ -67,6 +77,8 @@ class ReportContent:
         provenance: Versions, threads, processor, commit and the like.
         faults: Cases that were left out or not scored, one line each.
         notes: Things the reader should know, one line each.
+        cases: Spread of the scores, calibration, sizes and times.
+        trials: Repairs that were tried on the validation cases.
     """
 
     title: str
@@ -82,6 +94,8 @@ class ReportContent:
     provenance: Mapping[str, str] = field(default_factory=dict)
     faults: Sequence[str] = ()
     notes: Sequence[str] = ()
+    cases: CaseSection = field(default_factory=CaseSection)
+    trials: Sequence[PostTrial] = ()
 
 
 def write_report(path: Path, *, content: ReportContent) -> None:
@@ -100,13 +114,18 @@ def render_report(content: ReportContent) -> str:
     Raises:
         ValueError: If a figure is no PNG, JPEG or WebP file.
     """
+    figures, left_out = choose_within(content.figures)
     sections = [
         ("scores", "Scores", _scores(content)),
         ("folds", "Folds", draw_fold_table(content.folds, content.summaries)),
         ("test", "Test part", _test(content.tested)),
-        ("cases", "Cases", _figures(content.figures)),
+        ("spread", "Spread", draw_spread(content.cases)),
+        ("sizes", "Sizes", draw_sizes(content.cases)),
+        ("calibration", "Calibration", draw_calibration(content.cases)),
+        ("cases", "Cases", _OUTLINES + draw_figures(figures) if figures else ""),
         ("training", "Training", draw_charts(content.curves)),
-        ("data", "Data and model", draw_facts(content.facts)),
+        ("repairs", "Repairs", _trials(content.trials)),
+        ("data", "Data and model", draw_facts({**content.facts, **content.cases.times})),
         ("faults", "Left out", draw_list(content.faults)),
         ("rules", "How scores are made", draw_facts(_named_rules()) if content.summaries else ""),
         ("settings", "Settings", draw_settings(content.settings_yaml)),
@@ -115,7 +134,7 @@ def render_report(content: ReportContent) -> str:
     return draw_page(
         title=content.title,
         subtitle=content.subtitle,
-        head=draw_notes(content.notes) + _tiles(content.summaries),
+        head=draw_notes([*content.notes, *left_out]) + _tiles(content.summaries),
         sections=sections,
     )
 
@@ -155,6 +174,29 @@ def _test(tested: SummaryFile | None) -> str:
         return ""
     intro = f"<p>{escape(tested.title)}, by the mean of the probabilities of all folds.</p>"
     return intro + _score_table(tested.summaries)
+
+
+def _trials(trials: Sequence[PostTrial]) -> str:
+    """What was tried on the validation cases, and what the model does since."""
+    if not trials:
+        return ""
+    names = ("repair", "gain of Dice", "interval", "cases", "taken")
+    head = "".join(
+        f'<th scope="col"{align_number(name not in ("repair", "taken"))}>{name}</th>'
+        for name in names
+    )
+    rows = []
+    for trial in trials:
+        known = trial.low is not None and trial.high is not None
+        interval = f"{trial.low:+.4f} to {trial.high:+.4f}" if known else "too few patients"
+        numbers = (f"{trial.gain:+.4f}", interval, str(trial.cases))
+        cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
+        verdict = "yes" if trial.taken else "no"
+        rows.append(f'<tr><th scope="row">{escape(trial.step)}</th>{cells}<td>{verdict}</td></tr>')
+    return (
+        "<p>Tried on the validation cases alone; taken only where the interval of the gain, "
+        "widened for the number of trials, lies above 0.</p>" + draw_table(head, rows)
+    )
 
 
 def _score_table(summaries: Sequence[Summary]) -> str:
@@ -211,31 +253,6 @@ def _count_table(summaries: Sequence[Summary]) -> str:
         if row.metric == "dice" and row.class_name != MEAN
     ]
     return draw_table(head, rows, kind="counts")
-
-
-def _figures(figures: Sequence[Figure]) -> str:
-    groups: dict[str, list[Figure]] = {}
-    for figure in figures:
-        groups.setdefault(figure.title.split(":")[0], []).append(figure)
-    parts = []
-    if figures:
-        parts.append("<p>Left the image, right the same with the outlines of truth (green) and "
-                     "prediction (orange).</p>")  # fmt: skip
-    for name, members in groups.items():
-        shown = "".join(_figure(figure, group=name) for figure in members)
-        parts.append(f'<h3>{escape(name)}</h3><div class="figures">{shown}</div>')
-    return "".join(parts)
-
-
-def _figure(figure: Figure, *, group: str) -> str:
-    media = _MEDIA_TYPES[media_suffix(figure.data)]
-    text = base64.b64encode(figure.data).decode("ascii")
-    title = figure.title.removeprefix(group).removeprefix(":").strip() or figure.title
-    return (
-        f'<figure><img src="data:{media};base64,{text}" alt="{escape(figure.alt)}">'
-        f"<figcaption><strong>{escape(title)}</strong>{escape(figure.caption)}</figcaption>"
-        "</figure>"
-    )
 
 
 def _named_rules() -> dict[str, str]:

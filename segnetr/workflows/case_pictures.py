@@ -11,6 +11,7 @@ from segnetr.outputs.comparison import compare_case
 from segnetr.outputs.figures import Figure, write_figures
 from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.picks import Pick, pick_cases
+from segnetr.outputs.volume_figure import draw_slices
 from segnetr.workflows.model_folder import read_for
 
 FOLDER = "figures"
@@ -57,12 +58,19 @@ def _draw(
     case = by_id[pick.case_id]
     image = read_for(card, case.image, max_pixels=max_pixels)
     truth = read_case_truth(case, spec, max_pixels=max_pixels).array
-    drawn = compare_case(image, prediction=predictor.predict(image).labels, truth=truth)
+    labels = predictor.predict(image).labels
+    slices: tuple[bytes, ...] = ()
+    if image.kind == "picture":
+        drawn, shown = compare_case(image, prediction=labels, truth=truth), "beside itself"
+    else:
+        drawn, slices = draw_slices(image, prediction=labels, truth=truth)
+        shown = "slice by slice"
     return Figure(
         name=f"{pick.rank}-{pick.place}",
         title=f"{pick.rank.capitalize()}: {pick.case_id}",
         caption=f"Dice {pick.value:.3f}",
-        alt=f"{pick.case_id} beside itself with the outlines of truth and prediction; "
+        alt=f"{pick.case_id} {shown} with the outlines of truth and prediction; "
         f"Dice {pick.value:.3f}",
         data=drawn,
+        slices=slices,
     )

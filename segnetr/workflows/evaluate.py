@@ -1,5 +1,6 @@
 """`segnetr evaluate`: scores of a run on the original grid, or of a folder of masks."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from segnetr.engine.run_dir import RunDir
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.tables import summary_table, write_per_case_csv, write_summary_json
+from segnetr.workflows.case_log import CaseLog
 from segnetr.workflows.case_pictures import write_case_pictures
 from segnetr.workflows.dataset import open_dataset
 from segnetr.workflows.mask_folder import MaskFolder
@@ -100,6 +102,7 @@ def evaluate_run(
     card, predictor = open_predictor(run_folder, changes=changes, device=options.device or "auto")
     _check_classes(spec, card.classes)
     unread: list[Unscored] = []
+    log = CaseLog()
     with progress.task("score", len(cases)) as advance:
         pairs = _predict_pairs(
             cases,
@@ -109,6 +112,7 @@ def evaluate_run(
             max_pixels=config.data.max_pixels,
             unread=unread,
             keep=None if options.masks is None else MaskFolder(options.masks, cases),
+            log=log,
             advance=advance,
         )
         evaluation = evaluate_pairs(
@@ -121,6 +125,7 @@ def evaluate_run(
     evaluation = replace(evaluation, unscored=(*unread, *evaluation.unscored))
     folder = out or folder
     _write_scores(folder, evaluation, title=title, config=scoring)
+    log.write(folder, evaluation.scores)
     write_case_pictures(
         folder,
         cases,
@@ -214,18 +219,23 @@ def _predict_pairs(
     max_pixels: int,
     unread: list[Unscored],
     keep: MaskFolder | None,
+    log: CaseLog,
     advance: Any,
 ) -> Iterator[MaskPair]:
     for number, case in enumerate(cases, start=1):
         try:
+            start = time.perf_counter()
             image = read_for(card, case.image, max_pixels=max_pixels)
-            prediction = predictor.predict(image)
+            kept = log.wants_probabilities(image, len(card.classes))
+            prediction = predictor.predict(image, keep_probabilities=kept)
+            seconds = time.perf_counter() - start
             truth = read_case_truth(case, spec, max_pixels=max_pixels)
         except ReadError as error:
             unread.append(Unscored(case_id=case.case_id, reason=str(error)))
         else:
             if keep is not None:
                 keep.write(case, image, prediction)
+            log.add(case, image, prediction, truth, seconds=seconds)
             yield MaskPair(
                 case_id=case.case_id,
                 prediction=prediction.labels,

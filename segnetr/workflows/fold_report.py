@@ -17,10 +17,13 @@ from segnetr.engine.progress import Progress
 from segnetr.engine.runtime import choose_device
 from segnetr.errors import DataFaultError
 from segnetr.metrics import Score, Unscored, summarise
+from segnetr.outputs.case_records import NAME, read_case_records, write_case_records
+from segnetr.outputs.case_section import read_case_section
 from segnetr.outputs.figures import Figure, read_figures
 from segnetr.outputs.fold_table import FoldScores, fold_rows
 from segnetr.outputs.provenance import collect_provenance
 from segnetr.outputs.report import ReportContent, write_report
+from segnetr.outputs.size_tables import write_sizes
 from segnetr.outputs.tables import (
     read_per_case_csv,
     read_summary_json,
@@ -95,6 +98,13 @@ def gather_folds(home: FoldDir, config: RunConfig, *, progress: Progress) -> Fol
     names = sorted({score.case_id for score in evaluation.scores})
     home.out_of_fold.mkdir(exist_ok=True)
     write_per_case_csv(home.out_of_fold / "per_case.csv", evaluation.scores)
+    records = [
+        record
+        for number in _numbers(home)
+        for record in read_case_records(home.fold(number).evaluation / NAME)
+    ]
+    write_case_records(home.out_of_fold / NAME, records)
+    write_sizes(home.out_of_fold, evaluation.scores, records)
     write_summary_json(
         home.out_of_fold / "summary.json",
         evaluation,
@@ -156,6 +166,7 @@ def report_folds(folder: Path, *, out: Path | None = None) -> Path:
         provenance=describe_machine(provenance),
         faults=list_faults(provenance, scored),
         notes=list_notes(provenance, scored),
+        cases=read_case_section(home.out_of_fold),
     )
     page = run.report if out is None else out
     page = page / "report.html" if page.suffix != ".html" else page

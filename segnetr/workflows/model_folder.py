@@ -22,7 +22,7 @@ from segnetr.engine.predictor import Predictor
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import choose_device
 from segnetr.engine.trainer import TrainResult
-from segnetr.errors import ModelFileError, ReadError
+from segnetr.errors import ModelFileError, ReadError, UsageError
 from segnetr.outputs.model_file import ModelCard, read_model, write_model
 from segnetr.outputs.provenance import collect_versions
 from segnetr.workflows.ensemble import Ensemble, Member, load_members, mix_members
@@ -187,6 +187,8 @@ def open_predictors(
 
 
 def _apply(member: Member, *, changes: Mapping[str, Any], device: torch.device) -> Predictor:
+    if changes.get("choose_post"):
+        raise UsageError("predict.choose_post is for segnetr train: it needs validation cases")
     card = member.card
     config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **changes})
     return Predictor(

@@ -1,21 +1,27 @@
 """`segnetr report`: one page about a run, made of the files in the run alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hybrid_backbones import get_entry, list_models
 from segnetr.config.load import load_config
+from segnetr.config.repairs import PostTrial
 from segnetr.config.schema import RunConfig
 from segnetr.data.case import SPLIT_NAMES, Split
 from segnetr.data.splits import read_split
 from segnetr.engine.logs import read_metrics
+from segnetr.engine.progress import format_seconds
 from segnetr.engine.run_dir import RunDir
 from segnetr.errors import UsageError
+from segnetr.outputs.case_section import read_case_section
 from segnetr.outputs.figures import read_figures
+from segnetr.outputs.model_file import read_card
 from segnetr.outputs.report import ReportContent, write_report
 from segnetr.outputs.tables import SummaryFile, read_summary_json
 from segnetr.workflows.case_pictures import FOLDER
+from segnetr.workflows.evaluate import choose_part
 
 _MACHINE = ("started", "platform", "processor", "cores", "threads", "device", "git_commit")
 
@@ -41,10 +47,14 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
     summary = run.evaluation / "summary.json"
     scored = read_summary_json(summary) if summary.is_file() else None
+    trials = read_card(run.path).post_trials if run.model.is_dir() else ()
     content = ReportContent(
         title=f"{config.model.architecture} on {provenance['dataset']['title']}",
         subtitle=str(run_folder),
-        facts=describe_data(config, provenance, read_split(run.splits)),
+        facts={
+            **describe_data(config, provenance, read_split(run.splits)),
+            **describe_timings(run),
+        },
         summaries=() if scored is None else scored.summaries,
         scored="" if scored is None else scored.title,
         curves=read_metrics(run),
@@ -52,7 +62,9 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
         faults=list_faults(provenance, scored),
-        notes=list_notes(provenance, scored),
+        notes=[*list_notes(provenance, scored), *_note_reuse(run, trials)],
+        cases=read_case_section(run.evaluation),
+        trials=trials,
     )
     page = run.report if out is None else out
     page = page / "report.html" if page.suffix != ".html" else page
@@ -71,10 +83,20 @@ def describe_data(config: RunConfig, provenance: Mapping[str, Any], split: Split
         "Split": f"{split.origin}, sha256 {split.sha256[:16]}",
         "Source": data["source"],
         "Licence of the data": data["licence"],
+        "Licence of the model": _describe_licence(config, data["licence"]),
         "Leak audit": _describe_leaks(data),
         "Network": config.model.architecture,
         "Training size": "{} x {} pixels".format(*config.train.image_size),
     }
+
+
+def describe_timings(run: RunDir) -> dict[str, str]:
+    """Give how long the training took, where the run says so."""
+    if not run.timings.is_file():
+        return {}
+    content = json.loads(run.timings.read_text(encoding="utf-8"))
+    seconds, steps = float(content["seconds"]), int(content["steps"])
+    return {"Training": f"{steps} steps in {format_seconds(seconds)}"}
 
 
 def describe_machine(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -106,6 +128,31 @@ def list_notes(provenance: Mapping[str, Any], scored: SummaryFile | None) -> lis
         count = len(provenance["dataset"]["left_out"])
         notes.append(f"{count} faults: these cases were left out of the training.")
     return notes
+
+
+def _describe_licence(config: RunConfig, data_licence: str) -> str:
+    """Say what binds whoever passes the weights on: the code's licence, and what they came from."""
+    parts = ["code Apache-2.0", f"weights made from data under: {data_licence}"]
+    encoder = getattr(config.model, "encoder", "segnetr")
+    if config.train.encoder_weights is not None and encoder in list_models():
+        licence = get_entry(encoder).weights_licence
+        parts.append(
+            f"encoder started from {config.train.encoder_weights.name} (official weights of "
+            f"{encoder}: {licence})"
+        )
+    if config.train.weights is not None:
+        parts.append(f"training started from {config.train.weights.name}, whose licence adds to it")
+    return "; ".join(parts)
+
+
+def _note_reuse(run: RunDir, trials: Sequence[PostTrial]) -> list[str]:
+    """Warn where repairs were chosen on the very cases that are scored."""
+    if any(trial.taken for trial in trials) and choose_part(run) != "test":
+        return [
+            "The repairs were chosen on the validation cases, and there is no test part: the "
+            "scores, which are of the same cases, promise too much."
+        ]
+    return []
 
 
 def _describe_leaks(dataset: Mapping[str, Any]) -> str:

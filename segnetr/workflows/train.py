@@ -16,6 +16,7 @@ from segnetr.data.sampler import ResumableSampler
 from segnetr.data.splits import write_split
 from segnetr.data.transforms import evaluation_transform, training_transform
 from segnetr.engine.encoder_training import EncoderTraining
+from segnetr.engine.manifest import write_json
 from segnetr.engine.optim import count_steps
 from segnetr.engine.progress import LogFile, Progress
 from segnetr.engine.random_state import seed_generators
@@ -24,6 +25,7 @@ from segnetr.engine.runtime import Runtime, choose_device
 from segnetr.engine.trainer import Trainer, TrainResult
 from segnetr.errors import DataFaultError, UsageError
 from segnetr.models.build import build_model, check_model
+from segnetr.workflows.choose_post import choose_post, require_choice
 from segnetr.workflows.dataset import OpenedDataset, open_dataset
 from segnetr.workflows.division import divide
 from segnetr.workflows.encoder_weights import hand_over, require_transferable
@@ -87,6 +89,7 @@ def train(
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         usable = [case for case in opened.cases if case.case_id in entries]
         split = resume_split(run, usable) if resume else divide(usable, config.data)
+        require_choice(config, split)
         if runtime.is_main:
             run.create(resume=resume)
             if not resume:
@@ -103,6 +106,8 @@ def train(
         if result.stopped in STOPPED_BY_SIGNAL or not runtime.is_main:
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
         write_run_model(run, config, spec=opened.spec, split=split, result=result)
+    validation = split.select(usable, "validation")
+    choose_post(run, config, spec=opened.spec, cases=validation, progress=progress)
     return _finish(run, config, result, progress, masks=masks)
 
 
@@ -114,6 +119,7 @@ def _finish(
     *,
     masks: Path | None,
 ) -> TrainOutcome:
+    write_json(run.timings, {"seconds": round(result.seconds, 3), "steps": result.steps})
     evaluation = None
     # The test part is kept for all folds together.
     part = "validation" if config.data.fold is not None else choose_part(run)

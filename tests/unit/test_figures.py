@@ -13,9 +13,18 @@ from segnetr.outputs.comparison import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
     compare_case,
+    compare_predictions,
 )
-from segnetr.outputs.figures import Figure, media_suffix, read_figures, write_figures
+from segnetr.outputs.figures import (
+    Figure,
+    choose_within,
+    media_suffix,
+    read_figures,
+    write_figures,
+)
+from segnetr.outputs.page_parts import draw_figures
 from segnetr.outputs.picks import pick_cases
+from segnetr.outputs.volume_figure import draw_slices
 
 
 def grey_picture(shape, *, value=128):
@@ -173,3 +182,93 @@ def test_a_folder_without_index_has_no_figures(tmp_path):
 def test_a_file_that_is_no_picture_is_no_figure():
     with pytest.raises(ValueError, match="PNG, JPEG or WebP"):
         media_suffix(b"<svg onload=alert(1)>")
+
+
+def volume(depth=40):
+    array = np.random.default_rng(0).integers(0, 900, (30, 20, depth)).astype(np.int16)
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    return ImageFile(
+        path=Path("v.nii"), array=array, kind="volume", affine=affine, spacing=(1.0, 2.0, 3.0)
+    )
+
+
+def box_in(depth, start, stop):
+    labels = np.zeros((30, 20, depth), np.uint8)
+    labels[8:20, 5:14, start:stop] = 1
+    return labels
+
+
+def test_slices_of_a_volume_run_from_the_first_to_the_last_with_foreground():
+    sheet, slices = draw_slices(volume(), prediction=box_in(40, 3, 9), truth=box_in(40, 5, 12))
+    assert len(slices) == 9  # 3 to 11
+    first, last = decode(slices[0]), decode(slices[-1])
+    assert first.shape[:2] == (320, 240)  # 20 x 2 mm high, 30 x 1 mm wide
+    assert count_near(first, PREDICTION_COLOUR) > 100 > count_near(first, TRUTH_COLOUR)
+    assert count_near(last, TRUTH_COLOUR) > 100 > count_near(last, PREDICTION_COLOUR)
+    assert max(decode(sheet).shape[:2]) <= 800
+    _, many = draw_slices(volume(60), prediction=box_in(60, 0, 60), truth=box_in(60, 0, 60))
+    assert len(many) == 16
+    _, none = draw_slices(volume(3), prediction=box_in(3, 0, 0), truth=box_in(3, 0, 0))
+    assert len(none) == 3
+
+
+def test_predictions_stand_side_by_side_on_the_slice_where_they_differ():
+    first, second = box_in(10, 2, 8), box_in(10, 2, 8)
+    second[8:20, 5:14, 6] = 0
+    drawn = decode(
+        compare_predictions(
+            volume(10), predictions={"one": first, "a name too long " * 9: second}, truth=first
+        )
+    )
+    half = drawn.shape[1] // 2
+    assert count_near(drawn[40:-40, :half], PREDICTION_COLOUR) > 100
+    assert count_near(drawn[40:-40, half:], PREDICTION_COLOUR) == 0
+    assert count_near(drawn[40:-40, half:], TRUTH_COLOUR) > 100
+
+
+def picture_of(size):
+    return b"\x89PNG\r\n\x1a\n" + bytes(size - 8)
+
+
+def test_the_worst_cases_stay_where_a_page_would_grow_too_large():
+    figures = [
+        Figure(
+            name=str(number),
+            title="t",
+            caption="",
+            alt="",
+            data=picture_of(100),
+            slices=(picture_of(200),),
+        )
+        for number in range(4)
+    ]
+    shown, notes = choose_within(figures, most_bytes=850)
+    assert [figure.name for figure in shown] == ["0", "1", "2", "3"]
+    assert [len(figure.slices) for figure in shown] == [0, 0, 1, 1]
+    assert "single slices of 2" in notes[0]
+    shown, notes = choose_within(figures, most_bytes=450)
+    assert [figure.name for figure in shown] == ["2", "3"]
+    assert notes[0].startswith("To keep this page below 10 MB, 2 pictures")
+    assert choose_within(figures, most_bytes=5000) == (figures, [])
+
+
+def test_slices_are_read_back_as_written(tmp_path):
+    figure = Figure(
+        name="worst-1", title="t", caption="c", alt="a", data=picture_of(20),
+        slices=(picture_of(30), picture_of(40)),
+    )  # fmt: skip
+    assert len(write_figures(tmp_path, [figure])) == 3
+    assert read_figures(tmp_path) == [figure]
+
+
+def test_sliders_of_one_page_do_not_move_each_other():
+    one = Figure(
+        name="best-1",
+        title="t",
+        caption="",
+        alt="",
+        data=picture_of(9),
+        slices=(picture_of(9),) * 2,
+    )
+    page = draw_figures([one, one])
+    assert page.count('name="slices-1"') == page.count('name="slices-2"') == 2

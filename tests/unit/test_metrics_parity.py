@@ -1,11 +1,17 @@
-"""Our scores against independent implementations: MONAI and the ISIC challenge's own package."""
+"""Our scores against independent implementations: MONAI, SimpleITK, the ISIC challenge's package.
+
+Where the rules agree, to 1e-6; where MONAI's defaults differ, worked examples say how.
+"""
 
 import math
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from monai.metrics import (
+    DiceMetric,
+    HausdorffDistanceMetric,
     compute_average_surface_distance,
     compute_dice,
     compute_hausdorff_distance,
@@ -67,6 +73,108 @@ def test_surface_distances_are_those_of_monai(dims, spacing):
         assert values[f"hd95_{unit}"] == pytest.approx(hd95.item(), rel=5e-6)
         assert values[f"assd_{unit}"] == pytest.approx(assd.item(), rel=1e-6)
         assert values[f"nsd_1.5{unit}"] == pytest.approx(nsd.item(), abs=1e-6)
+
+
+def surfaces_by_simpleitk(prediction, truth, spacing):
+    """Distances of border pixels by ITK's contour and distance filters: another code altogether."""
+
+    def as_image(mask):
+        # A frame of background: ITK takes the edge of the image for no border.
+        image = SimpleITK.GetImageFromArray(np.pad(mask, 1))
+        image.SetSpacing([float(side) for side in reversed(spacing)])
+        return image
+
+    def border(image):
+        return SimpleITK.LabelContour(image, fullyConnected=False)
+
+    def directed(start, goal):
+        distances = SimpleITK.SignedMaurerDistanceMap(
+            goal, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
+        )
+        found = np.abs(SimpleITK.GetArrayViewFromImage(distances).astype(np.float64))
+        return found[SimpleITK.GetArrayViewFromImage(start) == 1]
+
+    ours, theirs = border(as_image(prediction)), border(as_image(truth))
+    return directed(ours, theirs), directed(theirs, ours)
+
+
+@pytest.mark.parametrize(
+    ("dims", "spacing"),
+    [(2, (1.0, 1.0)), (2, (0.7, 2.5)), (3, (0.8, 0.8, 5.0)), (3, (3, 0.5, 1.1))],
+)
+def test_surface_distances_are_those_of_simpleitk_to_a_millionth(dims, spacing):
+    for prediction, truth in pairs(dims):
+        there, back = surfaces_by_simpleitk(prediction, truth, spacing)
+        both = np.concatenate([there, back])
+        values = score(prediction, truth, spacing=spacing, nsd_tolerance=1.53)
+        hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
+        # ITK gives float32.
+        assert values["hd95_mm"] == pytest.approx(hd95, rel=1e-6)
+        assert values["assd_mm"] == pytest.approx(both.mean(), rel=1e-6)
+        assert values["nsd_1.53mm"] == pytest.approx((both <= 1.53).mean(), abs=1e-6)
+
+
+def test_distances_follow_the_spacing_of_each_axis():
+    # One plate of pixels, moved by two: along the thick axis that is 10 mm, along the thin 1 mm.
+    truth = np.zeros((9, 9, 9), np.uint8)
+    truth[3:6, 3:6, 4] = 1
+    for axis, expected in ((0, 1.0), (2, 10.0)):
+        moved = score(np.roll(truth, 2, axis=axis), truth, spacing=(0.5, 0.5, 5.0))
+        # Along the plate two of its three rows stand apart by 0.5 and 1; across it all by 10.
+        assert moved["hd95_mm"] == pytest.approx(expected)
+    thick = score(np.roll(truth, 2, axis=2), truth, spacing=(0.5, 0.5, 5.0), nsd_tolerance=9.9)
+    assert thick["nsd_9.9mm"] == 0.0
+
+
+def test_a_case_keeps_its_scores_wherever_it_lies_in_a_larger_volume():
+    prediction, truth = pairs(3)[0]
+    alone = score(prediction, truth, spacing=(1.0, 1.0, 2.0))
+    around = [(7, 3), (0, 9), (5, 5)]
+    padded = score(np.pad(prediction, around), np.pad(truth, around), spacing=(1.0, 1.0, 2.0))
+    assert padded == pytest.approx(alone, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:the (prediction|ground truth) of class .* is all 0")
+def test_each_missed_structure_raises_the_mean_distance_here_and_none_does_in_monai():
+    generator = np.random.default_rng(2)
+    truths = [blob((30, 40), generator) for _ in range(6)]
+    good = [np.roll(truth, 2, axis=0) for truth in truths]
+    means, theirs = [], []
+    for missed in range(4):
+        found = [
+            np.zeros_like(t) if n < missed else g
+            for n, (g, t) in enumerate(zip(good, truths, strict=True))
+        ]
+        cases = [score(p, t)["hd95_px"] for p, t in zip(found, truths, strict=True)]
+        means.append(np.mean(cases))
+        metric = HausdorffDistanceMetric(percentile=95)
+        for p, t in zip(found, truths, strict=True):
+            metric(as_monai(p), as_monai(t))
+        theirs.append(metric.aggregate().item())
+    assert means == sorted(means)
+    assert means[3] > means[0] + 20
+    assert not any(math.isfinite(value) and value > means[0] + 20 for value in theirs)
+
+
+@pytest.mark.filterwarnings("ignore:the ground truth of class .* is all 0")
+def test_a_false_alarm_costs_dice_here_and_is_dropped_in_monai():
+    truth = np.zeros((20, 20), np.uint8)
+    alarm = blob((20, 20), np.random.default_rng(4))
+    metric = DiceMetric()  # its default leaves out what is empty in the truth
+    metric(as_monai(alarm), as_monai(truth))
+    good = blob((20, 20), np.random.default_rng(5))
+    metric(as_monai(good), as_monai(good))
+    assert metric.aggregate().item() == 1.0
+    ours = [score(alarm, truth)["dice"], score(good, good)["dice"]]
+    assert np.mean(ours) == 0.5
+
+
+def test_monai_measures_in_voxels_unless_it_is_told_and_we_say_the_unit():
+    prediction, truth = pairs(3)[0]
+    voxels = compute_hausdorff_distance(as_monai(prediction), as_monai(truth), percentile=95)
+    assert "hd95_mm" not in score(prediction, truth)
+    assert score(prediction, truth)["hd95_px"] == pytest.approx(voxels.item(), rel=5e-6)
+    assert "hd95_px" not in score(prediction, truth, spacing=(1.0, 1.0, 5.0))
 
 
 @pytest.mark.filterwarnings("ignore:the prediction of class .* is all 0")

@@ -5,7 +5,7 @@ import pytest
 
 from segnetr.config.load import parse_plain
 from segnetr.config.schema import PredictConfig
-from segnetr.engine.postprocessing import postprocess
+from segnetr.engine.postprocessing import choose_labels, postprocess
 from segnetr.errors import UsageError
 
 
@@ -58,6 +58,34 @@ def test_fill_holes_fills_what_no_way_leads_out_of(seed):
     np.testing.assert_array_equal(filled == 0, outside)
 
 
+@pytest.mark.parametrize("shape", [(9, 11), (5, 6, 4)])
+@pytest.mark.parametrize("least", [1, 2, 4])
+def test_pieces_of_fewer_pixels_go_and_others_stay(shape, least):
+    labels = random_labels(shape, classes=3, seed=least)
+    kept = postprocess(labels, [f"remove_small:{least}"])
+    for index in (1, 2):
+        expected = [piece for piece in pieces(labels == index) if len(piece) >= least]
+        assert sorted(map(sorted, pieces(kept == index))) == sorted(map(sorted, expected))
+
+
+def test_threshold_of_one_foreground_class_is_one_on_its_probability():
+    rng = np.random.default_rng(0)
+    foreground = rng.random((40, 50), dtype=np.float32)
+    probabilities = np.stack([1 - foreground, foreground])
+    for threshold in (0.2, 0.5, 0.8):
+        clear = np.abs(foreground - threshold) > 1e-6
+        labels = choose_labels(probabilities, threshold)
+        np.testing.assert_array_equal((labels == 1)[clear], (foreground > threshold)[clear])
+
+
+def test_threshold_of_one_half_is_the_most_probable_class():
+    rng = np.random.default_rng(1)
+    probabilities = rng.dirichlet((1, 1, 1), 500).astype(np.float32).T
+    np.testing.assert_array_equal(choose_labels(probabilities, 0.5), probabilities.argmax(axis=0))
+    rarer = choose_labels(probabilities, 0.8)
+    assert set(np.flatnonzero(rarer)) < set(np.flatnonzero(probabilities.argmax(axis=0)))
+
+
 def test_a_hole_full_of_another_class_stays():
     labels = np.ones((5, 5), np.uint8)
     labels[2, 2] = 2
@@ -76,6 +104,7 @@ def test_nothing_stays_nothing():
     assert not postprocess(empty, ["largest_component", "fill_holes"]).any()
 
 
-def test_unknown_step_is_refused():
+@pytest.mark.parametrize("step", ["smooth", "remove_small", "remove_small:0", "remove_small:-3"])
+def test_unknown_step_is_refused(step):
     with pytest.raises(UsageError, match="largest_component"):
-        parse_plain(PredictConfig, {"post": ["smooth"]})
+        parse_plain(PredictConfig, {"post": [step]})

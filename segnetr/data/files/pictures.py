@@ -122,7 +122,7 @@ def read_picture(path: Path, *, channels: int | None = None, max_pixels: int) ->
         raise describe_damage(path, picture.format or "picture", error) from error
     check_finite(path, array)
     if channels is not None:
-        array = _fit_channels(path, array, channels=channels)
+        array = fit_channels(path, array, channels=channels)
     return ImageFile(path=path, array=array, kind="picture", notes=notes + more)
 
 
@@ -232,7 +232,12 @@ def _is_deep_colour(data: bytes, picture: Image.Image) -> bool:
     return isinstance(picture, PngImageFile) and data[_PNG_DEPTH_BYTE] > 8
 
 
-def _fit_channels(path: Path, array: NDArray[Any], *, channels: int) -> NDArray[Any]:
+def fit_channels(path: Path, array: NDArray[Any], *, channels: int) -> NDArray[Any]:
+    """Bring a picture (H, W, C) to a number of channels; see `read_picture`.
+
+    Raises:
+        ReadError: If it cannot have that many.
+    """
     present = array.shape[-1]
     if present == channels:
         return array

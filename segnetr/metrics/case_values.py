@@ -1,0 +1,66 @@
+"""Scores as tables of cases, and two such tables side by side."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from segnetr.metrics.score import Score
+from segnetr.metrics.summary import MEAN
+
+#: Value by metric, class and case; None: undefined.
+CaseTable = Mapping[str, Mapping[str, Mapping[str, float | None]]]
+_Pair = tuple[dict[str, float], dict[str, float]]
+
+
+def tabulate_cases(scores: Iterable[Score]) -> CaseTable:
+    """Give the values of scores as {metric: {class: {case: value}}}."""
+    table: dict[str, dict[str, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
+    for score in scores:
+        table[score.metric][score.class_name][score.case_id] = score.value
+    return {metric: dict(classes) for metric, classes in table.items()}
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a metric is a distance, which is best at 0; the others are shares, best at 1."""
+    return metric.startswith(("hd95", "assd"))
+
+
+def pair_cases(first: CaseTable, second: CaseTable, *, metric: str) -> dict[str, _Pair]:
+    """Put the values of two tables beside each other, class by class.
+
+    Where truth and both predictions are empty, a distance is undefined in both and the case is left
+    out. Where only one of them is undefined, that one was rightly empty and the other a false
+    alarm: leaving the case out would hide the false alarm, so the empty one counts as perfect (a
+    distance of 0, a share of 1).
+
+    Args:
+        first: Of the first network.
+        second: Of the second one, with the same cases and classes.
+        metric: That both have.
+
+    Returns:
+        (first, second) value by case, by class; where there are several classes also of "mean",
+        each case's mean over its classes.
+    """
+    perfect = 0.0 if is_lower_better(metric) else 1.0
+    pairs: dict[str, _Pair] = {}
+    collected: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for class_name, ours in first[metric].items():
+        theirs = second[metric][class_name]
+        pairs[class_name] = {}, {}
+        for case, value in ours.items():
+            other = theirs[case]
+            if value is None and other is None:
+                continue
+            both = (perfect if value is None else value, perfect if other is None else other)
+            for side, found in zip(pairs[class_name], both, strict=True):
+                side[case] = found
+            collected[case].append(both)
+    if len(pairs) > 1:
+        means = {case: np.mean(found, axis=0).tolist() for case, found in collected.items()}
+        pairs[MEAN] = (
+            {case: mean[0] for case, mean in means.items()},
+            {case: mean[1] for case, mean in means.items()},
+        )
+    return pairs

@@ -1,0 +1,146 @@
+"""What makes scores and masks trustworthy, through the real commands: compare, API, repairs."""
+
+import json
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from volume_files import draw_volume, write_acdc, write_nifti
+
+import segnetr
+from segnetr.errors import ReadError, UsageError
+from segnetr.outputs.model_file import read_card
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def other(command, pictures, trained, tiny, tmp_path_factory) -> Path:
+    """A second run on the same split, another seed, told to choose repairs."""
+    run = tmp_path_factory.mktemp("runs") / "other"
+    arguments = ["--dataset", "isic2018", "--data-dir", pictures, "--out", run, "--steps", 4]
+    choices = ["--seed", 3, "--set", "predict.choose_post=true"]
+    cache = ["--set", f"data.cache_dir={trained.parent / 'cache'}"]
+    done = command("train", *arguments, *tiny, *choices, *cache, "--quiet")
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def hearts(command, tiny, tmp_path_factory) -> Path:
+    """A run on volumes of hearts with an official test part."""
+    folder = tmp_path_factory.mktemp("hearts")
+    write_acdc(folder, 3)
+    write_acdc(folder, 2, part="testing", first=101)
+    changes = ["--set", f"data.cache_dir={folder / 'cache'}", "--set", "train.validate_every=4"]
+    data = ["--dataset", "acdc", "--data-dir", folder]
+    out = folder / "run"
+    done = command("train", *data, *tiny, *changes, "--steps", 4, "--out", out, "--quiet")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_runs_are_compared_with_pictures_of_where_they_differ(command, trained, other, tmp_path):
+    done = command("compare", trained, other, "--out", tmp_path / "c", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["comparisons"][0]["cases"] == 3
+    page = (tmp_path / "c" / "compare.html").read_text()
+    assert "no pictures" not in page
+    differing = len(re.findall(r'<img src="data:image/jpeg[^"]*" alt="[^"]+"', page))
+    changed = json.loads(done.stdout)["comparisons"][0]
+    assert differing == 3 - changed["equal"]
+    assert "train.seed" in page
+
+
+def test_repairs_are_tried_on_validation_and_written_into_the_model(other):
+    card = read_card(other)
+    assert {trial.step for trial in card.post_trials} >= {"largest_component", "fill_holes"}
+    assert all(trial.cases == 3 and not trial.taken for trial in card.post_trials)
+    assert (card.predict.post, card.predict.threshold) == ((), 0.5)  # three patients decide nothing
+    assert not card.predict.choose_post
+    assert "fewer than 6 patients" in (other / "log.txt").read_text()
+    assert "Repairs" in (other / "report.html").read_text()
+
+
+def test_choosing_repairs_is_no_setting_of_a_prediction(command, trained, pictures, tmp_path):
+    arguments = ["--model", trained, "--out", tmp_path / "o", "--set", "predict.choose_post=true"]
+    done = command("predict", pictures, *arguments)
+    assert done.returncode == 2
+    assert "predict.choose_post is for segnetr train" in done.stderr
+
+
+def test_evaluation_knows_its_cases_and_the_report_shows_them(trained):
+    folder = trained / "evaluation"
+    assert len(json.loads((folder / "cases.json").read_text())["cases"]) == 3
+    assert (folder / "sizes.csv").read_text().count("\n") == 4
+    assert json.loads((folder / "reliability.json").read_text())["cases"] == 3
+    page = (trained / "report.html").read_text()
+    for words in ("Dice by class", "Area, lesion", "Can the probabilities be believed?",
+                  "Licence of the model", "Prediction of a case", "4 steps in"):  # fmt: skip
+        assert words in page, words
+
+
+def test_hearts_have_ejection_fractions_and_their_slices_a_slider_without_script(hearts):
+    table = (hearts / "evaluation" / "ejection.csv").read_text().splitlines()
+    assert len(table) == 1 + 2 * 2  # two patients, two ventricles
+    page = (hearts / "report.html").read_text()
+    assert "Ejection fraction, left ventricle" in page
+    assert "Dice by group" in page
+    sliders = re.findall(r'<fieldset class="slices".*?</fieldset>', page)
+    assert len(sliders) == 4
+    for slider in sliders:
+        count = slider.count('type="radio"')
+        assert slider.count("<img") == count > 1
+        assert slider.count(" checked") == 1
+    assert "<script" not in page
+    assert len(page) < 10_000_000
+
+
+def test_python_gives_the_labels_of_the_command(command, trained, pictures, tmp_path):
+    path = sorted(pictures.glob("*Test_Input/*.jpg"))[0]
+    done = command("predict", path, "--model", trained, "--out", tmp_path / "o", "--tta", "flips")
+    assert done.returncode == 0, done.stderr
+    written = np.asarray(Image.open(tmp_path / "o" / f"{path.stem}.png"))
+    model = segnetr.load(trained, device="cpu", tta="flips")
+    assert model.classes == ("background", "lesion")
+    from_path = model.predict(path).labels
+    np.testing.assert_array_equal(from_path * 255, written)
+    pixels = np.asarray(Image.open(path))
+    np.testing.assert_array_equal(model.predict(pixels).labels, from_path)
+    both = model.predict(pixels, probabilities=True).probabilities
+    assert both.shape == (2, *pixels.shape[:2])
+    np.testing.assert_allclose(both.sum(axis=0), 1, atol=1e-5)
+
+
+def test_python_gives_the_labels_of_the_command_for_volumes(command, hearts, tmp_path):
+    values, _ = draw_volume((20, 24, 5), seed=3)
+    path = write_nifti(tmp_path / "scan.nii.gz", values)
+    done = command("predict", path, "--model", hearts, "--out", tmp_path / "o")
+    assert done.returncode == 0, done.stderr
+    written = np.asarray(nib.load(tmp_path / "o" / "scan.nii.gz").dataobj)
+    model = segnetr.load(hearts, device="cpu")
+    np.testing.assert_array_equal(model.predict(str(path)).labels, written)
+    found = model.predict(values, spacing=(1.5, 1.5, 3.0)).labels
+    np.testing.assert_array_equal(found, written)
+
+
+def test_arrays_that_do_not_fit_are_refused(trained, hearts):
+    pictures, volumes = (segnetr.load(run, device="cpu") for run in (trained, hearts))
+    for model, array, options, error, said in (
+        (pictures, np.zeros(5), {}, ReadError, r"its shape is \(5,\)"),
+        (pictures, np.zeros((9, 9, 2), np.uint8), {}, ReadError, "2 channels where 3"),
+        (pictures, np.full((9, 9), np.nan), {}, ReadError, "NaN"),
+        (pictures, np.zeros((9, 9), int), {}, ReadError, "int64; give uint8"),
+        (pictures, np.full((9, 9), 255.0), {}, ReadError, "255 to 255; floats go from 0 to 1"),
+        (pictures, np.zeros((9, 9), complex), {}, ReadError, "complex128"),
+        (pictures, np.zeros((9, 9), np.uint8), {"spacing": (1, 0)}, UsageError, "above 0"),
+        (volumes, np.zeros((9, 9), np.int16), {}, ReadError, r"\(X, Y, Z\)"),
+        (volumes, np.zeros((9, 9, 4, 2), np.int16), {}, ReadError, "2 values a voxel"),
+        (volumes, np.zeros((9, 9, 4), np.int16), {}, UsageError, r"give spacing=\(x, y, z\)"),
+        (pictures, "photo.jpg", {"spacing": (1, 1)}, UsageError, "is a file"),
+    ):
+        with pytest.raises(error, match=said):
+            model.predict(array, **options)

@@ -1,0 +1,113 @@
+"""A report in a real browser: nothing to complain about, nothing asked of any other address."""
+
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnetr.metrics import score_masks, summarise
+from segnetr.outputs.case_records import CaseRecord, write_case_records
+from segnetr.outputs.case_section import read_case_section
+from segnetr.outputs.figures import Figure
+from segnetr.outputs.report import ReportContent, write_report
+from segnetr.outputs.tables import write_per_case_csv
+
+pytestmark = pytest.mark.slow
+
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000"),
+]
+
+
+def jpeg(shade):
+    file = io.BytesIO()
+    Image.new("RGB", (60, 40), (shade, 90, 120)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def write_page(folder: Path) -> Path:
+    """A page with everything a report can hold."""
+    scores, records = [], []
+    for number in range(6):
+        truth = np.zeros((20, 20, 4), np.uint8)
+        truth[4:12, 4:12] = 1
+        scores += score_masks(
+            np.roll(truth, number, axis=0),
+            truth,
+            classes=("background", "left ventricle"),
+            case_id=f"c{number}",
+            spacing=(1.0, 1.0, 3.0),
+        )
+        records.append(
+            CaseRecord(
+                case_id=f"c{number}",
+                patient_id=f"p{number // 2}",
+                grid=(20, 20, 4),
+                spacing=(1.0, 1.0, 3.0),
+                seconds=0.1,
+                facts={"phase": "ED" if number % 2 else "ES", "group": "AB"[number % 2]},
+            )
+        )
+    write_per_case_csv(folder / "per_case.csv", scores)
+    write_case_records(folder / "cases.json", records)
+    slices = tuple(jpeg(40 * number) for number in range(5))
+    content = ReportContent(
+        title="A page",
+        summaries=summarise(scores, bootstrap=50),
+        curves=[{"step": step, "phase": "train", "total": 1 / step} for step in range(1, 20)],
+        figures=[
+            Figure(
+                name="worst-1", title="Worst: c5", caption="c", alt="a", data=jpeg(9), slices=slices
+            )
+        ],
+        cases=read_case_section(folder),
+    )
+    write_report(folder / "report.html", content=content)
+    return folder / "report.html"
+
+
+def look(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
+    """Open a page: its content, what the console said, what the page asked for elsewhere."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    log = folder / "net.json"
+    done = subprocess.run(
+        [chromium, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}",
+         "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=240, check=True,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    requests = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
+    # What the browser itself asks for (updates, the time) has no page as its initiator.
+    asked = {
+        request["url"]
+        for request in requests
+        if str(request.get("url", "")).startswith(("http", "ws"))
+        and request.get("initiator", "not an origin") != "not an origin"
+    }
+    return done.stdout, said, asked
+
+
+def test_page_opens_in_chromium_without_complaint_and_asks_nothing_of_the_network(tmp_path):
+    content, said, asked = look(write_page(tmp_path), tmp_path)
+    assert content.count('type="radio"') == 5
+    assert said == []
+    assert asked == set()
+
+
+def test_a_page_that_complains_and_asks_is_found_out(tmp_path):
+    page = tmp_path / "bad.html"
+    page.write_text(
+        '<html><body><img src="http://127.0.0.1:9/x.png"><script>console.error("no")</script>'
+    )
+    _, said, asked = look(page, tmp_path)
+    assert said
+    assert asked == {"http://127.0.0.1:9/x.png"}

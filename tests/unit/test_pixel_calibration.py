@@ -1,0 +1,56 @@
+"""Calibration of pixels: a network that says what is true is on the diagonal."""
+
+import numpy as np
+import pytest
+
+from segnetr.errors import ReadError
+from segnetr.metrics.pixel_calibration import PixelCounter
+from segnetr.outputs.reliability_file import read_reliability, write_reliability
+
+
+def answers(said):
+    return np.stack([1 - said, said]).astype(np.float32)
+
+
+def count(*cases):
+    counter = PixelCounter()
+    for said, truth in cases:
+        counter.add(answers(said), truth.astype(np.uint8))
+    return counter.result()
+
+
+def test_a_network_that_says_what_is_true_has_no_error_and_a_boaster_has_one():
+    rng = np.random.default_rng(0)
+    said = rng.random((300, 300))
+    honest = count((said, rng.random(said.shape) < said))
+    assert honest.error < 0.02
+    for found in honest.bins:
+        assert found.frequency == pytest.approx(found.confidence, abs=0.03)
+    boaster = count((np.full((50, 50), 0.95), np.eye(50)))
+    assert boaster.error == pytest.approx(0.95 - 0.02, abs=1e-6)
+
+
+def test_a_small_picture_weighs_as_much_as_a_large_one():
+    large = (np.full((400, 400), 0.25), np.zeros((400, 400)))
+    small = (np.full((4, 4), 0.25), np.ones((4, 4)))
+    assert count(large, small).bins[2].frequency == pytest.approx(0.5)
+
+
+def test_certainty_stands_in_the_last_bin():
+    found = count((np.ones((3, 3)), np.ones((3, 3))))
+    assert found.bins[9].frequency == 1
+    assert found.error == 0
+
+
+def test_nothing_counted_is_nothing():
+    assert PixelCounter().result() is None
+
+
+def test_reliability_is_read_back_as_written(tmp_path):
+    found = count((np.random.default_rng(1).random((9, 9)), np.eye(9)))
+    write_reliability(tmp_path / "reliability.json", found)
+    assert read_reliability(tmp_path / "reliability.json") == found
+    assert read_reliability(tmp_path / "none.json") is None
+    (tmp_path / "reliability.json").write_text('{"format": "other"}')
+    with pytest.raises(ReadError, match="run segnetr evaluate"):
+        read_reliability(tmp_path / "reliability.json")
