@@ -160,7 +160,6 @@ def test_backbone_keeps_its_own_initialisation() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 # torch's exporter trips over deprecations inside torch itself.
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", FAMILIES)
