@@ -1,6 +1,7 @@
 """Reading checkpoints without running code, and fitting published ones into our networks."""
 
 import io
+import itertools
 import logging
 import pickle
 import struct
@@ -80,6 +81,9 @@ def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadRep
     A classifier of another class count is left at its initialisation, a first convolution of
     another channel count is adapted; both are said in the report and logged, a line each.
 
+    A network made under `torch.device("meta")` takes the tensors of the checkpoint as its own, in
+    their own type, so that a large one is in memory once and not twice.
+
     Raises:
         CheckpointError: If an entry is missing, unknown, or of another shape; says which network
             the checkpoint looks like.
@@ -93,7 +97,11 @@ def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadRep
     converted = model.convert_published(published)
     own = model.state_dict()
     # Counters of batch normalisation decide nothing, and some published files have none.
-    counters = {key: own[key] for key in own if key.endswith("num_batches_tracked")}
+    counters = {
+        key: torch.zeros_like(own[key], device="cpu") if own[key].is_meta else own[key]
+        for key in own
+        if key.endswith("num_batches_tracked")
+    }
     converted = {**counters, **converted}
     missing = sorted(set(own) - set(converted))
     unknown = sorted(set(converted) - set(own))
@@ -113,7 +121,9 @@ def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadRep
             )
         converted[key], note = fitted
         notes += [note] if note else []
-    model.load_state_dict(converted, strict=True)
+    is_empty = any(value.is_meta for value in own.values())
+    model.load_state_dict(converted, strict=True, assign=is_empty)
+    _require_values(model)
     for note in notes:
         _LOG.warning("%s", note)
     return LoadReport(tuple(notes))
@@ -171,6 +181,15 @@ def _adapt(key: str, value: Tensor, own: Tensor, model: nn.Module) -> tuple[Tens
         note = f"{key}: {value.shape[1]} channels in the file adapted to {own.shape[1]}"
         return adapt_first_convolution(value, own.shape[1]), note
     return None
+
+
+def _require_values(model: nn.Module) -> None:
+    for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if value.is_meta:
+            raise CheckpointError(
+                f"{name} of this {type(model).__name__} has no value in the checkpoint; make the "
+                "network on a processor, not under torch.device('meta')"
+            )
 
 
 def _likeness(published: Mapping[str, Tensor]) -> str:

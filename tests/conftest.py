@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-# Two test processes side by side (pytest -n 2) take one thread each.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Test processes side by side (pytest -n 2) take one thread each: threads of two processes that wait
+# for each other on the same two cores make a test of half a second one of minutes. The process that
+# starts them sets nothing, as they would inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parents[1]
 

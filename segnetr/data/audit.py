@@ -144,7 +144,7 @@ def _build_check(spec: DatasetSpec, max_pixels: int) -> Check:
         classes=len(spec.classes),
         values=spec.mask_values,
         max_pixels=max_pixels,
-        volume_channels=spec.in_channels if spec.spatial_dims == 3 else 1,
+        volume_channels=spec.volume_channels,
     )
 
 

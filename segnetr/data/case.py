@@ -87,6 +87,11 @@ class DatasetSpec:
     describe: Callable[[Path], "DatasetSpec"] | None = None
     mask_values: ClassValues | None = None
 
+    @property
+    def volume_channels(self) -> int:
+        """Values for each voxel of a volume."""
+        return self.in_channels if self.spatial_dims == 3 else 1
+
 
 class Divisible(Protocol):
     """What a split knows of a case."""

@@ -72,9 +72,8 @@ def _measure(
 ) -> list[tuple[Case, CaseMeasures]]:
     spec, limit = opened.spec, config.max_pixels
     classes, values = len(spec.classes), spec.mask_values
-    channels = spec.in_channels if spec.spatial_dims == 3 else 1
     jobs = {
-        row: (case.image, case.mask_files, classes, values, limit, channels)
+        row: (case.image, case.mask_files, classes, values, limit, spec.volume_channels)
         for row, case in enumerate(opened.cases)
     }
     found: dict[int, CaseMeasures] = {}
@@ -127,9 +126,8 @@ def _draw(
     case: Case, share: float, number: int, *, opened: OpenedDataset, config: DataConfig
 ) -> Figure | None:
     spec, limit = opened.spec, config.max_pixels
-    channels = spec.in_channels if spec.spatial_dims == 3 else 1
     try:
-        image = read_image(case.image, volume_channels=channels, max_pixels=limit)
+        image = read_image(case.image, volume_channels=spec.volume_channels, max_pixels=limit)
         truth = read_case_truth(case, spec, max_pixels=limit).array
     except ReadError:
         return None

@@ -27,12 +27,14 @@ class Picture:
         case_id: Its case.
         path: The file.
         part: Its part of the split; empty where it has none.
+        volume_channels: Values for each voxel where it is a volume.
     """
 
     dataset: str
     case_id: str
     path: Path
     part: str = ""
+    volume_channels: int = 1
 
     def place(self) -> str:
         """Say where it belongs, for people."""
@@ -151,6 +153,7 @@ def compare(pictures: Sequence[Picture], config: DataConfig, *, progress: Progre
     with progress.task("thumbnails", len(pictures)) as advance:
         made = collect_thumbnails(
             [picture.path for picture in pictures],
+            volume_channels=[picture.volume_channels for picture in pictures],
             max_pixels=config.max_pixels,
             folder=config.cache_dir,
             workers=config.workers,
@@ -202,7 +205,11 @@ def list_pictures(opened: OpenedDataset, config: DataConfig) -> list[Picture]:
     split = divide(list(unique.values()), config)
     parts = {case_id: str(name) for name in SPLIT_NAMES for case_id in split.ids(name)}
     present = {case.image: case for case in opened.cases if case.image.exists()}
-    return [_as_picture(case, opened.spec.name, parts) for case in present.values()]
+    spec = opened.spec
+    return [
+        replace(_as_picture(case, spec.name, parts), volume_channels=spec.volume_channels)
+        for case in present.values()
+    ]
 
 
 def _open_further(text: str, config: DataConfig) -> list[Picture]:

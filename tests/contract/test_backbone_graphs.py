@@ -9,7 +9,6 @@ from hybrid_backbones import Backbone, FeatureExtractor
 # torch's exporters warn about parts of torch.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
 

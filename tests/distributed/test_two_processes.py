@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 SCRIPT = Path(__file__).parents[1] / "integration" / "engine_run.py"
 
-pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.distributed]
 
 
 def run(out, *options, processes):

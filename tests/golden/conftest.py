@@ -27,7 +27,9 @@ def _fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
     """Give the float64 array that the formula puts into an entry of a state dict."""
     draw = np.random.Generator(np.random.PCG64(_seed(key)))
     if len(shape) >= 2:
-        return draw.standard_normal(shape) * (0.8 / np.sqrt(np.prod(shape[1:])))
+        values = draw.standard_normal(shape)
+        values *= 0.8 / np.sqrt(np.prod(shape[1:]))  # in place: the largest are gigabytes
+        return values
     if key.endswith("running_var"):
         return 0.5 + draw.random(shape)
     if key.endswith("weight"):
@@ -63,8 +65,10 @@ class Golden:
             if "float" not in dtype or key.endswith("attn_mask"):
                 continue
             sides = tuple(int(side) for side in shape.strip("[]").split(",") if side)
-            values = _fill(key, sides) * (gain if len(sides) >= 2 else 1.0)
-            state[key] = torch.from_numpy(np.asarray(values).reshape(sides).copy())
+            values = np.asarray(_fill(key, sides))
+            if len(sides) >= 2:
+                values *= gain
+            state[key] = torch.from_numpy(values.reshape(sides))
         return state
 
     def image(self) -> Tensor:

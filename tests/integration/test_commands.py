@@ -52,7 +52,6 @@ def test_written_configuration_repeats_the_run(command, trained, pictures, tmp_p
     assert (trained / "metrics.jsonl").read_text() == (tmp_path / "again/metrics.jsonl").read_text()
 
 
-@pytest.mark.timeout(600)
 def test_terminated_run_resumes_to_the_same_bits(start, pictures, tmp_path, tiny):
     arguments = ["train", "--dataset", "isic2018", "--data-dir", pictures, "--steps", 30, *tiny]
     arguments += ["--set", "train.validate_every=20", "--set", "train.save_every=1"]

@@ -91,7 +91,6 @@ def test_fold_alone_repeats_the_fold_of_all(crossed, command, pictures, tiny, tm
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-@pytest.mark.timeout(600)
 def test_terminated_fold_goes_on_to_the_same_bits(start, pictures, tiny, tmp_path):
     arguments = ["train", "--dataset", "isic2018", "--data-dir", pictures, "--steps", 20, *tiny]
     arguments += ["--set", "train.save_every=1", "--folds", 2, "--quiet"]

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 SCRIPT = Path(__file__).with_name("engine_run.py")
 STEPS = 9
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow]
 
 
 def start(out, *options, steps=STEPS):

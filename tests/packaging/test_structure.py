@@ -1,12 +1,14 @@
 """The rules of the tree that no linter knows."""
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
@@ -78,3 +80,9 @@ def test_constraints_name_torch_first():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     first = next(line for line in lines if line and not line.startswith("#"))
     assert first.startswith("torch==")
+
+
+def test_tests_side_by_side_take_one_thread_each():
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("one process alone takes all threads")
+    assert torch.get_num_threads() == 1

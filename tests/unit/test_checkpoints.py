@@ -183,3 +183,29 @@ def test_file_is_loaded_by_name(tmp_path):
     torch.save({"model": source.state_dict()}, tmp_path / "a.pth")
     model = small(pretrained=tmp_path / "a.pth")
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_network_without_memory_takes_the_tensors_of_the_checkpoint():
+    state = {key: value.double() for key, value in small().state_dict().items()}
+    with torch.device("meta"):
+        model = small()
+    load_published(model, state)
+    own = dict(model.named_parameters())
+    assert {key: value.data_ptr() for key, value in own.items()} == {
+        key: state[key].data_ptr() for key in own
+    }
+    assert {value.dtype for value in own.values()} == {torch.float64}
+    with torch.inference_mode():
+        assert model.eval()(torch.rand(1, 3, 64, 64, dtype=torch.float64)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "missing"),
+    [("swin_tiny", {}, "position_index"), ("cvt_13", {"num_classes": 3}, "head.weight")],
+)
+def test_network_without_memory_is_not_left_with_parts_that_have_no_value(name, fields, missing):
+    state = create_model(name).state_dict()
+    with torch.device("meta"):
+        model = create_model(name, **fields)
+    with pytest.raises(CheckpointError, match=missing):
+        load_published(model, state)

@@ -43,7 +43,6 @@ def test_the_compiler_takes_the_network_in_one_graph(mixing: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_compiler_takes_a_training_step_in_one_graph() -> None:
     model, plain = build().double(), build().double()
     image = torch.randn(2, 3, 32, 48, dtype=torch.float64)

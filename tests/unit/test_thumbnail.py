@@ -69,6 +69,18 @@ def test_volume_gives_its_middle_slice(tmp_path):
     assert found.grey[-1].mean() > 235
 
 
+def test_volume_of_several_channels_shows_the_first(tmp_path):
+    voxels = np.zeros((20, 30, 5, 2), np.int16)
+    voxels[:, :, 2, 0] = np.arange(20)[:, None] * 50
+    voxels[:, :, 2, 1] = 1000 - voxels[:, :, 2, 0]
+    path = tmp_path / "v.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    (found,) = collect_thumbnails([path], volume_channels=[2], folder=tmp_path / "cache", **LIMIT)
+    assert found.size == (20, 30)
+    assert found.grey[0].mean() < 20
+    assert found.grey[-1].mean() > 235
+
+
 @pytest.mark.parametrize("kind", [np.uint16, np.float32, np.int32])
 def test_deep_values_look_like_eight_bit_ones(kind):
     grey = np.random.default_rng(0).integers(0, 256, (64, 64, 1))

@@ -40,7 +40,7 @@ class Thumbnail:
         sha256: Of the file.
         size: (height, width) of the picture, or of a slice of the volume, in pixels.
         grey: (SIDE, SIDE) luminance, 0..255, the whole picture squashed to a square; of a volume
-            its middle slice along the last axis.
+            its middle slice along the last axis, of several channels the first.
     """
 
     sha256: str
@@ -56,7 +56,8 @@ def make_thumbnail(image: ImageFile) -> tuple[tuple[int, int], Grey]:
     """
     array = image.array
     if image.kind == "volume":
-        array = array[:, :, array.shape[2] // 2, None]
+        middle = array[:, :, array.shape[2] // 2]
+        array = middle[..., :1] if middle.ndim == 3 else middle[..., None]
     if array.dtype != np.uint8:
         array = _stretch(array)
     # By way of twice the side, so that rounding to whole values is averaged away.
@@ -75,8 +76,10 @@ def recall_thumbnail(path: Path, *, cache: CacheFolder) -> Thumbnail | None:
     return None if sha256 is None else _recall(path, sha256, cache)
 
 
-def build_thumbnail(path: Path, max_pixels: int, cache: CacheFolder) -> Thumbnail | ReadError:
-    """Read a file and keep its thumbnail.
+def build_thumbnail(
+    path: Path, volume_channels: int, max_pixels: int, cache: CacheFolder
+) -> Thumbnail | ReadError:
+    """Read a file and keep its thumbnail; arguments as those of `collect_thumbnails`.
 
     Raises:
         WriteError: If the cache cannot be written.
@@ -89,7 +92,8 @@ def build_thumbnail(path: Path, max_pixels: int, cache: CacheFolder) -> Thumbnai
     if known is not None:
         return known
     try:
-        size, grey = make_thumbnail(read_image(path, max_pixels=max_pixels))
+        image = read_image(path, volume_channels=volume_channels, max_pixels=max_pixels)
+        size, grey = make_thumbnail(image)
     except ReadError as error:
         return error  # not kept: the limit of pixels may change, a disk may come back
     key = _make_key(path, sha256)

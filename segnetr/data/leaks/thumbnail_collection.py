@@ -12,6 +12,7 @@ from segnetr.errors import ReadError
 def collect_thumbnails(
     paths: Sequence[Path],
     *,
+    volume_channels: Sequence[int] | None = None,
     max_pixels: int,
     folder: Path | None = None,
     workers: int = 0,
@@ -21,6 +22,7 @@ def collect_thumbnails(
 
     Args:
         paths: Pictures and volumes.
+        volume_channels: Of each file, as in `read_image`; None: one.
         max_pixels: Larger ones are refused before memory is taken for them.
         folder: Where thumbnails are kept; None: the user's cache folder.
         workers: Decoding processes; up to 1 decodes in this process.
@@ -31,12 +33,13 @@ def collect_thumbnails(
         SegNetrError: If a decoding process was killed.
     """
     cache = _open_cache(folder)
+    channels_of = volume_channels or [1] * len(paths)
     known: dict[int, Thumbnail | ReadError] = {}
-    jobs: dict[int, tuple[Path, int, CacheFolder]] = {}
-    for place, path in enumerate(paths):
+    jobs: dict[int, tuple[Path, int, int, CacheFolder]] = {}
+    for place, (path, channels) in enumerate(zip(paths, channels_of, strict=True)):
         thumbnail = recall_thumbnail(path, cache=cache)
         if thumbnail is None:
-            jobs[place] = (path, max_pixels, cache)
+            jobs[place] = (path, channels, max_pixels, cache)
         else:
             known[place] = thumbnail
     if jobs:
