@@ -8,6 +8,7 @@ from typing import Any
 
 from segnetr.config.shards import find_shard
 from segnetr.data.readers import list_images
+from segnetr.engine.allocator import keep_freed_memory
 from segnetr.engine.interrupts import Interrupts, StopSignal
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
@@ -93,6 +94,7 @@ def predict(
     if not plan:
         raise UsageError(f"{', '.join(map(str, inputs))}: no image to predict")
     shard = options.shard or find_shard(os.environ)
+    keep_freed_memory()
     card, predictor = open_predictors(
         models, ensemble=options.ensemble, changes=options.changes, device=options.device
     )
