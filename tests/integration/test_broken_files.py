@@ -182,17 +182,6 @@ def test_every_kind_of_broken_header_or_data_beside_it_is_refused(
         (tmp_path / name).write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["n.nii", "nifti.nii.gz"])
-def test_volume_cut_at_any_percent_is_refused_when_it_is_opened(
-    name: str, whole: dict[str, bytes], tmp_path: Path
-) -> None:
-    path, data = tmp_path / name, whole[name]
-    for percent in range(100):
-        path.write_bytes(data[: len(data) * percent // 100])
-        message = refusal(lambda path: open_volume(path, max_pixels=10**6), path)
-        check_refusal(message, path, f"{percent} %")
-
-
 def check_refusal(message: str | None, path: Path, what: str) -> None:
     assert message is not None, f"{what} was read"
     assert message.startswith(f"{path}: "), what
