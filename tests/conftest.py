@@ -1,6 +1,7 @@
 """What all tests share: no network, drawn or real data, quiet and repeatable surroundings."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,17 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _in_the_foreground() -> Iterator[None]:
+    """Take SIGINT as a program in the foreground does, and so do processes started by tests.
+
+    A script that puts pytest into the background has it ignored, and what it starts as well.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,9 @@ StopSignal = Literal["interrupted", "terminated"]
 class Interrupts:
     """Catches the first SIGINT or SIGTERM; a second one acts as usual.
 
-    Outside the main thread, where Python has no signals, nothing is caught.
+    Outside the main thread, where Python has no signals, nothing is caught. A signal that was
+    ignored where the program was started stays ignored: a script's shell starts `segnetr train &`
+    so, that an interrupt from the keyboard ends what is in front and not what was put behind it.
 
     Attributes:
         caught: "interrupted" (SIGINT), "terminated" (SIGTERM), or None.
@@ -28,8 +30,14 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.getsignal(number) for number in self._MEANING}
-            for number in self._MEANING:
+            handlers = {number: signal.getsignal(number) for number in self._MEANING}
+            # None: a handler that is not Python's, and that Python could not put back.
+            self._former = {
+                number: handler
+                for number, handler in handlers.items()
+                if handler not in (signal.SIG_IGN, None)
+            }
+            for number in self._former:
                 signal.signal(number, self._catch)
         return self
 

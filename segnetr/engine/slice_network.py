@@ -223,8 +223,9 @@ class SliceNetwork:
         return logits.float().softmax(dim=1)
 
     def _check(self, image: ImageFile | VolumeFile, answers: Tensor) -> Tensor:
-        # One class is enough: softmax gives a pixel numbers for all classes, or for none.
-        if not bool(torch.isfinite(answers[:, 0]).all()):
+        # One class is enough: softmax gives a pixel numbers for all classes, or for none. And so is
+        # their sum, which NaN goes through and which is no more than the number of pixels.
+        if not bool(torch.isfinite(answers[:, 0].sum())):
             raise ReadError(
                 image.path, "the network answers this image with NaN; look at its grey values"
             )

@@ -1,77 +1,26 @@
-"""`segnetr predict`: masks for files and folders, one bad file at a time.
+"""`segnetr predict`: masks for files and folders, one bad file at a time."""
 
-While one file goes through the network the next one is read and the one before is written, unless
-memory is limited. A signal ends it between two slices: what is written is whole, and so is the
-index.
-"""
-
-import itertools
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segnetr.config.shards import Shard, find_shard
-from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS
-from segnetr.data.files.volume_file import VolumeFile
-from segnetr.data.readers import ImageFile, list_images
+from segnetr.config.shards import find_shard
+from segnetr.data.readers import list_images
+from segnetr.engine.allocator import keep_freed_memory
 from segnetr.engine.interrupts import Interrupts, StopSignal
-from segnetr.engine.memory import MemoryLimit
-from segnetr.engine.predictor import Prediction, Predictor
 from segnetr.engine.progress import Progress
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.mask_format import check_format
-from segnetr.outputs.masks import PlannedOutput, plan_outputs, write_prediction
-from segnetr.outputs.model_file import ModelCard
+from segnetr.outputs.masks import PlannedOutput, plan_outputs
 from segnetr.outputs.plan import has_results
-from segnetr.workflows.ensemble import Ensemble
-from segnetr.workflows.model_folder import open_image, open_predictors
-from segnetr.workflows.predict_index import (
-    INDEX_NAME,
-    PredictIndex,
-    Record,
-    describe_model,
-    hash_image,
-)
+from segnetr.workflows.model_folder import open_predictors
+from segnetr.workflows.predict_index import INDEX_NAME, PredictIndex, Record, describe_model
+from segnetr.workflows.predict_line import PredictLine
+from segnetr.workflows.predict_options import PredictOptions
 
 __all__ = ["INDEX_NAME", "PredictOptions", "PredictOutcome", "predict"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictOptions:
-    """What a prediction writes, and how.
-
-    Attributes:
-        changes: Settings put over the model's own `predict` section.
-        ensemble: How several models answer: "mean" of their probabilities, "vote" for each pixel,
-            or "soup", the mean of their weights.
-        overlay: Write pictures with contours as well.
-        save_prob: Write probabilities as well.
-        explain: With a classifier: write what its answers rest on as well.
-        format_name: Format of the masks, one of `segnetr.outputs.mask_format.MASK_FORMATS`.
-        series: SeriesInstanceUID of the DICOM series to take, where a folder holds several.
-        skip_existing: Leave inputs alone whose results are there.
-        shard: The part of the inputs to work on; None: that of the rank under torchrun, else all.
-        max_memory: Most bytes of main memory that may be resident; None: no limit.
-        device: Where the network runs.
-        max_pixels: Larger pictures are refused before memory is taken for them.
-    """
-
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    ensemble: Ensemble = "mean"
-    overlay: bool = False
-    save_prob: bool = False
-    explain: bool = False
-    format_name: str = "same"
-    series: str | None = None
-    skip_existing: bool = False
-    shard: Shard | None = None
-    max_memory: int | None = None
-    device: str = "auto"
-    max_pixels: int = DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +94,7 @@ def predict(
     if not plan:
         raise UsageError(f"{', '.join(map(str, inputs))}: no image to predict")
     shard = options.shard or find_shard(os.environ)
+    keep_freed_memory()
     card, predictor = open_predictors(
         models, ensemble=options.ensemble, changes=options.changes, device=options.device
     )
@@ -152,7 +102,7 @@ def predict(
     index = PredictIndex(out=out, shard=shard, model=described)
     todo, done = _leave_out_existing(shard.choose(plan), index, options)
     skipped = len(done)
-    line = _Line(card, predictor, out, options)
+    line = PredictLine(card, predictor, out, options)
     failed: list[Record] = []
     with Interrupts() as interrupts, progress.task("predict", len(todo)) as advance:
         index.write(done, failed)
@@ -192,165 +142,3 @@ def _leave_out_existing(
         else:
             todo.append(item)
     return todo, done
-
-
-def _settle(writing: "Future[Record]") -> Record | ReadError:
-    """Give a record, or why there is none: a mask that its format has no place for."""
-    try:
-        return writing.result()
-    except ReadError as error:
-        return error
-
-
-class _StoppedError(Exception):
-    """A signal asks for the end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Opened:
-    """An input as read, with its hash and the seconds it took."""
-
-    image: ImageFile | VolumeFile
-    sha256: str
-    seconds: float
-
-
-class _Line:
-    """Reads, predicts and writes, each in a thread of its own where memory is not limited."""
-
-    def __init__(
-        self, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
-    ) -> None:
-        self._card = card
-        self._predictor = predictor
-        self._out = out
-        self._options = options
-        self._limit = None
-        if options.max_memory is not None:
-            self._limit = MemoryLimit(options.max_memory, predictor)
-
-    def run(
-        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
-    ) -> Iterator[Record | ReadError]:
-        """Give the record of each input in order, or why it has none; end early at a signal."""
-        if self._limit is None:
-            return self._run_together(plan, interrupts)
-        return self._run_alone(plan, interrupts)
-
-    def _run_alone(
-        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
-    ) -> Iterator[Record | ReadError]:
-        """Keep one file in memory at a time."""
-        for item in plan:
-            try:
-                result: Record | ReadError = self._finish(item, interrupts)
-            except ReadError as error:
-                # Its frames would keep the file in memory while the next one is read.
-                result = error.with_traceback(None)
-            except _StoppedError:
-                return
-            yield result
-
-    def _finish(self, item: PlannedOutput, interrupts: Interrupts) -> Record:
-        opened = self._open(item)
-        prediction, seconds = self._predict(opened, interrupts)
-        return self._write(item, opened, prediction, seconds)
-
-    def _run_together(
-        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
-    ) -> Iterator[Record | ReadError]:
-        """Read the next file and write the last one while one is predicted."""
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            writing: Future[Record] | None = None
-            for item, opening in self._open_ahead(plan, reader):
-                result: Future[Record] | ReadError
-                try:
-                    opened = opening.result()
-                    prediction, seconds = self._predict(opened, interrupts)
-                except ReadError as error:
-                    result = error
-                except _StoppedError:
-                    break
-                else:
-                    result = writer.submit(self._write, item, opened, prediction, seconds)
-                if writing is not None:
-                    yield _settle(writing)
-                writing = None
-                if isinstance(result, ReadError):
-                    yield result
-                else:
-                    writing = result
-            if writing is not None:
-                yield _settle(writing)
-
-    def _open_ahead(
-        self, plan: Sequence[PlannedOutput], reader: ThreadPoolExecutor
-    ) -> Iterator[tuple[PlannedOutput, "Future[_Opened]"]]:
-        """Give each input with what becomes of opening it; the next one is begun by then."""
-        ahead = [reader.submit(self._open, item) for item in plan[:1]]
-        for item, following in itertools.zip_longest(plan, plan[1:]):
-            current = ahead.pop()
-            if following is not None:
-                ahead.append(reader.submit(self._open, following))
-            yield item, current
-
-    def _open(self, item: PlannedOutput) -> _Opened:
-        start = time.perf_counter()
-        try:
-            image = open_image(
-                self._card,
-                item.source,
-                max_pixels=self._options.max_pixels,
-                limit=self._limit,
-                series=self._options.series,
-            )
-        except ReadError as error:
-            if error.path == item.source:
-                raise
-            # A slice of DICOM: the input is its folder.
-            raise ReadError(item.source, f"{error.path.name}: {error.reason}") from error
-        digest = hash_image(image)
-        return _Opened(image=image, sha256=digest, seconds=time.perf_counter() - start)
-
-    def _predict(self, opened: _Opened, interrupts: Interrupts) -> tuple[Prediction, float]:
-        """Give the labels, and the seconds spent on the file until now."""
-
-        def check(_done: int, _all: int) -> None:
-            if interrupts.caught:
-                raise _StoppedError
-
-        check(0, 1)
-        start = time.perf_counter()
-        options = self._options
-        if self._limit is not None:
-            pace = self._limit.choose_pace(
-                opened.image, keep_probabilities=options.save_prob, overlay=options.overlay
-            )
-            self._predictor.set_pace(pace)
-        prediction = self._predictor.predict(
-            opened.image, keep_probabilities=options.save_prob, advance=check
-        )
-        return prediction, opened.seconds + time.perf_counter() - start
-
-    def _write(
-        self, item: PlannedOutput, opened: _Opened, prediction: Prediction, seconds: float
-    ) -> Record:
-        start = time.perf_counter()
-        written = write_prediction(
-            prediction,
-            opened.image,
-            out=self._out,
-            relative=item.relative,
-            save_prob=self._options.save_prob,
-            overlay=self._options.overlay,
-            palette=self._options.format_name == "palette",
-            classes=self._card.classes,
-        )
-        return {
-            "input": str(item.source),
-            "mask": str(item.relative),
-            "files": [str(path.relative_to(self._out)) for path in written],
-            "sha256": opened.sha256,
-            "seconds": round(seconds + time.perf_counter() - start, 3),
-            "warnings": list(opened.image.notes),
-        }

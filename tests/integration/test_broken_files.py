@@ -18,6 +18,8 @@ import torch
 from PIL import Image
 
 from segnetr.data.files.picture_bytes import BrokenPictureError, walk_pages
+from segnetr.data.files.pictures import measure_pixels
+from segnetr.data.files.volume_file import open_volume
 from segnetr.data.readers import read_image, read_mask
 from segnetr.errors import ReadError
 from segnetr.models.build import build_model
@@ -133,6 +135,17 @@ KINDS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def readers_of(name: str) -> list[Callable[[Path], object]]:
+    """Give every way in which a file of this name is read, as a whole or piece by piece."""
+    readers = [read_image, read_two_classes]
+    if name.endswith((".nii", ".nii.gz")):
+        readers.append(lambda path: open_volume(path, max_pixels=10**6))
+    if name.endswith((".png", ".jpg", ".bmp", ".tif")):
+        # As under --max-memory: the size is looked at first.
+        readers.append(lambda path: (measure_pixels(path), read_image(path)))
+    return readers
+
+
 def test_every_kind_of_broken_file_is_refused_by_every_reader(
     whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -145,11 +158,35 @@ def test_every_kind_of_broken_file_is_refused_by_every_reader(
         assert read_image(path).array.size
         for kind, spoil in KINDS.items():
             path.write_bytes(spoil(data))
-            for message in (refusal(read_image, path), refusal(read_two_classes, path)):
-                assert message is not None, f"{kind} was read as {name}"
-                assert message.startswith(f"{path}: "), (name, kind)
-                assert "\n" not in message
-                assert len(message) < len(str(path)) + 260, (name, kind)
+            for read in readers_of(name):
+                check_refusal(refusal(read, path), path, f"{kind} as {name}")
+
+
+@pytest.mark.parametrize("names", [("a.nhdr", "a.raw"), ("b.mhd", "b.raw")])
+def test_every_kind_of_broken_header_or_data_beside_it_is_refused(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    by_itk(names[0], tmp_path, packed=False)
+    header = tmp_path / names[0]
+    assert read_image(header).array.size
+    for name in names:
+        data = (tmp_path / name).read_bytes()
+        for kind, spoil in KINDS.items():
+            spoiled = spoil(data)
+            # Bytes of the right number are voxels whatever they are, and what a header loses with
+            # its last byte is the end of a line.
+            if len(spoiled) == len(data) if name == names[1] else kind == "last byte missing":
+                continue
+            (tmp_path / name).write_bytes(spoiled)
+            check_refusal(refusal(read_image, header), header, f"{kind} as {name}")
+        (tmp_path / name).write_bytes(data)
+
+
+def check_refusal(message: str | None, path: Path, what: str) -> None:
+    assert message is not None, f"{what} was read"
+    assert message.startswith(f"{path}: "), what
+    assert "\n" not in message, what
+    assert len(message) < len(str(path)) + 260, what
 
 
 def read_two_classes(path: Path) -> object:
@@ -176,9 +213,26 @@ def test_broken_slice_of_dicom_is_refused_by_its_name(
     for kind, spoil in KINDS.items():
         path.write_bytes(spoil(whole["slice.dcm"]))
         message = refusal(lambda _: list(work(request, io.BytesIO())[1]), path)
-        assert message is not None, f"{kind} was read"
-        assert message.startswith(f"{path}: "), kind
-        assert "\n" not in message, kind
+        check_refusal(message, path, kind)
+
+
+def test_broken_zip_file_of_a_series_is_refused_by_its_name(
+    whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    pytest.importorskip("pydicom")
+    from segnetr.data.files.dicom_child import work
+
+    path = tmp_path / "series.zip"
+    request = {"action": "read", "path": str(path), "series": None, "max_pixels": 10**6}
+    packed = zip_of("slice.dcm", whole["slice.dcm"])
+    path.write_bytes(packed)
+    assert list(work(request, io.BytesIO())[1])
+    for kind, spoil in KINDS.items():
+        path.write_bytes(spoil(packed))
+        message = refusal(lambda _: list(work(request, io.BytesIO())[1]), path)
+        assert message is not None, kind
+        # Its name, or the name of the slice in it.
+        check_refusal(message.replace(f"{path}/slice.dcm: ", f"{path}: "), path, kind)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from segnetr.config.schema import IntensityConfig, PredictConfig
+from segnetr.engine import memory
 from segnetr.engine.predictor import Predictor
 from segnetr.models.build import build_model
 from segnetr.outputs.model_file import ModelCard, write_model
@@ -210,6 +211,25 @@ def test_limit_on_memory_changes_no_label_or_refuses(command, models, tmp_path, 
     assert "'much' is no amount of memory" in wrong.stderr
 
 
+def test_file_that_does_not_fit_is_refused_by_name_and_the_rest_is_done(
+    command, models, tmp_path, monkeypatch
+) -> None:
+    # What other tests left in this process must not count.
+    monkeypatch.setattr(memory, "_read_status", lambda _: 100 << 20)
+    large, small = tmp_path / "in" / "large.nii", tmp_path / "in" / "small.nii"
+    small.parent.mkdir()
+    write_volume(small, (40, 50, 3))
+    nib.save(nib.Nifti1Image(np.zeros((256, 256, 260), dtype=np.uint8), np.eye(4)), large)
+    base = ["predict", small.parent, "--model", models[0], "--json", "--max-memory", "300M"]
+    done = command(*base, "--save-prob", "--out", tmp_path / "out")
+    assert done.returncode == 3
+    facts = json.loads(done.stdout)
+    assert [record["mask"] for record in facts["done"]] == ["small.nii"]
+    (refused,) = facts["failed"]
+    assert refused["reason"].startswith(f"{large}: at least ")
+    assert "more than --max-memory 300 MiB; give more, or leave --save-prob" in refused["reason"]
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
@@ -246,16 +266,16 @@ def test_terminated_process_leaves_whole_files_only(start, models, tmp_path) -> 
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for number in range(40):
-        write_volume(source / f"v{number:02d}.nii.gz", (64, 64, 12))
+        write_volume(source / f"v{number:02d}.nii", (64, 64, 12))
     process = start("predict", source, "--model", models[0], "--out", out)
     try:
-        while process.poll() is None and len(list(out.glob("v*.nii.gz"))) < 2:
+        while process.poll() is None and len(list(out.glob("v*.nii"))) < 2:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=120) == 143
     finally:
         process.kill()
-    masks = sorted(path.name for path in out.glob("v*.nii.gz"))
+    masks = sorted(path.name for path in out.glob("v*.nii"))
     assert 2 <= len(masks) < 40
     for name in masks:
         assert np.asanyarray(nib.load(out / name).dataobj).shape == (64, 64, 12)

@@ -1,6 +1,5 @@
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -87,15 +86,6 @@ def test_determinism_is_asked_for_and_put_back_also_after_an_error():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.fixture
-def usual_interrupt() -> Iterator[None]:
-    """The handler of a program in the foreground: a shell's background jobs ignore the signal."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("usual_interrupt")
 def test_first_signal_is_caught_and_the_second_acts_as_usual():
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)
@@ -103,6 +93,18 @@ def test_first_signal_is_caught_and_the_second_acts_as_usual():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_that_was_ignored_before_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            signal.raise_signal(number)
+        assert interrupts.caught is None
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_thread_that_gets_no_signals_is_left_alone():

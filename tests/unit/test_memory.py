@@ -35,6 +35,7 @@ from torch import nn
 from segnetr.config.schema import IntensityConfig, PredictConfig
 from segnetr.data.files.volume_file import open_volume
 from segnetr.engine import memory
+from segnetr.engine.allocator import keep_freed_memory
 from segnetr.engine.memory import MemoryLimit
 from segnetr.engine.predictor import Predictor
 from segnetr.outputs.masks import write_prediction
@@ -43,6 +44,7 @@ def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
+keep_freed_memory()
 path, out, extra = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 torch.manual_seed(3)

@@ -11,6 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS
+from segnetr.data.files.volume_file import open_volume
 from segnetr.data.readers import read_image, read_mask
 from segnetr.errors import ReadError
 
@@ -99,11 +101,15 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 def refuse(path: Path) -> str:
+    """Give what is said against a file, which is the same whether it is read whole or in planes."""
     with pytest.raises(ReadError) as caught:
         read_image(path)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"{path}: ")
+    with pytest.raises(ReadError) as caught:
+        open_volume(path, max_pixels=DEFAULT_MAX_PIXELS)
+    assert str(caught.value) == message
     return message
 
 

@@ -5,6 +5,7 @@ disk. What counts is the content (`DICM` at byte 128); a file that is named as D
 refused. DICOMDIR is passed over: nothing it refers to is followed.
 """
 
+import errno
 import io
 import struct
 import zipfile
@@ -128,8 +129,14 @@ class DicomSource:
             with path.open("rb") as stream:
                 yield stream
             return
-        with self._archive.open(name) as packed:
-            content = packed.read(_MOST_ENTRY_BYTES + 1)
+        try:
+            with self._archive.open(name) as packed:
+                content = packed.read(_MOST_ENTRY_BYTES + 1)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # A zip file that lost its beginning: zipfile seeks to a place before its first byte.
+            raise ReadError(self.path, "damaged zip file: an entry lies outside of it") from error
         if len(content) > _MOST_ENTRY_BYTES:
             raise ReadError(self.place(name), f"it unpacks to more than {_MOST_ENTRY_BYTES} bytes")
         yield io.BytesIO(content)
