@@ -5,11 +5,12 @@ into another memory layout before. Pictures are one slice; volumes are worked th
 along one of their axes as stored, the last one (Z) unless the model was trained otherwise, and come
 from `segnetr.data.slice_stack` as in training. Each band of rows becomes labels as soon as it is
 complete. Only labels are kept of a volume unless probabilities are asked for, so the memory needed
-beside it does not grow with its depth.
+beside it does not grow with its depth; who needs probabilities only once watches them go by.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,33 @@ from segnetr.errors import ModelFileError
 
 Advance = Callable[[int, int], None]
 """Called with the slices that are done and the slices there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in a file some rows of a slice lie.
+
+    Attributes:
+        axis: The axis slices are stacked along; None: a picture.
+        plane: Number of the slice.
+        rows: The rows.
+        start: Pixels of the file before these, slice by slice and row by row.
+    """
+
+    axis: int | None
+    plane: int
+    rows: slice
+    start: int
+
+    def cut(self, whole: NDArray[Any]) -> NDArray[Any]:
+        """Give these rows of an array (H, W) or (X, Y, Z) on the grid of the file, as a view."""
+        if self.axis is None:
+            return whole[self.rows]
+        return np.moveaxis(whole, self.axis, -1)[self.rows, :, self.plane]
+
+
+Watch = Callable[[Place, int, NDArray[np.float32]], None]
+"""Takes in a place, the number of a class and its probabilities there; class after class."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,6 +179,7 @@ class Predictor:
         image: ImageFile | VolumeFile,
         *,
         keep_probabilities: bool = False,
+        watch: Watch | None = None,
         advance: Advance | None = None,
     ) -> Prediction:
         """Segment a picture or a volume.
@@ -160,6 +189,7 @@ class Predictor:
         Args:
             image: A file as read, or a volume that is read slice by slice.
             keep_probabilities: Give them as well, not repaired; K float32 values for each pixel.
+            watch: Shown all probabilities, as `keep_probabilities` would give them, part by part.
             advance: Told of each finished slice; what it raises ends the prediction.
 
         Raises:
@@ -176,12 +206,20 @@ class Predictor:
         with torch.inference_mode():
             for part in self._answer(image, (height, width)):
                 rows = slice(part.top, part.top + part.height)
+                place = Place(
+                    axis=None if image.kind == "picture" else axis,
+                    plane=part.index,
+                    rows=rows,
+                    start=(part.index * height + part.top) * width,
+                )
                 labels[rows, :, part.index] = label_pixels(
                     part.answers,
                     (part.height, width),
                     combination=self._combination,
                     background=self._background,
-                    store=None if kept is None else _store_in(kept[:, rows, :, part.index]),
+                    store=_store(
+                        None if kept is None else kept[:, rows, :, part.index], watch, place
+                    ),
                 ).cpu()
                 if advance is not None and rows.stop == height:
                     advance(part.index + 1, depth)
@@ -224,8 +262,16 @@ def _measure(image: ImageFile | VolumeFile, axis: int) -> tuple[int, int, int]:
     return height, width, image.grid[axis]
 
 
-def _store_in(kept: NDArray[np.float32]) -> Store:
+def _store(kept: NDArray[np.float32] | None, watch: Watch | None, place: Place) -> Store | None:
+    """Say what becomes of probabilities once labels are chosen, where anything does."""
+    if kept is None and watch is None:
+        return None
+
     def store(index: int, probability: Tensor) -> None:
-        kept[index] = probability.cpu()
+        values = probability.cpu().numpy()
+        if kept is not None:
+            kept[index] = values
+        if watch is not None:
+            watch(place, index, values)
 
     return store

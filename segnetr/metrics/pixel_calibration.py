@@ -28,35 +28,52 @@ class PixelReliability:
     cases: int
 
 
-class PixelCounter:
-    """Adds up the pixels of many cases; each case weighs about as much as every other.
+class CasePixels:
+    """Counts the pixels of one case, which come part by part and class by class.
 
     Of a case with more than a million pixels every n-th is taken.
+
+    Args:
+        pixels: Of the whole case.
     """
 
-    def __init__(self) -> None:
-        self._count: FloatArray = np.zeros(_BINS)
-        self._said: FloatArray = np.zeros(_BINS)
-        self._true: FloatArray = np.zeros(_BINS)
-        self._cases = 0
+    def __init__(self, pixels: int) -> None:
+        self._stride = -(-pixels // _MOST_PIXELS)
+        self._share = 1 / -(-pixels // self._stride)
+        self.table: FloatArray = np.zeros((3, _BINS))
 
-    def add(self, probabilities: NDArray[np.float32], truth: NDArray[np.uint8]) -> None:
-        """Count the pixels of one case.
+    def add(
+        self, index: int, said: NDArray[np.float32], truth: NDArray[np.uint8], *, start: int = 0
+    ) -> None:
+        """Count a part of the case in one class; the background says nothing by itself.
 
         Args:
-            probabilities: (K, ...) of each class, background first.
-            truth: Class indices (...), on the same grid.
+            index: The class.
+            said: Its probabilities, of any shape.
+            truth: Class indices at the same pixels.
+            start: Pixels of the case that lie before these, so that what is taken does not depend
+                on how the case is cut into parts.
         """
-        classes = len(probabilities)
-        stride = -(-truth.size // _MOST_PIXELS)
-        true = truth.reshape(-1)[::stride]
-        for index in range(1, classes):
-            said = probabilities[index].reshape(-1)[::stride]
-            place = np.minimum((said * _BINS).astype(np.int64), _BINS - 1)
-            share = 1 / len(true)
-            self._count += share * np.bincount(place, minlength=_BINS)
-            self._said += share * np.bincount(place, weights=said, minlength=_BINS)
-            self._true += share * np.bincount(place, weights=true == index, minlength=_BINS)
+        if index == 0:
+            return
+        taken = slice(-start % self._stride, None, self._stride)
+        values = said.reshape(-1)[taken]
+        place = np.minimum((values * _BINS).astype(np.int64), _BINS - 1)
+        is_true = truth.reshape(-1)[taken] == index
+        for row, weights in enumerate((None, values, is_true)):
+            self.table[row] += self._share * np.bincount(place, weights=weights, minlength=_BINS)
+
+
+class PixelCounter:
+    """Adds up the pixels of many cases; each case weighs about as much as every other."""
+
+    def __init__(self) -> None:
+        self._count, self._said, self._true = self._table = np.zeros((3, _BINS))
+        self._cases = 0
+
+    def add(self, case: CasePixels) -> None:
+        """Add a case that is counted to its end."""
+        self._table += case.table
         self._cases += 1
 
     def result(self) -> PixelReliability | None:

@@ -1,20 +1,36 @@
 """What is noted of each case while it is scored, beside the scores themselves."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from segnetr.data.case import Case
-from segnetr.data.readers import ImageFile, MaskFile
-from segnetr.engine.predictor import Prediction
+from segnetr.data.files.volume_file import VolumeFile
+from segnetr.data.readers import ImageFile
+from segnetr.engine.predictor import Place
 from segnetr.metrics import Score
-from segnetr.metrics.pixel_calibration import PixelCounter
+from segnetr.metrics.pixel_calibration import CasePixels, PixelCounter
 from segnetr.outputs import case_records, reliability_file
 from segnetr.outputs.case_records import CaseRecord
 from segnetr.outputs.size_tables import write_sizes
 
-# Probabilities of a case are looked at where they take no more memory than this.
-_MOST_PROBABILITY_BYTES = 1 << 30
+
+class CaseWatch:
+    """Counts the probabilities of one case as they go by, so that none of them has to be kept.
+
+    Args:
+        truth: Class indices on the grid of the case.
+    """
+
+    def __init__(self, truth: NDArray[np.uint8]) -> None:
+        self._truth = truth
+        self.pixels = CasePixels(truth.size)
+
+    def __call__(self, place: Place, index: int, probability: NDArray[np.float32]) -> None:
+        """Count a part of a class; see `segnetr.engine.predictor.Watch`."""
+        self.pixels.add(index, probability, place.cut(self._truth), start=place.start)
 
 
 class CaseLog:
@@ -24,28 +40,21 @@ class CaseLog:
         self._records: list[CaseRecord] = []
         self._pixels = PixelCounter()
 
-    @staticmethod
-    def wants_probabilities(image: ImageFile, classes: int) -> bool:
-        """Whether a case is small enough for its probabilities to be kept."""
-        return 4 * classes * math.prod(image.grid) <= _MOST_PROBABILITY_BYTES
-
     def add(
         self,
         case: Case,
-        image: ImageFile,
-        prediction: Prediction,
-        truth: MaskFile,
+        image: ImageFile | VolumeFile,
         *,
         seconds: float,
+        watch: CaseWatch | None = None,
     ) -> None:
         """Note one case.
 
         Args:
             case: The case.
             image: Its image, as read.
-            prediction: On its grid.
-            truth: Its mask; on another grid it is not compared with probabilities.
             seconds: Time that reading and predicting took.
+            watch: What it saw of the case; None where the truth lies on another grid.
         """
         self._records.append(
             CaseRecord(
@@ -57,9 +66,8 @@ class CaseLog:
                 facts=case.extra,
             )
         )
-        probabilities = prediction.probabilities
-        if probabilities is not None and truth.array.shape == image.grid:
-            self._pixels.add(probabilities, truth.array)
+        if watch is not None:
+            self._pixels.add(watch.pixels)
 
     def write(self, folder: Path, scores: Sequence[Score]) -> None:
         """Write `cases.json`, `sizes.csv`, and what else the cases tell.

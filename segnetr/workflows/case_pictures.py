@@ -1,5 +1,6 @@
 """Pictures of the best, the median and the worst cases, for people who look before they trust."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from segnetr.outputs.figures import Figure, write_figures
 from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.picks import Pick, pick_cases
 from segnetr.outputs.volume_figure import draw_slices
-from segnetr.workflows.model_folder import read_for
+from segnetr.workflows.model_folder import open_image
 
 FOLDER = "figures"
 
@@ -56,8 +57,8 @@ def _draw(
     max_pixels: int,
 ) -> Figure:
     case = by_id[pick.case_id]
-    image = read_for(card, case.image, max_pixels=max_pixels)
-    truth = read_case_truth(case, spec, max_pixels=max_pixels).array
+    image = open_image(card, case.image, max_pixels=max_pixels)
+    truth = read_case_truth(case, spec, max_pixels=max(max_pixels, math.prod(image.grid))).array
     labels = predictor.predict(image).labels
     slices: tuple[bytes, ...] = ()
     if image.kind == "picture":

@@ -1,5 +1,6 @@
 """`segnetr evaluate`: scores of a run on the original grid, or of a folder of masks."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +20,11 @@ from segnetr.engine.run_dir import RunDir
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.tables import summary_table, write_per_case_csv, write_summary_json
-from segnetr.workflows.case_log import CaseLog
+from segnetr.workflows.case_log import CaseLog, CaseWatch
 from segnetr.workflows.case_pictures import write_case_pictures
 from segnetr.workflows.dataset import open_dataset
 from segnetr.workflows.mask_folder import MaskFolder
-from segnetr.workflows.model_folder import open_predictor, read_for
+from segnetr.workflows.model_folder import open_image, open_predictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,17 +226,22 @@ def _predict_pairs(
     for number, case in enumerate(cases, start=1):
         try:
             start = time.perf_counter()
-            image = read_for(card, case.image, max_pixels=max_pixels)
-            kept = log.wants_probabilities(image, len(card.classes))
-            prediction = predictor.predict(image, keep_probabilities=kept)
-            seconds = time.perf_counter() - start
-            truth = read_case_truth(case, spec, max_pixels=max_pixels)
+            image = open_image(card, case.image, max_pixels=max_pixels)
+            opened = time.perf_counter()
+            # Where the image was let in, a truth on its grid is no larger.
+            most = max(max_pixels, math.prod(image.grid))
+            truth = read_case_truth(case, spec, max_pixels=most)
+            fits = truth.array.shape == image.grid
+            watch = CaseWatch(truth.array) if fits else None
+            begun = time.perf_counter()
+            prediction = predictor.predict(image, watch=watch)
+            seconds = time.perf_counter() - begun + opened - start
         except ReadError as error:
             unread.append(Unscored(case_id=case.case_id, reason=str(error)))
         else:
             if keep is not None:
                 keep.write(case, image, prediction)
-            log.add(case, image, prediction, truth, seconds=seconds)
+            log.add(case, image, seconds=seconds, watch=watch)
             yield MaskPair(
                 case_id=case.case_id,
                 prediction=prediction.labels,

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.files.pictures import fit_channels
+from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import DEFAULT_MAX_PIXELS, ImageFile
 from segnetr.engine.predictor import Prediction, Predictor
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.classifier_file import is_classifier
 from segnetr.outputs.model_file import ModelCard
-from segnetr.workflows.model_folder import open_predictor, read_for
+from segnetr.workflows.model_folder import open_image, open_predictor
 
 _FROM_ARRAY = Path("array")
 
@@ -65,12 +66,13 @@ class LoadedModel:
             ReadError: If the file cannot be read or trusted, or the array does not fit the model.
             UsageError: If `spacing` is given for a file, or does not fit the array.
         """
+        read: ImageFile | VolumeFile
         if isinstance(image, np.ndarray):
             read = self._wrap(image, spacing)
         elif spacing is not None:
             raise UsageError(f"spacing {tuple(spacing)}: {image} is a file and says its own")
         else:
-            read = read_for(self.card, Path(image), max_pixels=max_pixels)
+            read = open_image(self.card, Path(image), max_pixels=max_pixels)
         return self._predictor.predict(read, keep_probabilities=probabilities)
 
     def _wrap(self, array: NDArray[Any], spacing: Sequence[float] | None) -> ImageFile:

@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 
 from segnetr.errors import ReadError
-from segnetr.metrics.pixel_calibration import PixelCounter
+from segnetr.metrics.pixel_calibration import CasePixels, PixelCounter
 from segnetr.outputs.reliability_file import read_reliability, write_reliability
-
-
-def answers(said):
-    return np.stack([1 - said, said]).astype(np.float32)
 
 
 def count(*cases):
     counter = PixelCounter()
     for said, truth in cases:
-        counter.add(answers(said), truth.astype(np.uint8))
+        pixels = CasePixels(truth.size)
+        pixels.add(0, 1 - said.astype(np.float32), truth.astype(np.uint8))
+        pixels.add(1, said.astype(np.float32), truth.astype(np.uint8))
+        counter.add(pixels)
     return counter.result()
 
 
@@ -34,6 +33,22 @@ def test_a_small_picture_weighs_as_much_as_a_large_one():
     large = (np.full((400, 400), 0.25), np.zeros((400, 400)))
     small = (np.full((4, 4), 0.25), np.ones((4, 4)))
     assert count(large, small).bins[2].frequency == pytest.approx(0.5)
+
+
+def test_a_large_case_is_counted_alike_however_it_is_cut_into_parts():
+    rng = np.random.default_rng(2)
+    said = rng.random((1300, 2100), dtype=np.float32)  # every third pixel is taken
+    truth = (rng.random(said.shape) < said**2).astype(np.uint8)
+    tables = []
+    for height in (1300, 700, 64, 1):
+        pixels = CasePixels(said.size)
+        for top in range(0, 1300, height):
+            rows = slice(top, top + height)
+            pixels.add(1, said[rows], truth[rows], start=top * 2100)
+        tables.append(pixels.table)
+    assert tables[0][0].sum() == pytest.approx(1, rel=1e-12)
+    for table in tables[1:]:
+        np.testing.assert_allclose(table, tables[0], rtol=1e-6)
 
 
 def test_certainty_stands_in_the_last_bin():

@@ -5,7 +5,8 @@ import pytest
 
 from segnetr.config.load import load_config
 from segnetr.data.case import Split
-from segnetr.engine.post_choice import PostChooser, Repair
+from segnetr.engine.post_choice import THRESHOLDS, PostChooser, Repair
+from segnetr.engine.postprocessing import choose_labels
 from segnetr.errors import UsageError
 from segnetr.metrics import score_masks
 from segnetr.workflows.choose_post import require_choice
@@ -26,7 +27,8 @@ def probabilities(mask, *, inside=0.95, outside=0.05):
 def choose(cases, *, patients=None):
     chooser = PostChooser([int(truth.sum()) for _, truth in cases])
     for number, (answer, truth) in enumerate(cases):
-        chooser.add(f"c{number}", answer, truth.astype(np.uint8))
+        labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
+        chooser.add(f"c{number}", labels, truth.astype(np.uint8), classes=2)
     return chooser.choose(patients=patients or {})
 
 
@@ -91,7 +93,8 @@ def test_gain_is_that_of_the_dice_of_the_metrics():
     truth = rng.integers(0, 3, SHAPE).astype(np.uint8)
     answer = rng.dirichlet((1, 1, 1), SHAPE).astype(np.float32).transpose(2, 0, 1)
     chooser = PostChooser([100])
-    chooser.add("a", answer, truth)
+    labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
+    chooser.add("a", labels, truth, classes=3)
     _, trials = chooser.choose(patients={})
     found = {}
     for threshold in (0.5, 0.3):
