@@ -1,9 +1,10 @@
 """Which repairs of predicted labels help, found on validation cases and on nothing else.
 
 Three kinds are tried one after the other: a threshold, the removal of pieces, the filling of holes.
-Of each kind the one with the largest mean gain of Dice over what was chosen before is looked at,
-and taken only if the bootstrap interval of its gain lies above 0. The interval is widened by the
-number of trials of the kind (Bonferroni), for the best of several looks better than it is.
+Of each kind those help for sure whose bootstrap interval of the gain of Dice over what was chosen
+before lies above 0, and of these the one with the largest mean gain is taken. The intervals are
+widened by the number of trials of the kind (Bonferroni), for the best of several looks better than
+it is.
 """
 
 import itertools
@@ -125,8 +126,9 @@ class PostChooser:
                 self._try(current, option, name, patients=patients, seed=seed, looks=len(options))
                 for name, option in options.items()
             ]
-            best = max(range(len(tried)), key=lambda index: tried[index].gain)
-            if (tried[best].low or 0.0) > 0:
+            sure = [index for index, trial in enumerate(tried) if (trial.low or 0.0) > 0]
+            if sure:
+                best = max(sure, key=lambda index: tried[index].gain)
                 current = options[tried[best].step]
                 tried[best] = replace(tried[best], taken=True)
             trials += tried

@@ -1,7 +1,7 @@
 """Runs read for a comparison, and refused where they cannot be compared."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class ComparedRun:
         scoring: How was scored.
         table: Values by metric, class and case.
         patients: Patient by case id; None: scored by a version that did not note patients.
+        notes: What the reader of its scores should know.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ComparedRun:
     scoring: Mapping[str, Any]
     table: CaseTable
     patients: Mapping[str, str] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def cases(self) -> frozenset[str]:
@@ -72,6 +74,12 @@ def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -
     """
     if len(paths) < 2:
         raise UsageError("compare needs two runs at least: segnetr compare RUN RUN")
+    if dataset is not None and part is not None:
+        raise UsageError(
+            "--part with --dataset: the scores on another data set are kept once, of the part that "
+            f"was scored last; run segnetr evaluate --dataset {dataset} --part {part} and compare "
+            "without --part"
+        )
     names = name_runs(paths)
     runs = [
         _read_run(path, name, dataset=dataset, part=part)
@@ -106,7 +114,8 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         raise UsageError(f"{path}: a classifier's run; compare is for runs that make masks")
     suffix = next((f"-{word}" for word in (dataset, part) if word), "")
     folder = path / f"evaluation{suffix}"
-    split = read_split(run.splits).sha256
+    division = read_split(run.splits)
+    split = division.sha256
     if is_cross_validation(path) and not suffix:
         home = FoldDir(path)
         folder = home.out_of_fold
@@ -122,15 +131,42 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         raise UsageError(f"{path}: its scores cannot be read: {error}") from error
     if not table.get("dice"):
         raise UsageError(f"{folder}: no case was scored; run segnetr evaluate {path}")
+    config = load_config([run.config])
+    notes: tuple[str, ...] = ()
+    if dataset is not None:
+        scored = {case for cases in table["dice"].values() for case in cases}
+        notes = _check_foreign(path, scored & {*division.train, *division.validation},
+                               dataset=dataset, own=config.data.dataset)  # fmt: skip
     return ComparedRun(
         name=name,
         path=path,
-        config=load_config([run.config]),
+        config=config,
+        notes=notes,
         split=split,
         title=summary.title,
         scoring={key: summary.settings.get(key) for key in _SCORING},
         table=table,
         patients=patients_of(records) if records else None,
+    )
+
+
+def _check_foreign(path: Path, known: Set[str], *, dataset: str, own: str) -> tuple[str, ...]:
+    """Refuse scores of cases that the run was trained on, where only another data set will do.
+
+    Raises:
+        UsageError: If the data set is the run's own, and not only its test part was scored.
+    """
+    if not known:
+        return ()
+    if dataset == own:
+        raise UsageError(
+            f"--dataset {dataset}: {path} was trained on {len(known)} of these cases, as "
+            f"{min(known)}; name a data set that no run has seen, or leave --dataset away"
+        )
+    return (
+        f"{len(known)} cases of {dataset} have names of cases that {path} was trained on, as "
+        f"{min(known)}: if they are the same pictures, its scores promise too much (segnetr data "
+        "audit)",
     )
 
 
@@ -158,6 +194,12 @@ def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> 
             f"{first.path} and {other.path} were scored with different evaluate."
             f"{changed[0]} ({first.scoring[changed[0]]} and {other.scoring[changed[0]]}); run "
             "segnetr evaluate on both with one setting"
+        )
+    if set(first.metrics) != set(other.metrics):
+        only = min(set(first.metrics) ^ set(other.metrics))
+        raise UsageError(
+            f"{first.path} and {other.path} were scored in different units: {only} is in one of "
+            "them only; run segnetr evaluate on both with the same data"
         )
     if first.table[TRUTH_PIXELS] != other.table[TRUTH_PIXELS]:
         raise UsageError(

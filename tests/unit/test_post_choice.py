@@ -80,6 +80,23 @@ def test_a_step_that_helps_half_of_the_cases_and_hurts_the_others_is_not_taken()
     assert "largest_component" not in names(chooser_trials)
 
 
+def test_a_small_gain_that_is_sure_is_taken_before_a_larger_one_that_is_not():
+    cases = []
+    for number in range(8):
+        answer, truth = case(number, specks=True)
+        other = disc((33, 33), 6)
+        if number < 2:  # two structures, of which the largest component would lose one
+            truth = disc((12, 30), 8) | disc((30, 12), 8)
+        found = truth | disc((3, 3 + number % 4), 2) | (other if number >= 2 else truth)
+        cases.append((probabilities(found), truth))
+    trials = {trial.step: trial for trial in choose(cases)[1]}
+    largest = trials["largest_component"]
+    small = next(trial for trial in trials.values() if trial.taken)
+    assert small.step.startswith("remove_small")
+    assert largest.gain > small.gain > small.low > 0 > largest.low
+    assert not largest.taken
+
+
 def test_few_patients_decide_nothing_however_many_cases_they_have():
     cases = [case(number, specks=True) for number in range(10)]
     patients = {f"c{number}": f"p{number % 3}" for number in range(10)}
