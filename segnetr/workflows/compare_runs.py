@@ -1,8 +1,8 @@
 """Runs read for a comparison, and refused where they cannot be compared."""
 
 import hashlib
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +112,7 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         raise UsageError(f"{path}: no run (config.yaml is missing)")
     if is_classifier_run(path):
         raise UsageError(f"{path}: a classifier's run; compare is for runs that make masks")
-    suffix = next((f"-{word}" for word in (dataset, part) if word), "")
-    folder = path / f"evaluation{suffix}"
-    division = read_split(run.splits)
-    split = division.sha256
-    if is_cross_validation(path) and not suffix:
-        home = FoldDir(path)
-        folder = home.out_of_fold
-        hashes = [
-            read_split(home.fold(number).splits).sha256 for number in range(1, home.count() + 1)
-        ]
-        split = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    folder, split = _find_scores(run, dataset or part)
     try:
         summary = read_summary_json(folder / "summary.json")
         table = tabulate_cases(read_per_case_csv(folder / "per_case.csv"))
@@ -131,40 +121,46 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         raise UsageError(f"{path}: its scores cannot be read: {error}") from error
     if not table.get("dice"):
         raise UsageError(f"{folder}: no case was scored; run segnetr evaluate {path}")
-    config = load_config([run.config])
-    notes: tuple[str, ...] = ()
-    if dataset is not None:
-        scored = {case for cases in table["dice"].values() for case in cases}
-        notes = _check_foreign(path, scored & {*division.train, *division.validation},
-                               dataset=dataset, own=config.data.dataset)  # fmt: skip
-    return ComparedRun(
+    read = ComparedRun(
         name=name,
         path=path,
-        config=config,
-        notes=notes,
+        config=load_config([run.config]),
         split=split,
         title=summary.title,
         scoring={key: summary.settings.get(key) for key in _SCORING},
         table=table,
         patients=patients_of(records) if records else None,
     )
+    return read if dataset is None else replace(read, notes=_list_known(read, dataset))
 
 
-def _check_foreign(path: Path, known: Set[str], *, dataset: str, own: str) -> tuple[str, ...]:
-    """Refuse scores of cases that the run was trained on, where only another data set will do.
+def _find_scores(run: RunDir, kind: str | None) -> tuple[Path, str]:
+    """Give the folder of the scores, and the hash of what the run was trained on."""
+    if kind is not None or not is_cross_validation(run.path):
+        folder = run.evaluation if kind is None else run.path / f"evaluation-{kind}"
+        return folder, read_split(run.splits).sha256
+    home = FoldDir(run.path)
+    hashes = [read_split(home.fold(number).splits).sha256 for number in range(1, home.count() + 1)]
+    return home.out_of_fold, hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _list_known(run: ComparedRun, dataset: str) -> tuple[str, ...]:
+    """Say which cases of another data set bear names of cases that the run has seen.
 
     Raises:
-        UsageError: If the data set is the run's own, and not only its test part was scored.
+        UsageError: If there are any and the data set is the run's own.
     """
+    split = read_split(RunDir(run.path).splits)
+    known = run.cases & {*split.train, *split.validation}
     if not known:
         return ()
-    if dataset == own:
+    if dataset == run.config.data.dataset:
         raise UsageError(
-            f"--dataset {dataset}: {path} was trained on {len(known)} of these cases, as "
+            f"--dataset {dataset}: {run.path} was trained on {len(known)} of these cases, as "
             f"{min(known)}; name a data set that no run has seen, or leave --dataset away"
         )
     return (
-        f"{len(known)} cases of {dataset} have names of cases that {path} was trained on, as "
+        f"{len(known)} cases of {dataset} have names of cases that {run.path} was trained on, as "
         f"{min(known)}: if they are the same pictures, its scores promise too much (segnetr data "
         "audit)",
     )
