@@ -45,6 +45,7 @@ class LoadedModel:
         *,
         spacing: Sequence[float] | None = None,
         probabilities: bool = False,
+        series: str | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Prediction:
         """Segment a file or an array; the labels are those that `segnetr predict` writes.
@@ -57,7 +58,9 @@ class LoadedModel:
             spacing: Of an array: size of a pixel along each of its axes in mm. A volume needs it
                 where the model resamples its slices. A file says its own.
             probabilities: Give them as well.
-            max_pixels: A larger file is refused before memory is taken for it.
+            series: Of a folder with several DICOM series: the SeriesInstanceUID of one.
+            max_pixels: A larger file is refused before memory is taken for it; of NIfTI volumes,
+                which are read slice by slice, only labels of 2 GiB and more are.
 
         Returns:
             Labels, and probabilities if wanted, on the grid of `image`.
@@ -72,7 +75,7 @@ class LoadedModel:
         elif spacing is not None:
             raise UsageError(f"spacing {tuple(spacing)}: {image} is a file and says its own")
         else:
-            read = open_image(self.card, Path(image), max_pixels=max_pixels)
+            read = open_image(self.card, Path(image), max_pixels=max_pixels, series=series)
         return self._predictor.predict(read, keep_probabilities=probabilities)
 
     def _wrap(self, array: NDArray[Any], spacing: Sequence[float] | None) -> ImageFile:
