@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.config.repairs import PostTrial
+from segnetr.engine.place import Place
 from segnetr.engine.postprocessing import Labels, choose_labels, postprocess
-from segnetr.engine.predictor import Place
 from segnetr.metrics.paired import compare_paired
 
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7)
@@ -65,7 +65,7 @@ class ThresholdLabels:
         self._held: list[NDArray[np.float32]] = []
 
     def __call__(self, place: Place, index: int, probability: NDArray[np.float32]) -> None:
-        """Take in a part of a class; see `segnetr.engine.predictor.Watch`."""
+        """Take in a part of a class; see `segnetr.engine.place.Watch`."""
         self._held.append(probability)
         if index == self._classes - 1:
             together = np.stack(self._held)

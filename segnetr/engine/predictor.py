@@ -10,7 +10,6 @@ beside it does not grow with its depth; who needs probabilities only once watche
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,8 @@ from segnetr.config.volumes import SliceConfig
 from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
 from segnetr.data.slice_stack import restore_axis
-from segnetr.engine.labelling import Combination, Store, label_pixels
+from segnetr.engine.labelling import Combination, label_pixels
+from segnetr.engine.place import Place, Watch, store_parts
 from segnetr.engine.postprocessing import background_weight, postprocess
 from segnetr.engine.slice_network import Pace, SliceNetwork
 from segnetr.engine.sliding_windows import gather_planes
@@ -30,33 +30,6 @@ from segnetr.errors import ModelFileError
 
 Advance = Callable[[int, int], None]
 """Called with the slices that are done and the slices there are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where in a file some rows of a slice lie.
-
-    Attributes:
-        axis: The axis slices are stacked along; None: a picture.
-        plane: Number of the slice.
-        rows: The rows.
-        start: Pixels of the file before these, slice by slice and row by row.
-    """
-
-    axis: int | None
-    plane: int
-    rows: slice
-    start: int
-
-    def cut(self, whole: NDArray[Any]) -> NDArray[Any]:
-        """Give these rows of an array (H, W) or (X, Y, Z) on the grid of the file, as a view."""
-        if self.axis is None:
-            return whole[self.rows]
-        return np.moveaxis(whole, self.axis, -1)[self.rows, :, self.plane]
-
-
-Watch = Callable[[Place, int, NDArray[np.float32]], None]
-"""Takes in a place, the number of a class and its probabilities there; class after class."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,7 +190,7 @@ class Predictor:
                     (part.height, width),
                     combination=self._combination,
                     background=self._background,
-                    store=_store(
+                    store=store_parts(
                         None if kept is None else kept[:, rows, :, part.index], watch, place
                     ),
                 ).cpu()
@@ -260,18 +233,3 @@ def _measure(image: ImageFile | VolumeFile, axis: int) -> tuple[int, int, int]:
         return height, width, 1
     height, width = (side for at, side in enumerate(image.grid) if at != axis)
     return height, width, image.grid[axis]
-
-
-def _store(kept: NDArray[np.float32] | None, watch: Watch | None, place: Place) -> Store | None:
-    """Say what becomes of probabilities once labels are chosen, where anything does."""
-    if kept is None and watch is None:
-        return None
-
-    def store(index: int, probability: Tensor) -> None:
-        values = probability.cpu().numpy()
-        if kept is not None:
-            kept[index] = values
-        if watch is not None:
-            watch(place, index, values)
-
-    return store

@@ -27,6 +27,20 @@ class PixelReliability:
     error: float
     cases: int
 
+    @property
+    def error_above_first(self) -> float | None:
+        """The same error without the lowest bin, where easy background lies; None: all lies there.
+
+        Nearly all pixels are sure background, and a mean over them promises too much.
+        """
+        gaps = [
+            (one.count, abs(one.confidence - one.frequency))
+            for one in self.bins[1:]
+            if one.confidence is not None and one.frequency is not None
+        ]
+        total = sum(count for count, _ in gaps)
+        return sum(count * gap for count, gap in gaps) / total if total else None
+
 
 class CasePixels:
     """Counts the pixels of one case, which come part by part and class by class.
@@ -68,7 +82,7 @@ class PixelCounter:
     """Adds up the pixels of many cases; each case weighs about as much as every other."""
 
     def __init__(self) -> None:
-        self._count, self._said, self._true = self._table = np.zeros((3, _BINS))
+        self._table: FloatArray = np.zeros((3, _BINS))
         self._cases = 0
 
     def add(self, case: CasePixels) -> None:
@@ -78,24 +92,41 @@ class PixelCounter:
 
     def result(self) -> PixelReliability | None:
         """Give what was counted; None where no case was."""
-        if self._cases == 0:
-            return None
-        total = self._count.sum()
-        error = float(np.abs(self._said - self._true).sum() / total)
-        return PixelReliability(
-            bins=tuple(self._bin(index) for index in range(_BINS)), error=error, cases=self._cases
-        )
+        return _judge(self._table, self._cases)
 
-    def _bin(self, index: int) -> CalibrationBin:
-        count = float(self._count[index])
+
+def unite_reliabilities(parts: Sequence[PixelReliability | None]) -> PixelReliability | None:
+    """Put the calibrations of several sets of cases together; None where there is none.
+
+    A case weighs in it as much as every other one of all sets.
+    """
+    known = [part for part in parts if part is not None]
+    table: FloatArray = np.zeros((3, _BINS))
+    for part in known:
+        for index, found in enumerate(part.bins):
+            weights = (1.0, found.confidence or 0.0, found.frequency or 0.0)
+            table[:, index] += found.count / _MOST_PIXELS * np.array(weights)
+    return _judge(table, sum(part.cases for part in known))
+
+
+def _judge(table: FloatArray, cases: int) -> PixelReliability | None:
+    """Give the reliability of counts, sums of what was said, and counts of what was true."""
+    if cases == 0:
+        return None
+    error = float(np.abs(table[1] - table[2]).sum() / table[0].sum())
+    bins = tuple(_make_bin(index, *table[:, index].tolist()) for index in range(_BINS))
+    return PixelReliability(bins=bins, error=error, cases=cases)
+
+
+def _make_bin(index: int, count: float, said: float, true: float) -> CalibrationBin:
+    return CalibrationBin(
+        low=index / _BINS,
+        high=(index + 1) / _BINS,
         # Shares of a case, shown as if each had a million pixels.
-        return CalibrationBin(
-            low=index / _BINS,
-            high=(index + 1) / _BINS,
-            count=round(count * _MOST_PIXELS),
-            confidence=float(self._said[index]) / count if count else None,
-            frequency=float(self._true[index]) / count if count else None,
-        )
+        count=round(count * _MOST_PIXELS),
+        confidence=said / count if count else None,
+        frequency=true / count if count else None,
+    )
 
 
 def bins_from(entries: Sequence[dict[str, float | None]]) -> tuple[CalibrationBin, ...]:

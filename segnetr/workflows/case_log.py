@@ -1,4 +1,4 @@
-"""What is noted of each case while it is scored, beside the scores themselves."""
+"""What is noted of each case while it is scored, and all files that an evaluation leaves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from segnetr.config.schema import EvaluateConfig
 from segnetr.data.case import Case
 from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
-from segnetr.engine.predictor import Place
-from segnetr.metrics import Score
-from segnetr.metrics.pixel_calibration import CasePixels, PixelCounter
+from segnetr.engine.evaluator import Evaluation
+from segnetr.engine.manifest import as_write_error
+from segnetr.engine.place import Place
+from segnetr.metrics.pixel_calibration import CasePixels, PixelCounter, PixelReliability
 from segnetr.outputs import case_records, reliability_file
 from segnetr.outputs.case_records import CaseRecord
 from segnetr.outputs.size_tables import write_sizes
+from segnetr.outputs.tables import write_per_case_csv, write_summary_json
 
 
 class CaseWatch:
@@ -29,7 +32,7 @@ class CaseWatch:
         self.pixels = CasePixels(truth.size)
 
     def __call__(self, place: Place, index: int, probability: NDArray[np.float32]) -> None:
-        """Count a part of a class; see `segnetr.engine.predictor.Watch`."""
+        """Count a part of a class; see `segnetr.engine.place.Watch`."""
         self.pixels.add(index, probability, place.cut(self._truth), start=place.start)
 
 
@@ -69,20 +72,47 @@ class CaseLog:
         if watch is not None:
             self._pixels.add(watch.pixels)
 
-    def write(self, folder: Path, scores: Sequence[Score]) -> None:
-        """Write `cases.json`, `sizes.csv`, and what else the cases tell.
+    @property
+    def records(self) -> tuple[CaseRecord, ...]:
+        """What was noted of the cases, in the order they came."""
+        return tuple(self._records)
 
-        That is `reliability.json` where probabilities were looked at, `ejection.csv` of hearts.
+    def reliability(self) -> PixelReliability | None:
+        """Give the calibration of all pixels that were watched."""
+        return self._pixels.result()
 
-        Args:
-            folder: The evaluation's.
-            scores: Of the cases.
 
-        Raises:
-            WriteError: If a file cannot be written.
-        """
-        case_records.write_case_records(folder / case_records.NAME, self._records)
-        write_sizes(folder, scores, self._records)
-        reliability = self._pixels.result()
-        if reliability is not None:
-            reliability_file.write_reliability(folder / reliability_file.NAME, reliability)
+def write_evaluation(
+    folder: Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    config: EvaluateConfig,
+    records: Sequence[CaseRecord] = (),
+    reliability: PixelReliability | None = None,
+) -> None:
+    """Write all files of an evaluation but its pictures.
+
+    That is `per_case.csv` and `summary.json`; with records `cases.json`, `sizes.csv`, and of hearts
+    `ejection.csv`; and `reliability.json` where probabilities were watched.
+
+    Args:
+        folder: Where to; made if it is not there.
+        evaluation: The scores.
+        title: What was scored, for people.
+        config: How it was scored.
+        records: What is known of the cases.
+        reliability: Calibration of the pixels.
+
+    Raises:
+        WriteError: If a file cannot be written.
+    """
+    with as_write_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_per_case_csv(folder / "per_case.csv", evaluation.scores)
+    write_summary_json(folder / "summary.json", evaluation, title=title, config=config)
+    if records:
+        case_records.write_case_records(folder / case_records.NAME, records)
+        write_sizes(folder, evaluation.scores, records)
+    if reliability is not None:
+        reliability_file.write_reliability(folder / reliability_file.NAME, reliability)

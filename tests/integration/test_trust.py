@@ -134,7 +134,8 @@ def test_the_example_of_the_readme_runs(trained, pictures, tmp_path, monkeypatch
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     np.testing.assert_array_equal(names["found"].labels, names["same"].labels)
-    shape = Image.open("photo.jpg").size[::-1]
+    with Image.open("photo.jpg") as photo:
+        shape = photo.size[::-1]
     assert capsys.readouterr().out == f"{shape} ('background', 'lesion')\n"
 
 
