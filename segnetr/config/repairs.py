@@ -23,7 +23,7 @@ class PostTrial:
         high: Upper end.
         cases: Validation cases.
         taken: Whether the model repairs so: the interval lies above 0, and no other repair of this
-            kind gains more.
+            kind of which that is true gains more.
     """
 
     step: Annotated[str, Field(max_length=60)]

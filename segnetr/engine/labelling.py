@@ -74,8 +74,10 @@ def _count_voices(
         count = torch.stack([voice == index for voice in voices]).sum(dim=0)
         if store is not None:
             store(index, count / len(answers))
-        # Half of a mean is below one voice, so it only decides between equal counts.
-        score = count + 0.5 * _average(answers, index, grid)
+        # Half of a mean is below one voice, so it only decides between equal counts; the factor
+        # is shared out so that it stays so where the background's is above 1.
+        factor = (background if index == 0 else 1.0) / max(1.0, background)
+        score = count + 0.5 * factor * _average(answers, index, grid)
         labels.masked_fill_(score > highest, index)
         torch.maximum(highest, score, out=highest)
     return labels

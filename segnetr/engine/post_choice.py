@@ -1,9 +1,10 @@
 """Which repairs of predicted labels help, found on validation cases and on nothing else.
 
 Three kinds are tried one after the other: a threshold, the removal of pieces, the filling of holes.
-Of each kind the one with the largest mean gain of Dice over what was chosen before is looked at,
-and taken only if the bootstrap interval of its gain lies above 0. The interval is widened by the
-number of trials of the kind (Bonferroni), for the best of several looks better than it is.
+Of each kind those help for sure whose bootstrap interval of the gain of Dice over what was chosen
+before lies above 0, and of these the one with the largest mean gain is taken. The intervals are
+widened by the number of trials of the kind (Bonferroni), for the best of several looks better than
+it is.
 """
 
 import itertools
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.config.repairs import PostTrial
+from segnetr.engine.place import Place
 from segnetr.engine.postprocessing import Labels, choose_labels, postprocess
 from segnetr.metrics.paired import compare_paired
 
@@ -47,6 +49,31 @@ class Repair:
         return tuple(step for step in (self.pieces, self.holes) if step)
 
 
+class ThresholdLabels:
+    """Labels of one case for every threshold, chosen as its probabilities go by.
+
+    One byte a pixel and threshold is kept, and not the probabilities.
+
+    Args:
+        grid: Of the file.
+        classes: Number of classes K, background included.
+    """
+
+    def __init__(self, grid: tuple[int, ...], *, classes: int) -> None:
+        self.labels = {value: np.zeros(grid, dtype=np.uint8) for value in THRESHOLDS}
+        self._classes = classes
+        self._held: list[NDArray[np.float32]] = []
+
+    def __call__(self, place: Place, index: int, probability: NDArray[np.float32]) -> None:
+        """Take in a part of a class; see `segnetr.engine.place.Watch`."""
+        self._held.append(probability)
+        if index == self._classes - 1:
+            together = np.stack(self._held)
+            self._held.clear()
+            for value, labels in self.labels.items():
+                place.cut(labels)[...] = choose_labels(together, value)
+
+
 class PostChooser:
     """Scores every way of repairing on every validation case, then chooses.
 
@@ -62,22 +89,22 @@ class PostChooser:
         self._dice: dict[Repair, dict[str, float]] = {}
 
     def add(
-        self, case_id: str, probabilities: NDArray[np.float32], truth: NDArray[np.uint8]
+        self, case_id: str, labels: Mapping[float, Labels], truth: Labels, *, classes: int
     ) -> None:
         """Score all repairs on one case.
 
         Args:
             case_id: The case.
-            probabilities: (K, ...), background first.
+            labels: Class indices by threshold, for each of `THRESHOLDS`.
             truth: Class indices on the same grid.
+            classes: Number of classes K, background included.
         """
-        for threshold in THRESHOLDS:
-            raw = choose_labels(probabilities, threshold)
-            for pieces, holes in itertools.product(self._pieces, ("", "fill_holes")):
-                repair = Repair(threshold=threshold, pieces=pieces, holes=holes)
-                labels = postprocess(raw, repair.steps)
-                found = _mean_dice(labels, truth, classes=len(probabilities))
-                self._dice.setdefault(repair, {})[case_id] = found
+        for threshold, pieces, holes in itertools.product(
+            THRESHOLDS, self._pieces, ("", "fill_holes")
+        ):
+            repair = Repair(threshold=threshold, pieces=pieces, holes=holes)
+            found = _mean_dice(postprocess(labels[threshold], repair.steps), truth, classes=classes)
+            self._dice.setdefault(repair, {})[case_id] = found
 
     def choose(
         self, *, patients: Mapping[str, str], seed: int = 0
@@ -99,8 +126,9 @@ class PostChooser:
                 self._try(current, option, name, patients=patients, seed=seed, looks=len(options))
                 for name, option in options.items()
             ]
-            best = max(range(len(tried)), key=lambda index: tried[index].gain)
-            if (tried[best].low or 0.0) > 0:
+            sure = [index for index, trial in enumerate(tried) if (trial.low or 0.0) > 0]
+            if sure:
+                best = max(sure, key=lambda index: tried[index].gain)
                 current = options[tried[best].step]
                 tried[best] = replace(tried[best], taken=True)
             trials += tried
@@ -148,7 +176,7 @@ class PostChooser:
         )
 
 
-def _mean_dice(labels: Labels, truth: NDArray[np.uint8], *, classes: int) -> float:
+def _mean_dice(labels: Labels, truth: Labels, *, classes: int) -> float:
     """Give the mean over the foreground classes of Dice; 1 where a class is empty in both."""
     counts = np.bincount(
         labels.ravel().astype(np.intp) * classes + truth.ravel(), minlength=classes * classes

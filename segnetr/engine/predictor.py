@@ -5,7 +5,7 @@ into another memory layout before. Pictures are one slice; volumes are worked th
 along one of their axes as stored, the last one (Z) unless the model was trained otherwise, and come
 from `segnetr.data.slice_stack` as in training. Each band of rows becomes labels as soon as it is
 complete. Only labels are kept of a volume unless probabilities are asked for, so the memory needed
-beside it does not grow with its depth.
+beside it does not grow with its depth; who needs probabilities only once watches them go by.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,8 @@ from segnetr.config.volumes import SliceConfig
 from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
 from segnetr.data.slice_stack import restore_axis
-from segnetr.engine.labelling import Combination, Store, label_pixels
+from segnetr.engine.labelling import Combination, label_pixels
+from segnetr.engine.place import Place, Watch, store_parts
 from segnetr.engine.postprocessing import background_weight, postprocess
 from segnetr.engine.slice_network import Pace, SliceNetwork
 from segnetr.engine.sliding_windows import gather_planes
@@ -151,6 +152,7 @@ class Predictor:
         image: ImageFile | VolumeFile,
         *,
         keep_probabilities: bool = False,
+        watch: Watch | None = None,
         advance: Advance | None = None,
     ) -> Prediction:
         """Segment a picture or a volume.
@@ -160,6 +162,7 @@ class Predictor:
         Args:
             image: A file as read, or a volume that is read slice by slice.
             keep_probabilities: Give them as well, not repaired; K float32 values for each pixel.
+            watch: Shown all probabilities, as `keep_probabilities` would give them, part by part.
             advance: Told of each finished slice; what it raises ends the prediction.
 
         Raises:
@@ -176,12 +179,20 @@ class Predictor:
         with torch.inference_mode():
             for part in self._answer(image, (height, width)):
                 rows = slice(part.top, part.top + part.height)
+                place = Place(
+                    axis=None if image.kind == "picture" else axis,
+                    plane=part.index,
+                    rows=rows,
+                    start=(part.index * height + part.top) * width,
+                )
                 labels[rows, :, part.index] = label_pixels(
                     part.answers,
                     (part.height, width),
                     combination=self._combination,
                     background=self._background,
-                    store=None if kept is None else _store_in(kept[:, rows, :, part.index]),
+                    store=store_parts(
+                        None if kept is None else kept[:, rows, :, part.index], watch, place
+                    ),
                 ).cpu()
                 if advance is not None and rows.stop == height:
                     advance(part.index + 1, depth)
@@ -222,10 +233,3 @@ def _measure(image: ImageFile | VolumeFile, axis: int) -> tuple[int, int, int]:
         return height, width, 1
     height, width = (side for at, side in enumerate(image.grid) if at != axis)
     return height, width, image.grid[axis]
-
-
-def _store_in(kept: NDArray[np.float32]) -> Store:
-    def store(index: int, probability: Tensor) -> None:
-        kept[index] = probability.cpu()
-
-    return store

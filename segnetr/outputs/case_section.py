@@ -98,6 +98,8 @@ def draw_calibration(section: CaseSection) -> str:
     found = section.reliability
     if found is None:
         return ""
+    above = found.error_above_first
+    doubt = "" if above is None else f"; {above:.4f} over those said to be so with 0.1 and more"
     return (
         '<div class="figures"><figure>'
         + draw_reliability(found.bins, what="pixels")
@@ -105,7 +107,7 @@ def draw_calibration(section: CaseSection) -> str:
         "the scale: what the network said of pixels being foreground, and how often they are. "
         "On the dashed line it is as often as was said. Expected calibration error "
         f"{found.error:.4f} over all pixels of {found.cases} cases, most of which are easy "
-        "background.</figcaption></figure></div>"
+        f"background{doubt}.</figcaption></figure></div>"
     )
 
 

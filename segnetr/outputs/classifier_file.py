@@ -24,10 +24,10 @@ from segnetr.outputs.model_file import (
     WEIGHTS_NAME,
     Name,
     find_model_folder,
-    load_into,
     read_sealed_model,
     write_sealed_model,
 )
+from segnetr.outputs.network_weights import load_into
 
 _TASK = "classification"
 _MOST_CARD_BYTES = 1 << 20

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from segnetr.engine.manifest import write_text_atomic
+from segnetr.metrics import MEAN
 from segnetr.outputs.comparison_table import ComparisonRow
 from segnetr.outputs.dot_chart import DotChart, draw_dot_chart
 from segnetr.outputs.figures import Figure, choose_within
@@ -27,6 +28,7 @@ RULES = {
     "p": "two-sided Wilcoxon signed-rank test over the patients' mean differences, differences of "
     "0 left out",
     "p corrected": "Holm's correction for all tests of the table",
+    "Better / worse / equal": "cases in which the second has the better, the worse, the same value",
     "Effect": "matched-pairs rank-biserial correlation, -1 to 1; above 0: the second has the "
     "higher values, which is worse for distances",
     "Better": "said only where the corrected p value is below 0.05 and the interval does not hold "
@@ -85,17 +87,23 @@ def render_compare_page(content: ComparePage) -> str:
         ("runs", "Runs", draw_facts(content.facts)),
         ("rules", "How it is compared", draw_facts(RULES)),
     ]
-    verdicts = [
-        f"{row.metric}: {row.verdict} ({row.first} and {row.second}, {row.result.difference.cases} "
-        "cases)"
-        for row in content.rows
-        if row.metric == content.rows[0].metric
-    ]
+    verdicts = [_say_verdict(row) for row in content.rows if row.metric == content.rows[0].metric]
     return draw_page(
         title=content.title,
         subtitle=content.subtitle,
-        head=draw_notes(notes) + draw_list(verdicts),
+        head=f'{draw_notes(notes)}<div class="verdicts">{draw_list(verdicts)}</div>',
         sections=sections,
+    )
+
+
+def _say_verdict(row: ComparisonRow) -> str:
+    """Say a row in one line, the way one would tell it."""
+    shown = row.shown()
+    name = "" if row.class_name == MEAN else f" of {row.class_name}"
+    return (
+        f"{row.metric}{name}: {row.verdict}. {shown['first']}, {shown['second']}: difference "
+        f"{row.shown_difference} (95 %: {row.shown_interval}) over {row.result.difference.cases} "
+        "cases"
     )
 
 

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
+from segnetr.outputs.shown_image import ShownImage, show_image
 
 Picture = NDArray[np.uint8]
 
@@ -27,12 +29,11 @@ _RIM = (20, 20, 20)
 _TRUTH_WIDTH, _PREDICTION_WIDTH, _RIM_WIDTH = 5, 3, 1
 _GAP, _LEGEND_HEIGHT, _PAPER = 8, 36, 255
 _GREY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
-_MOST_SAMPLED = 1_000_000
 _JPEG_QUALITY = 88
 
 
 def compare_case(
-    image: ImageFile, *, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
+    image: ImageFile | VolumeFile, *, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
 ) -> bytes:
     """Draw an image, and beside it the same with the outlines of truth and prediction.
 
@@ -48,13 +49,17 @@ def compare_case(
         A JPEG file with full colour resolution and a legend below the pictures.
     """
     depth = 0 if image.kind == "picture" else _choose_slice(prediction, truth)
-    plain, (found, true), size = cut_plane(image, (prediction, truth), depth=depth)
+    shown = show_image(image, [depth])
+    plain, (found, true), size = cut_plane(shown, (prediction, truth), depth=depth)
     plain = _resize(plain, size)
     return encode_jpeg(add_legend(_side_by_side([plain, draw_pair(plain, found, true)])))
 
 
 def compare_predictions(
-    image: ImageFile, *, predictions: Mapping[str, NDArray[np.uint8]], truth: NDArray[np.uint8]
+    image: ImageFile | VolumeFile,
+    *,
+    predictions: Mapping[str, NDArray[np.uint8]],
+    truth: NDArray[np.uint8],
 ) -> bytes:
     """Draw an image once for each of several predictions, each with its outlines and the truth's.
 
@@ -70,7 +75,8 @@ def compare_predictions(
     """
     masks = list(predictions.values())
     depth = 0 if image.kind == "picture" else _choose_disagreement(masks, truth)
-    plain, (*found, true), size = cut_plane(image, (*masks, truth), depth=depth)
+    shown = show_image(image, [depth])
+    plain, (*found, true), size = cut_plane(shown, (*masks, truth), depth=depth)
     plain = _resize(plain, size)
     panels = [
         _add_name(draw_pair(plain, mask, true), name)
@@ -98,7 +104,7 @@ def draw_pair(
 
 
 def cut_plane(
-    image: ImageFile,
+    image: ShownImage,
     masks: Sequence[NDArray[np.uint8]],
     *,
     depth: int,
@@ -107,8 +113,8 @@ def cut_plane(
     """Give what is shown of an image: a picture itself, or one slice of a volume.
 
     Args:
-        image: The image.
-        masks: On its grid.
+        image: With that slice in it.
+        masks: On the grid of the whole image.
         depth: The slice along Z; of no weight for a picture.
         longest: Longest side to show it at in pixels.
 
@@ -117,18 +123,15 @@ def cut_plane(
         proportions. A slice has the first axis to the right and the second upwards.
     """
     if image.kind == "picture":
-        grid = image.grid
-        picture = np.broadcast_to(_as_grey(image.array), (*grid, 3))
-        shape: tuple[float, float] = (float(grid[0]), float(grid[1]))
+        pixels = image.planes[0]
+        picture = np.broadcast_to(_as_grey(pixels, image.sample), (*pixels.shape[:2], 3))
+        shape: tuple[float, float] = (float(pixels.shape[0]), float(pixels.shape[1]))
         planes = list(masks)
     else:
-        grey, *planes = (
-            np.ascontiguousarray(np.rot90(volume[:, :, depth])) for volume in (image.shown, *masks)
-        )
-        side_x, side_y = (image.spacing or (1.0, 1.0, 1.0))[:2]
-        # By the whole volume: an empty slice stays dark, and brightness does not jump.
-        sample = image.shown.ravel(order="K")[:: max(1, image.shown.size // _MOST_SAMPLED)]
-        picture = np.repeat(_as_grey(grey, sample)[..., None], 3, axis=2)
+        stored = (image.planes[depth], *(mask[:, :, depth] for mask in masks))
+        grey, *planes = (np.ascontiguousarray(np.rot90(plane)) for plane in stored)
+        side_x, side_y = image.spacing
+        picture = np.repeat(_as_grey(grey, image.sample)[..., None], 3, axis=2)
         shape = (grey.shape[0] * side_y, grey.shape[1] * side_x)
     scale = longest / max(shape)
     size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
@@ -150,11 +153,11 @@ def _choose_slice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> in
     return depth
 
 
-def _as_grey(array: NDArray[Any], sample: NDArray[Any] | None = None) -> Picture:
+def _as_grey(array: NDArray[Any], sample: NDArray[Any]) -> Picture:
     """Bring any values to 0..255; 8-bit ones stay, others are stretched between percentiles."""
     if array.dtype == np.uint8:
         return array
-    low, high = np.percentile(array if sample is None else sample, _GREY_SHARE)
+    low, high = np.percentile(sample, _GREY_SHARE)
     stretched = (array.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
     clipped: Picture = np.clip(stretched, 0, 255).astype(np.uint8)
     return clipped

@@ -89,26 +89,39 @@ class ComparisonRow:
     def shown(self) -> Mapping[str, str]:
         """Give the row for people."""
         result = self.result
-        numbers = (
-            show_number(value, metric=self.metric)
-            for value in (result.first_mean, result.second_mean)
+        means = (
+            f"{name} {show_number(value, metric=self.metric)}"
+            for name, value in (
+                (self.first, result.first_mean),
+                (self.second, result.second_mean),
+            )
         )
-        first_mean, second_mean = numbers
+        first, second = means
         return {
-            "first": self.first,
-            "second": self.second,
-            "class": "mean over classes" if self.class_name == "mean" else self.class_name,
             "metric": self.metric,
+            "class": "mean over classes" if self.class_name == "mean" else self.class_name,
+            "first": first,
+            "second": second,
             "verdict": self.verdict,
-            "difference": _show_signed(result.difference.mean, metric=self.metric),
-            "95 % interval": _show_interval(self),
+            "difference": self.shown_difference,
+            "95 % interval": self.shown_interval,
             "p corrected": show_p(self.p_corrected),
-            "p": show_p(result.p_value),
             "effect": f"{result.effect:+.2f}",
             "better / worse / equal": f"{self.better} / {self.worse} / {result.equal}",
-            "first mean": first_mean,
-            "second mean": second_mean,
         }
+
+    @property
+    def shown_difference(self) -> str:
+        """The mean difference, with its sign."""
+        return _show_signed(self.result.difference.mean, metric=self.metric)
+
+    @property
+    def shown_interval(self) -> str:
+        """The interval of the difference; "-" where there is none."""
+        low, high = self.result.difference.low, self.result.difference.high
+        if low is None or high is None:
+            return "-"
+        return " to ".join(_show_signed(value, metric=self.metric) for value in (low, high))
 
 
 def show_p(value: float) -> str:
@@ -136,11 +149,3 @@ def comparison_text(rows: Sequence[ComparisonRow]) -> str:
 def _show_signed(value: float, *, metric: str) -> str:
     text = show_number(abs(value), metric=metric)
     return f"{'-' if value < 0 else '+'}{text}" if float(text) else text
-
-
-def _show_interval(row: ComparisonRow) -> str:
-    low, high = row.result.difference.low, row.result.difference.high
-    if low is None or high is None:
-        return "-"
-    shown = (_show_signed(value, metric=row.metric) for value in (low, high))
-    return " to ".join(shown)

@@ -6,13 +6,12 @@ only numbers and settings that are checked against the schema. Whatever is wrong
 one `ModelFileError`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import safetensors
 import safetensors.torch
-import torch
 from pydantic import (
     ConfigDict,
     Field,
@@ -24,15 +23,15 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import from_json
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from segnetr import __version__
 from segnetr.config.repairs import PostTrial
 from segnetr.config.schema import ImageSize, IntensityConfig, ModelConfig, PredictConfig
 from segnetr.config.volumes import SliceConfig
 from segnetr.engine.manifest import replace_folder, verify_manifest, write_bytes, write_json
-from segnetr.errors import ModelFileError, SegNetrError
+from segnetr.errors import ModelFileError
 from segnetr.models.build import build_model
+from segnetr.outputs.network_weights import WAY_OUT, load_into, printable
 
 FORMAT_VERSION: Literal[1] = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -40,10 +39,8 @@ CARD_NAME = "model.json"
 MODEL_FOLDER = "model"
 """Name of the model folder inside a run."""
 
-_WAY_OUT = "copy the folder again or train anew"
 _MOST_CARD_BYTES = 1 << 20
 _MOST_ERRORS_SHOWN = 3
-_MOST_MESSAGE = 300
 
 # What safetensors and torch say about bytes that are no tensors, found by changing bytes.
 _WEIGHT_ERRORS = (
@@ -119,7 +116,6 @@ class ModelCard:
 
 _CARD: TypeAdapter[ModelCard] = TypeAdapter(ModelCard)
 Card = TypeVar("Card")
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def write_model(folder: Path, state_dict: Mapping[str, Tensor], *, card: ModelCard) -> None:
@@ -214,28 +210,6 @@ def load_model(path: Path) -> tuple[ModelCard, nn.Module]:
     return card, load_into(build, state_dict, file=find_model_folder(path) / WEIGHTS_NAME)
 
 
-def load_into(
-    build: Callable[[], Network], state_dict: Mapping[str, Tensor], *, file: Path
-) -> Network:
-    """Build a network and put weights into it that fit it to the last number.
-
-    Args:
-        build: Makes the network that the card describes.
-        state_dict: Its weights and buffers.
-        file: Where they come from, for messages.
-
-    Returns:
-        The network in evaluation mode on the CPU.
-
-    Raises:
-        ModelFileError: If it cannot be built, or they do not fit.
-    """
-    network = _build_within(build, file, limit=sum(t.numel() for t in state_dict.values()))
-    _check_fit(network, state_dict, file)
-    network.load_state_dict(state_dict)
-    return network.eval()
-
-
 def find_model_folder(path: Path) -> Path:
     """Find the model folder that a path of the user's means.
 
@@ -260,9 +234,9 @@ def _read_card(path: Path, cards: TypeAdapter[Card]) -> Card:
         with path.open("rb") as file:
             content = file.read(_MOST_CARD_BYTES + 1)
     except OSError as error:
-        raise ModelFileError(f"{path}: {error.strerror or error}; {_WAY_OUT}") from error
+        raise ModelFileError(f"{path}: {error.strerror or error}; {WAY_OUT}") from error
     if len(content) > _MOST_CARD_BYTES:
-        raise ModelFileError(f"{path}: larger than {_MOST_CARD_BYTES} bytes; {_WAY_OUT}")
+        raise ModelFileError(f"{path}: larger than {_MOST_CARD_BYTES} bytes; {WAY_OUT}")
     try:
         from_json(content, allow_inf_nan=False)
         # strict: "224" is no number and 1.5 no count; nothing is repaired in silence.
@@ -270,7 +244,7 @@ def _read_card(path: Path, cards: TypeAdapter[Card]) -> Card:
     except ValidationError as error:
         raise ModelFileError(f"{path}: {_describe(error)}") from error
     except ValueError as error:
-        raise ModelFileError(f"{path}: no JSON ({_printable(str(error))}); {_WAY_OUT}") from error
+        raise ModelFileError(f"{path}: no JSON ({printable(str(error))}); {WAY_OUT}") from error
 
 
 def _describe(error: ValidationError) -> str:
@@ -278,12 +252,12 @@ def _describe(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False)
     for fault in faults:
         if fault["loc"] == ("format_version",):
-            found = _printable(repr(fault["input"]))
+            found = printable(repr(fault["input"]))
             return (
                 f"format version {found} is not known, {FORMAT_VERSION} is; "
                 "install the version of segnetr that wrote it"
             )
-    return f"no card of a model of ours: {_printable(_list_faults(error))}"
+    return f"no card of a model of ours: {printable(_list_faults(error))}"
 
 
 def _list_faults(error: ValidationError) -> str:
@@ -297,72 +271,13 @@ def _list_faults(error: ValidationError) -> str:
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
-def _printable(text: str) -> str:
-    """Make one line of letters a terminal shows and does not obey."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
-    line = " ".join(line.split())
-    return line if len(line) <= _MOST_MESSAGE else f"{line[:_MOST_MESSAGE]}..."
-
-
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         # From bytes in memory: tensors mapped to the file would change when it is replaced.
         return dict(safetensors.torch.load(path.read_bytes()))
     except OSError as error:
-        raise ModelFileError(f"{path}: {error.strerror or error}; {_WAY_OUT}") from error
+        raise ModelFileError(f"{path}: {error.strerror or error}; {WAY_OUT}") from error
     except _WEIGHT_ERRORS as error:
         raise ModelFileError(
-            f"{path}: torn or no safetensors file ({_printable(str(error))}); {_WAY_OUT}"
+            f"{path}: torn or no safetensors file ({printable(str(error))}); {WAY_OUT}"
         ) from error
-
-
-def _build_within(build: Callable[[], Network], file: Path, *, limit: int) -> Network:
-    """Build the network, and stop before it has more numbers than the file of its weights.
-
-    A card with a width of millions would otherwise fill the memory before anything is compared.
-    """
-    count = 0
-
-    def count_parameter(_module: nn.Module, _name: str, parameter: nn.Parameter) -> None:
-        nonlocal count
-        count += 0 if parameter is None else parameter.numel()
-        if count > limit:
-            raise ModelFileError(
-                f"{file}: fewer weights than the architecture of {CARD_NAME} has; {_WAY_OUT}"
-            )
-
-    hook = register_module_parameter_registration_hook(count_parameter)
-    try:
-        # Its random start is not wanted, and must not move the caller's random numbers.
-        with torch.random.fork_rng(devices=[]):
-            return build()
-    except ModelFileError:
-        raise
-    except (SegNetrError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError) as error:
-        raise ModelFileError(
-            f"{file.with_name(CARD_NAME)}: its architecture cannot be built "
-            f"({_printable(str(error))})"
-        ) from error
-    finally:
-        hook.remove()
-
-
-def _check_fit(network: nn.Module, state_dict: Mapping[str, Tensor], file: Path) -> None:
-    """Compare names, shapes and types, because torch would copy float64 into float32 unasked."""
-    expected = network.state_dict()
-    missing, foreign = expected.keys() - state_dict.keys(), state_dict.keys() - expected.keys()
-    fault = ""
-    if missing:
-        fault = f"{len(missing)} tensors are missing, such as {min(missing)}"
-    elif foreign:
-        fault = f"{len(foreign)} tensors are not of this architecture, such as {min(foreign)}"
-    for name in sorted(expected) if not fault else ():
-        wanted, found = expected[name], state_dict[name]
-        if (wanted.shape, wanted.dtype) != (found.shape, found.dtype):
-            fault = (
-                f"{name} is {found.dtype} {tuple(found.shape)} where the architecture has "
-                f"{wanted.dtype} {tuple(wanted.shape)}"
-            )
-            break
-    if fault:
-        raise ModelFileError(f"{file}: {_printable(fault)}; {_WAY_OUT}")

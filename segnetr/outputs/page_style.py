@@ -35,7 +35,7 @@ nav a:hover { text-decoration: underline; }
   margin: 26px 0 0; }
 .tile, .panel, figure { background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
-.tile { padding: 16px 18px; }
+.tile { padding: 16px 18px; } .verdicts { margin: 18px 0 0; }
 .tile .name { color: var(--soft); font-size: 0.88rem; }
 .tile .value { font-size: 1.75rem; font-weight: 650; line-height: 1.3; white-space: nowrap;
   font-variant-numeric: tabular-nums; }

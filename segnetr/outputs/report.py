@@ -41,10 +41,9 @@ _METRIC_NAMES = {
     "isic_jaccard": "ISIC Jaccard (thresholded)",
     "dice_pooled": "Dice, pooled",
 }
-_OUTLINES = (
-    "<p>The outline of the truth is green, that of the prediction orange; a picture without "
-    "outlines stands to the left.</p>"
-)
+_OUTLINES = "The outline of the truth is green, that of the prediction orange"
+_BESIDE = "; a picture without outlines stands to the left."
+_SLICES = "; the buttons below a sheet of slices show them one by one (arrow keys move along)."
 _RULE_NAMES = {
     "scored": "What is scored",
     "lengths": "Lengths",
@@ -122,7 +121,7 @@ def render_report(content: ReportContent) -> str:
         ("spread", "Spread", draw_spread(content.cases)),
         ("sizes", "Sizes", draw_sizes(content.cases)),
         ("calibration", "Calibration", draw_calibration(content.cases)),
-        ("cases", "Cases", _OUTLINES + draw_figures(figures) if figures else ""),
+        ("cases", "Cases", _cases(figures)),
         ("training", "Training", draw_charts(content.curves)),
         ("repairs", "Repairs", _trials(content.trials)),
         ("data", "Data and model", draw_facts({**content.facts, **content.cases.times})),
@@ -167,6 +166,14 @@ def _scores(content: ReportContent) -> str:
         + "<h3>Missed and imagined</h3>"
         + _count_table(content.summaries)
     )
+
+
+def _cases(figures: Sequence[Figure]) -> str:
+    if not figures:
+        return ""
+    ways = [bool(figure.slices) for figure in figures]
+    rest = _SLICES if all(ways) else _BESIDE if not any(ways) else "."
+    return f"<p>{_OUTLINES}{rest}</p>{draw_figures(figures)}"
 
 
 def _test(tested: SummaryFile | None) -> str:

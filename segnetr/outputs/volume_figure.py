@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
 from segnetr.outputs.comparison import Picture, add_legend, cut_plane, draw_pair, encode_jpeg
+from segnetr.outputs.shown_image import show_image
 
 _MOST_SLICES = 16
 _SLICE_SIDE = 320
@@ -16,14 +18,14 @@ _QUALITY = 80
 
 
 def draw_slices(
-    image: ImageFile, *, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
+    image: ImageFile | VolumeFile, *, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
 ) -> tuple[bytes, tuple[bytes, ...]]:
     """Draw up to 16 slices of a volume with the outlines of truth and prediction.
 
     They are spread evenly from the first to the last slice where either of both has foreground.
 
     Args:
-        image: A volume (X, Y, Z).
+        image: A volume (X, Y, Z); of one on the disk only these slices come into memory.
         prediction: Class indices on its grid.
         truth: As `prediction`.
 
@@ -31,9 +33,11 @@ def draw_slices(
         A sheet of all of them as a JPEG file, and each by itself, from the lowest.
     """
     tiles = []
-    for depth in _choose_depths(prediction, truth):
+    depths = _choose_depths(prediction, truth)
+    shown = show_image(image, depths)
+    for depth in depths:
         plain, (found, true), size = cut_plane(
-            image, (prediction, truth), depth=depth, longest=_SLICE_SIDE
+            shown, (prediction, truth), depth=depth, longest=_SLICE_SIDE
         )
         resized = cv2.resize(plain, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
         tiles.append(draw_pair(resized, found, true, thin=True))
@@ -44,7 +48,7 @@ def draw_slices(
 
 
 def _choose_depths(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> list[int]:
-    filled = np.flatnonzero((prediction | truth).any(axis=(0, 1)))
+    filled = np.flatnonzero(prediction.any(axis=(0, 1)) | truth.any(axis=(0, 1)))
     low, high = (0, truth.shape[2] - 1) if filled.size == 0 else (filled[0], filled[-1])
     count = min(_MOST_SLICES, int(high - low) + 1)
     return sorted({int(place) for place in np.linspace(low, high, count).round()})

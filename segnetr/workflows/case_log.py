@@ -1,20 +1,39 @@
-"""What is noted of each case while it is scored, beside the scores themselves."""
+"""What is noted of each case while it is scored, and all files that an evaluation leaves."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from segnetr.config.schema import EvaluateConfig
 from segnetr.data.case import Case
-from segnetr.data.readers import ImageFile, MaskFile
-from segnetr.engine.predictor import Prediction
-from segnetr.metrics import Score
-from segnetr.metrics.pixel_calibration import PixelCounter
+from segnetr.data.files.volume_file import VolumeFile
+from segnetr.data.readers import ImageFile
+from segnetr.engine.evaluator import Evaluation
+from segnetr.engine.manifest import as_write_error
+from segnetr.engine.place import Place
+from segnetr.metrics.pixel_calibration import CasePixels, PixelCounter, PixelReliability
 from segnetr.outputs import case_records, reliability_file
 from segnetr.outputs.case_records import CaseRecord
 from segnetr.outputs.size_tables import write_sizes
+from segnetr.outputs.tables import write_per_case_csv, write_summary_json
 
-# Probabilities of a case are looked at where they take no more memory than this.
-_MOST_PROBABILITY_BYTES = 1 << 30
+
+class CaseWatch:
+    """Counts the probabilities of one case as they go by, so that none of them has to be kept.
+
+    Args:
+        truth: Class indices on the grid of the case.
+    """
+
+    def __init__(self, truth: NDArray[np.uint8]) -> None:
+        self._truth = truth
+        self.pixels = CasePixels(truth.size)
+
+    def __call__(self, place: Place, index: int, probability: NDArray[np.float32]) -> None:
+        """Count a part of a class; see `segnetr.engine.place.Watch`."""
+        self.pixels.add(index, probability, place.cut(self._truth), start=place.start)
 
 
 class CaseLog:
@@ -24,28 +43,21 @@ class CaseLog:
         self._records: list[CaseRecord] = []
         self._pixels = PixelCounter()
 
-    @staticmethod
-    def wants_probabilities(image: ImageFile, classes: int) -> bool:
-        """Whether a case is small enough for its probabilities to be kept."""
-        return 4 * classes * math.prod(image.grid) <= _MOST_PROBABILITY_BYTES
-
     def add(
         self,
         case: Case,
-        image: ImageFile,
-        prediction: Prediction,
-        truth: MaskFile,
+        image: ImageFile | VolumeFile,
         *,
         seconds: float,
+        watch: CaseWatch | None = None,
     ) -> None:
         """Note one case.
 
         Args:
             case: The case.
             image: Its image, as read.
-            prediction: On its grid.
-            truth: Its mask; on another grid it is not compared with probabilities.
             seconds: Time that reading and predicting took.
+            watch: What it saw of the case; None where the truth lies on another grid.
         """
         self._records.append(
             CaseRecord(
@@ -57,24 +69,50 @@ class CaseLog:
                 facts=case.extra,
             )
         )
-        probabilities = prediction.probabilities
-        if probabilities is not None and truth.array.shape == image.grid:
-            self._pixels.add(probabilities, truth.array)
+        if watch is not None:
+            self._pixels.add(watch.pixels)
 
-    def write(self, folder: Path, scores: Sequence[Score]) -> None:
-        """Write `cases.json`, `sizes.csv`, and what else the cases tell.
+    @property
+    def records(self) -> tuple[CaseRecord, ...]:
+        """What was noted of the cases, in the order they came."""
+        return tuple(self._records)
 
-        That is `reliability.json` where probabilities were looked at, `ejection.csv` of hearts.
+    def reliability(self) -> PixelReliability | None:
+        """Give the calibration of all pixels that were watched."""
+        return self._pixels.result()
 
-        Args:
-            folder: The evaluation's.
-            scores: Of the cases.
 
-        Raises:
-            WriteError: If a file cannot be written.
-        """
-        case_records.write_case_records(folder / case_records.NAME, self._records)
-        write_sizes(folder, scores, self._records)
-        reliability = self._pixels.result()
-        if reliability is not None:
-            reliability_file.write_reliability(folder / reliability_file.NAME, reliability)
+def write_evaluation(
+    folder: Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    config: EvaluateConfig,
+    records: Sequence[CaseRecord] = (),
+    reliability: PixelReliability | None = None,
+) -> None:
+    """Write all files of an evaluation but its pictures.
+
+    That is `per_case.csv` and `summary.json`; with records `cases.json`, `sizes.csv`, and of hearts
+    `ejection.csv`; and `reliability.json` where probabilities were watched.
+
+    Args:
+        folder: Where to; made if it is not there.
+        evaluation: The scores.
+        title: What was scored, for people.
+        config: How it was scored.
+        records: What is known of the cases.
+        reliability: Calibration of the pixels.
+
+    Raises:
+        WriteError: If a file cannot be written.
+    """
+    with as_write_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_per_case_csv(folder / "per_case.csv", evaluation.scores)
+    write_summary_json(folder / "summary.json", evaluation, title=title, config=config)
+    if records:
+        case_records.write_case_records(folder / case_records.NAME, records)
+        write_sizes(folder, evaluation.scores, records)
+    if reliability is not None:
+        reliability_file.write_reliability(folder / reliability_file.NAME, reliability)

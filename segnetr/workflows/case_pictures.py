@@ -1,18 +1,15 @@
 """Pictures of the best, the median and the worst cases, for people who look before they trust."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.case_truth import read_case_truth
+from segnetr.data.case import Case
 from segnetr.engine.evaluator import Evaluation
-from segnetr.engine.predictor import Predictor
 from segnetr.outputs.comparison import compare_case
 from segnetr.outputs.figures import Figure, write_figures
-from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.picks import Pick, pick_cases
 from segnetr.outputs.volume_figure import draw_slices
-from segnetr.workflows.model_folder import read_for
+from segnetr.workflows.case_predictions import CasePredictor
 
 FOLDER = "figures"
 
@@ -22,10 +19,7 @@ def write_case_pictures(
     cases: Sequence[Case],
     evaluation: Evaluation,
     *,
-    spec: DatasetSpec,
-    card: ModelCard,
-    predictor: Predictor,
-    max_pixels: int,
+    model: CasePredictor,
 ) -> None:
     """Predict the chosen cases once more and draw them with the outlines of mask and truth.
 
@@ -33,32 +27,16 @@ def write_case_pictures(
         folder: Where the scores lie; the pictures go into `figures` below it.
         cases: The cases that were scored.
         evaluation: Their scores.
-        spec: How their masks are read.
-        card: Channels of the model.
-        predictor: The model.
-        max_pixels: As in reading.
+        model: That predicted them.
     """
     by_id = {case.case_id: case for case in cases}
-    figures = [
-        _draw(pick, by_id, spec=spec, card=card, predictor=predictor, max_pixels=max_pixels)
-        for pick in pick_cases(evaluation.scores)
-    ]
+    figures = [_draw(pick, by_id[pick.case_id], model) for pick in pick_cases(evaluation.scores)]
     write_figures(folder / FOLDER, figures)
 
 
-def _draw(
-    pick: Pick,
-    by_id: Mapping[str, Case],
-    *,
-    spec: DatasetSpec,
-    card: ModelCard,
-    predictor: Predictor,
-    max_pixels: int,
-) -> Figure:
-    case = by_id[pick.case_id]
-    image = read_for(card, case.image, max_pixels=max_pixels)
-    truth = read_case_truth(case, spec, max_pixels=max_pixels).array
-    labels = predictor.predict(image).labels
+def _draw(pick: Pick, case: Case, model: CasePredictor) -> Figure:
+    image, mask = model.open(case)
+    labels, truth = model.predictor.predict(image).labels, mask.array
     slices: tuple[bytes, ...] = ()
     if image.kind == "picture":
         drawn, shown = compare_case(image, prediction=labels, truth=truth), "beside itself"

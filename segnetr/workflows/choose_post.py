@@ -8,12 +8,12 @@ import numpy as np
 from segnetr.config.schema import RunConfig
 from segnetr.data.case import Case, DatasetSpec, Split
 from segnetr.data.case_truth import read_case_truth
-from segnetr.engine.post_choice import FEWEST_PATIENTS, PostChooser
+from segnetr.engine.post_choice import FEWEST_PATIENTS, PostChooser, ThresholdLabels
 from segnetr.engine.progress import LogFile, Progress
 from segnetr.engine.run_dir import RunDir
 from segnetr.errors import UsageError
 from segnetr.outputs.model_file import read_model, write_model
-from segnetr.workflows.model_folder import open_predictor, read_for
+from segnetr.workflows.model_folder import open_image, open_predictor
 
 
 def require_choice(config: RunConfig, split: Split) -> None:
@@ -75,11 +75,11 @@ def choose_post(
     card, predictor = open_predictor(run.path, changes=plain, device=config.train.device)
     with progress.task("repair", len(cases)) as advance:
         for number, case in enumerate(cases, start=1):
-            image = read_for(card, case.image, max_pixels=limit)
-            answer = predictor.predict(image, keep_probabilities=True).probabilities
+            image = open_image(card, case.image, max_pixels=limit)
+            found = ThresholdLabels(image.grid, classes=len(spec.classes))
+            predictor.predict(image, watch=found)
             truth = read_case_truth(case, spec, max_pixels=limit).array
-            if answer is not None:
-                chooser.add(case.case_id, answer, truth)
+            chooser.add(case.case_id, found.labels, truth, classes=len(spec.classes))
             advance(number, len(cases))
     patients = {case.case_id: case.patient_id for case in cases if case.patient_id}
     repair, trials = chooser.choose(patients=patients, seed=config.evaluate.seed)

@@ -14,6 +14,7 @@ from segnetr.metrics.case_values import pair_cases
 from segnetr.metrics.significance import correct_holm, weigh_difference
 from segnetr.outputs.compare_page import ComparePage, write_compare_page
 from segnetr.outputs.comparison_table import (
+    LEVEL,
     NOTHING,
     ComparisonRow,
     comparison_csv,
@@ -209,11 +210,15 @@ def _draw_charts(runs: Sequence[ComparedRun], metric: str) -> list[DotChart]:
 def _list_notes(runs: Sequence[ComparedRun], rows: Sequence[ComparisonRow]) -> list[str]:
     notes = []
     fewest = min(row.result.patients for row in rows)
-    if fewest < 6:
+    # All patients better in one run has this p value, and Holm's correction multiplies it.
+    least = 2.0 ** (1 - fewest)
+    if least * len(rows) >= LEVEL:
+        way = "; compare fewer with --metric" if least < LEVEL else ""
         notes.append(
-            f"{fewest} patients are too few for the signed-rank test to find anything at the 5 % "
-            "level"
+            f"{fewest} patients are too few for the signed-rank test to decide any of {len(rows)} "
+            f"comparisons at the 5 % level{way}"
         )
+    notes += [note for run in runs for note in run.notes]
     if all(run.patients is None for run in runs):
         notes.append(
             "these scores do not say which cases are of one patient, so each counts by itself; run "

@@ -20,7 +20,7 @@ from segnetr.outputs.comparison import compare_predictions
 from segnetr.outputs.figures import Figure
 from segnetr.workflows.compare_runs import ComparedRun
 from segnetr.workflows.dataset import OpenedDataset, open_dataset
-from segnetr.workflows.model_folder import open_predictor, read_for
+from segnetr.workflows.model_folder import open_image, open_predictor
 
 _MOST_CASES = 4
 _Values = dict[str, dict[str, float]]  # {case: {run: value}}
@@ -113,7 +113,7 @@ def _predict(
     for path, members in _find_models(run.path, cases, is_own=is_own):
         card, predictor = open_predictor(path, device=device)
         for case in members:
-            image = read_for(card, case.image, max_pixels=run.config.data.max_pixels)
+            image = open_image(card, case.image, max_pixels=run.config.data.max_pixels)
             labels[case.case_id][run.name] = predictor.predict(image).labels
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class ComparedRun:
         scoring: How was scored.
         table: Values by metric, class and case.
         patients: Patient by case id; None: scored by a version that did not note patients.
+        notes: What the reader of its scores should know.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ComparedRun:
     scoring: Mapping[str, Any]
     table: CaseTable
     patients: Mapping[str, str] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def cases(self) -> frozenset[str]:
@@ -72,6 +74,12 @@ def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -
     """
     if len(paths) < 2:
         raise UsageError("compare needs two runs at least: segnetr compare RUN RUN")
+    if dataset is not None and part is not None:
+        raise UsageError(
+            "--part with --dataset: the scores on another data set are kept once, of the part that "
+            f"was scored last; run segnetr evaluate --dataset {dataset} --part {part} and compare "
+            "without --part"
+        )
     names = name_runs(paths)
     runs = [
         _read_run(path, name, dataset=dataset, part=part)
@@ -104,16 +112,7 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         raise UsageError(f"{path}: no run (config.yaml is missing)")
     if is_classifier_run(path):
         raise UsageError(f"{path}: a classifier's run; compare is for runs that make masks")
-    suffix = next((f"-{word}" for word in (dataset, part) if word), "")
-    folder = path / f"evaluation{suffix}"
-    split = read_split(run.splits).sha256
-    if is_cross_validation(path) and not suffix:
-        home = FoldDir(path)
-        folder = home.out_of_fold
-        hashes = [
-            read_split(home.fold(number).splits).sha256 for number in range(1, home.count() + 1)
-        ]
-        split = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    folder, split = _find_scores(run, dataset or part)
     try:
         summary = read_summary_json(folder / "summary.json")
         table = tabulate_cases(read_per_case_csv(folder / "per_case.csv"))
@@ -122,7 +121,7 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         raise UsageError(f"{path}: its scores cannot be read: {error}") from error
     if not table.get("dice"):
         raise UsageError(f"{folder}: no case was scored; run segnetr evaluate {path}")
-    return ComparedRun(
+    read = ComparedRun(
         name=name,
         path=path,
         config=load_config([run.config]),
@@ -131,6 +130,39 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         scoring={key: summary.settings.get(key) for key in _SCORING},
         table=table,
         patients=patients_of(records) if records else None,
+    )
+    return read if dataset is None else replace(read, notes=_list_known(read, dataset))
+
+
+def _find_scores(run: RunDir, kind: str | None) -> tuple[Path, str]:
+    """Give the folder of the scores, and the hash of what the run was trained on."""
+    if kind is not None or not is_cross_validation(run.path):
+        folder = run.evaluation if kind is None else run.path / f"evaluation-{kind}"
+        return folder, read_split(run.splits).sha256
+    home = FoldDir(run.path)
+    hashes = [read_split(home.fold(number).splits).sha256 for number in range(1, home.count() + 1)]
+    return home.out_of_fold, hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _list_known(run: ComparedRun, dataset: str) -> tuple[str, ...]:
+    """Say which cases of another data set bear names of cases that the run has seen.
+
+    Raises:
+        UsageError: If there are any and the data set is the run's own.
+    """
+    split = read_split(RunDir(run.path).splits)
+    known = run.cases & {*split.train, *split.validation}
+    if not known:
+        return ()
+    if dataset == run.config.data.dataset:
+        raise UsageError(
+            f"--dataset {dataset}: {run.path} was trained on {len(known)} of these cases, as "
+            f"{min(known)}; name a data set that no run has seen, or leave --dataset away"
+        )
+    return (
+        f"{len(known)} cases of {dataset} have names of cases that {run.path} was trained on, as "
+        f"{min(known)}: if they are the same pictures, its scores promise too much (segnetr data "
+        "audit)",
     )
 
 
@@ -158,6 +190,12 @@ def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> 
             f"{first.path} and {other.path} were scored with different evaluate."
             f"{changed[0]} ({first.scoring[changed[0]]} and {other.scoring[changed[0]]}); run "
             "segnetr evaluate on both with one setting"
+        )
+    if set(first.metrics) != set(other.metrics):
+        only = min(set(first.metrics) ^ set(other.metrics))
+        raise UsageError(
+            f"{first.path} and {other.path} were scored in different units: {only} is in one of "
+            "them only; run segnetr evaluate on both with the same data"
         )
     if first.table[TRUTH_PIXELS] != other.table[TRUTH_PIXELS]:
         raise UsageError(

@@ -1,7 +1,6 @@
 """`segnetr evaluate`: scores of a run on the original grid, or of a folder of masks."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,21 +8,19 @@ from typing import Any
 from segnetr.config.load import load_config, parse_plain, plain
 from segnetr.config.schema import EvaluateConfig, RunConfig
 from segnetr.data.case import SPLIT_NAMES, Case, DatasetSpec
-from segnetr.data.case_truth import read_case_truth
 from segnetr.data.splits import read_split
 from segnetr.engine.evaluator import Evaluation, evaluate_pairs
-from segnetr.engine.pairing import MaskPair, Unscored, pair_folders
-from segnetr.engine.predictor import Predictor
+from segnetr.engine.pairing import Unscored, pair_folders
 from segnetr.engine.progress import Progress
 from segnetr.engine.run_dir import RunDir
-from segnetr.errors import ReadError, UsageError
-from segnetr.outputs.model_file import ModelCard
-from segnetr.outputs.tables import summary_table, write_per_case_csv, write_summary_json
-from segnetr.workflows.case_log import CaseLog
+from segnetr.errors import UsageError
+from segnetr.outputs.tables import summary_table
+from segnetr.workflows.case_log import CaseLog, write_evaluation
 from segnetr.workflows.case_pictures import write_case_pictures
+from segnetr.workflows.case_predictions import CasePredictor
 from segnetr.workflows.dataset import open_dataset
 from segnetr.workflows.mask_folder import MaskFolder
-from segnetr.workflows.model_folder import open_predictor, read_for
+from segnetr.workflows.model_folder import open_predictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,18 +98,17 @@ def evaluate_run(
     changes = {} if options.tta is None else {"tta": options.tta}
     card, predictor = open_predictor(run_folder, changes=changes, device=options.device or "auto")
     _check_classes(spec, card.classes)
+    model = CasePredictor(
+        predictor=predictor, card=card, spec=spec, max_pixels=config.data.max_pixels
+    )
     unread: list[Unscored] = []
     log = CaseLog()
     with progress.task("score", len(cases)) as advance:
-        pairs = _predict_pairs(
+        pairs = model.pairs(
             cases,
-            predictor,
-            spec=spec,
-            card=card,
-            max_pixels=config.data.max_pixels,
+            log=log,
             unread=unread,
             keep=None if options.masks is None else MaskFolder(options.masks, cases),
-            log=log,
             advance=advance,
         )
         evaluation = evaluate_pairs(
@@ -124,17 +120,15 @@ def evaluate_run(
         )
     evaluation = replace(evaluation, unscored=(*unread, *evaluation.unscored))
     folder = out or folder
-    _write_scores(folder, evaluation, title=title, config=scoring)
-    log.write(folder, evaluation.scores)
-    write_case_pictures(
+    write_evaluation(
         folder,
-        cases,
         evaluation,
-        spec=spec,
-        card=card,
-        predictor=predictor,
-        max_pixels=config.data.max_pixels,
+        title=title,
+        config=scoring,
+        records=log.records,
+        reliability=log.reliability(),
     )
+    write_case_pictures(folder, cases, evaluation, model=model)
     return EvaluateOutcome(title=title, folder=folder, evaluation=evaluation)
 
 
@@ -157,7 +151,7 @@ def evaluate_folders(
     evaluation = replace(evaluation, unscored=(*unmatched, *evaluation.unscored))
     title = f"{predictions} against {truth}"
     if out is not None:
-        _write_scores(out, evaluation, title=title, config=scoring)
+        write_evaluation(out, evaluation, title=title, config=scoring)
     return EvaluateOutcome(title=title, folder=out, evaluation=evaluation)
 
 
@@ -210,52 +204,9 @@ def _choose_cases(
     return opened.spec, cases, title, run.path / f"evaluation{suffix}"
 
 
-def _predict_pairs(
-    cases: Sequence[Case],
-    predictor: Predictor,
-    *,
-    spec: DatasetSpec,
-    card: ModelCard,
-    max_pixels: int,
-    unread: list[Unscored],
-    keep: MaskFolder | None,
-    log: CaseLog,
-    advance: Any,
-) -> Iterator[MaskPair]:
-    for number, case in enumerate(cases, start=1):
-        try:
-            start = time.perf_counter()
-            image = read_for(card, case.image, max_pixels=max_pixels)
-            kept = log.wants_probabilities(image, len(card.classes))
-            prediction = predictor.predict(image, keep_probabilities=kept)
-            seconds = time.perf_counter() - start
-            truth = read_case_truth(case, spec, max_pixels=max_pixels)
-        except ReadError as error:
-            unread.append(Unscored(case_id=case.case_id, reason=str(error)))
-        else:
-            if keep is not None:
-                keep.write(case, image, prediction)
-            log.add(case, image, prediction, truth, seconds=seconds)
-            yield MaskPair(
-                case_id=case.case_id,
-                prediction=prediction.labels,
-                truth=truth,
-                spacing=image.spacing,
-            )
-        advance(number, len(cases))
-
-
 def _check_classes(spec: DatasetSpec, classes: Sequence[str]) -> None:
     if len(spec.classes) != len(classes):
         raise UsageError(
             f"{spec.name} has the classes {', '.join(spec.classes)}, the model has"
             f" {', '.join(classes)}; scores need as many in both"
         )
-
-
-def _write_scores(
-    folder: Path, evaluation: Evaluation, *, title: str, config: EvaluateConfig
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_per_case_csv(folder / "per_case.csv", evaluation.scores)
-    write_summary_json(folder / "summary.json", evaluation, title=title, config=config)

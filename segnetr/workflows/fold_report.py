@@ -17,25 +17,32 @@ from segnetr.engine.progress import Progress
 from segnetr.engine.runtime import choose_device
 from segnetr.errors import DataFaultError
 from segnetr.metrics import Score, Unscored, summarise
-from segnetr.outputs.case_records import NAME, read_case_records, write_case_records
+from segnetr.metrics.pixel_calibration import unite_reliabilities
+from segnetr.outputs import reliability_file
+from segnetr.outputs.case_records import NAME, read_case_records
 from segnetr.outputs.case_section import read_case_section
 from segnetr.outputs.figures import Figure, read_figures
 from segnetr.outputs.fold_table import FoldScores, fold_rows
 from segnetr.outputs.provenance import collect_provenance
-from segnetr.outputs.report import ReportContent, write_report
-from segnetr.outputs.size_tables import write_sizes
+from segnetr.outputs.reliability_file import read_reliability
+from segnetr.outputs.report import ReportContent
 from segnetr.outputs.tables import (
     read_per_case_csv,
     read_summary_json,
     summary_table,
     text_table,
-    write_per_case_csv,
-    write_summary_json,
 )
+from segnetr.workflows.case_log import write_evaluation
 from segnetr.workflows.case_pictures import FOLDER
 from segnetr.workflows.dataset import open_dataset
 from segnetr.workflows.evaluate import EvaluateOptions, EvaluateOutcome, evaluate_run
-from segnetr.workflows.report import describe_data, describe_machine, list_faults, list_notes
+from segnetr.workflows.report import (
+    describe_data,
+    describe_machine,
+    list_faults,
+    list_notes,
+    save_page,
+)
 
 _SHOWN = ("best-1", "median-1", "worst-1")
 
@@ -96,20 +103,16 @@ def gather_folds(home: FoldDir, config: RunConfig, *, progress: Progress) -> Fol
     split = _unite([read_split(home.fold(number).splits) for number in _numbers(home)])
     folds, evaluation = _read_scores(home, config)
     names = sorted({score.case_id for score in evaluation.scores})
-    home.out_of_fold.mkdir(exist_ok=True)
-    write_per_case_csv(home.out_of_fold / "per_case.csv", evaluation.scores)
-    records = [
-        record
-        for number in _numbers(home)
-        for record in read_case_records(home.fold(number).evaluation / NAME)
-    ]
-    write_case_records(home.out_of_fold / NAME, records)
-    write_sizes(home.out_of_fold, evaluation.scores, records)
-    write_summary_json(
-        home.out_of_fold / "summary.json",
+    folders = [home.fold(number).evaluation for number in _numbers(home)]
+    write_evaluation(
+        home.out_of_fold,
         evaluation,
         title=f"{len(names)} cases, each by the network of the fold it is validated in",
         config=config.evaluate,
+        records=[record for folder in folders for record in read_case_records(folder / NAME)],
+        reliability=unite_reliabilities(
+            [read_reliability(folder / reliability_file.NAME) for folder in folders]
+        ),
     )
     write_text_atomic(home.run.config, dump_config(config))
     write_split(split, home.run.splits)
@@ -168,11 +171,7 @@ def report_folds(folder: Path, *, out: Path | None = None) -> Path:
         notes=list_notes(provenance, scored),
         cases=read_case_section(home.out_of_fold),
     )
-    page = run.report if out is None else out
-    page = page / "report.html" if page.suffix != ".html" else page
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_report(page, content=content)
-    return page
+    return save_page(content, out or run.report)
 
 
 def _numbers(home: FoldDir) -> range:

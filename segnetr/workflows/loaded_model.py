@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.files.pictures import fit_channels
+from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import DEFAULT_MAX_PIXELS, ImageFile
 from segnetr.engine.predictor import Prediction, Predictor
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.classifier_file import is_classifier
 from segnetr.outputs.model_file import ModelCard
-from segnetr.workflows.model_folder import open_predictor, read_for
+from segnetr.workflows.model_folder import open_image, open_predictor
 
 _FROM_ARRAY = Path("array")
 
@@ -44,6 +45,7 @@ class LoadedModel:
         *,
         spacing: Sequence[float] | None = None,
         probabilities: bool = False,
+        series: str | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Prediction:
         """Segment a file or an array; the labels are those that `segnetr predict` writes.
@@ -56,7 +58,9 @@ class LoadedModel:
             spacing: Of an array: size of a pixel along each of its axes in mm. A volume needs it
                 where the model resamples its slices. A file says its own.
             probabilities: Give them as well.
-            max_pixels: A larger file is refused before memory is taken for it.
+            series: Of a folder with several DICOM series: the SeriesInstanceUID of one.
+            max_pixels: A larger file is refused before memory is taken for it; of NIfTI volumes,
+                which are read slice by slice, only labels of 2 GiB and more are.
 
         Returns:
             Labels, and probabilities if wanted, on the grid of `image`.
@@ -65,12 +69,13 @@ class LoadedModel:
             ReadError: If the file cannot be read or trusted, or the array does not fit the model.
             UsageError: If `spacing` is given for a file, or does not fit the array.
         """
+        read: ImageFile | VolumeFile
         if isinstance(image, np.ndarray):
             read = self._wrap(image, spacing)
         elif spacing is not None:
             raise UsageError(f"spacing {tuple(spacing)}: {image} is a file and says its own")
         else:
-            read = read_for(self.card, Path(image), max_pixels=max_pixels)
+            read = open_image(self.card, Path(image), max_pixels=max_pixels, series=series)
         return self._predictor.predict(read, keep_probabilities=probabilities)
 
     def _wrap(self, array: NDArray[Any], spacing: Sequence[float] | None) -> ImageFile:

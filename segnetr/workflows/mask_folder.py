@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segnetr.data.case import Case
+from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
 from segnetr.engine.predictor import Prediction
 from segnetr.outputs.masks import write_prediction
@@ -27,7 +28,7 @@ class MaskFolder:
         plan = plan_outputs(wanted, out=folder)
         self._names = {case.case_id: item.relative for case, item in zip(cases, plan, strict=True)}
 
-    def write(self, case: Case, image: ImageFile, prediction: Prediction) -> Path:
+    def write(self, case: Case, image: ImageFile | VolumeFile, prediction: Prediction) -> Path:
         """Write the mask of one case, and say where.
 
         Raises:

@@ -12,6 +12,7 @@ from segnetr.config.schema import RunConfig
 from segnetr.data.case import SPLIT_NAMES, Split
 from segnetr.data.splits import read_split
 from segnetr.engine.logs import read_metrics
+from segnetr.engine.manifest import as_write_error
 from segnetr.engine.progress import format_seconds
 from segnetr.engine.run_dir import RunDir
 from segnetr.errors import UsageError
@@ -66,9 +67,22 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
         cases=read_case_section(run.evaluation),
         trials=trials,
     )
-    page = run.report if out is None else out
-    page = page / "report.html" if page.suffix != ".html" else page
-    page.parent.mkdir(parents=True, exist_ok=True)
+    return save_page(content, out or run.report)
+
+
+def save_page(content: ReportContent, place: Path) -> Path:
+    """Write a page, and say where.
+
+    Args:
+        content: All that it shows.
+        place: The page, or a folder for it.
+
+    Raises:
+        WriteError: If it cannot be written.
+    """
+    page = place if place.suffix == ".html" else place / "report.html"
+    with as_write_error(page.parent):
+        page.parent.mkdir(parents=True, exist_ok=True)
     write_report(page, content=content)
     return page
 

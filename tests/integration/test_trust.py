@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -101,30 +103,57 @@ def test_hearts_have_ejection_fractions_and_their_slices_a_slider_without_script
 
 def test_python_gives_the_labels_of_the_command(command, trained, pictures, tmp_path):
     path = sorted(pictures.glob("*Test_Input/*.jpg"))[0]
-    done = command("predict", path, "--model", trained, "--out", tmp_path / "o", "--tta", "flips")
+    settings = ["--tta", "flips", "--set", "predict.threshold=0.45", "--save-prob"]
+    done = command("predict", path, "--model", trained, "--out", tmp_path / "o", *settings)
     assert done.returncode == 0, done.stderr
-    written = np.asarray(Image.open(tmp_path / "o" / f"{path.stem}.png"))
-    model = segnetr.load(trained, device="cpu", tta="flips")
+    mask, probability = (
+        np.asarray(Image.open(tmp_path / "o" / f"{path.stem}{end}.png")) for end in ("", "_prob")
+    )
+    model = segnetr.load(trained, device="cpu", tta="flips", threshold=0.45)
     assert model.classes == ("background", "lesion")
-    from_path = model.predict(path).labels
-    np.testing.assert_array_equal(from_path * 255, written)
     pixels = np.asarray(Image.open(path))
-    np.testing.assert_array_equal(model.predict(pixels).labels, from_path)
-    both = model.predict(pixels, probabilities=True).probabilities
-    assert both.shape == (2, *pixels.shape[:2])
-    np.testing.assert_allclose(both.sum(axis=0), 1, atol=1e-5)
+    for image in (path, str(path), pixels):
+        found = model.predict(image, probabilities=True)
+        np.testing.assert_array_equal(found.labels * 255, mask)
+        # Four steps of training may leave one class alone: the probabilities differ everywhere.
+        np.testing.assert_array_equal(np.rint(found.probabilities[1] * 65535), probability)
+        np.testing.assert_allclose(found.probabilities.sum(axis=0), 1, atol=1e-5)
+    assert np.unique(probability).size > 100
+    plain = model.predict(pixels)
+    assert plain.probabilities is None
+    np.testing.assert_array_equal(plain.labels * 255, mask)
+
+
+def test_the_example_of_the_readme_runs(trained, pictures, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"## From Python\n\n```python\n(.*?)```", text, re.DOTALL).group(1)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "first").symlink_to(trained)
+    shutil.copy(sorted(pictures.glob("*Test_Input/*.jpg"))[0], tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    np.testing.assert_array_equal(names["found"].labels, names["same"].labels)
+    with Image.open("photo.jpg") as photo:
+        shape = photo.size[::-1]
+    assert capsys.readouterr().out == f"{shape} ('background', 'lesion')\n"
 
 
 def test_python_gives_the_labels_of_the_command_for_volumes(command, hearts, tmp_path):
     values, _ = draw_volume((20, 24, 5), seed=3)
     path = write_nifti(tmp_path / "scan.nii.gz", values)
-    done = command("predict", path, "--model", hearts, "--out", tmp_path / "o")
+    done = command("predict", path, "--model", hearts, "--out", tmp_path / "o", "--save-prob")
     assert done.returncode == 0, done.stderr
-    written = np.asarray(nib.load(tmp_path / "o" / "scan.nii.gz").dataobj)
+    labels, probabilities = (
+        np.asarray(nib.load(tmp_path / "o" / name).dataobj)
+        for name in ("scan.nii.gz", "scan_prob.nii.gz")
+    )
     model = segnetr.load(hearts, device="cpu")
-    np.testing.assert_array_equal(model.predict(str(path)).labels, written)
-    found = model.predict(values, spacing=(1.5, 1.5, 3.0)).labels
-    np.testing.assert_array_equal(found, written)
+    for image, options in ((str(path), {}), (values, {"spacing": (1.5, 1.5, 3.0)})):
+        found = model.predict(image, probabilities=True, **options)
+        np.testing.assert_array_equal(found.labels, labels)
+        np.testing.assert_array_equal(np.moveaxis(found.probabilities, 0, -1), probabilities)
+    assert np.unique(probabilities).size > 100
 
 
 def test_arrays_that_do_not_fit_are_refused(trained, hearts):

@@ -190,6 +190,32 @@ def test_runs_of_different_splits_may_be_compared_on_another_data_set(tmp_path):
     assert {row["cases"] for row in rows_of(done)} == {3}
 
 
+def test_a_data_set_the_runs_were_trained_on_is_no_other_data_set(tmp_path):
+    runs = [write_run(tmp_path / name, [1, 2, 3], train=("c1", name)) for name in ("a", "b")]
+    for run in runs:
+        (run / "evaluation").rename(run / "evaluation-isic2018")
+    done = compare(*runs, "--dataset", "isic2018", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "trained on 1 of these cases, as c1" in done.stderr
+    for run in runs:
+        (run / "evaluation-isic2018").rename(run / "evaluation-isic2017")
+    noted = compare(*runs, "--dataset", "isic2017", "--out", tmp_path / "out", "--json")
+    assert sum("have names of cases" in note for note in json.loads(noted.stdout)["notes"]) == 2
+
+
+def test_few_patients_and_many_comparisons_decide_nothing_and_say_so(tmp_path):
+    first = write_run(tmp_path / "a", [1, 1, 2, 1, 2, 1])
+    second = write_run(tmp_path / "b", [4, 5, 4, 6, 5, 4])
+    three = json.loads(compare(first, second, "--out", tmp_path / "o", "--json").stdout)
+    assert {row["verdict"] for row in three["comparisons"]} == {"not decided"}
+    assert "6 patients are too few" in three["notes"][0]
+    assert "fewer with --metric" in three["notes"][0]
+    arguments = ["--out", tmp_path / "o", "--metric", "dice", "--json"]
+    one = json.loads(compare(first, second, *arguments).stdout)
+    assert [row["verdict"] for row in one["comparisons"]] == ["a is better"]
+    assert not any("too few" in note for note in one["notes"])
+
+
 def as_folds(run, parts):
     """Make a run into a cross-validation of two folds that validate on the parts."""
     index = {"format": "segnetr-folds-1", "folds": 2}
@@ -263,6 +289,7 @@ def test_one_run_a_folder_without_scores_and_an_unknown_metric_are_refused(tmp_p
         ([run, bare], "run segnetr evaluate"),
         ([run, run, "--metric", "f1"], "--metric f1: these runs have dice, iou"),
         ([run, run, "--part", "validation"], "run segnetr evaluate"),
+        ([run, run, "--part", "test", "--dataset", "ph2"], "compare without --part"),
     ):
         done = compare(*arguments, "--out", tmp_path / "out")
         assert done.exit_code == 2, arguments

@@ -5,7 +5,8 @@ import pytest
 
 from segnetr.config.load import load_config
 from segnetr.data.case import Split
-from segnetr.engine.post_choice import PostChooser, Repair
+from segnetr.engine.post_choice import THRESHOLDS, PostChooser, Repair
+from segnetr.engine.postprocessing import choose_labels
 from segnetr.errors import UsageError
 from segnetr.metrics import score_masks
 from segnetr.workflows.choose_post import require_choice
@@ -26,7 +27,8 @@ def probabilities(mask, *, inside=0.95, outside=0.05):
 def choose(cases, *, patients=None):
     chooser = PostChooser([int(truth.sum()) for _, truth in cases])
     for number, (answer, truth) in enumerate(cases):
-        chooser.add(f"c{number}", answer, truth.astype(np.uint8))
+        labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
+        chooser.add(f"c{number}", labels, truth.astype(np.uint8), classes=2)
     return chooser.choose(patients=patients or {})
 
 
@@ -78,6 +80,23 @@ def test_a_step_that_helps_half_of_the_cases_and_hurts_the_others_is_not_taken()
     assert "largest_component" not in names(chooser_trials)
 
 
+def test_a_small_gain_that_is_sure_is_taken_before_a_larger_one_that_is_not():
+    cases = []
+    for number in range(8):
+        truth = case(number)[1]
+        other = disc((33, 33), 6)
+        if number < 2:  # two structures, of which the largest component would lose one
+            truth = disc((12, 30), 8) | disc((30, 12), 8)
+        found = truth | disc((3, 3 + number % 4), 2) | (other if number >= 2 else truth)
+        cases.append((probabilities(found), truth))
+    trials = {trial.step: trial for trial in choose(cases)[1]}
+    largest = trials["largest_component"]
+    small = next(trial for trial in trials.values() if trial.taken)
+    assert small.step.startswith("remove_small")
+    assert largest.gain > small.gain > small.low > 0 > largest.low
+    assert not largest.taken
+
+
 def test_few_patients_decide_nothing_however_many_cases_they_have():
     cases = [case(number, specks=True) for number in range(10)]
     patients = {f"c{number}": f"p{number % 3}" for number in range(10)}
@@ -91,7 +110,8 @@ def test_gain_is_that_of_the_dice_of_the_metrics():
     truth = rng.integers(0, 3, SHAPE).astype(np.uint8)
     answer = rng.dirichlet((1, 1, 1), SHAPE).astype(np.float32).transpose(2, 0, 1)
     chooser = PostChooser([100])
-    chooser.add("a", answer, truth)
+    labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
+    chooser.add("a", labels, truth, classes=3)
     _, trials = chooser.choose(patients={})
     found = {}
     for threshold in (0.5, 0.3):
