@@ -68,7 +68,8 @@ def main() -> None:
         "rows": rows,
         "ratios": compare(rows),
         "labels_that_differ": differing,
-        "made_by": collect_provenance(),
+        # Without the command, which may hold paths of this machine; the settings say it.
+        "made_by": {key: value for key, value in collect_provenance().items() if key != "command"},
     }
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(content, indent=2) + "\n")
