@@ -48,7 +48,7 @@ def _choose(
     labels = torch.zeros(grid, dtype=torch.uint8, device=answers[0].device)
     highest: Tensor | None = None
     for index in range(len(answers[0])):
-        probability = _average(answers, index, grid)
+        probability = average_class(answers, index, grid)
         if store is not None:
             store(index, probability)
         if highest is None:
@@ -70,13 +70,14 @@ def _count_voices(
         if store is not None:
             store(index, count / len(answers))
         # Half of a mean is below one voice, so it only decides between equal counts.
-        score = count + 0.5 * _average(answers, index, grid)
+        score = count + 0.5 * average_class(answers, index, grid)
         labels.masked_fill_(score > highest, index)
         torch.maximum(highest, score, out=highest)
     return labels
 
 
-def _average(answers: Sequence[Tensor], index: int, grid: tuple[int, int]) -> Tensor:
+def average_class(answers: Sequence[Tensor], index: int, grid: tuple[int, int]) -> Tensor:
+    """Give the mean over networks of a class's probability, brought to the grid: (H, W)."""
     total = _resize(answers[0][index], grid)
     for answer in answers[1:]:
         total = total + _resize(answer[index], grid)

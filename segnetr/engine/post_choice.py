@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.config.repairs import PostTrial
-from segnetr.engine.postprocessing import Labels, choose_labels, postprocess
+from segnetr.engine.postprocessing import choose_labels, postprocess
+from segnetr.metrics.mean_dice import find_mean_dice
 from segnetr.metrics.paired import compare_paired
 
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7)
@@ -76,7 +77,7 @@ class PostChooser:
             for pieces, holes in itertools.product(self._pieces, ("", "fill_holes")):
                 repair = Repair(threshold=threshold, pieces=pieces, holes=holes)
                 labels = postprocess(raw, repair.steps)
-                found = _mean_dice(labels, truth, classes=len(probabilities))
+                found = find_mean_dice(labels, truth, classes=len(probabilities))
                 self._dice.setdefault(repair, {})[case_id] = found
 
     def choose(
@@ -146,14 +147,3 @@ class PostChooser:
             cases=found.cases,
             taken=False,
         )
-
-
-def _mean_dice(labels: Labels, truth: NDArray[np.uint8], *, classes: int) -> float:
-    """Give the mean over the foreground classes of Dice; 1 where a class is empty in both."""
-    counts = np.bincount(
-        labels.ravel().astype(np.intp) * classes + truth.ravel(), minlength=classes * classes
-    ).reshape(classes, classes)
-    total = counts.sum(axis=0) + counts.sum(axis=1)
-    shared = 2 * np.diagonal(counts)
-    dice = np.divide(shared, total, out=np.ones(classes), where=total > 0)
-    return float(dice[1:].mean())

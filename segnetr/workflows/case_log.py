@@ -7,6 +7,7 @@ from pathlib import Path
 from segnetr.data.case import Case
 from segnetr.data.readers import ImageFile, MaskFile
 from segnetr.engine.predictor import Prediction
+from segnetr.engine.quality import Quality
 from segnetr.metrics import Score
 from segnetr.metrics.pixel_calibration import PixelCounter
 from segnetr.outputs import case_records, reliability_file
@@ -18,10 +19,15 @@ _MOST_PROBABILITY_BYTES = 1 << 30
 
 
 class CaseLog:
-    """Collects facts, times and the calibration of the cases of one evaluation."""
+    """Collects facts, times and the calibration of the cases of one evaluation.
+
+    Attributes:
+        believed: What was believed about the mask of each case; empty where the model says nothing.
+    """
 
     def __init__(self) -> None:
         self._records: list[CaseRecord] = []
+        self.believed: dict[str, Quality] = {}
         self._pixels = PixelCounter()
 
     @staticmethod
@@ -37,6 +43,7 @@ class CaseLog:
         truth: MaskFile,
         *,
         seconds: float,
+        quality: Quality | None = None,
     ) -> None:
         """Note one case.
 
@@ -46,7 +53,10 @@ class CaseLog:
             prediction: On its grid.
             truth: Its mask; on another grid it is not compared with probabilities.
             seconds: Time that reading and predicting took.
+            quality: What was believed about the mask.
         """
+        if quality is not None:
+            self.believed[case.case_id] = quality
         self._records.append(
             CaseRecord(
                 case_id=case.case_id,
@@ -55,6 +65,7 @@ class CaseLog:
                 spacing=image.spacing,
                 seconds=round(seconds, 4),
                 facts=case.extra,
+                quality=quality,
             )
         )
         probabilities = prediction.probabilities

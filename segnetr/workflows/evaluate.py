@@ -24,6 +24,7 @@ from segnetr.workflows.case_pictures import write_case_pictures
 from segnetr.workflows.dataset import open_dataset
 from segnetr.workflows.mask_folder import MaskFolder
 from segnetr.workflows.model_folder import open_predictor, read_for
+from segnetr.workflows.model_quality import recall_quality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ def evaluate_run(
             unread=unread,
             keep=None if options.masks is None else MaskFolder(options.masks, cases),
             log=log,
+            own=options.dataset is None,
             advance=advance,
         )
         evaluation = evaluate_pairs(
@@ -133,6 +135,7 @@ def evaluate_run(
         spec=spec,
         card=card,
         predictor=predictor,
+        believed=log.believed,
         max_pixels=config.data.max_pixels,
     )
     return EvaluateOutcome(title=title, folder=folder, evaluation=evaluation)
@@ -220,8 +223,10 @@ def _predict_pairs(
     unread: list[Unscored],
     keep: MaskFolder | None,
     log: CaseLog,
+    own: bool,
     advance: Any,
 ) -> Iterator[MaskPair]:
+    """Predict case by case; `own` says that they are of the data set that was trained on."""
     for number, case in enumerate(cases, start=1):
         try:
             start = time.perf_counter()
@@ -235,7 +240,8 @@ def _predict_pairs(
         else:
             if keep is not None:
                 keep.write(case, image, prediction)
-            log.add(case, image, prediction, truth, seconds=seconds)
+            quality = recall_quality(predictor, case, prediction) if own else prediction.quality
+            log.add(case, image, prediction, truth, seconds=seconds, quality=quality)
             yield MaskPair(
                 case_id=case.case_id,
                 prediction=prediction.labels,

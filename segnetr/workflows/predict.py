@@ -27,8 +27,10 @@ from segnetr.outputs.mask_format import check_format
 from segnetr.outputs.masks import PlannedOutput, plan_outputs, write_prediction
 from segnetr.outputs.model_file import ModelCard
 from segnetr.outputs.plan import has_results
+from segnetr.outputs.predictions_table import describe_quality
 from segnetr.workflows.ensemble import Ensemble
 from segnetr.workflows.model_folder import open_image, open_predictors
+from segnetr.workflows.model_quality import find_obstacle, wants_quality
 from segnetr.workflows.predict_index import (
     INDEX_NAME,
     PredictIndex,
@@ -50,6 +52,7 @@ class PredictOptions:
             or "soup", the mean of their weights.
         overlay: Write pictures with contours as well.
         save_prob: Write probabilities as well.
+        save_uncertainty: Write maps of entropy, and of variance over views and networks.
         explain: With a classifier: write what its answers rest on as well.
         format_name: Format of the masks, one of `segnetr.outputs.mask_format.MASK_FORMATS`.
         series: SeriesInstanceUID of the DICOM series to take, where a folder holds several.
@@ -64,6 +67,7 @@ class PredictOptions:
     ensemble: Ensemble = "mean"
     overlay: bool = False
     save_prob: bool = False
+    save_uncertainty: bool = False
     explain: bool = False
     format_name: str = "same"
     series: str | None = None
@@ -106,6 +110,14 @@ class PredictOutcome:
         """Give the outcome as lines for people, what failed at the end."""
         there = f", {self.skipped} of them from before" if self.skipped else ""
         lines = [f"masks:  {len(self.done)} in {self.out}{there}"]
+        judged = [record["quality"] for record in self.done if record.get("quality")]
+        if judged:
+            unlike = sum(bool(quality["out_of_distribution"]) for quality in judged)
+            mean = sum(quality["predicted_dice"] for quality in judged) / len(judged)
+            lines.append(
+                f"belief: predicted Dice {mean:.3f} on average, {unlike} unlike the training set "
+                "(predictions.csv)"
+            )
         if self.failed:
             lines.append(f"failed: {len(self.failed)}")
             lines += [f"  {failure['reason']}" for failure in self.failed]
@@ -148,7 +160,15 @@ def predict(
     card, predictor = open_predictors(
         models, ensemble=options.ensemble, changes=options.changes, device=options.device
     )
+    obstacle = None
+    if not predictor.judges and wants_quality(models, options.changes):
+        obstacle = find_obstacle(models, ensemble=options.ensemble, changes=options.changes)
     described = describe_model(models, card, options.ensemble, settings=options.changes)
+    described["quality"] = obstacle or ("predicted" if predictor.judges else "not asked for")
+    if obstacle:
+        progress.on_message(obstacle)
+    if options.save_uncertainty and predictor.views == 1:
+        progress.on_message("no variance: one view and one network; --tta flips gives four views")
     index = PredictIndex(out=out, shard=shard, model=described)
     todo, done = _leave_out_existing(shard.choose(plan), index, options)
     skipped = len(done)
@@ -185,7 +205,10 @@ def _leave_out_existing(
     todo, done = [], []
     for item in plan:
         if has_results(
-            index.out / item.relative, overlay=options.overlay, save_prob=options.save_prob
+            index.out / item.relative,
+            overlay=options.overlay,
+            save_prob=options.save_prob,
+            save_uncertainty=options.save_uncertainty,
         ):
             mask = str(item.relative)
             done.append(kept.get(mask, {"input": str(item.source), "mask": mask}))
@@ -324,11 +347,17 @@ class _Line:
         options = self._options
         if self._limit is not None:
             pace = self._limit.choose_pace(
-                opened.image, keep_probabilities=options.save_prob, overlay=options.overlay
+                opened.image,
+                keep_probabilities=options.save_prob,
+                keep_uncertainty=options.save_uncertainty,
+                overlay=options.overlay,
             )
             self._predictor.set_pace(pace)
         prediction = self._predictor.predict(
-            opened.image, keep_probabilities=options.save_prob, advance=check
+            opened.image,
+            keep_probabilities=options.save_prob,
+            keep_uncertainty=options.save_uncertainty,
+            advance=check,
         )
         return prediction, opened.seconds + time.perf_counter() - start
 
@@ -336,12 +365,14 @@ class _Line:
         self, item: PlannedOutput, opened: _Opened, prediction: Prediction, seconds: float
     ) -> Record:
         start = time.perf_counter()
+        quality = prediction.quality
         written = write_prediction(
             prediction,
             opened.image,
             out=self._out,
             relative=item.relative,
             save_prob=self._options.save_prob,
+            save_uncertainty=self._options.save_uncertainty,
             overlay=self._options.overlay,
             palette=self._options.format_name == "palette",
             classes=self._card.classes,
@@ -353,4 +384,5 @@ class _Line:
             "sha256": opened.sha256,
             "seconds": round(seconds + time.perf_counter() - start, 3),
             "warnings": list(opened.image.notes),
+            "quality": None if quality is None else describe_quality(quality),
         }
