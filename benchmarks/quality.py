@@ -216,8 +216,10 @@ def read_calibration(run: Path) -> dict[str, Any]:
 
 def make_tables(content: dict[str, Any]) -> str:
     """Lay the figures out."""
-    lines = ["| held out | cases | true Dice | predicted | Spearman | 95 % | error | interval holds |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| held out | cases | true Dice | predicted | Spearman | 95 % | error | interval |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in content["scored"]:
         low, high = row["spearman_interval"]
         lines.append(
