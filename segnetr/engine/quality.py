@@ -84,23 +84,18 @@ class Familiarity:
 
     def judge(self, seen: Observation) -> tuple[float, tuple[str, ...]]:
         """Give the largest distance over its limit, and what is unlike."""
-        if seen.kind != self.kind:
-            found = f"a {seen.kind}, trained on {self.kind}s"
-            return max(2.0, *self.measure(seen).values()), (found, *self._name_distances(seen))
-        gap = self._find_spacing_gap(seen.spacing)
         distances = self.measure(seen)
-        reasons = list(self._name_distances(seen))
+        reasons = [
+            f"{name} {ratio:.1f} times its limit" for name, ratio in distances.items() if ratio > 1
+        ]
+        if seen.kind != self.kind:
+            reasons.insert(0, f"a {seen.kind}, trained on {self.kind}s")
+            return max(2.0, *distances.values()), tuple(reasons)
+        gap = self._find_spacing_gap(seen.spacing)
         if gap > self.spacing_factor:
             sides = " x ".join(f"{side:.3g}" for side in seen.spacing or ())
             reasons.append(f"spacing {sides} mm" if sides else "spacing not known")
         return max(gap / self.spacing_factor, *distances.values()), tuple(reasons)
-
-    def _name_distances(self, seen: Observation) -> tuple[str, ...]:
-        return tuple(
-            f"{name} {ratio:.1f} times its limit"
-            for name, ratio in self.measure(seen).items()
-            if ratio > 1
-        )
 
     def _find_spacing_gap(self, spacing: tuple[float, ...] | None) -> float:
         """Give the factor by which a voxel side lies outside those of the training set, 1 inside.

@@ -68,7 +68,9 @@ class TemperatureFit:
         self._true.append(truth.reshape(-1)[::stride].copy())
 
     def finish(self) -> float:
-        """Give the temperature."""
+        """Give the temperature; 1, which changes nothing, where no case was taken in."""
+        if not self._true:
+            return 1.0
         weights = [np.full(len(true), 1 / len(true)) for true in self._true]
         return fit_temperature(
             np.concatenate(self._said),
