@@ -7,14 +7,18 @@ from numpy.typing import NDArray
 
 _MOST_SIDE = 128
 _PERCENTILES = (5, 50, 95)
+# Of the 95th percentile: noise in black corners is no colour.
+_DARK = 0.05
+_TINY = 1e-12
 
 
 class Appearance:
     """The mean over the slices of a file of a few numbers about each.
 
     They are, of values before normalisation: mean and deviation of each channel; the 5th, 50th and
-    95th percentile of the grey values; the mean difference between the highest and the lowest
-    channel, which is colour; the mean step from a pixel to the next, which is sharpness.
+    95th percentile of the grey values; how far on average the lowest channel of a pixel is below
+    its highest, as a share of it, which is colour; the mean step from a pixel to the next, which
+    is sharpness.
 
     Args:
         channels: Channels C the network takes of a slice; grey is repeated to fill them.
@@ -32,13 +36,13 @@ class Appearance:
         if values.shape[2] != self._channels:
             values = np.repeat(values[..., :1], self._channels, axis=2)
         grey = values.mean(axis=2)
+        low, middle, high = np.percentile(grey, _PERCENTILES)
         steps = [np.abs(np.diff(grey, axis=axis)) for axis in (0, 1)]
         self._sum += np.concatenate(
             [
                 values.mean(axis=(0, 1)),
                 values.std(axis=(0, 1)),
-                np.percentile(grey, _PERCENTILES),
-                [(values.max(axis=2) - values.min(axis=2)).mean()],
+                [low, middle, high, _find_colour(values, least=_DARK * abs(float(high)))],
                 [np.mean([step.mean() if step.size else 0.0 for step in steps])],
             ]
         )
@@ -47,6 +51,13 @@ class Appearance:
     def finish(self) -> NDArray[np.float64]:
         """Give the numbers (2 C + 5,)."""
         return self._sum / max(self._slices, 1)
+
+
+def _find_colour(values: NDArray[np.float64], *, least: float) -> float:
+    """Give the mean share by which channels of a pixel differ; below `least` it hardly counts."""
+    highest, lowest = values.max(axis=2), values.min(axis=2)
+    size = np.maximum(np.abs(values).max(axis=2), max(least, _TINY))
+    return float(((highest - lowest) / size).mean())
 
 
 def _to_floats(values: NDArray[Any]) -> NDArray[np.float64]:

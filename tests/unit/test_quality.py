@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segnetr.config.schema import IntensityConfig, PredictConfig, SegNetrConfig
 from segnetr.data.files.image_file import ImageFile
+from segnetr.engine.appearance import Appearance
 from segnetr.engine.embedding import find_deepest_level
 from segnetr.engine.manifest import write_manifest
 from segnetr.engine.map_features import FEATURES, VIEWS_FEATURE, MapFeatures
@@ -492,3 +493,18 @@ def test_level_that_the_network_lacks_is_refused(tmp_path):
     _, predictor = open_predictor(broken, device="cpu")
     with pytest.raises(ModelFileError, match=r"no level 'network\.nowhere'"):
         predictor.predict(picture())
+
+
+def test_appearance_tells_grey_from_colour_and_does_not_depend_on_the_type_of_the_file():
+    colour = np.random.default_rng(0).integers(20, 256, (40, 40, 3), dtype=np.uint8)
+    grey = colour.mean(axis=2, keepdims=True).round().astype(np.uint8)
+    looks = {}
+    for name, values in (("colour", colour), ("grey", grey), ("grey x 3", grey.repeat(3, axis=2)),
+                         ("16 bit", colour.astype(np.uint16) * 257)):  # fmt: skip
+        appearance = Appearance(3)
+        appearance.see(values)
+        looks[name] = appearance.finish()
+    assert np.allclose(looks["colour"], looks["16 bit"])
+    assert np.array_equal(looks["grey"], looks["grey x 3"])
+    assert looks["grey"][9] == 0 < looks["colour"][9]
+    assert looks["colour"].shape == (11,)
