@@ -30,6 +30,9 @@ name: ham10000
 images: images/{id}.*
 masks: masks/{id}_segmentation.*
 classes: [background, lesion]
+channels: 3
+spatial_dims: 2
+licence: CC BY-NC 4.0
 """
 
 
@@ -75,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
 def call(*words: object) -> str:
     """Run a command of ours."""
     command = [sys.executable, "-m", "segnetr.cli", *map(str, words)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def lay_out_ham(source: Path, target: Path) -> Path:
