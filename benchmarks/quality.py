@@ -208,6 +208,7 @@ def read_calibration(run: Path) -> dict[str, Any]:
     model = read_quality(run)
     pairs = [(case.predicted, case.dice) for case in model.cases]
     return {
+        "steps": json.loads((run / "timings.json").read_text())["steps"],
         "cases": len(pairs),
         "temperature": model.temperature,
         "interval_level": model.interval_level,

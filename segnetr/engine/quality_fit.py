@@ -1,7 +1,9 @@
 """Fits at the end of a training what says how good a mask probably is.
 
-Temperature, regression, intervals and limits come from validation cases alone; the training set
-gives what images of its kind are like, and nothing about how good masks are.
+Temperature, regression and intervals come from validation cases alone; the training set gives what
+images of its kind are like, and nothing about how good masks are. Limits are distances of
+validation cases; of intensity, on which the network has no influence, also those of training cases
+left out in turn, so that few cases give a sharper limit.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from segnetr.engine.quality import (
 )
 from segnetr.metrics.conformal import choose_level, find_radius
 from segnetr.metrics.dice_regression import fit_dice_regression
-from segnetr.metrics.novelty import find_limit, fit_cloud
+from segnetr.metrics.novelty import find_limit, fit_cloud, measure_left_out
 from segnetr.metrics.temperature import fit_temperature
 
 FEWEST = 5
@@ -86,6 +88,7 @@ def fit_quality_model(
     level: str,
     temperature: float,
     views: int,
+    training_groups: Sequence[str] | None = None,
 ) -> QualityModel:
     """Fit everything but the temperature, which the features were made with.
 
@@ -95,6 +98,7 @@ def fit_quality_model(
         level: The network's deepest level.
         temperature: Of the probabilities.
         views: Ways in which the network looks at each slice.
+        training_groups: Patient of each training case; None: each stands alone.
 
     Raises:
         ValueError: If there are too few cases.
@@ -118,7 +122,11 @@ def fit_quality_model(
         regression=regression,
         interval_level=interval_level,
         radius=find_radius(_take_worst(errors, groups), interval_level),
-        familiarity=_fit_familiarity(training, [case.seen for case in validation]),
+        familiarity=_fit_familiarity(
+            training,
+            [case.seen for case in validation],
+            groups=training_groups or [str(number) for number in range(len(training))],
+        ),
         cases=tuple(
             CalibrationCase(case_id=case.case_id, dice=case.dice, predicted=float(said))
             for case, said in zip(validation, left_out, strict=True)
@@ -135,16 +143,18 @@ def _take_worst(errors: Sequence[float], groups: Sequence[str]) -> list[float]:
 
 
 def _fit_familiarity(
-    training: Sequence[Observation], validation: Sequence[Observation]
+    training: Sequence[Observation], validation: Sequence[Observation], *, groups: Sequence[str]
 ) -> Familiarity:
-    """Describe the training set, and take the limits from the validation cases, which it is not."""
-    clouds, limits = {}, {}
-    for name, known, new in (
-        ("intensity", [s.appearance for s in training], [s.appearance for s in validation]),
-        ("embedding", [s.embedding for s in training], [s.embedding for s in validation]),
-    ):
-        clouds[name] = fit_cloud(np.array(known))
-        limits[name] = find_limit(clouds[name].measure(np.array(new)).tolist())
+    """Describe the training set, and how far cases of its kind lie from it."""
+    looks = np.array([seen.appearance for seen in training])
+    depths = np.array([seen.embedding for seen in training])
+    clouds = {"intensity": fit_cloud(looks), "embedding": fit_cloud(depths)}
+    near = clouds["intensity"].measure(np.array([seen.appearance for seen in validation]))
+    deep = clouds["embedding"].measure(np.array([seen.embedding for seen in validation]))
+    limits = {
+        "intensity": find_limit([*near.tolist(), *measure_left_out(looks, groups=groups)]),
+        "embedding": find_limit(deep.tolist()),
+    }
     ranges = _find_ranges(training)
     factor = _LEAST_SPACING_FACTOR
     if ranges is not None:

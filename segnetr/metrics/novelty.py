@@ -85,6 +85,25 @@ def fit_cloud(points: Floats) -> Cloud:
     )
 
 
+def measure_left_out(points: Floats, *, groups: Sequence[str]) -> list[float]:
+    """Give the distance of each point from the cloud of the points of all other groups.
+
+    Args:
+        points: (n, F).
+        groups: Patient of each point.
+
+    Returns:
+        One distance for each point; those of a group that leaves fewer than two others are missing.
+    """
+    names = np.array(groups)
+    found: list[float] = []
+    for name in np.unique(names):
+        out = names == name
+        if (~out).sum() >= 2:
+            found += fit_cloud(points[~out]).measure(points[out]).tolist()
+    return found
+
+
 def _find_shrinkage(rows: Floats, lengths: Floats, mean: float) -> float:
     """Give the share of the sphere in the covariance, 0 to 1.
 

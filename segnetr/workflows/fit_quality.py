@@ -113,6 +113,7 @@ class _Fit:
             level=self._level,
             temperature=temperature,
             views=self._predictor.views,
+            training_groups=[_name_group(case) for case in training],
         )
 
     def _find_temperature(self, cases: Sequence[Case], advance: _Advance) -> float:
@@ -134,11 +135,15 @@ class _Fit:
         prediction = self._predictor.predict(image)
         return KnownCase(
             case_id=case.case_id,
-            # As everywhere, a case that stands alone does not fall together with a patient.
-            group=f"case {case.case_id}" if case.patient_id is None else f"of {case.patient_id}",
+            group=_name_group(case),
             seen=_only(prediction.observations),
             dice=find_mean_dice(prediction.labels, truth, classes=len(self._card.classes)),
         )
+
+
+def _name_group(case: Case) -> str:
+    # As everywhere, a case that stands alone does not fall together with a patient of its name.
+    return f"case {case.case_id}" if case.patient_id is None else f"of {case.patient_id}"
 
 
 def _only(observations: tuple[Observation, ...]) -> Observation:
@@ -152,7 +157,7 @@ def _choose(cases: Sequence[Case]) -> Sequence[Case]:
 
 
 def _explain_too_few(training: Sequence[Case], validation: Sequence[Case]) -> str | None:
-    patients = {(case.patient_id is None, case.patient_id or case.case_id) for case in validation}
+    patients = {_name_group(case) for case in validation}
     for count, what in ((len(patients), "validation patients"), (len(training), "training cases")):
         if count < FEWEST:
             return f"no predicted Dice: {count} {what}, {FEWEST} are needed"

@@ -6,7 +6,7 @@ from scipy import stats
 
 from segnetr.metrics.conformal import choose_level, find_radius
 from segnetr.metrics.dice_regression import fit_dice_regression
-from segnetr.metrics.novelty import find_limit, fit_cloud
+from segnetr.metrics.novelty import find_limit, fit_cloud, measure_left_out
 from segnetr.metrics.rank_correlation import correlate_ranks
 from segnetr.metrics.temperature import fit_temperature, scale_probabilities
 
@@ -154,3 +154,12 @@ def test_limit_is_wide_where_few_cases_speak_for_it():
     assert find_limit(distances[:4].tolist()) > 1.3 * find_limit(distances.tolist())
     with pytest.raises(ValueError, match="two distances"):
         find_limit([1.0])
+
+
+def test_left_out_distance_is_that_from_the_points_of_other_patients():
+    points = np.random.default_rng(8).normal(size=(9, 3))
+    groups = ["a", "a", *"bcdefgh"]
+    found = measure_left_out(points, groups=groups)
+    assert found[:2] == pytest.approx(fit_cloud(points[2:]).measure(points[:2]).tolist())
+    assert found[8] == pytest.approx(fit_cloud(points[:8]).measure(points[8:])[0])
+    assert measure_left_out(points, groups=["a"] * 9) == []
