@@ -206,6 +206,22 @@ SaveProb = Annotated[
     bool,
     typer.Option("--save-prob", help="Also write probabilities.", rich_help_panel=_OUTPUT),
 ]
+SaveUncertainty = Annotated[
+    bool,
+    typer.Option(
+        "--save-uncertainty",
+        help="Also write maps of entropy, and of variance over --tta.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+PredictQuality = Annotated[
+    bool | None,
+    typer.Option(
+        "--quality/--no-quality",
+        help="Predicted Dice and out-of-distribution flag in predictions.csv.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 MaskFormat = Annotated[
     str,
     typer.Option(

@@ -62,6 +62,8 @@ def predict(
     shard: o.ShardOf = None,
     overlay: o.Overlay = False,
     save_prob: o.SaveProb = False,
+    save_uncertainty: o.SaveUncertainty = False,
+    quality: o.PredictQuality = None,
     mask_format: o.MaskFormat = "same",
     series: o.Series = None,
     explain: o.Explain = False,
@@ -79,7 +81,9 @@ def predict(
     """
     del verbose
     settings: dict[str, Any] = {
-        "changes": read_changes("predict", {"tta": tta}, assignments=assignments or ()),
+        "changes": read_changes(
+            "predict", {"tta": tta, "quality": quality}, assignments=assignments or ()
+        ),
         "shard": None if shard is None else parse_shard(shard),
         "max_memory": None if max_memory is None else parse_size(max_memory),
     }
@@ -98,6 +102,7 @@ def predict(
         skip_existing=skip_existing,
         overlay=overlay,
         save_prob=save_prob,
+        save_uncertainty=save_uncertainty,
         explain=explain,
         format_name=mask_format,
         series=series,

@@ -274,6 +274,8 @@ class PredictConfig:
         post: Repairs of the labels, in their order; see `segnetr.engine.postprocessing`.
         choose_post: Let the training choose `threshold` and `post` on its validation cases; what
             it chose then stands in the model.
+        quality: Say of each mask which Dice it probably has, and whether the image is unlike the
+            training set. A training with validation cases fits what is needed at its end.
     """
 
     mode: Literal["resize", "window"] = "resize"
@@ -284,6 +286,7 @@ class PredictConfig:
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     post: tuple[PostStep, ...] = ()
     choose_post: bool = False
+    quality: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

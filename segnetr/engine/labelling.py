@@ -50,7 +50,7 @@ def _choose(
     is_higher = torch.empty(grid, dtype=torch.bool, device=device)
     highest: Tensor | None = None
     for index in range(len(answers[0])):
-        probability = _average(answers, index, grid)
+        probability = average_class(answers, index, grid)
         if store is not None:
             store(index, probability)
         if highest is None:
@@ -77,13 +77,14 @@ def _count_voices(
         # Half of a mean is below one voice, so it only decides between equal counts; the factor
         # is shared out so that it stays so where the background's is above 1.
         factor = (background if index == 0 else 1.0) / max(1.0, background)
-        score = count + 0.5 * factor * _average(answers, index, grid)
+        score = count + 0.5 * factor * average_class(answers, index, grid)
         labels.masked_fill_(score > highest, index)
         torch.maximum(highest, score, out=highest)
     return labels
 
 
-def _average(answers: Sequence[Tensor], index: int, grid: tuple[int, int]) -> Tensor:
+def average_class(answers: Sequence[Tensor], index: int, grid: tuple[int, int]) -> Tensor:
+    """Give the mean over networks of a class's probability, brought to the grid: (H, W)."""
     total = _resize(answers[0][index], grid)
     for answer in answers[1:]:
         total = total + _resize(answer[index], grid)

@@ -74,6 +74,7 @@ class MemoryLimit:
         image: ImageFile | VolumeFile,
         *,
         keep_probabilities: bool = False,
+        keep_uncertainty: bool = False,
         overlay: bool = False,
     ) -> Pace:
         """Choose how much of a file is worked on at once, as much as the limit leaves room for.
@@ -81,13 +82,18 @@ class MemoryLimit:
         Args:
             image: The file; a picture is in memory already.
             keep_probabilities: Whether they are kept for every pixel.
+            keep_uncertainty: Whether maps of uncertainty are kept.
             overlay: Whether a picture with outlines is drawn.
 
         Raises:
             ReadError: If even the least of it does not fit; one line says what would be needed.
         """
         need = count_need(
-            self._predictor, image, keep_probabilities=keep_probabilities, overlay=overlay
+            self._predictor,
+            image,
+            keep_probabilities=keep_probabilities,
+            keep_uncertainty=keep_uncertainty,
+            overlay=overlay,
         )
         room = self._limit - self._loaded
         for pace, network_bytes in reversed(self._rehearsed):
@@ -99,7 +105,8 @@ class MemoryLimit:
         raise ReadError(
             image.path,
             f"at least {format_size(least)} of memory are needed for it, more than --max-memory "
-            f"{format_size(self._limit)}; give more, or leave --save-prob and repairs away",
+            f"{format_size(self._limit)}; give more, or leave --save-prob, --save-uncertainty and "
+            "repairs away",
         )
 
     def check_picture(self, path: Path, pixels: int) -> None:
@@ -158,6 +165,7 @@ def count_need(
     image: ImageFile | VolumeFile,
     *,
     keep_probabilities: bool = False,
+    keep_uncertainty: bool = False,
     overlay: bool = False,
 ) -> MemoryNeed:
     """Count what a file takes beside the loaded program.
@@ -166,6 +174,7 @@ def count_need(
         predictor: The networks.
         image: The file; a picture that was read counts as well.
         keep_probabilities: Whether they are kept for every pixel.
+        keep_uncertainty: Whether maps of uncertainty are kept.
         overlay: Whether a picture with outlines is drawn.
     """
     pixels = math.prod(image.grid)
@@ -175,6 +184,11 @@ def count_need(
     if keep_probabilities:
         # As kept, and in the file's order and packed on the way to the disk.
         fixed += (2 if image.kind == "volume" else 3) * classes * _FLOAT * pixels
+    if keep_uncertainty:
+        # One or two maps as kept; of pictures also packed on the way to the disk.
+        maps = 2 if predictor.views > 1 else 1
+        fixed += (1 if image.kind == "volume" else 3) * maps * _FLOAT * pixels
+        fixed += 4 * _FLOAT * math.prod(plane)  # sums of entropies and of variances, and a class
     block = 0
     if isinstance(image, VolumeFile):
         stored = math.prod(image.grid[:2]) * image.judged.dtype.itemsize
@@ -184,7 +198,11 @@ def count_need(
         block = max(count_block_bytes(image, network.slices) for network in predictor.networks)
     else:
         fixed += _count_image(image, overlay=overlay)
-    fixed += sum(block + _count_network(each, image, plane) for each in predictor.networks)
+    is_scaled = predictor.is_observed or keep_uncertainty
+    fixed += sum(
+        block + _count_network(each, image, plane, is_scaled=is_scaled)
+        for each in predictor.networks
+    )
     # The label, the highest probability, two of a class, and a resampled one.
     fixed += 5 * _FLOAT * math.prod(plane)
     return MemoryNeed(fixed=fixed, block=block)
@@ -199,21 +217,39 @@ def _count_image(image: ImageFile, *, overlay: bool) -> int:
 
 
 def _count_network(
-    network: SliceNetwork, image: ImageFile | VolumeFile, grid: tuple[int, int]
+    network: SliceNetwork,
+    image: ImageFile | VolumeFile,
+    grid: tuple[int, int],
+    *,
+    is_scaled: bool,
 ) -> int:
-    """Count what one network holds of a slice: what it sees, and the sums of its answers."""
+    """Count what one network holds of a slice: what it sees, and the sums of its answers.
+
+    With `is_scaled` also copies of the answers that the entropy is taken of, the variance over
+    views, and the foreground whose pieces are counted.
+    """
     seen = grid
     if image.kind == "volume":
         seen = find_slice_plane(grid, image.spacing, network.slices)
     height, width = (max(pair) for pair in zip(seen, network.image_size, strict=True))
     # Float64 on the way of normalising, float32 as prepared, padded and as read.
     prepared = height * width * network.channels * 32
+    classes = network.num_classes
     if network.mode == "resize":
-        return prepared
+        return prepared + (
+            16 * height * width + _count_scaled(classes, height * width) if is_scaled else 0
+        )
     rows = min(height, network.image_size[0]) if seen == grid else height
     # Sums, the band given away, and its copy while rows move up; and the weights of all pixels.
-    sums = 4 * _FLOAT * network.num_classes * rows * width
+    sums = 4 * _FLOAT * (classes + is_scaled) * rows * width
+    if is_scaled:
+        sums += 16 * height * width + _count_scaled(classes, rows * width)
     return prepared + sums + 2 * _FLOAT * height * width
+
+
+def _count_scaled(classes: int, pixels: int) -> int:
+    """Count scaled copies of answers while they are made: logarithms, powers, entropies."""
+    return _FLOAT * (4 * classes + 4) * pixels
 
 
 def _find_plane(predictor: Predictor, image: ImageFile | VolumeFile) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from segnetr.config.repairs import PostTrial
 from segnetr.engine.place import Place
 from segnetr.engine.postprocessing import Labels, choose_labels, postprocess
+from segnetr.metrics.mean_dice import find_mean_dice
 from segnetr.metrics.paired import compare_paired
 
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7)
@@ -103,7 +104,10 @@ class PostChooser:
             THRESHOLDS, self._pieces, ("", "fill_holes")
         ):
             repair = Repair(threshold=threshold, pieces=pieces, holes=holes)
-            found = _mean_dice(postprocess(labels[threshold], repair.steps), truth, classes=classes)
+            repaired = postprocess(labels[threshold], repair.steps)
+            found = find_mean_dice(repaired, truth, classes=classes)
+                postprocess(labels[threshold], repair.steps), truth, classes=classes
+            )
             self._dice.setdefault(repair, {})[case_id] = found
 
     def choose(
@@ -174,14 +178,3 @@ class PostChooser:
             cases=found.cases,
             taken=False,
         )
-
-
-def _mean_dice(labels: Labels, truth: Labels, *, classes: int) -> float:
-    """Give the mean over the foreground classes of Dice; 1 where a class is empty in both."""
-    counts = np.bincount(
-        labels.ravel().astype(np.intp) * classes + truth.ravel(), minlength=classes * classes
-    ).reshape(classes, classes)
-    total = counts.sum(axis=0) + counts.sum(axis=1)
-    shared = 2 * np.diagonal(counts)
-    dice = np.divide(shared, total, out=np.ones(classes), where=total > 0)
-    return float(dice[1:].mean())

@@ -9,37 +9,48 @@ beside it does not grow with its depth; who needs probabilities only once watche
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from segnetr.config.schema import IntensityConfig, PredictConfig
 from segnetr.config.volumes import SliceConfig
 from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
-from segnetr.data.slice_stack import restore_axis
-from segnetr.engine.labelling import Combination, label_pixels
-from segnetr.engine.place import Place, Watch, store_parts
+from segnetr.data.slice_stack import Slices
+from segnetr.engine.canvas import Canvas, Part
+from segnetr.engine.labelling import Combination
+from segnetr.engine.map_features import MapFeatures
+from segnetr.engine.observer import Observation, Observer
+from segnetr.engine.place import Watch
 from segnetr.engine.postprocessing import background_weight, postprocess
+from segnetr.engine.quality import Quality, QualityModel, combine
 from segnetr.engine.slice_network import Pace, SliceNetwork
 from segnetr.engine.sliding_windows import gather_planes
+from segnetr.engine.uncertainty import Uncertainty
 from segnetr.errors import ModelFileError
 
 Advance = Callable[[int, int], None]
 """Called with the slices that are done and the slices there are."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """Rows of a slice, and what each network says about them: (K, h, w)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What is looked at while a network answers, to judge its mask.
 
-    index: int
-    top: int
-    height: int
-    answers: tuple[Tensor, ...]
+    Attributes:
+        level: Dotted name of the module whose maps describe what the network is shown.
+        temperature: Of the probabilities.
+        views: Whether the views of each slice are compared, where there are several.
+    """
+
+    level: str
+    temperature: float
+    views: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +63,17 @@ class Prediction:
         num_classes: Number of classes K, background included; labels are below it.
         probabilities: (K, H, W) or (K, X, Y, Z), summing to 1 over K; None where nobody asked. Of
             networks that vote: shares of the voices.
+        uncertainty: Maps of where the labels are not sure; None where nobody asked.
+        observations: What was noticed of the file, network by network; empty without probes.
+        quality: What is believed about the labels; None where the model says nothing of it.
     """
 
     labels: NDArray[np.uint8]
     num_classes: int
     probabilities: NDArray[np.float32] | None = None
+    uncertainty: Uncertainty | None = None
+    observations: tuple[Observation, ...] = ()
+    quality: Quality | None = None
 
 
 class Predictor:
@@ -104,6 +121,8 @@ class Predictor:
         self._background = float(background_weight(config.threshold))
         self._combination: Combination = "mean"
         self._pace: Pace | None = None
+        self._probes: tuple[Probe, ...] = ()
+        self._judges: tuple[QualityModel, ...] = ()
 
     @classmethod
     def join(
@@ -136,12 +155,44 @@ class Predictor:
         joined.networks, joined.post = networks, first.post
         joined._background = first._background
         joined._combination, joined._pace = combination, first._pace
+        joined._probes, joined._judges = (), ()
         return joined
 
     @property
     def num_classes(self) -> int:
         """Number of classes K, background included."""
         return self.networks[0].num_classes
+
+    @property
+    def judges(self) -> tuple[QualityModel, ...]:
+        """What says how good a mask is, for each network; empty where nothing does."""
+        return self._judges
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether something is looked at beside the labels."""
+        return bool(self._probes)
+
+    @property
+    def views(self) -> int:
+        """Ways of looking at each slice, over all networks."""
+        return sum(len(network.symmetries) for network in self.networks)
+
+    def judge_by(self, judges: Sequence[QualityModel]) -> None:
+        """Say from now on of each mask how good it probably is.
+
+        Args:
+            judges: One for each network, in their order.
+        """
+        self._judges = tuple(judges)
+        self._probes = tuple(
+            Probe(level=judge.level, temperature=judge.temperature, views=judge.needs_views)
+            for judge in judges
+        )
+
+    def observe(self, probe: Probe) -> None:
+        """Note from now on what a judge of a single network is fitted on."""
+        self._judges, self._probes = (), (probe,)
 
     def set_pace(self, pace: Pace) -> None:
         """Say how much is worked on at once; before, each network goes by its configuration."""
@@ -152,6 +203,7 @@ class Predictor:
         image: ImageFile | VolumeFile,
         *,
         keep_probabilities: bool = False,
+        keep_uncertainty: bool = False,
         watch: Watch | None = None,
         advance: Advance | None = None,
     ) -> Prediction:
@@ -162,6 +214,7 @@ class Predictor:
         Args:
             image: A file as read, or a volume that is read slice by slice.
             keep_probabilities: Give them as well, not repaired; K float32 values for each pixel.
+            keep_uncertainty: Give maps of uncertainty as well; one or two float32 values each.
             watch: Shown all probabilities, as `keep_probabilities` would give them, part by part.
             advance: Told of each finished slice; what it raises ends the prediction.
 
@@ -172,58 +225,108 @@ class Predictor:
         """
         axis = self.networks[0].slices.axis
         height, width, depth = _measure(image, axis)
-        labels = np.zeros((height, width, depth), dtype=np.uint8, order="F")
-        kept = None
-        if keep_probabilities:
-            kept = np.empty((self.num_classes, height, width, depth), dtype=np.float32)
-        with torch.inference_mode():
-            for part in self._answer(image, (height, width)):
-                rows = slice(part.top, part.top + part.height)
-                place = Place(
-                    axis=None if image.kind == "picture" else axis,
-                    plane=part.index,
-                    rows=rows,
-                    start=(part.index * height + part.top) * width,
-                )
-                labels[rows, :, part.index] = label_pixels(
-                    part.answers,
-                    (part.height, width),
-                    combination=self._combination,
-                    background=self._background,
-                    store=store_parts(
-                        None if kept is None else kept[:, rows, :, part.index], watch, place
-                    ),
-                ).cpu()
-                if advance is not None and rows.stop == height:
+        canvas = Canvas(
+            (height, width, depth),
+            axis=None if image.kind == "picture" else axis,
+            num_classes=self.num_classes,
+            combination=self._combination,
+            background=self._background,
+            keep_probabilities=keep_probabilities,
+            temperatures=self._find_temperatures() if keep_uncertainty else None,
+            has_variance=self.views > 1,
+            watch=watch,
+        )
+        watched = [self._watch(image, number) for number in range(len(self.networks))]
+        with torch.inference_mode(), ExitStack() as watching:
+            for each in watched:
+                watching.enter_context(each.observer.watch() if each.observer else nullcontext())
+            for part in self._answer(image, (height, width), watched, spread=keep_uncertainty):
+                canvas.paint(part)
+                if advance is not None and part.top + part.height == height:
                     advance(part.index + 1, depth)
-        if image.kind == "picture":
-            labels, kept = labels[..., 0], None if kept is None else kept[..., 0]
-        else:
-            labels = restore_axis(labels, axis)
-            kept = None if kept is None else restore_axis(kept, axis)
-        labels = postprocess(labels, self.post)
-        return Prediction(labels=labels, num_classes=self.num_classes, probabilities=kept)
+        done = canvas.finish()
+        observations = tuple(
+            each.observer.finish(image.kind, image.spacing) for each in watched if each.observer
+        )
+        pairs = zip(self._judges, observations, strict=bool(self._judges))
+        judged = [judge.judge(seen) for judge, seen in pairs]
+        return Prediction(
+            labels=postprocess(done.labels, self.post),
+            num_classes=self.num_classes,
+            probabilities=done.probabilities,
+            uncertainty=done.uncertainty,
+            observations=observations,
+            quality=combine(judged) if judged else None,
+        )
 
-    def _answer(self, image: ImageFile | VolumeFile, grid: tuple[int, int]) -> Iterator[_Part]:
+    def _find_temperatures(self) -> list[float]:
+        if not self._probes:
+            return [1.0] * len(self.networks)
+        return [probe.temperature for probe in self._probes]
+
+    def _watch(self, image: ImageFile | VolumeFile, number: int) -> "_Watched":
+        """Open a file for one network, and look at what it is shown where there is a probe."""
+        network = self.networks[number]
+        pace = self._pace or Pace(windows=network.window_batch)
+        stack = network.open(image, pace)
+        if not self._probes:
+            return _Watched(pace=pace, stack=stack)
+        probe = self._probes[number]
+        views = len(network.symmetries) if probe.views else 1
+        features = MapFeatures(
+            network.image_size if network.mode == "resize" else stack.plane,
+            num_classes=self.num_classes,
+            temperature=probe.temperature,
+            background=float(background_weight(network.config.threshold)),
+            views=views,
+        )
+        observer = Observer(
+            network.model,
+            probe.level,
+            channels=network.channels // network.slices.together,
+            neighbours=network.slices.neighbours,
+            features=features,
+        )
+        stack = observer.behold(stack)
+        return _Watched(pace=pace, stack=stack, observer=observer, spread=views > 1)
+
+    def _answer(
+        self,
+        image: ImageFile | VolumeFile,
+        grid: tuple[int, int],
+        watched: Sequence["_Watched"],
+        *,
+        spread: bool,
+    ) -> Iterator[Part]:
         """Give what all networks say, band by band where there is one and it saw the file's grid.
 
         Bands of other planes cannot be brought to the grid one by one without seams.
         """
         answers, planes = [], []
-        for network in self.networks:
-            pace = self._pace or Pace(windows=network.window_batch)
-            bands, plane = network.answer(image, network.open(image, pace), pace)
-            answers.append(bands)
+        for network, each in zip(self.networks, watched, strict=True):
+            wants = each.spread or (spread and len(network.symmetries) > 1)
+            bands, plane = network.answer(image, each.stack, each.pace, spread=wants)
+            answers.append(bands if each.observer is None else each.observer.follow(bands))
             planes.append(plane)
         if len(answers) == 1 and planes[0] == grid:
             for band in answers[0]:
-                yield _Part(band.index, band.top, band.answer.shape[1], (band.answer,))
+                yield Part(band.index, band.top, band.answer.shape[1], (band.answer,))
             return
         whole = [
             gather_planes(bands, plane[0]) for bands, plane in zip(answers, planes, strict=True)
         ]
         for together in zip(*whole, strict=True):
-            yield _Part(together[0][0], 0, grid[0], tuple(answer for _, answer in together))
+            yield Part(together[0][0], 0, grid[0], tuple(answer for _, answer in together))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Watched:
+    """A file opened for one network, and what looks on while it answers."""
+
+    pace: Pace
+    stack: Slices
+    observer: Observer | None = None
+    spread: bool = False
 
 
 def _measure(image: ImageFile | VolumeFile, axis: int) -> tuple[int, int, int]:

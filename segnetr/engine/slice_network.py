@@ -25,7 +25,7 @@ from segnetr.data.resize import resize_image
 from segnetr.data.slice_stack import Slices, find_margins, open_stack, pad_plane
 from segnetr.data.streamed_stack import open_streamed_stack
 from segnetr.engine.sliding_windows import Band, BandSums, WindowGrid, lay_windows
-from segnetr.engine.symmetries import SYMMETRIES, average_over
+from segnetr.engine.symmetries import SYMMETRIES, average_over, spread_over
 from segnetr.errors import ReadError, UsageError
 
 
@@ -95,8 +95,8 @@ class SliceNetwork:
         self.image_size = image_size
         self.channels = channels
         self.symmetries = SYMMETRIES[config.tta]
-        self._model = model.to(device).eval()
-        self._config = config
+        self.model = model.to(device).eval()
+        self.config = config
         self._intensity = intensity
         self._device = device
         # A graphics card holds and moves halves twice as fast; three decimal places are enough
@@ -112,9 +112,20 @@ class SliceNetwork:
         return open_stack(image, self.slices, self._intensity)
 
     def answer(
-        self, image: ImageFile | VolumeFile, stack: Slices, pace: Pace
+        self,
+        image: ImageFile | VolumeFile,
+        stack: Slices,
+        pace: Pace,
+        *,
+        spread: bool = False,
     ) -> tuple[Iterator[Band], tuple[int, int]]:
         """Give the probabilities of each slice, in order and in bands of whole rows.
+
+        Args:
+            image: The file.
+            stack: Its slices, from `open`.
+            pace: How much is worked on at once.
+            spread: Put the variance over the ways of looking behind the K probabilities.
 
         Returns:
             The bands, and the (height, width) of the plane that they lie on.
@@ -125,8 +136,8 @@ class SliceNetwork:
             UsageError: If `intensity` does not fit the channels.
         """
         if self.mode == "resize":
-            return self._answer_resized(image, stack, pace), self.image_size
-        return self._answer_windows(image, stack, pace), stack.plane
+            return self._answer_resized(image, stack, pace, spread=spread), self.image_size
+        return self._answer_windows(image, stack, pace, spread=spread), stack.plane
 
     def rehearse(self, pace: Pace) -> None:
         """Send noise through the network as one pass of this pace would send windows."""
@@ -137,30 +148,32 @@ class SliceNetwork:
             self._estimate(noise, pace)
 
     def _answer_resized(
-        self, image: ImageFile | VolumeFile, stack: Slices, pace: Pace
+        self, image: ImageFile | VolumeFile, stack: Slices, pace: Pace, *, spread: bool
     ) -> Iterator[Band]:
         for start in range(0, stack.depth, pace.windows):
             indices = range(start, min(start + pace.windows, stack.depth))
             batch = torch.stack([self._prepare(image, stack.view(index)) for index in indices])
-            answers = self._check(image, self._estimate(batch, pace))
+            answers = self._check(image, self._estimate(batch, pace, spread=spread))
             for index, answer in zip(indices, answers, strict=True):
                 yield Band(index=index, top=0, answer=answer)
 
     def _answer_windows(
-        self, image: ImageFile | VolumeFile, stack: Slices, pace: Pace
+        self, image: ImageFile | VolumeFile, stack: Slices, pace: Pace, *, spread: bool
     ) -> Iterator[Band]:
         margins = find_margins(stack.plane, self.image_size)
         height, width = (max(pair) for pair in zip(stack.plane, self.image_size, strict=True))
         grid = lay_windows(
             (height, width),
             self.image_size,
-            overlap=self._config.overlap,
-            weights=self._config.weights,
+            overlap=self.config.overlap,
+            weights=self.config.weights,
             device=self._device,
         )
-        answered = self._answer_in_turn(image, self._cut_windows(image, stack, grid), pace)
+        cut = self._cut_windows(image, stack, grid)
+        answered = self._answer_in_turn(image, cut, pace, spread=spread)
+        planes = self.num_classes + spread
         for index, windows in itertools.groupby(answered, key=lambda pair: pair[0].index):
-            sums = BandSums(grid, index=index, num_classes=self.num_classes, dtype=self._sum_dtype)
+            sums = BandSums(grid, index=index, num_classes=planes, dtype=self._sum_dtype)
             for window, answer in windows:
                 for band in sums.add(window.corner, answer):
                     yield _cut_margins(band, margins)
@@ -177,11 +190,12 @@ class SliceNetwork:
                 yield _Window(index=index, corner=(top, left), pixels=pixels)
 
     def _answer_in_turn(
-        self, image: ImageFile | VolumeFile, windows: Iterator[_Window], pace: Pace
+        self, image: ImageFile | VolumeFile, windows: Iterator[_Window], pace: Pace, *, spread: bool
     ) -> Iterator[tuple[_Window, Tensor]]:
         """Give each window with its probabilities (K, h, w), those of several slices together."""
         while batch := list(itertools.islice(windows, pace.windows)):
-            answers = self._estimate(torch.stack([window.pixels for window in batch]), pace)
+            images = torch.stack([window.pixels for window in batch])
+            answers = self._estimate(images, pace, spread=spread)
             yield from zip(batch, self._check(image, answers), strict=True)
 
     def _prepare(self, image: ImageFile | VolumeFile, picture: NDArray[Any]) -> Tensor:
@@ -206,17 +220,20 @@ class SliceNetwork:
             prepared = F.pad(prepared, (*columns, *rows))
         return prepared
 
-    def _estimate(self, batch: Tensor, pace: Pace) -> Tensor:
+    def _estimate(self, batch: Tensor, pace: Pace, *, spread: bool = False) -> Tensor:
         """Turn images (N, C, h, w) into probabilities (N, K, h, w), the mean over symmetries.
+
+        With `spread` their variance over the symmetries stands behind them.
 
         Probabilities and not logits are averaged, over symmetries as over windows, so that what
         `--save-prob` writes still sums to 1.
         """
         images = batch.to(self._device)
-        return average_over(self.symmetries, self._run, images, together=pace.views)
+        look = spread_over if spread else average_over
+        return look(self.symmetries, self._run, images, together=pace.views)
 
     def _run(self, batch: Tensor) -> Tensor:
-        logits: Tensor = self._model(batch)
+        logits: Tensor = self.model(batch)
         expected = (len(batch), self.num_classes, *batch.shape[2:])
         if logits.shape != expected:
             raise ValueError(f"the network gives {tuple(logits.shape)} instead of {expected}")

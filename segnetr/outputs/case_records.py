@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.engine.manifest import write_json
+from segnetr.engine.quality import Quality
 from segnetr.errors import ReadError
 
 NAME = "cases.json"
@@ -24,6 +25,7 @@ class CaseRecord:
         spacing: Size of a pixel along each axis in mm; None: the file does not say.
         seconds: Time that reading and predicting it took.
         facts: What its data set says of it, as `group` or `phase`.
+        quality: What was believed about its mask before the truth was looked at; None: nothing.
     """
 
     case_id: str
@@ -32,6 +34,7 @@ class CaseRecord:
     spacing: tuple[float, ...] | None
     seconds: float
     facts: Mapping[str, str] = field(default_factory=dict)
+    quality: Quality | None = None
 
 
 def write_case_records(path: Path, records: Sequence[CaseRecord]) -> None:
@@ -63,11 +66,22 @@ def read_case_records(path: Path) -> list[CaseRecord]:
                 spacing=None if entry["spacing"] is None else tuple(map(float, entry["spacing"])),
                 seconds=float(entry["seconds"]),
                 facts={str(name): str(text) for name, text in entry["facts"].items()},
+                quality=_read_quality(entry.get("quality")),
             )
             for entry in content["cases"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReadError(path, f"no list of cases ({error}); run segnetr evaluate") from error
+
+
+def _read_quality(entry: Mapping[str, Any] | None) -> Quality | None:
+    if entry is None:
+        return None
+    return Quality(
+        **{name: float(entry[name]) for name in ("dice", "low", "high", "level", "novelty")},
+        is_unlike=bool(entry["is_unlike"]),
+        reasons=tuple(map(str, entry["reasons"])),
+    )
 
 
 def patients_of(records: Sequence[CaseRecord]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from segnetr.outputs.case_records import CaseRecord, read_case_records
 from segnetr.outputs.class_pictures import draw_reliability
 from segnetr.outputs.dot_chart import DotChart, draw_dot_chart
 from segnetr.outputs.page_parts import align_number, draw_table
+from segnetr.outputs.quality_section import JudgedCase, judge_cases
 from segnetr.outputs.reliability_file import read_reliability
 from segnetr.outputs.size_tables import agreement_charts, ejection_table, sizes_of
 from segnetr.outputs.tables import read_per_case_csv
@@ -30,6 +31,7 @@ class CaseSection:
         ejections: Volumes and ejection fractions, one row a patient and ventricle.
         reliability: Probabilities against the truth.
         times: How long prediction took, by name.
+        judged: Cases of which something was believed before they were scored.
     """
 
     boxes: Sequence[BoxChart] = ()
@@ -37,6 +39,7 @@ class CaseSection:
     ejections: Sequence[Mapping[str, str]] = ()
     reliability: PixelReliability | None = None
     times: Mapping[str, str] = field(default_factory=dict)
+    judged: Sequence[JudgedCase] = ()
 
 
 def read_case_section(folder: Path) -> CaseSection:
@@ -57,6 +60,7 @@ def read_case_section(folder: Path) -> CaseSection:
         ejections=ejection_table(ejections),
         reliability=read_reliability(folder / reliability_file.NAME),
         times=_describe_times(records),
+        judged=judge_cases(scores, records),
     )
 
 

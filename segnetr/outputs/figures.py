@@ -24,6 +24,8 @@ class Figure:
         alt: The picture in words.
         data: The file: PNG, JPEG or WebP.
         slices: Of a volume: its slices one by one, from the lowest, as files of the same kinds.
+        badge: What was believed of the case, in a few words; empty: nothing was.
+        alarm: Why it is not to be believed; empty: there is no reason.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Figure:
     alt: str
     data: bytes
     slices: tuple[bytes, ...] = ()
+    badge: str = ""
+    alarm: str = ""
 
 
 def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
@@ -60,6 +64,8 @@ def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
                     "caption": figure.caption,
                     "alt": figure.alt,
                     "slices": [file.name for file in slices],
+                    "badge": figure.badge,
+                    "alarm": figure.alarm,
                 }
             )
     write_json(folder / _INDEX, entries)
@@ -88,6 +94,8 @@ def read_figures(folder: Path) -> list[Figure]:
                 slices=tuple(
                     (folder / Path(name).name).read_bytes() for name in entry.get("slices", ())
                 ),
+                badge=str(entry.get("badge", "")),
+                alarm=str(entry.get("alarm", "")),
             )
             for entry in entries
         ]

@@ -7,6 +7,8 @@
   scaling is the image's, bit for bit, so affine, codes and units are too; only the axis of an image
   of several channels is left away. Probabilities are
   float32 `_prob.nii.gz`: the foreground (X, Y, Z) for two classes, else (X, Y, Z, K).
+* Maps of uncertainty, `_entropy` (0 to 1) and `_variance` (0 to 0.5): float32 `.nii.gz` of a
+  volume that says where it lies, 16-bit PNG of a picture (65535 is the largest value), else `.npz`.
 
 * NRRD and MetaImage: the same, under the text of the image's header (`text_volumes`). DICOM series:
   a DICOM-SEG object (`dicom_seg`). TIFF of several pages: class indices, page by page. Where
@@ -19,10 +21,10 @@ Every file is written aside and renamed, the mask last: where there is a mask, a
 import io
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +37,14 @@ from segnetr.engine.manifest import as_write_error
 from segnetr.engine.predictor import Prediction
 from segnetr.errors import ReadError
 from segnetr.outputs.dicom_seg import encode_segmentation
-from segnetr.outputs.nifti_file import affine_in_mm, find_header, write_voxels
+from segnetr.outputs.map_file import (
+    PROBABILITY_LEVEL,
+    Write,
+    plan_uncertainty,
+    plan_volume,
+    write_picture,
+)
+from segnetr.outputs.nifti_file import affine_in_mm
 from segnetr.outputs.overlay import CLASS_COLOURS, Colour, draw_overlay
 from segnetr.outputs.plan import (
     PlannedOutput,
@@ -50,9 +59,7 @@ __all__ = ["PlannedOutput", "plan_outputs", "write_prediction"]
 
 _TEXT_FORMS: Mapping[str, Literal["nrrd", "meta"]] = {".nrrd": "nrrd", ".mha": "meta"}
 _TIFF_SUFFIXES = (".tif", ".tiff")
-# Probabilities hardly pack, and the higher levels take minutes for a large volume.
-_Write: TypeAlias = Callable[[BinaryIO], object]
-_MASK_LEVEL, _PROBABILITY_LEVEL = 6, 1
+_MASK_LEVEL = 6
 
 
 def write_prediction(
@@ -62,6 +69,7 @@ def write_prediction(
     out: Path,
     relative: Path,
     save_prob: bool = False,
+    save_uncertainty: bool = False,
     overlay: bool = False,
     colours: Sequence[Colour] = CLASS_COLOURS,
     palette: bool = False,
@@ -75,6 +83,7 @@ def write_prediction(
         out: The output folder; made if it is not there.
         relative: The mask's path below it, from `plan_outputs`; its suffix is the format.
         save_prob: Write the probabilities as well.
+        save_uncertainty: Write the maps of uncertainty as well.
         overlay: Write a picture of the image with the outlines of the mask as well.
         colours: Colours of the outlines, foreground classes in order, repeated as needed.
         palette: Write the mask of a picture as a palette of these colours.
@@ -94,13 +103,15 @@ def write_prediction(
             f"{image.path}: labels {prediction.labels.shape} on a grid of {image.grid}"
         )
     mask = out / relative
-    contents: dict[Path, _Write] = {}
+    contents: dict[Path, Write] = {}
     if overlay:
         drawn = draw_overlay(image, prediction.labels, colours=colours)
-        contents[overlay_path(mask)] = partial(_write_picture, pixels=drawn, suffix=".png")
+        contents[overlay_path(mask)] = partial(write_picture, pixels=drawn, suffix=".png")
     if save_prob:
         path, write = _plan_probabilities(prediction, image, mask)
         contents[path] = write
+    if save_uncertainty:
+        contents |= plan_uncertainty(prediction, image, mask)
     if palette and image.kind == "picture":
         contents[mask] = partial(_write_palette, labels=prediction.labels, colours=colours)
     else:
@@ -112,17 +123,17 @@ def write_prediction(
 
 def _plan_mask(
     prediction: Prediction, image: ImageFile | VolumeFile, mask: Path, classes: Sequence[str]
-) -> _Write:
+) -> Write:
     labels = prediction.labels
     if image.kind == "volume":
         if is_nifti_name(mask):
-            return _plan_volume(labels, image, mask, level=_MASK_LEVEL)
+            return plan_volume(labels, image, mask, level=_MASK_LEVEL)
         names = classes or [str(number) for number in range(prediction.num_classes)]
         content = _encode_labels(labels, image, mask, names)
         return lambda stream: stream.write(content)
     if prediction.num_classes == 2:
         labels = labels * np.uint8(255)
-    return partial(_write_picture, pixels=labels, suffix=mask.suffix.lower())
+    return partial(write_picture, pixels=labels, suffix=mask.suffix.lower())
 
 
 def _encode_labels(
@@ -154,7 +165,7 @@ def _find_text_header(
 
 def _plan_probabilities(
     prediction: Prediction, image: ImageFile | VolumeFile, mask: Path
-) -> tuple[Path, _Write]:
+) -> tuple[Path, Write]:
     probabilities = prediction.probabilities
     if probabilities is None:
         raise ValueError("the prediction was made without keep_probabilities=True")
@@ -162,33 +173,13 @@ def _plan_probabilities(
     if image.kind == "volume" and image.affine is not None:
         path = probability_path(mask, ".nii.gz")
         values = probabilities[1] if is_binary else np.moveaxis(probabilities, 0, -1)
-        return path, _plan_volume(values, image, path, level=_PROBABILITY_LEVEL)
+        return path, plan_volume(values, image, path, level=PROBABILITY_LEVEL)
     if is_binary and image.kind == "picture":
         deep = np.rint(probabilities[1] * 65535).astype(np.uint16)
         path = probability_path(mask, ".png")
-        return path, partial(_write_picture, pixels=deep, suffix=".png")
+        return path, partial(write_picture, pixels=deep, suffix=".png")
     halves = probabilities.astype(np.float16)
     return probability_path(mask, ".npz"), partial(np.savez_compressed, probabilities=halves)
-
-
-def _plan_volume(
-    values: NDArray[Any], image: ImageFile | VolumeFile, path: Path, *, level: int
-) -> _Write:
-    header = find_header(image)
-    return partial(write_voxels, values=values, header=header, path=path, level=level)
-
-
-def _write_picture(stream: BinaryIO, *, pixels: NDArray[Any], suffix: str) -> None:
-    options: dict[str, Any] = {
-        ".png": {"format": "PNG"},
-        ".bmp": {"format": "BMP"},
-        ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
-        ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
-    }[suffix]
-    # Through memory, because an encoder that meets a full disk says so in words of its own.
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, **options)
-    stream.write(buffer.getbuffer())
 
 
 def _write_palette(
@@ -216,7 +207,7 @@ def _encode_pages(labels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _write_atomic(path: Path, write: _Write) -> None:
+def _write_atomic(path: Path, write: Write) -> None:
     # Not after the mask, whose name may be as long as the disk allows already.
     aside = path.with_name(f".{os.getpid()}-{threading.get_ident()}.partial")
     with as_write_error(path):

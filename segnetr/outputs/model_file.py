@@ -171,7 +171,7 @@ def read_card(path: Path) -> ModelCard:
     Raises:
         ModelFileError: If there is no model, or its card is torn or foreign.
     """
-    return _read_card(find_model_folder(path) / CARD_NAME, _CARD)
+    return read_card_file(find_model_folder(path) / CARD_NAME, _CARD)
 
 
 def read_sealed_model(path: Path, cards: TypeAdapter[Card]) -> tuple[Card, dict[str, Tensor]]:
@@ -182,7 +182,7 @@ def read_sealed_model(path: Path, cards: TypeAdapter[Card]) -> tuple[Card, dict[
     """
     folder = find_model_folder(path)
     verify_manifest(folder, required=(WEIGHTS_NAME, CARD_NAME))
-    return _read_card(folder / CARD_NAME, cards), _read_weights(folder / WEIGHTS_NAME)
+    return read_card_file(folder / CARD_NAME, cards), _read_weights(folder / WEIGHTS_NAME)
 
 
 def load_model(path: Path) -> tuple[ModelCard, nn.Module]:
@@ -229,7 +229,12 @@ def find_model_folder(path: Path) -> Path:
     )
 
 
-def _read_card(path: Path, cards: TypeAdapter[Card]) -> Card:
+def read_card_file(path: Path, cards: TypeAdapter[Card]) -> Card:
+    """Read a JSON file of a model folder that holds one thing of a known kind.
+
+    Raises:
+        ModelFileError: If it is missing, too large, or not of that kind.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_CARD_BYTES + 1)

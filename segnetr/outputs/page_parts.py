@@ -116,7 +116,8 @@ def _draw_figure(figure: Figure, *, group: str, number: int) -> str:
     title = figure.title.removeprefix(group).removeprefix(":").strip() or figure.title
     return (
         f"<figure>{_draw_image(figure.data, figure.alt)}{_draw_slices(figure, number)}"
-        f"<figcaption><strong>{escape(title)}</strong>{escape(figure.caption)}</figcaption>"
+        f"<figcaption><strong>{escape(title)}</strong>{escape(figure.caption)}"
+        f"{draw_badge(figure.badge)}{draw_badge(figure.alarm, is_alarm=True)}</figcaption>"
         "</figure>"
     )
 
@@ -147,6 +148,12 @@ def _draw_image(data: bytes, words: str) -> str:
     text = base64.b64encode(data).decode("ascii")
     media = _MEDIA_TYPES[media_suffix(data)]
     return f'<img src="data:{media};base64,{text}" alt="{escape(words)}">'
+
+
+def draw_badge(text: str, *, is_alarm: bool = False) -> str:
+    """Draw a few words on a coloured ground; nothing where there are none."""
+    kind = "badge alarm" if is_alarm else "badge"
+    return f'<span class="{kind}">{escape(text)}</span>' if text else ""
 
 
 def align_number(is_number: bool) -> str:

@@ -92,6 +92,10 @@ figure img { display: block; width: 100%; height: auto; border-radius: 4px; back
 .slices input:checked + img { visibility: visible; }
 figcaption { padding: 10px 4px 2px; font-size: 0.92rem; overflow-wrap: anywhere; }
 figcaption strong { display: block; }
+.badge { display: inline-block; border-radius: 6px; padding: 0 8px; font-size: 0.85rem;
+  background: var(--bar); color: var(--ink); overflow-wrap: anywhere; }
+.badge.alarm { background: var(--warn-paper); border: 1px solid var(--warn); }
+figcaption .badge { margin: 4px 0 0 8px; }
 .warn { background: var(--warn-paper); color: var(--ink); border: 1px solid var(--warn);
   border-left-width: 4px; border-radius: 8px; padding: 8px 16px; margin: 18px 0 0; }
 .warn ul, .panel ul { margin: 6px 0; padding-left: 20px; }

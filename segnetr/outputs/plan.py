@@ -14,6 +14,7 @@ from segnetr.errors import UsageError
 from segnetr.outputs.mask_format import check_format, choose_suffix
 
 PROBABILITY_SUFFIXES = (".png", ".npz", ".nii.gz")
+UNCERTAINTY_KINDS = ("entropy", "variance")
 _NIFTI_SUFFIXES = (".nii.gz", ".nii")
 
 
@@ -100,18 +101,31 @@ def probability_path(mask: Path, suffix: str) -> Path:
     return mask.with_name(f"{split_name(mask.name)[0]}_prob{suffix}")
 
 
-def has_results(mask: Path, *, overlay: bool, save_prob: bool) -> bool:
+def uncertainty_path(mask: Path, kind: str, suffix: str) -> Path:
+    """Give the name of a map of uncertainty, one of `UNCERTAINTY_KINDS`, that belongs to a mask."""
+    return mask.with_name(f"{split_name(mask.name)[0]}_{kind}{suffix}")
+
+
+def has_results(
+    mask: Path, *, overlay: bool, save_prob: bool, save_uncertainty: bool = False
+) -> bool:
     """Tell whether all that is wanted of one input is there.
 
     Args:
         mask: Its mask.
         overlay: Whether a picture with outlines is wanted as well.
         save_prob: Whether probabilities are wanted as well.
+        save_uncertainty: Whether maps of uncertainty are wanted as well; the entropy, which is
+            written last, stands for them.
     """
     if not mask.is_file() or (overlay and not overlay_path(mask).is_file()):
         return False
-    places = [probability_path(mask, suffix) for suffix in PROBABILITY_SUFFIXES]
-    return not save_prob or any(place.is_file() for place in places)
+    wanted = []
+    if save_prob:
+        wanted.append([probability_path(mask, suffix) for suffix in PROBABILITY_SUFFIXES])
+    if save_uncertainty:
+        wanted.append([uncertainty_path(mask, "entropy", end) for end in PROBABILITY_SUFFIXES])
+    return all(any(place.is_file() for place in places) for places in wanted)
 
 
 def _name_at(source: Path, relative: Path, *, level: int, format_name: str) -> Path:
@@ -164,6 +178,8 @@ def _owned(mask: Path) -> Iterator[Path]:
     yield overlay_path(mask)
     for suffix in PROBABILITY_SUFFIXES:
         yield probability_path(mask, suffix)
+        for kind in UNCERTAINTY_KINDS:
+            yield uncertainty_path(mask, kind, suffix)
 
 
 def _refuse_input_folders(plan: Sequence[PlannedOutput], out: Path) -> None:

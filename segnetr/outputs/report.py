@@ -32,6 +32,7 @@ from segnetr.outputs.page_parts import (
     draw_table,
     draw_tile,
 )
+from segnetr.outputs.quality_section import draw_quality
 from segnetr.outputs.tables import RULES, SummaryFile, show_interval, show_number
 
 _TILE_METRICS = ("dice", "iou", "isic_jaccard")
@@ -121,6 +122,7 @@ def render_report(content: ReportContent) -> str:
         ("spread", "Spread", draw_spread(content.cases)),
         ("sizes", "Sizes", draw_sizes(content.cases)),
         ("calibration", "Calibration", draw_calibration(content.cases)),
+        ("quality", "When not to believe", draw_quality(content.cases.judged)),
         ("cases", "Cases", _cases(figures)),
         ("training", "Training", draw_charts(content.curves)),
         ("repairs", "Repairs", _trials(content.trials)),

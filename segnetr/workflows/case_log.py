@@ -13,6 +13,7 @@ from segnetr.data.readers import ImageFile
 from segnetr.engine.evaluator import Evaluation
 from segnetr.engine.manifest import as_write_error
 from segnetr.engine.place import Place
+from segnetr.engine.quality import Quality
 from segnetr.metrics.pixel_calibration import CasePixels, PixelCounter, PixelReliability
 from segnetr.outputs import case_records, reliability_file
 from segnetr.outputs.case_records import CaseRecord
@@ -37,10 +38,15 @@ class CaseWatch:
 
 
 class CaseLog:
-    """Collects facts, times and the calibration of the cases of one evaluation."""
+    """Collects facts, times and the calibration of the cases of one evaluation.
+
+    Attributes:
+        believed: What was believed about the mask of each case; empty where the model says nothing.
+    """
 
     def __init__(self) -> None:
         self._records: list[CaseRecord] = []
+        self.believed: dict[str, Quality] = {}
         self._pixels = PixelCounter()
 
     def add(
@@ -50,6 +56,7 @@ class CaseLog:
         *,
         seconds: float,
         watch: CaseWatch | None = None,
+        quality: Quality | None = None,
     ) -> None:
         """Note one case.
 
@@ -58,7 +65,10 @@ class CaseLog:
             image: Its image, as read.
             seconds: Time that reading and predicting took.
             watch: What it saw of the case; None where the truth lies on another grid.
+            quality: What was believed about the mask.
         """
+        if quality is not None:
+            self.believed[case.case_id] = quality
         self._records.append(
             CaseRecord(
                 case_id=case.case_id,
@@ -67,6 +77,7 @@ class CaseLog:
                 spacing=image.spacing,
                 seconds=round(seconds, 4),
                 facts=case.extra,
+                quality=quality,
             )
         )
         if watch is not None:

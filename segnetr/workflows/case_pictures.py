@@ -1,13 +1,16 @@
 """Pictures of the best, the median and the worst cases, for people who look before they trust."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segnetr.data.case import Case
 from segnetr.engine.evaluator import Evaluation
+from segnetr.engine.quality import Quality
 from segnetr.outputs.comparison import compare_case
 from segnetr.outputs.figures import Figure, write_figures
 from segnetr.outputs.picks import Pick, pick_cases
+from segnetr.outputs.quality_section import name_alarm, name_badge
 from segnetr.outputs.volume_figure import draw_slices
 from segnetr.workflows.case_predictions import CasePredictor
 
@@ -20,6 +23,7 @@ def write_case_pictures(
     evaluation: Evaluation,
     *,
     model: CasePredictor,
+    believed: Mapping[str, Quality],
 ) -> None:
     """Predict the chosen cases once more and draw them with the outlines of mask and truth.
 
@@ -28,10 +32,21 @@ def write_case_pictures(
         cases: The cases that were scored.
         evaluation: Their scores.
         model: That predicted them.
+        believed: What was believed about masks, by case id.
     """
     by_id = {case.case_id: case for case in cases}
-    figures = [_draw(pick, by_id[pick.case_id], model) for pick in pick_cases(evaluation.scores)]
+    figures = [
+        _mark(_draw(pick, by_id[pick.case_id], model), believed.get(pick.case_id))
+        for pick in pick_cases(evaluation.scores)
+    ]
     write_figures(folder / FOLDER, figures)
+
+
+def _mark(figure: Figure, quality: Quality | None) -> Figure:
+    """Put what was believed beside a picture."""
+    if quality is None:
+        return figure
+    return replace(figure, badge=name_badge(quality), alarm=name_alarm(quality))
 
 
 def _draw(pick: Pick, case: Case, model: CasePredictor) -> Figure:

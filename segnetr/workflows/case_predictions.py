@@ -20,6 +20,7 @@ from segnetr.outputs.model_file import ModelCard
 from segnetr.workflows.case_log import CaseLog, CaseWatch
 from segnetr.workflows.mask_folder import MaskFolder
 from segnetr.workflows.model_folder import open_image
+from segnetr.workflows.model_quality import recall_quality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,12 +32,14 @@ class CasePredictor:
         card: Its card.
         spec: How masks of the data set are read.
         max_pixels: As in reading.
+        own: Whether the cases are of the data set that was trained on.
     """
 
     predictor: Predictor
     card: ModelCard
     spec: DatasetSpec
     max_pixels: int
+    own: bool = False
 
     def open(self, case: Case) -> tuple[ImageFile | VolumeFile, MaskFile]:
         """Open image and truth of a case.
@@ -93,7 +96,10 @@ class CasePredictor:
         start = time.perf_counter()
         prediction = self.predictor.predict(image, watch=watch)
         seconds += time.perf_counter() - start
-        log.add(case, image, seconds=seconds, watch=watch)
+        quality = prediction.quality
+        if self.own:
+            quality = recall_quality(self.predictor, case, prediction)
+        log.add(case, image, seconds=seconds, watch=watch, quality=quality)
         return image, truth, prediction
 
     def _read_truth(self, case: Case, grid: tuple[int, ...]) -> MaskFile:

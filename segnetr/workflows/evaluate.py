@@ -99,7 +99,11 @@ def evaluate_run(
     card, predictor = open_predictor(run_folder, changes=changes, device=options.device or "auto")
     _check_classes(spec, card.classes)
     model = CasePredictor(
-        predictor=predictor, card=card, spec=spec, max_pixels=config.data.max_pixels
+        predictor=predictor,
+        card=card,
+        spec=spec,
+        max_pixels=config.data.max_pixels,
+        own=options.dataset is None,
     )
     unread: list[Unscored] = []
     log = CaseLog()
@@ -128,7 +132,7 @@ def evaluate_run(
         records=log.records,
         reliability=log.reliability(),
     )
-    write_case_pictures(folder, cases, evaluation, model=model)
+    write_case_pictures(folder, cases, evaluation, model=model, believed=log.believed)
     return EvaluateOutcome(title=title, folder=folder, evaluation=evaluation)
 
 

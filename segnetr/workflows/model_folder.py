@@ -26,6 +26,7 @@ from segnetr.errors import ModelFileError, ReadError, UsageError
 from segnetr.outputs.model_file import ModelCard, read_model, write_model
 from segnetr.outputs.provenance import collect_versions
 from segnetr.workflows.ensemble import Ensemble, Member, load_members, mix_members
+from segnetr.workflows.model_quality import attach_quality, find_obstacle, wants_quality
 
 # Labels of a volume, one byte a voxel, are all that is kept of it; a header that claims more than
 # 2 GiB of them is taken for a damaged one.
@@ -179,11 +180,19 @@ def open_predictors(
     predictors = [
         _apply(member, changes=changes or {}, device=choose_device(device)) for member in members
     ]
+    predictor = predictors[0]
+    if len(predictors) > 1:
+        combination = "vote" if ensemble == "vote" else "mean"
+        predictor = Predictor.join(predictors, combination=combination)  # type: ignore[arg-type]
+    settings = changes or {}
+    if wants_quality(paths, settings) and not find_obstacle(
+        paths, ensemble=ensemble, changes=settings
+    ):
+        attach_quality(predictor, paths)
     if len(predictors) == 1:
-        return members[0].card, predictors[0]
+        return members[0].card, predictor
     card = replace(members[0].card, split_sha256="", scores={})
-    combination = "vote" if ensemble == "vote" else "mean"
-    return card, Predictor.join(predictors, combination=combination)  # type: ignore[arg-type]
+    return card, predictor
 
 
 def _apply(member: Member, *, changes: Mapping[str, Any], device: torch.device) -> Predictor:

@@ -16,6 +16,7 @@ from segnetr.outputs.mask_format import check_format
 from segnetr.outputs.masks import PlannedOutput, plan_outputs
 from segnetr.outputs.plan import has_results
 from segnetr.workflows.model_folder import open_predictors
+from segnetr.workflows.model_quality import find_obstacle, wants_quality
 from segnetr.workflows.predict_index import INDEX_NAME, PredictIndex, Record, describe_model
 from segnetr.workflows.predict_line import PredictLine
 from segnetr.workflows.predict_options import PredictOptions
@@ -55,6 +56,14 @@ class PredictOutcome:
         """Give the outcome as lines for people, what failed at the end."""
         there = f", {self.skipped} of them from before" if self.skipped else ""
         lines = [f"masks:  {len(self.done)} in {self.out}{there}"]
+        judged = [record["quality"] for record in self.done if record.get("quality")]
+        if judged:
+            unlike = sum(bool(quality["out_of_distribution"]) for quality in judged)
+            mean = sum(quality["predicted_dice"] for quality in judged) / len(judged)
+            lines.append(
+                f"belief: predicted Dice {mean:.3f} on average, {unlike} unlike the training set "
+                "(predictions.csv)"
+            )
         if self.failed:
             lines.append(f"failed: {len(self.failed)}")
             lines += [f"  {failure['reason']}" for failure in self.failed]
@@ -98,7 +107,15 @@ def predict(
     card, predictor = open_predictors(
         models, ensemble=options.ensemble, changes=options.changes, device=options.device
     )
+    obstacle = None
+    if not predictor.judges and wants_quality(models, options.changes):
+        obstacle = find_obstacle(models, ensemble=options.ensemble, changes=options.changes)
     described = describe_model(models, card, options.ensemble, settings=options.changes)
+    described["quality"] = obstacle or ("predicted" if predictor.judges else "not asked for")
+    if obstacle:
+        progress.on_message(obstacle)
+    if options.save_uncertainty and predictor.views == 1:
+        progress.on_message("no variance: one view and one network; --tta flips gives four views")
     index = PredictIndex(out=out, shard=shard, model=described)
     todo, done = _leave_out_existing(shard.choose(plan), index, options)
     skipped = len(done)
@@ -135,7 +152,10 @@ def _leave_out_existing(
     todo, done = [], []
     for item in plan:
         if has_results(
-            index.out / item.relative, overlay=options.overlay, save_prob=options.save_prob
+            index.out / item.relative,
+            overlay=options.overlay,
+            save_prob=options.save_prob,
+            save_uncertainty=options.save_uncertainty,
         ):
             mask = str(item.relative)
             done.append(kept.get(mask, {"input": str(item.source), "mask": mask}))

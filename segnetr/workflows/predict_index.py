@@ -1,4 +1,4 @@
-"""`predictions.json`: what became of each input, and by which model."""
+"""`predictions.json`: what became of each input, and by which model; and its table."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ from segnetr.data.readers import ImageFile
 from segnetr.engine.manifest import hash_file, write_json
 from segnetr.errors import UsageError
 from segnetr.outputs.model_file import WEIGHTS_NAME, ModelCard, find_model_folder
+from segnetr.outputs.predictions_table import write_predictions_table
 from segnetr.workflows.ensemble import Ensemble, list_models
 
 INDEX_NAME = "predictions.json"
@@ -60,7 +61,7 @@ class PredictIndex:
         return kept
 
     def write(self, done: Sequence[Record], failed: Sequence[Record]) -> None:
-        """Write the index; once those of all shards are there, the one of all of them as well.
+        """Write index and table; once those of all shards are there, those of all of them as well.
 
         Raises:
             WriteError: If it cannot be written.
@@ -69,6 +70,7 @@ class PredictIndex:
         write_json(
             self.path, {"model": dict(self.model), "done": list(done), "failed": list(failed)}
         )
+        write_predictions_table(self.path.with_suffix(".csv"), done)
         if self.shard.count > 1:
             self._join()
 
@@ -83,7 +85,9 @@ class PredictIndex:
                 key: sorted((entry for part in parts for entry in part[key]), key=_by_input)
                 for key in ("done", "failed")
             }
-            write_json(self.out / INDEX_NAME, {"model": dict(self.model), **joined})
+            path = self.out / INDEX_NAME
+            write_json(path, {"model": dict(self.model), **joined})
+            write_predictions_table(path.with_suffix(".csv"), joined["done"])
             written = parts
 
     def _read_parts(self) -> list[dict[str, Any]]:

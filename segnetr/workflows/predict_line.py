@@ -19,6 +19,7 @@ from segnetr.engine.predictor import Prediction, Predictor
 from segnetr.errors import ReadError
 from segnetr.outputs.masks import PlannedOutput, write_prediction
 from segnetr.outputs.model_file import ModelCard
+from segnetr.outputs.predictions_table import describe_quality
 from segnetr.workflows.model_folder import open_image
 from segnetr.workflows.predict_index import Record, hash_image
 from segnetr.workflows.predict_options import PredictOptions
@@ -146,11 +147,17 @@ class PredictLine:
         options = self._options
         if self._limit is not None:
             pace = self._limit.choose_pace(
-                opened.image, keep_probabilities=options.save_prob, overlay=options.overlay
+                opened.image,
+                keep_probabilities=options.save_prob,
+                keep_uncertainty=options.save_uncertainty,
+                overlay=options.overlay,
             )
             self._predictor.set_pace(pace)
         prediction = self._predictor.predict(
-            opened.image, keep_probabilities=options.save_prob, advance=check
+            opened.image,
+            keep_probabilities=options.save_prob,
+            keep_uncertainty=options.save_uncertainty,
+            advance=check,
         )
         return prediction, opened.seconds + time.perf_counter() - start
 
@@ -158,12 +165,14 @@ class PredictLine:
         self, item: PlannedOutput, opened: _Opened, prediction: Prediction, seconds: float
     ) -> Record:
         start = time.perf_counter()
+        quality = prediction.quality
         written = write_prediction(
             prediction,
             opened.image,
             out=self._out,
             relative=item.relative,
             save_prob=self._options.save_prob,
+            save_uncertainty=self._options.save_uncertainty,
             overlay=self._options.overlay,
             palette=self._options.format_name == "palette",
             classes=self._card.classes,
@@ -175,6 +184,7 @@ class PredictLine:
             "sha256": opened.sha256,
             "seconds": round(seconds + time.perf_counter() - start, 3),
             "warnings": list(opened.image.notes),
+            "quality": None if quality is None else describe_quality(quality),
         }
 
 

@@ -19,6 +19,7 @@ class PredictOptions:
             or "soup", the mean of their weights.
         overlay: Write pictures with contours as well.
         save_prob: Write probabilities as well.
+        save_uncertainty: Write maps of entropy, and of variance over views and networks.
         explain: With a classifier: write what its answers rest on as well.
         format_name: Format of the masks, one of `segnetr.outputs.mask_format.MASK_FORMATS`.
         series: SeriesInstanceUID of the DICOM series to take, where a folder holds several.
@@ -33,6 +34,7 @@ class PredictOptions:
     ensemble: Ensemble = "mean"
     overlay: bool = False
     save_prob: bool = False
+    save_uncertainty: bool = False
     explain: bool = False
     format_name: str = "same"
     series: str | None = None

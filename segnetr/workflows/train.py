@@ -30,6 +30,7 @@ from segnetr.workflows.dataset import OpenedDataset, open_dataset
 from segnetr.workflows.division import divide
 from segnetr.workflows.encoder_weights import hand_over, require_transferable
 from segnetr.workflows.evaluate import EvaluateOptions, choose_part, evaluate_run
+from segnetr.workflows.fit_quality import fit_quality
 from segnetr.workflows.leaks import recall_leaks
 from segnetr.workflows.model_folder import start_from, write_run_model
 from segnetr.workflows.report import report
@@ -108,6 +109,14 @@ def train(
         write_run_model(run, config, spec=opened.spec, split=split, result=result)
     validation = split.select(usable, "validation")
     choose_post(run, config, spec=opened.spec, cases=validation, progress=progress)
+    fit_quality(
+        run,
+        config,
+        spec=opened.spec,
+        training=split.select(usable, "train"),
+        validation=validation,
+        progress=progress,
+    )
     return _finish(run, config, result, progress, masks=masks)
 
 

@@ -280,4 +280,8 @@ def test_terminated_process_leaves_whole_files_only(start, models, tmp_path) -> 
     for name in masks:
         assert np.asanyarray(nib.load(out / name).dataobj).shape == (64, 64, 12)
     assert sorted(record["mask"] for record in read_index(out)["done"]) == masks
-    assert sorted(path.name for path in out.iterdir()) == ["predictions.json", *masks]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "predictions.csv",
+        "predictions.json",
+        *masks,
+    ]

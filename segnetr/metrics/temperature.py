@@ -1,0 +1,66 @@
+"""Temperature scaling: one number that makes the probabilities of a network as sure as it is right.
+
+Source:
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, section 4.2.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+LOWEST, HIGHEST = 0.2, 20.0
+"""Ends of the search; a temperature at one of them means that the network says nothing."""
+
+_TINY = 1e-6
+
+
+def scale_probabilities(
+    probabilities: NDArray[np.floating], temperature: float
+) -> NDArray[np.float64]:
+    """Give what the softmax would have given had the logits been divided by the temperature.
+
+    Args:
+        probabilities: (n, K), each row summing to 1; 0 is taken for one in a million.
+        temperature: Above 1 makes less sure, below 1 surer.
+    """
+    return np.exp(_scale_logarithms(probabilities, temperature))
+
+
+def fit_temperature(
+    probabilities: NDArray[np.floating],
+    truth: NDArray[np.integer],
+    *,
+    weights: NDArray[np.float64] | None = None,
+) -> float:
+    """Find the temperature at which the truth is most probable.
+
+    Args:
+        probabilities: (n, K) of pixels.
+        truth: (n,) true class of each.
+        weights: (n,) of each pixel, as so that cases count alike; None: all alike.
+
+    Raises:
+        ValueError: If there is no pixel.
+    """
+    if truth.size == 0:
+        raise ValueError("a temperature needs at least one pixel")
+    share = np.ones(len(truth)) if weights is None else weights
+    rows = np.arange(len(truth))
+
+    def measure(logarithm: float) -> float:
+        scaled = _scale_logarithms(probabilities, float(np.exp(logarithm)))
+        return float(-(share * scaled[rows, truth]).sum() / share.sum())
+
+    ends = (float(np.log(LOWEST)), float(np.log(HIGHEST)))
+    found = minimize_scalar(measure, bounds=ends, method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(found.x))
+
+
+def _scale_logarithms(
+    probabilities: NDArray[np.floating], temperature: float
+) -> NDArray[np.float64]:
+    """Give logarithms of the scaled probabilities (n, K)."""
+    powers = np.log(np.maximum(probabilities.astype(np.float64), _TINY)) / temperature
+    powers -= powers.max(axis=1, keepdims=True)
+    scaled: NDArray[np.float64] = powers - np.log(np.exp(powers).sum(axis=1, keepdims=True))
+    return scaled
