@@ -131,7 +131,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with torch.inference_mode():  # what the first pass sets up belongs to the program
         network(torch.rand(1, 1, arguments.window, arguments.window))
     if arguments.way != "monai":
-        keep_freed_memory()
+        keep_freed_memory(parse_size(arguments.max_memory) if arguments.way == "ours" else None)
     start_bytes = read_status("VmRSS")
     run = predict_ours if arguments.way == "ours" else predict_monai
     clock, processor = time.perf_counter(), time.process_time()

@@ -103,7 +103,7 @@ def predict(
     if not plan:
         raise UsageError(f"{', '.join(map(str, inputs))}: no image to predict")
     shard = options.shard or find_shard(os.environ)
-    keep_freed_memory()
+    keep_freed_memory(options.max_memory)
     card, predictor = open_predictors(
         models, ensemble=options.ensemble, changes=options.changes, device=options.device
     )

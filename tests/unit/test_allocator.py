@@ -21,7 +21,8 @@ from segnetr.engine.allocator import keep_freed_memory
 def count_pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-kept = keep_freed_memory() if sys.argv[1] == "keep" else None
+limit = int(sys.argv[1])
+kept = keep_freed_memory(limit or None) if limit >= 0 else None
 np.ones(1 << 24, dtype=np.uint8)
 before = count_pages()
 for _ in range(10):
@@ -30,13 +31,13 @@ print(kept, count_pages() - before)
 """
 
 
-def run_child(word: str, **surroundings: str) -> tuple[str, int]:
+def run_child(limit: int) -> tuple[str, int]:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, word],
+        [sys.executable, "-c", CHILD, str(limit)],
         capture_output=True,
         text=True,
-        env=plain | surroundings,
+        env=plain,
         check=True,
     )
     kept, pages = done.stdout.split()
@@ -44,12 +45,20 @@ def run_child(word: str, **surroundings: str) -> tuple[str, int]:
 
 
 def test_what_was_freed_is_used_again_without_new_pages() -> None:
-    kept, pages = run_child("keep")
+    kept, pages = run_child(0)
     if kept == "False":
         pytest.skip("this C library has no such setting")
     assert pages < 500
     # Pages of 4 KiB; with larger ones there is nothing to be gained.
-    assert run_child("leave") > ("None", 10 * pages)
+    assert run_child(-1)[1] > 10 * pages
+
+
+def test_blocks_that_are_large_beside_a_limit_are_given_back() -> None:
+    kept, pages = run_child(4 << 30)
+    if kept == "False":
+        pytest.skip("this C library has no such setting")
+    assert pages < 500
+    assert run_child(1 << 30)[1] > 10 * pages
 
 
 def test_setting_of_the_user_stands(monkeypatch: pytest.MonkeyPatch) -> None:
