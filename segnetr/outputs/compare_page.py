@@ -25,9 +25,9 @@ RULES = {
     "Difference": "mean over the cases of second minus first; both were scored on the same cases",
     "95 % interval": "percentile bootstrap: patients are drawn with replacement, each with all of "
     "their cases",
-    "p": "two-sided Wilcoxon signed-rank test over the patients' mean differences, differences of "
-    "0 left out",
-    "p corrected": "Holm's correction for all tests of the table",
+    "p corrected": "two-sided Wilcoxon signed-rank test over the patients' mean differences, "
+    "differences of 0 left out, with Holm's correction for all tests of the table; without it in "
+    "compare.csv",
     "Better / worse / equal": "cases in which the second has the better, the worse, the same value",
     "Effect": "matched-pairs rank-biserial correlation, -1 to 1; above 0: the second has the "
     "higher values, which is worse for distances",

@@ -156,6 +156,24 @@ def test_python_gives_the_labels_of_the_command_for_volumes(command, hearts, tmp
     assert np.unique(probabilities).size > 100
 
 
+def test_of_several_dicom_series_python_takes_the_one_that_is_named(hearts, tmp_path):
+    pytest.importorskip("pydicom")
+    from dicom_files import ROOT_UID, draw_voxels, write_series
+
+    folder = write_series(tmp_path / "study", draw_voxels(0))
+    wanted = f"{ROOT_UID}.4"
+    for path in write_series(
+        tmp_path / "aside", draw_voxels(1), SeriesInstanceUID=wanted
+    ).iterdir():
+        path.rename(folder / f"second-{path.name}")
+    model = segnetr.load(hearts, device="cpu")
+    with pytest.raises(ReadError, match="2 series, choose one"):
+        model.predict(folder)
+    found = model.predict(folder, series=wanted, probabilities=True)
+    same = model.predict(draw_voxels(1), spacing=(1.25, 0.75, 2.5), probabilities=True)
+    np.testing.assert_array_equal(found.probabilities, same.probabilities)
+
+
 def test_arrays_that_do_not_fit_are_refused(trained, hearts):
     pictures, volumes = (segnetr.load(run, device="cpu") for run in (trained, hearts))
     for model, array, options, error, said in (
