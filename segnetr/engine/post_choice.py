@@ -106,8 +106,6 @@ class PostChooser:
             repair = Repair(threshold=threshold, pieces=pieces, holes=holes)
             repaired = postprocess(labels[threshold], repair.steps)
             found = find_mean_dice(repaired, truth, classes=classes)
-                postprocess(labels[threshold], repair.steps), truth, classes=classes
-            )
             self._dice.setdefault(repair, {})[case_id] = found
 
     def choose(
