@@ -140,12 +140,16 @@ class SliceNetwork:
         return self._answer_windows(image, stack, pace, spread=spread), stack.plane
 
     def rehearse(self, pace: Pace) -> None:
-        """Send noise through the network as one pass of this pace would send windows."""
+        """Send noise through the network as passes of this pace would send windows."""
         # Of its own source: the caller's random numbers stay where they are.
         source = torch.Generator().manual_seed(0)
         noise = torch.rand((pace.windows, self.channels, *self.image_size), generator=source)
+        # What the pass before said, whose last window is still added up when the next one begins.
+        shape = (pace.windows, self.num_classes, *self.image_size)
+        before = torch.ones(shape, device=self._device)
         with torch.inference_mode():
             self._estimate(noise, pace)
+        del before
 
     def _answer_resized(
         self, image: ImageFile | VolumeFile, stack: Slices, pace: Pace, *, spread: bool
