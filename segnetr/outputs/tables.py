@@ -42,12 +42,14 @@ class SummaryFile:
         summaries: One row for each class and metric.
         settings: How was scored, the fields of `EvaluateConfig`.
         unscored: Cases left out, with the reason.
+        tta: Augmentation under which was predicted; empty: not known.
     """
 
     title: str
     summaries: tuple[Summary, ...]
     settings: Mapping[str, float]
     unscored: tuple[Unscored, ...]
+    tta: str = ""
 
 
 def write_per_case_csv(path: Path, scores: Iterable[Score]) -> None:
@@ -98,7 +100,7 @@ def read_per_case_csv(path: Path) -> list[Score]:
 
 
 def write_summary_json(
-    path: Path, evaluation: "Evaluation", *, title: str, config: EvaluateConfig
+    path: Path, evaluation: "Evaluation", *, title: str, config: EvaluateConfig, tta: str = ""
 ) -> None:
     """Write the summary with the rules and settings it was made by.
 
@@ -107,6 +109,7 @@ def write_summary_json(
         evaluation: What scoring gave.
         title: What was scored, for people.
         config: How it was scored.
+        tta: Augmentation under which it was predicted; empty: the masks came from elsewhere.
 
     Raises:
         WriteError: If the file cannot be written.
@@ -117,6 +120,7 @@ def write_summary_json(
             "format": FORMAT,
             "title": title,
             "settings": asdict(config),
+            "tta": tta,
             "rules": RULES,
             "summaries": [asdict(row) for row in evaluation.summaries],
             "unscored": [asdict(case) for case in evaluation.unscored],
@@ -138,6 +142,7 @@ def read_summary_json(path: Path) -> SummaryFile:
             title=content["title"],
             summaries=tuple(Summary(**row) for row in content["summaries"]),
             settings=content["settings"],
+            tta=str(content.get("tta", "")),
             unscored=tuple(Unscored(**case) for case in content["unscored"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

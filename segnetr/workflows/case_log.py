@@ -99,6 +99,7 @@ def write_evaluation(
     *,
     title: str,
     config: EvaluateConfig,
+    tta: str = "",
     records: Sequence[CaseRecord] = (),
     reliability: PixelReliability | None = None,
 ) -> None:
@@ -112,6 +113,7 @@ def write_evaluation(
         evaluation: The scores.
         title: What was scored, for people.
         config: How it was scored.
+        tta: As in `write_summary_json`.
         records: What is known of the cases.
         reliability: Calibration of the pixels.
 
@@ -121,7 +123,7 @@ def write_evaluation(
     with as_write_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_per_case_csv(folder / "per_case.csv", evaluation.scores)
-    write_summary_json(folder / "summary.json", evaluation, title=title, config=config)
+    write_summary_json(folder / "summary.json", evaluation, title=title, config=config, tta=tta)
     if records:
         case_records.write_case_records(folder / case_records.NAME, records)
         write_sizes(folder, evaluation.scores, records)

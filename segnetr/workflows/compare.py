@@ -219,6 +219,9 @@ def _list_notes(runs: Sequence[ComparedRun], rows: Sequence[ComparisonRow]) -> l
             f"comparisons at the 5 % level{way}"
         )
     notes += [note for run in runs for note in run.notes]
+    if len({run.tta for run in runs if run.tta}) > 1:
+        ways = ", ".join(f"{run.name} {run.tta or 'not known'}" for run in runs)
+        notes.append(f"the masks were predicted with different --tta ({ways})")
     if all(run.patients is None for run in runs):
         notes.append(
             "these scores do not say which cases are of one patient, so each counts by itself; run "

@@ -111,7 +111,8 @@ def _predict(
 ) -> None:
     """Put the labels of one run beside those of the others; out of fold where there are folds."""
     for path, members in _find_models(run.path, cases, is_own=is_own):
-        card, predictor = open_predictor(path, device=device)
+        changes = {"tta": run.tta} if run.tta else {}
+        card, predictor = open_predictor(path, changes=changes, device=device)
         for case in members:
             image = open_image(card, case.image, max_pixels=run.config.data.max_pixels)
             labels[case.case_id][run.name] = predictor.predict(image).labels

@@ -35,6 +35,7 @@ class ComparedRun:
         scoring: How was scored.
         table: Values by metric, class and case.
         patients: Patient by case id; None: scored by a version that did not note patients.
+        tta: Augmentation under which the scored masks were predicted; empty: not known.
         notes: What the reader of its scores should know.
     """
 
@@ -46,6 +47,7 @@ class ComparedRun:
     scoring: Mapping[str, Any]
     table: CaseTable
     patients: Mapping[str, str] | None
+    tta: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -130,6 +132,7 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         scoring={key: summary.settings.get(key) for key in _SCORING},
         table=table,
         patients=patients_of(records) if records else None,
+        tta=summary.tta,
     )
     return read if dataset is None else replace(read, notes=_list_known(read, dataset))
 
@@ -148,13 +151,15 @@ def _list_known(run: ComparedRun, dataset: str) -> tuple[str, ...]:
     """Say which cases of another data set bear names of cases that the run has seen.
 
     Raises:
-        UsageError: If there are any and the data set is the run's own.
+        UsageError: If it is the data set the run was trained on: its name, and all those cases.
     """
     split = read_split(RunDir(run.path).splits)
-    known = run.cases & {*split.train, *split.validation}
+    seen = {*split.train, *split.validation}
+    known = run.cases & seen
     if not known:
         return ()
-    if dataset == run.config.data.dataset:
+    # Another folder of the same kind may hold a case of the same name by chance.
+    if dataset == run.config.data.dataset and known == seen:
         raise UsageError(
             f"--dataset {dataset}: {run.path} was trained on {len(known)} of these cases, as "
             f"{min(known)}; name a data set that no run has seen, or leave --dataset away"
@@ -206,7 +211,7 @@ def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> 
 
 def differing_settings(runs: Sequence[ComparedRun]) -> list[dict[str, str]]:
     """Give the settings in which runs differ, one row each, with the value in each run."""
-    flat = [_flatten(plain(run.config)) for run in runs]
+    flat = [{**_flatten(plain(run.config)), "evaluate --tta": run.tta or "-"} for run in runs]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     rows = []
     for key in keys:

@@ -129,6 +129,7 @@ def evaluate_run(
         evaluation,
         title=title,
         config=scoring,
+        tta=options.tta or card.predict.tta,
         records=log.records,
         reliability=log.reliability(),
     )

@@ -109,6 +109,7 @@ def gather_folds(home: FoldDir, config: RunConfig, *, progress: Progress) -> Fol
         evaluation,
         title=f"{len(names)} cases, each by the network of the fold it is validated in",
         config=config.evaluate,
+        tta=config.predict.tta,
         records=[record for folder in folders for record in read_case_records(folder / NAME)],
         reliability=unite_reliabilities(
             [read_reliability(folder / reliability_file.NAME) for folder in folders]

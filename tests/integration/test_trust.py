@@ -15,6 +15,8 @@ from volume_files import draw_volume, write_acdc, write_nifti
 import segnetr
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.model_file import read_card
+from segnetr.workflows import compare_pictures
+from segnetr.workflows.model_folder import open_predictor
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +57,25 @@ def test_runs_are_compared_with_pictures_of_where_they_differ(command, trained, 
     changed = json.loads(done.stdout)["comparisons"][0]
     assert differing == 3 - changed["equal"]
     assert "train.seed" in page
+
+
+def test_pictures_of_a_comparison_are_predicted_as_the_scores_were(
+    command, trained, tmp_path, monkeypatch
+):
+    mirrored = tmp_path / "mirrored"
+    shutil.copytree(trained, mirrored)
+    assert command("evaluate", mirrored, "--tta", "flips", "--quiet").returncode == 0
+    opened = []
+
+    def open_and_note(path, **options):
+        opened.append((path, options["changes"]))
+        return open_predictor(path, **options)
+
+    monkeypatch.setattr(compare_pictures, "open_predictor", open_and_note)
+    done = command("compare", trained, mirrored, "--out", tmp_path / "c")
+    assert done.returncode == 0, done.stderr
+    assert opened == [(trained, {"tta": "none"}), (mirrored, {"tta": "flips"})]
+    assert "different --tta (tiny none, mirrored flips)" in done.stdout
 
 
 def test_repairs_are_tried_on_validation_and_written_into_the_model(other):

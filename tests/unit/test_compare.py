@@ -46,6 +46,7 @@ def write_run(
     classes=CLASSES,
     lr=1e-3,
     patients=None,
+    tta="none",
 ):
     """A run whose prediction of case i is too large by errors[i] pixels."""
     ids = [f"c{number}" for number in range(len(errors))]
@@ -72,7 +73,9 @@ def write_run(
     )
     scores = folder / "evaluation"
     write_per_case_csv(scores / "per_case.csv", evaluation.scores)
-    write_summary_json(scores / "summary.json", evaluation, title="test part", config=evaluate)
+    write_summary_json(
+        scores / "summary.json", evaluation, title="test part", config=evaluate, tta=tta
+    )
     if patients is not None:
         records = [
             CaseRecord(case_id=c, patient_id=p, grid=(40, 44), spacing=None, seconds=0.1)
@@ -191,7 +194,7 @@ def test_runs_of_different_splits_may_be_compared_on_another_data_set(tmp_path):
 
 
 def test_a_data_set_the_runs_were_trained_on_is_no_other_data_set(tmp_path):
-    runs = [write_run(tmp_path / name, [1, 2, 3], train=("c1", name)) for name in ("a", "b")]
+    runs = [write_run(tmp_path / name, [1, 2, 3], train=(name,)) for name in ("c1", "c2")]
     for run in runs:
         (run / "evaluation").rename(run / "evaluation-isic2018")
     done = compare(*runs, "--dataset", "isic2018", "--out", tmp_path / "out")
@@ -201,6 +204,17 @@ def test_a_data_set_the_runs_were_trained_on_is_no_other_data_set(tmp_path):
         (run / "evaluation-isic2018").rename(run / "evaluation-isic2017")
     noted = compare(*runs, "--dataset", "isic2017", "--out", tmp_path / "out", "--json")
     assert sum("have names of cases" in note for note in json.loads(noted.stdout)["notes"]) == 2
+
+
+def test_masks_that_were_predicted_in_different_ways_are_said_to_be(tmp_path):
+    first = write_run(tmp_path / "a", [1, 2, 3])
+    second = write_run(tmp_path / "b", [2, 2, 3], tta="flips")
+    done = compare(first, second, "--out", tmp_path / "out", "--json")
+    notes = " ".join(json.loads(done.stdout)["notes"])
+    assert "different --tta (a none, b flips)" in notes
+    assert "evaluate --tta" in (tmp_path / "out" / "compare.html").read_text()
+    again = compare(first, first, "--out", tmp_path / "out", "--json")
+    assert "--tta" not in " ".join(json.loads(again.stdout)["notes"])
 
 
 def test_few_patients_and_many_comparisons_decide_nothing_and_say_so(tmp_path):
