@@ -45,11 +45,13 @@ def main() -> None:
              "--out", run, "--quiet")  # fmt: skip
     ham = lay_out_ham(arguments.data / "ham10000", arguments.out / "ham10000")
     sets = {"ham10000": ("folder", ham), "isic2017": ("isic2017", arguments.data / "isic2017")}
-    scored = [
-        score(name, run, dataset, folder, arguments.out)
+    judged = {
+        name: score(name, run, dataset, folder, arguments.out)
         for name, (dataset, folder) in sets.items()
         if name in arguments.sets
-    ]
+    }
+    judged["together"] = [case for cases in judged.values() for case in cases]
+    scored = [compare(name, cases) for name, cases in judged.items()]
     flagged = [
         flag(name, run, folder, arguments.out)
         for name, folder in gather_images(arguments.data, arguments.out / "images")
@@ -93,16 +95,22 @@ def lay_out_ham(source: Path, target: Path) -> Path:
     return target
 
 
-def score(name: str, run: Path, dataset: str, folder: Path, out: Path) -> dict[str, Any]:
-    """Score a data set and compare what was predicted."""
+def score(name: str, run: Path, dataset: str, folder: Path, out: Path) -> list[Any]:
+    """Score a data set; give true and predicted Dice case by case."""
     from segnetr.outputs.case_records import read_case_records
-    from segnetr.outputs.quality_section import judge_cases, measure_agreement
+    from segnetr.outputs.quality_section import judge_cases
     from segnetr.outputs.tables import read_per_case_csv
 
     place = out / f"evaluation-{name}"
     call("evaluate", run, "--dataset", dataset, "--data-dir", folder, "--out", place, "--quiet")
     scores = read_per_case_csv(place / "per_case.csv")
-    judged = judge_cases(scores, read_case_records(place / "cases.json"))
+    return judge_cases(scores, read_case_records(place / "cases.json"))
+
+
+def compare(name: str, judged: list[Any]) -> dict[str, Any]:
+    """Compare what was predicted with what is true."""
+    from segnetr.outputs.quality_section import measure_agreement
+
     found = measure_agreement(judged)
     return {
         "set": name,

@@ -23,7 +23,8 @@ def test_temperature_of_an_overconfident_network_is_found(temperature):
     truth = (softmax(logits).cumsum(axis=1) > source.random((len(logits), 1))).argmax(axis=1)
     said = softmax(logits * temperature)  # as sure as if the logits were so many times larger
     assert fit_temperature(said, truth) == pytest.approx(temperature, rel=0.05)
-    assert np.allclose(scale_probabilities(said, temperature), softmax(logits), atol=0.01)
+    # What is taken for one in a million becomes one in a hundred at a temperature of 3.
+    assert np.allclose(scale_probabilities(said, temperature), softmax(logits), atol=0.02)
 
 
 def test_temperature_counts_pixels_by_their_weights():
