@@ -5,6 +5,7 @@ file takes is counted from its size. Bands of windows, labels and blocks of slic
 sizes, so the highest point can be told before the first voxel is read.
 """
 
+import contextlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ _COPIES_OF_REPAIRS = 9
 _SHOWN_SLICES = 18
 _SAMPLE_BYTES = 48 << 20
 _STATUS = Path("/proc/self/status")
+_PEAK = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,7 @@ class MemoryLimit:
     def __init__(self, limit: int, predictor: Predictor) -> None:
         self._limit = limit
         self._predictor = predictor
+        _forget_peak()
         self._loaded = _read_status("VmRSS")
         self._rehearsed = _rehearse(predictor.networks, limit=limit, before=self._loaded)
         least = self._loaded + self._rehearsed[0][1]
@@ -144,8 +148,8 @@ def _rehearse(
 ) -> list[tuple[Pace, int]]:
     """Measure what networks take beyond `before`, from the least up, as far as there is room.
 
-    The highest point of the process may be an older one, of loading; it is then a bound that is
-    true as well, and one that has harmed nobody.
+    Where the highest point of the process cannot be set back, it may be an older one, of loading:
+    a bound that is true as well.
     """
     measured: list[tuple[Pace, int]] = []
     for pace in list_paces(networks):
@@ -260,6 +264,12 @@ def _find_plane(predictor: Predictor, image: ImageFile | VolumeFile) -> tuple[in
 
 def _with_slack(needed: int) -> int:
     return _SLACK + int(_SLACK_SHARE * needed)
+
+
+def _forget_peak() -> None:
+    """Let the highest point be that from now on: a long life may have had a higher one before."""
+    with contextlib.suppress(OSError):
+        _PEAK.write_text(_RESET_PEAK)
 
 
 def _read_status(field: str) -> int:

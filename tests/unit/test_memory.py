@@ -225,6 +225,13 @@ def test_limit_below_the_program_itself_is_refused_before_any_file() -> None:
         MemoryLimit(30 << 20, make_predictor())
 
 
+def test_memory_that_was_taken_and_freed_before_is_not_counted() -> None:
+    held = memory._read_status("VmRSS")
+    np.ones(1 << 30, dtype=np.uint8)
+    assert memory._read_status("VmHWM") > held + (900 << 20)
+    MemoryLimit(held + (500 << 20), make_predictor())
+
+
 def test_need_does_not_grow_with_depth_beyond_the_labels() -> None:
     predictor = make_predictor()
     needs = [count_need(predictor, volume(512, 512, depth)).fixed for depth in (1, 801)]
