@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_backbones.layers.activation import Activation
+from hybrid_backbones.layers.compiled_product import product, takes_products
 from hybrid_backbones.layers.inference import (
     has_one_pass,
     is_matrix,
     is_plain_inference,
     multiply,
+    multiply_transposed,
 )
 
 
@@ -22,9 +25,8 @@ class Linear(nn.Linear):
         """Map (..., C) to (..., D); `activation`, of slope 1, is applied to the result."""
         if is_plain_inference(x):
             return multiply(x, self.weight, self.bias, activation=activation)
-        fast = has_one_pass(x)
-        product = _multiply(x, self.weight, self.bias) if fast else super().forward(x)
-        return product if activation is None else activation(product)
+        result = _multiply(x, self.weight, self.bias)
+        return result if activation is None else activation(result)
 
 
 def apply_convolution(
@@ -66,8 +68,13 @@ def _multiply_activated(
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return product
+    if takes_products(x, weight):
+        compiled: Tensor = product(x, weight, bias)
+        return compiled
+    if not has_one_pass(x):
+        return F.linear(x, weight, bias)
+    result: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Product(torch.autograd.Function):
@@ -140,14 +147,7 @@ def _gradients_of_matrix(
     if wanted[0] and torch.is_grad_enabled():
         to_weight = rows.t() @ inputs
     elif wanted[0]:
-        to_weight = _outer(rows.contiguous(), inputs.detach())
+        to_weight = multiply_transposed(rows.contiguous(), inputs.detach())
     if wanted[1]:
         to_bias = rows.sum(0)
     return to_weight, to_bias
-
-
-def _outer(rows: Tensor, inputs: Tensor) -> Tensor:
-    """Give G^T X; the narrower of the two is the faster left side."""
-    if rows.shape[1] <= inputs.shape[1]:
-        return multiply(rows.t(), inputs.t(), None)
-    return multiply(inputs.t(), rows.t(), None).t()
