@@ -22,8 +22,8 @@ def takes_products(x: Tensor, weight: Tensor) -> bool:
     Exporters trace too, and know the plain operators only.
 
     Args:
-        x: (..., C).
-        weight: (D, C).
+        x: (..., C), or maps (N, C, H, W).
+        weight: (D, C), or a kernel (D, C, 1, 1).
     """
     if not torch.compiler.is_compiling():
         return False

@@ -36,15 +36,16 @@ def apply_convolution(
 
     `ahead` is applied to x first, where it can be as in `apply_activated`.
     """
-    if not has_one_pass(x) or not is_matrix(convolution, x):
+    fast = has_one_pass(x) or takes_products(x, convolution.weight)
+    if not fast or not is_matrix(convolution, x):
         plain: Tensor = convolution(x if ahead is None else ahead(x))
         return plain
     weight, bias, rows = convolution.weight.flatten(1), convolution.bias, x.permute(0, 2, 3, 1)
     if ahead is None:
-        product = _multiply(rows, weight, bias)
+        result = _multiply(rows, weight, bias)
     else:
-        product = _multiply_activated(rows, weight, bias, ahead)
-    return product.permute(0, 3, 1, 2)
+        result = _multiply_activated(rows, weight, bias, ahead)
+    return result.permute(0, 3, 1, 2)
 
 
 def apply_activated(matrix: Linear, x: Tensor, activation: Activation) -> Tensor:
@@ -61,10 +62,13 @@ def apply_activated(matrix: Linear, x: Tensor, activation: Activation) -> Tensor
 def _multiply_activated(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation
 ) -> Tensor:
-    product: Tensor = _ActivatedProduct.apply(  # type: ignore[no-untyped-call]
+    if takes_products(x, weight):
+        # A compiler finds out by itself what is cheaper to compute again than to keep.
+        return _multiply(activation(x), weight, bias)
+    result: Tensor = _ActivatedProduct.apply(  # type: ignore[no-untyped-call]
         x, weight, bias, activation
     )
-    return product
+    return result
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

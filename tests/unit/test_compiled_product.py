@@ -1,6 +1,7 @@
 """Compilers take the products of oneDNN as operators, exporters never see them."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hybrid_backbones.layers.activation import GELU
+from hybrid_backbones.layers.activation import GELU, SILU
 from hybrid_backbones.layers.compiled_product import product, takes_products
-from hybrid_backbones.layers.linear import Linear
+from hybrid_backbones.layers.inference import processor_layout
+from hybrid_backbones.layers.linear import Linear, apply_convolution
 from hybrid_backbones.layers.mlp import Mlp
 
 pytestmark = [
@@ -71,6 +73,40 @@ def test_compiled_matrix_and_its_gradients_are_the_plain_ones(index, bias, width
     near(x.grad, y.grad)
     for one, other in zip(layer.parameters(), plain.parameters(), strict=True):
         near(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("ahead", [None, SILU])
+@pytest.mark.parametrize("bias", [True, False])
+def test_compiled_pointwise_convolution_and_its_gradients_are_the_plain_ones(ahead, bias):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(32, 48, 1, bias=bias)
+    plain = copy.deepcopy(layer).double()
+    x = processor_layout(torch.randn(2, 32, 40, 50)).requires_grad_()
+    y = x.detach().double().requires_grad_()
+
+    def run(image):
+        return apply_convolution(layer, image, ahead=ahead)
+
+    assert PRODUCT in graph_of(run, x)
+    given = torch.compile(run, fullgraph=True, backend="aot_eager")(x)
+    wanted = plain(y if ahead is None else ahead(y))
+    direction = torch.randn(given.shape)
+    near(given, wanted)
+    (given * direction).sum().backward()
+    (wanted * direction).sum().backward()
+    near(x.grad, y.grad)
+    for one, other in zip(layer.parameters(), plain.parameters(), strict=True):
+        near(one.grad, other.grad)
+
+
+def test_convolutions_that_are_no_matrices_are_left_to_the_compiler():
+    x = torch.randn(2, 32, 40, 50)
+    for layer, image in (
+        (nn.Conv2d(32, 48, 1), x),  # channels first
+        (nn.Conv2d(32, 48, 3, padding=1), processor_layout(x)),
+        (nn.Conv2d(32, 48, 1, groups=2), processor_layout(x)),
+    ):
+        assert PRODUCT not in graph_of(partial(apply_convolution, layer), image)
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (2, 3, 5), (2, 3, 4, 5)])
