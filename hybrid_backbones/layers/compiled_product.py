@@ -44,32 +44,49 @@ def _is_there() -> bool:
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Give x W^T + b.
 
+    Maps are not turned into rows outside, where the compiler would see them: to the tensors of four
+    axes behind a convolution it gives its own order in memory, which for turned ones is the wrong
+    one, and copies them.
+
     Args:
-        x: (..., C).
+        x: Rows (L, C), or maps (N, C, H, W) whose channels lie last in memory.
         weight: (D, C).
         bias: (D,) or None.
 
     Returns:
-        (..., D).
+        Rows (L, D), or maps (N, D, H, W) whose channels lie last in memory.
     """
-    return multiply(x, weight, bias)
+    result = multiply(_last(x), weight, bias)
+    return result if x.ndim == 2 else result.permute(0, 3, 1, 2)
 
 
 @product.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     del bias
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+    result = x.new_empty((*_last(x).shape[:-1], weight.shape[0]))
+    return result if x.ndim == 2 else result.permute(0, 3, 1, 2)
 
 
 @torch.library.custom_op("hybrid_backbones::product_of_transposed", mutates_args=())
-def _product_of_transposed(rows: Tensor, inputs: Tensor) -> Tensor:
-    """Give G^T X (D, C) of rows (L, D) and inputs (L, C): the gradient of a matrix."""
+def _product_of_transposed(gradient: Tensor, x: Tensor) -> Tensor:
+    """Give the gradient (D, C) of a matrix from that of the product and its x."""
+    rows, inputs = _last(gradient).flatten(0, -2), _last(x).flatten(0, -2)
     return multiply_transposed(rows, inputs).contiguous()
 
 
 @_product_of_transposed.register_fake
-def _(rows: Tensor, inputs: Tensor) -> Tensor:
-    return rows.new_empty((rows.shape[1], inputs.shape[1]))
+def _(gradient: Tensor, x: Tensor) -> Tensor:
+    return gradient.new_empty((gradient.shape[1], x.shape[1]))
+
+
+def _last(x: Tensor) -> Tensor:
+    """Give maps as (N, H, W, C), a view; rows as they are."""
+    return x if x.ndim == 2 else x.permute(0, 2, 3, 1)
+
+
+def _in_order(x: Tensor) -> Tensor:
+    order = torch.contiguous_format if x.ndim == 2 else torch.channels_last
+    return x.contiguous(memory_format=order)
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
@@ -80,12 +97,12 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     # Read once: inside a checkpoint a second reading is refused.
     x, weight = ctx.saved_tensors
-    gradient = gradient.contiguous()
-    rows = gradient.flatten(0, -2)
+    gradient = _in_order(gradient)
     wanted = ctx.needs_input_grad
     to_x = product(gradient, weight.t(), None) if wanted[0] else None
-    to_weight = _product_of_transposed(rows, x.flatten(0, -2)) if wanted[1] else None
-    return to_x, to_weight, rows.sum(0) if wanted[2] else None
+    to_weight = _product_of_transposed(gradient, x) if wanted[1] else None
+    places = [axis for axis in range(x.ndim) if axis != 1]
+    return to_x, to_weight, gradient.sum(places) if wanted[2] else None
 
 
 def _keep_both(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -93,11 +110,11 @@ def _keep_both(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _differentiate_both(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    rows, inputs = ctx.saved_tensors
-    to_rows = product(inputs, gradient, None) if ctx.needs_input_grad[0] else None
-    to_inputs = product(rows, gradient.t(), None) if ctx.needs_input_grad[1] else None
-    return to_rows, to_inputs
+def _differentiate_both(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    gradient, x = ctx.saved_tensors
+    to_gradient = product(x, slope, None) if ctx.needs_input_grad[0] else None
+    to_x = product(gradient, slope.t(), None) if ctx.needs_input_grad[1] else None
+    return to_gradient, to_x
 
 
 product.register_autograd(_differentiate, setup_context=_keep)

@@ -36,11 +36,16 @@ def apply_convolution(
 
     `ahead` is applied to x first, where it can be as in `apply_activated`.
     """
-    fast = has_one_pass(x) or takes_products(x, convolution.weight)
-    if not fast or not is_matrix(convolution, x):
+    weight, bias = convolution.weight, convolution.bias
+    compiled = takes_products(x, weight)
+    if not (compiled or has_one_pass(x)) or not is_matrix(convolution, x):
         plain: Tensor = convolution(x if ahead is None else ahead(x))
         return plain
-    weight, bias, rows = convolution.weight.flatten(1), convolution.bias, x.permute(0, 2, 3, 1)
+    if compiled:
+        # A compiler finds out by itself what is cheaper to compute again than to keep.
+        maps: Tensor = product(x if ahead is None else ahead(x), weight.flatten(1), bias)
+        return maps
+    weight, rows = weight.flatten(1), x.permute(0, 2, 3, 1)
     if ahead is None:
         result = _multiply(rows, weight, bias)
     else:
@@ -62,9 +67,6 @@ def apply_activated(matrix: Linear, x: Tensor, activation: Activation) -> Tensor
 def _multiply_activated(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation
 ) -> Tensor:
-    if takes_products(x, weight):
-        # A compiler finds out by itself what is cheaper to compute again than to keep.
-        return _multiply(activation(x), weight, bias)
     result: Tensor = _ActivatedProduct.apply(  # type: ignore[no-untyped-call]
         x, weight, bias, activation
     )
@@ -73,8 +75,8 @@ def _multiply_activated(
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if takes_products(x, weight):
-        compiled: Tensor = product(x, weight, bias)
-        return compiled
+        rows: Tensor = product(x.reshape(-1, x.shape[-1]), weight, bias)
+        return rows.reshape(*x.shape[:-1], weight.shape[0])
     if not has_one_pass(x):
         return F.linear(x, weight, bias)
     result: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
