@@ -17,6 +17,8 @@ pieces; the table of the whole file is printed.
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import statistics
 import subprocess
@@ -66,6 +68,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--peers", nargs="+", default=["transformers", "timm"], help="default: both"
+    )
     parser.add_argument("--timm", type=Path, help="folder that timm was installed into")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
@@ -81,8 +86,7 @@ def measure(name: str, mode: str, arguments: argparse.Namespace) -> list[dict[st
     if "time" in arguments.measure:
         timed = time_peers(name, mode, makers, arguments)
         rows = [{**row, **figures} for row, figures in zip(rows, timed, strict=True)]
-    # What a compiler holds while it compiles is not the network's.
-    if "memory" in arguments.measure and "compiled" not in mode:
+    if "memory" in arguments.measure:
         for row in rows:
             row["peak_mib"] = read_child(name, row["by"], mode, arguments)
     return rows
@@ -107,7 +111,8 @@ def keep(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
 
 def contenders(name: str, mode: str, arguments: argparse.Namespace) -> list[str]:
     """Name who is timed: ours first, then its peers."""
-    peers = [peer for peer in PEERS[name] if peer != "timm" or arguments.timm]
+    peers = [peer for peer in PEERS[name] if peer in arguments.peers]
+    peers = [peer for peer in peers if peer != "timm" or arguments.timm]
     # A compiler folds the norms by itself.
     return [OURS, *([FUSED] if mode == "eval" else []), *peers]
 
@@ -117,6 +122,8 @@ def time_peers(
 ) -> list[dict[str, Any]]:
     """Time one network by several makers in turns."""
     image = make_images(name, arguments.batch)
+    # Once for all: a network whose graph is forgotten would be compiled anew in its first turn.
+    torch.compiler.reset()
     steps = [best_step(name, maker, mode, image) for maker in makers]
     passed = time_in_turns(steps, arguments.repeats)
     clock = 0 if uses_processor_time() else 1
@@ -182,8 +189,6 @@ def make_images(name: str, batch: int) -> Tensor:
 
 def best_step(name: str, maker: str, mode: str, image: Tensor) -> Callable[[], None]:
     """Give what is timed, in the faster of the two memory layouts, after a first call."""
-    if "compiled" in mode:
-        torch.compiler.reset()
     if "compiled" in mode or (maker in (OURS, FUSED) and device() == "cpu"):
         # Ours puts the layout right by itself there.
         step = make_step(name, maker, mode, image)
@@ -269,8 +274,13 @@ def read_child(name: str, maker: str, mode: str, arguments: argparse.Namespace) 
 def measure_memory(name: str, maker: str, mode: str, arguments: argparse.Namespace) -> int:
     """Give the growth of this process over two steps, in MiB (Linux)."""
     step = make_step(name, maker, mode, make_images(name, arguments.batch))
+    if "compiled" in mode:
+        # What a compiler holds while it compiles is not the network's.
+        step()
+        give_back_freed()
     if device() == "cuda":
         before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         step()
         step()
         return (torch.cuda.max_memory_allocated() - before) // 2**20
@@ -279,6 +289,12 @@ def measure_memory(name: str, maker: str, mode: str, arguments: argparse.Namespa
     step()
     step()
     return (read_status("VmHWM") - before) // 1024
+
+
+def give_back_freed() -> None:
+    """Return what this process has freed to the system, which counts it as held (Linux, glibc)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def read_status(field: str) -> int:

@@ -163,11 +163,16 @@ def unfold_patches(x: Tensor) -> Tensor:
 
 
 def fold_patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Put sequences (N * 4, H/2 * W/2, C) back to maps (N, C, H, W), `grid` = (H, W)."""
+    """Put sequences (N * 4, H/2 * W/2, C) back to maps (N, C, H, W), `grid` = (H, W).
+
+    Channels stay last in memory, as convolutions want them: maps in the other order would turn
+    all that follows, through the concatenation behind.
+    """
     height, width = grid
     channels = tokens.shape[-1]
     cut = tokens.reshape(-1, _PATCH, _PATCH, height // _PATCH, width // _PATCH, channels)
-    return cut.permute(0, 5, 3, 1, 4, 2).reshape(-1, channels, height, width)
+    last = cut.permute(0, 3, 1, 4, 2, 5).reshape(-1, height, width, channels)
+    return last.permute(0, 3, 1, 2)
 
 
 class MobileViTBlock(nn.Module):

@@ -33,10 +33,11 @@ def has_one_pass(x: Tensor) -> bool:
     # Tracers, and counters of multiply-adds, know the plain operators only.
     if torch._C._get_tracing_state() or _get_current_dispatch_mode() is not None:
         return False
-    return _has_onednn() and not torch.is_autocast_enabled("cpu")
+    return has_onednn() and not torch.is_autocast_enabled("cpu")
 
 
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
+    """Say whether this build has oneDNN, switched on, with the one-pass operators."""
     library = torch.backends.mkldnn
     is_there = bool(library.is_available() and library.enabled)
     operators = ("_linear_pointwise", "_convolution_pointwise")
@@ -62,6 +63,16 @@ def multiply(
         x, weight, bias, post, list(scalars), algorithm
     )
     return product
+
+
+def multiply_transposed(rows: Tensor, inputs: Tensor) -> Tensor:
+    """Give G^T X (D, C) of rows (L, D) and inputs (L, C); not differentiable.
+
+    The narrower of the two is the faster left side; the result may be a view that is turned.
+    """
+    if rows.shape[1] <= inputs.shape[1]:
+        return multiply(rows.t(), inputs.t(), None)
+    return multiply(inputs.t(), rows.t(), None).t()
 
 
 def convolve(

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_backbones.layers.activation import Activation
+from hybrid_backbones.layers.compiled_product import product, takes_products
 from hybrid_backbones.layers.inference import (
     has_one_pass,
     is_matrix,
     is_plain_inference,
     multiply,
+    multiply_transposed,
 )
 
 
@@ -22,9 +25,8 @@ class Linear(nn.Linear):
         """Map (..., C) to (..., D); `activation`, of slope 1, is applied to the result."""
         if is_plain_inference(x):
             return multiply(x, self.weight, self.bias, activation=activation)
-        fast = has_one_pass(x)
-        product = _multiply(x, self.weight, self.bias) if fast else super().forward(x)
-        return product if activation is None else activation(product)
+        result = _multiply(x, self.weight, self.bias)
+        return result if activation is None else activation(result)
 
 
 def apply_convolution(
@@ -34,15 +36,21 @@ def apply_convolution(
 
     `ahead` is applied to x first, where it can be as in `apply_activated`.
     """
-    if not has_one_pass(x) or not is_matrix(convolution, x):
+    weight, bias = convolution.weight, convolution.bias
+    compiled = takes_products(x, weight)
+    if not (compiled or has_one_pass(x)) or not is_matrix(convolution, x):
         plain: Tensor = convolution(x if ahead is None else ahead(x))
         return plain
-    weight, bias, rows = convolution.weight.flatten(1), convolution.bias, x.permute(0, 2, 3, 1)
+    if compiled:
+        # A compiler finds out by itself what is cheaper to compute again than to keep.
+        maps: Tensor = product(x if ahead is None else ahead(x), weight.flatten(1), bias)
+        return maps
+    weight, rows = weight.flatten(1), x.permute(0, 2, 3, 1)
     if ahead is None:
-        product = _multiply(rows, weight, bias)
+        result = _multiply(rows, weight, bias)
     else:
-        product = _multiply_activated(rows, weight, bias, ahead)
-    return product.permute(0, 3, 1, 2)
+        result = _multiply_activated(rows, weight, bias, ahead)
+    return result.permute(0, 3, 1, 2)
 
 
 def apply_activated(matrix: Linear, x: Tensor, activation: Activation) -> Tensor:
@@ -59,15 +67,20 @@ def apply_activated(matrix: Linear, x: Tensor, activation: Activation) -> Tensor
 def _multiply_activated(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation
 ) -> Tensor:
-    product: Tensor = _ActivatedProduct.apply(  # type: ignore[no-untyped-call]
+    result: Tensor = _ActivatedProduct.apply(  # type: ignore[no-untyped-call]
         x, weight, bias, activation
     )
-    return product
+    return result
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return product
+    if takes_products(x, weight):
+        rows: Tensor = product(x.reshape(-1, x.shape[-1]), weight, bias)
+        return rows.reshape(*x.shape[:-1], weight.shape[0])
+    if not has_one_pass(x):
+        return F.linear(x, weight, bias)
+    result: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Product(torch.autograd.Function):
@@ -140,14 +153,7 @@ def _gradients_of_matrix(
     if wanted[0] and torch.is_grad_enabled():
         to_weight = rows.t() @ inputs
     elif wanted[0]:
-        to_weight = _outer(rows.contiguous(), inputs.detach())
+        to_weight = multiply_transposed(rows.contiguous(), inputs.detach())
     if wanted[1]:
         to_bias = rows.sum(0)
     return to_weight, to_bias
-
-
-def _outer(rows: Tensor, inputs: Tensor) -> Tensor:
-    """Give G^T X; the narrower of the two is the faster left side."""
-    if rows.shape[1] <= inputs.shape[1]:
-        return multiply(rows.t(), inputs.t(), None)
-    return multiply(inputs.t(), rows.t(), None).t()

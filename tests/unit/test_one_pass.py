@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hybrid_backbones import create_model
 from hybrid_backbones.layers.activation import GELU, QUICK_GELU, RELU6, SILU
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.conv_sequence import ConvSequence
@@ -291,3 +292,13 @@ def test_training_keeps_one_hidden_tensor_of_a_perceptron(activation):
         output = fast(x)
     assert len(kept) == 1
     assert output.requires_grad
+
+
+@torch.no_grad()
+def test_maps_of_mobilevit_keep_their_channels_last_through_the_transformers():
+    maps = (
+        create_model("mobilevit_xxs", num_classes=0)
+        .eval()
+        .forward_features(torch.randn(2, 3, 64, 96))
+    )
+    assert all(one.is_contiguous(memory_format=torch.channels_last) for one in maps)
