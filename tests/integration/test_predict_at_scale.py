@@ -266,8 +266,8 @@ def test_disk_without_room_for_labels_is_one_line_and_the_rest_is_done(
     facts = json.loads(done.stdout)
     assert [record["mask"] for record in facts["done"]] == ["small.nii"]
     assert [record["reason"] for record in facts["failed"]] == [
-        f"{large}: cannot keep its 7.812 KiB of labels in {out}: No space left on device; free space "
-        "or choose another --out"
+        f"{large}: cannot keep its 7.812 KiB of labels in {out}: No space left on device; free "
+        "space or choose another --out"
     ]
     assert {file.name for file in out.iterdir()} == {
         "small.nii", "predictions.json", "predictions.csv",
