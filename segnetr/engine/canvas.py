@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segnetr.data.slice_stack import restore_axis
+from segnetr.engine.label_store import PageRelease
 from segnetr.engine.labelling import Combination, label_pixels
 from segnetr.engine.place import Place, Watch, store_parts
 from segnetr.engine.uncertainty import Uncertainty, map_entropy, map_variance
@@ -37,7 +38,7 @@ class Canvas:
     """Labels, and what else is wanted, of a file.
 
     Args:
-        grid: (height, width, slices) of the file.
+        labels: (H, W, slices) of the file, all 0; filled in.
         axis: Along which a volume is cut; None: a picture.
         num_classes: K.
         combination: How several networks answer.
@@ -50,7 +51,7 @@ class Canvas:
 
     def __init__(
         self,
-        grid: tuple[int, int, int],
+        labels: NDArray[np.uint8],
         *,
         axis: int | None,
         num_classes: int,
@@ -67,7 +68,8 @@ class Canvas:
         self._combination: Combination = combination
         self._background = background
         self._temperatures = temperatures
-        self._labels = np.zeros(grid, dtype=np.uint8, order="F")
+        self._labels, self._release = labels, PageRelease(labels)
+        grid = labels.shape
         self._kept = self._entropy = self._variance = None
         if keep_probabilities:
             self._kept = np.empty((num_classes, *grid), dtype=np.float32)
@@ -99,6 +101,7 @@ class Canvas:
                 place,
             ),
         ).cpu()
+        self._release.touch(part.height * width)
         if self._entropy is not None and self._temperatures is not None:
             entropy = map_entropy(said, grid, temperatures=self._temperatures)
             self._entropy[rows, :, part.index] = entropy.cpu()

@@ -15,6 +15,7 @@ from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
 from segnetr.data.slice_stack import find_slice_plane
 from segnetr.data.streamed_stack import count_block_bytes
+from segnetr.engine.label_store import count_resident, is_worth_a_file
 from segnetr.engine.predictor import Predictor
 from segnetr.engine.slice_network import Pace, SliceNetwork
 from segnetr.errors import ReadError, UsageError
@@ -80,6 +81,7 @@ class MemoryLimit:
         keep_probabilities: bool = False,
         keep_uncertainty: bool = False,
         overlay: bool = False,
+        spill: Path | None = None,
     ) -> Pace:
         """Choose how much of a file is worked on at once, as much as the limit leaves room for.
 
@@ -88,13 +90,17 @@ class MemoryLimit:
             keep_probabilities: Whether they are kept for every pixel.
             keep_uncertainty: Whether maps of uncertainty are kept.
             overlay: Whether a picture with outlines is drawn.
+            spill: Folder of the results, on whose disk the labels of a large volume may lie; None:
+                they stay in memory.
 
         Raises:
             ReadError: If even the least of it does not fit; one line says what would be needed.
         """
+        folder = spill if _may_spill(self._predictor, image) else None
         need = count_need(
             self._predictor,
             image,
+            is_spilled=folder is not None,
             keep_probabilities=keep_probabilities,
             keep_uncertainty=keep_uncertainty,
             overlay=overlay,
@@ -104,7 +110,8 @@ class MemoryLimit:
             spare = room - _with_slack(need.fixed + network_bytes)
             if spare >= 0:
                 more = int(spare / _SLACK_SHARE) // len(self._predictor.networks)
-                return replace(pace, block_bytes=min(pace.block_bytes, need.block + more))
+                block = min(pace.block_bytes, need.block + more)
+                return replace(pace, block_bytes=block, spill=folder)
         least = self._loaded + _with_slack(need.fixed + self._rehearsed[0][1])
         raise ReadError(
             image.path,
@@ -168,6 +175,7 @@ def count_need(
     predictor: Predictor,
     image: ImageFile | VolumeFile,
     *,
+    is_spilled: bool = False,
     keep_probabilities: bool = False,
     keep_uncertainty: bool = False,
     overlay: bool = False,
@@ -177,6 +185,7 @@ def count_need(
     Args:
         predictor: The networks.
         image: The file; a picture that was read counts as well.
+        is_spilled: Whether its labels lie on the disk.
         keep_probabilities: Whether they are kept for every pixel.
         keep_uncertainty: Whether maps of uncertainty are kept.
         overlay: Whether a picture with outlines is drawn.
@@ -184,7 +193,10 @@ def count_need(
     pixels = math.prod(image.grid)
     plane = _find_plane(predictor, image)
     classes = predictor.num_classes
-    fixed = pixels * (1 + (_COPIES_OF_REPAIRS if predictor.post else 0))
+    labels = pixels
+    if is_spilled:
+        labels = count_resident(image.grid, predictor.networks[0].slices.axis)
+    fixed = labels + pixels * (_COPIES_OF_REPAIRS if predictor.post else 0)
     if keep_probabilities:
         # As kept, and in the file's order and packed on the way to the disk.
         fixed += (2 if image.kind == "volume" else 3) * classes * _FLOAT * pixels
@@ -210,6 +222,11 @@ def count_need(
     # The label, the highest probability, two of a class, and a resampled one.
     fixed += 5 * _FLOAT * math.prod(plane)
     return MemoryNeed(fixed=fixed, block=block)
+
+
+def _may_spill(predictor: Predictor, image: ImageFile | VolumeFile) -> bool:
+    """Tell whether labels may lie on the disk: they are many, and nothing needs them as a whole."""
+    return isinstance(image, VolumeFile) and not predictor.post and is_worth_a_file(image.grid)
 
 
 def _count_image(image: ImageFile, *, overlay: bool) -> int:

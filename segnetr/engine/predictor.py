@@ -4,8 +4,8 @@ The networks are taken as they come: whoever calls decides whether they were fol
 into another memory layout before. Pictures are one slice; volumes are worked through slice by slice
 along one of their axes as stored, the last one (Z) unless the model was trained otherwise, and come
 from `segnetr.data.slice_stack` as in training. Each band of rows becomes labels as soon as it is
-complete. Only labels are kept of a volume unless probabilities are asked for, so the memory needed
-beside it does not grow with its depth; who needs probabilities only once watches them go by.
+complete. Only labels are kept of a volume unless probabilities are asked for, and those on the disk
+where the pace says so; who needs probabilities only once watches them go by.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +23,7 @@ from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
 from segnetr.data.slice_stack import Slices
 from segnetr.engine.canvas import Canvas, Part
+from segnetr.engine.label_store import allocate_labels
 from segnetr.engine.labelling import Combination
 from segnetr.engine.map_features import MapFeatures
 from segnetr.engine.observer import Observation, Observer
@@ -220,13 +221,15 @@ class Predictor:
 
         Raises:
             ReadError: If the image has other channels than a network takes, a network answers it
-                with NaN, or the file of a volume changed since it was opened.
+                with NaN, the file of a volume changed since it was opened, or the disk has no room
+                for its labels.
             UsageError: If `intensity` does not fit the channels.
         """
         axis = self.networks[0].slices.axis
         height, width, depth = _measure(image, axis)
+        spill = self._pace.spill if self._pace else None
         canvas = Canvas(
-            (height, width, depth),
+            allocate_labels((height, width, depth), image.path, folder=spill),
             axis=None if image.kind == "picture" else axis,
             num_classes=self.num_classes,
             combination=self._combination,

@@ -8,6 +8,7 @@ nothing but the windows in hand and the sums of one band is kept.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,11 +38,13 @@ class Pace:
         windows: Windows, or resized slices, in one forward pass.
         views: Ways of looking at each of them in one forward pass, 1 to 8.
         block_bytes: Of a volume that is cut across its stored planes: what is held of it at once.
+        spill: Folder on whose disk the labels lie; None: in memory.
     """
 
     windows: int
     views: int = 8
     block_bytes: int = 256 << 20
+    spill: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
+from segnetr.engine.label_store import walk_planes
 
 _MM = 2  # NIfTI's code of millimetres
 _SCANNER = 1  # NIfTI's code of scanner coordinates
@@ -55,7 +56,7 @@ def write_voxels(
     """Write voxels behind a header, of which nothing but type, scaling and K is changed.
 
     Not through `nibabel.Nifti1Image`, which repairs what it finds odd in a header. Plane by plane,
-    so that a large volume is never there twice.
+    so that a large volume is never there twice, or not even once where it lies on the disk.
 
     Args:
         stream: Where to.
@@ -98,5 +99,5 @@ def _write_plain(
     stream.write(start.getvalue())
     stored = values.dtype.newbyteorder(header.endianness)
     for volume in np.moveaxis(values, -1, 0) if values.ndim == 4 else [values]:
-        for plane in np.moveaxis(volume, 2, 0):
+        for plane in walk_planes(volume):
             stream.write(plane.astype(stored, copy=False).tobytes(order="F"))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from segnetr.data.files.volume_file import VolumeFile
 from segnetr.data.readers import ImageFile
 from segnetr.data.resize import resize_image
+from segnetr.engine.label_store import PageRelease, walk_planes
 
 Colour = tuple[int, int, int]
 Picture = NDArray[np.uint8]
@@ -61,12 +62,13 @@ def draw_overlay(
     shown = _show_slices(image, depths)
     columns = math.ceil(math.sqrt(len(depths)))
     side = longest // columns
-    tiles = []
+    tiles, release = [], PageRelease(labels)
     for depth, grey in zip(depths, shown, strict=True):
         picture = np.rot90(grey)[..., None]
         size = _fit_tile(picture.shape[:2], _pixel_shape(image), side)
         tile = resize_image(np.ascontiguousarray(picture), size)
         mask = _resize_labels(np.ascontiguousarray(np.rot90(labels[:, :, depth])), size)
+        release.give_back()
         tiles.append(outline_labels(tile, mask, colours=colours, longest=side))
     return _lay_out(tiles, columns)
 
@@ -147,7 +149,7 @@ def _stretch(array: NDArray[Any], low: float, high: float) -> Picture:
 
 def choose_slices(labels: NDArray[np.uint8]) -> list[int]:
     """Choose at most 16 slices of a volume (X, Y, Z), evenly over those with foreground."""
-    full = np.flatnonzero(labels.any(axis=(0, 1)))
+    full = np.flatnonzero([plane.any() for plane in walk_planes(labels)])
     if len(full) == 0:
         full = np.arange(labels.shape[2])
     places = np.linspace(0, len(full) - 1, min(len(full), _MOST_TILES))

@@ -19,6 +19,7 @@ from segnetr.engine.predictor import Prediction, Predictor
 from segnetr.errors import ReadError
 from segnetr.outputs.masks import PlannedOutput, write_prediction
 from segnetr.outputs.model_file import ModelCard
+from segnetr.outputs.plan import is_nifti_name
 from segnetr.outputs.predictions_table import describe_quality
 from segnetr.workflows.model_folder import open_image
 from segnetr.workflows.predict_index import Record, hash_image
@@ -76,7 +77,7 @@ class PredictLine:
 
     def _finish(self, item: PlannedOutput, interrupts: Interrupts) -> Record:
         opened = self._open(item)
-        prediction, seconds = self._predict(opened, interrupts)
+        prediction, seconds = self._predict(item, opened, interrupts)
         return self._write(item, opened, prediction, seconds)
 
     def _run_together(
@@ -89,7 +90,7 @@ class PredictLine:
                 result: Future[Record] | ReadError
                 try:
                     opened = opening.result()
-                    prediction, seconds = self._predict(opened, interrupts)
+                    prediction, seconds = self._predict(item, opened, interrupts)
                 except ReadError as error:
                     result = error
                 except _StoppedError:
@@ -135,7 +136,9 @@ class PredictLine:
         digest = hash_image(image)
         return _Opened(image=image, sha256=digest, seconds=time.perf_counter() - start)
 
-    def _predict(self, opened: _Opened, interrupts: Interrupts) -> tuple[Prediction, float]:
+    def _predict(
+        self, item: PlannedOutput, opened: _Opened, interrupts: Interrupts
+    ) -> tuple[Prediction, float]:
         """Give the labels, and the seconds spent on the file until now."""
 
         def check(_done: int, _all: int) -> None:
@@ -151,6 +154,8 @@ class PredictLine:
                 keep_probabilities=options.save_prob,
                 keep_uncertainty=options.save_uncertainty,
                 overlay=options.overlay,
+                # The other formats are written as a whole.
+                spill=self._out if is_nifti_name(item.relative) else None,
             )
             self._predictor.set_pace(pace)
         prediction = self._predictor.predict(

@@ -1,7 +1,9 @@
 """`segnetr predict` over many files: parts, going on, limits, several models, signals."""
 
+import errno
 import hashlib
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 
 from segnetr.config.schema import IntensityConfig, PredictConfig
-from segnetr.engine import memory
+from segnetr.engine import label_store, memory
 from segnetr.engine.predictor import Predictor
 from segnetr.models.build import build_model
 from segnetr.outputs.model_file import ModelCard, write_model
@@ -191,17 +193,32 @@ def test_written_soup_answers_as_the_one_made_on_the_way(command, models, photos
 
 
 @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
-def test_limit_on_memory_changes_no_label_or_refuses(command, models, tmp_path, name) -> None:
+def test_limit_on_memory_changes_no_label_or_refuses(
+    command, models, tmp_path, monkeypatch, name
+) -> None:
+    original, reserved = label_store._reserve, []
+
+    def reserve(file, size):
+        reserved.append(size)
+        original(file, size)
+
+    # Labels lie on the disk, as those of a large volume do.
+    monkeypatch.setattr(label_store, "SPILL_ABOVE", 0)
+    monkeypatch.setattr(label_store, "RELEASE_EVERY", 3000)
+    monkeypatch.setattr(label_store, "_reserve", reserve)
     path = write_volume(tmp_path / name, (40, 50, 3))
     base = ["predict", path, "--model", models[0], "--quiet", "--overlay", "--out"]
     assert command(*base, tmp_path / "free").returncode == 0
     limited = command(*base, tmp_path / "limited", "--max-memory", "32G", "--tta", "none")
     assert limited.returncode == 0, limited.stderr
-    first, second = (
-        np.asanyarray(nib.load(tmp_path / where / name).dataobj) for where in ("free", "limited")
+    assert reserved == [40 * 50 * 3]
+    free, kept = (
+        {file.name: file.read_bytes() for file in (tmp_path / where).iterdir()}
+        for where in ("free", "limited")
     )
-    np.testing.assert_array_equal(first, second)
-    assert len(np.unique(first)) == 2
+    assert free.keys() == kept.keys()
+    assert {file for file in free if free[file] != kept[file]} <= {"predictions.json"}
+    assert len(np.unique(np.asanyarray(nib.load(tmp_path / "limited" / name).dataobj))) == 2
     small = command(*base, tmp_path / "small", "--max-memory", "40M")
     assert small.returncode == 2
     assert "before any file is read; give more" in small.stderr
@@ -228,6 +245,33 @@ def test_file_that_does_not_fit_is_refused_by_name_and_the_rest_is_done(
     (refused,) = facts["failed"]
     assert refused["reason"].startswith(f"{large}: at least ")
     assert "more than --max-memory 300 MiB; give more, or leave --save-prob" in refused["reason"]
+
+
+def test_disk_without_room_for_labels_is_one_line_and_the_rest_is_done(
+    command, models, tmp_path, monkeypatch
+) -> None:
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(label_store, "SPILL_ABOVE", 40 * 50 * 3)
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    large = write_volume(source / "large.nii", (40, 50, 4))
+    write_volume(source / "small.nii", (40, 50, 3))
+    done = command(
+        "predict", source, "--model", models[0], "--json", "--max-memory", "32G", "--out", out
+    )
+    assert done.returncode == 3
+    facts = json.loads(done.stdout)
+    assert [record["mask"] for record in facts["done"]] == ["small.nii"]
+    assert [record["reason"] for record in facts["failed"]] == [
+        f"{large}: cannot keep its 7.812 KiB of labels in {out}: No space left on device; free "
+        "space or choose another --out"
+    ]
+    assert {file.name for file in out.iterdir()} == {
+        "small.nii", "predictions.json", "predictions.csv",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
