@@ -13,6 +13,7 @@ from segnetr.errors import ModelFileError, SegNetrError
 WAY_OUT = "copy the folder again or train anew"
 _CARD = "model.json"  # beside the weights; `model_file`, which reads it, stands above this module
 _MOST_MESSAGE = 300
+_ROOM_WHILE_BUILDING = 2
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -40,16 +41,17 @@ def load_into(
 
 
 def _build_within(build: Callable[[], Network], file: Path, *, limit: int) -> Network:
-    """Build the network, and stop before it has more numbers than the file of its weights.
+    """Build the network, and stop where it grows far beyond the numbers in the file of its weights.
 
     A card with a width of millions would otherwise fill the memory before anything is compared.
+    While it is built a network may have parts that it drops again, as a backbone its classifier.
     """
     count = 0
 
     def count_parameter(_module: nn.Module, _name: str, parameter: nn.Parameter) -> None:
         nonlocal count
         count += 0 if parameter is None else parameter.numel()
-        if count > limit:
+        if count > _ROOM_WHILE_BUILDING * limit:
             raise ModelFileError(
                 f"{file}: fewer weights than the architecture of {_CARD} has; {WAY_OUT}"
             )

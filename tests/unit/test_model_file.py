@@ -36,6 +36,18 @@ from segnetr.outputs.model_file import (
 
 SIZE = (32, 32)
 UNET = {"architecture": "unet", "width": 2}
+# One of each family, cut down.
+ENCODERS: dict[str, dict[str, Any]] = {
+    "cmt_ti": {"depths": [1, 1, 1, 1]},
+    "cvt_13": {"depths": [1, 1, 1]},
+    "moa_tiny": {"depths": [1, 1, 1]},
+    "mobile_former_26m": {},
+    "mobilevit_xxs": {"depths": [1, 1, 1]},
+    "swin_tiny_c24": {"depths": [1, 1, 1, 1], "width": 48},
+    "vitae_base": {"width": 96, "depth": 2, "heads": 3},
+    "vitae_tiny": {"depths": [0, 0, 1]},
+    "vitaev2_s": {"depths": [1, 1, 1, 1]},
+}
 
 
 def make_card(**changes: Any) -> ModelCard:
@@ -106,8 +118,18 @@ def change_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
         {"architecture": "basic_unet", "features": [4, 4, 4, 4, 4, 4]},
         {"architecture": "attention_unet", "features": [4, 8, 8]},
         {"architecture": "swin_unetr", "features": [12]},
+        *(
+            {
+                "architecture": "segnetr",
+                "width": 8,
+                "mixing": "position",
+                "encoder": encoder,
+                "encoder_settings": settings,
+            }
+            for encoder, settings in ENCODERS.items()
+        ),
     ],
-    ids=lambda value: value["architecture"],
+    ids=lambda value: value.get("encoder", value["architecture"]),
 )
 def test_every_architecture_comes_back_with_its_weights(
     architecture: dict[str, Any], tmp_path: Path
@@ -319,7 +341,8 @@ def test_weights_of_another_network_are_refused_with_a_tensors_name(folder: Path
     without = {key: tensor for key, tensor in weights.items() if key != name}
     padded = {**without, "filler": weights[name]}
     for tensors, words in (
-        (without, "fewer weights"),
+        (without, f"1 tensors are missing, such as {name}"),
+        ({name: weights[name]}, "fewer weights"),
         (padded, f"1 tensors are missing, such as {name}"),
         ({**weights, "extra.\x1b[2Jweight": torch.ones(1)}, "1 tensors are not of this"),
         ({**weights, name: weights[name][None]}, f"{name} is torch.float32 (1, "),
