@@ -4,10 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
-_WIDTH, _HEIGHT = 560, 420
+_WIDTH, _HEIGHT = 720, 540
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 24, 40, 50
 _MARGIN = 0.06  # free share of an axis at both ends
+_RADIUS = 4
+_LETTER, _LINE = 6.4, 11.0  # width and height of a letter of a name, about
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +18,7 @@ class Dot:
     """One thing.
 
     Attributes:
-        name: Stands beside the dot.
+        name: Stands beside the dot where there is room, and in any case under the mouse.
         x: Cost, above 0; the axis is logarithmic.
         y: Quality.
         marked: Drawn in another colour, as what the others are compared with.
@@ -42,6 +45,19 @@ class Panel:
     x_label: str
     y_label: str
     dots: Sequence[Dot]
+
+
+class _Box(NamedTuple):
+    """A rectangle of the picture."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: "_Box") -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
 
 
 def draw_panels(panels: Sequence[Panel]) -> str:
@@ -87,9 +103,35 @@ def _draw_panel(panel: Panel) -> str:
         x, y = place(left, value)
         parts.append(_line(x, y, _WIDTH - _RIGHT, y))
         parts.append(_text(x - 6, y + 4, f"{value:.3f}", anchor="end"))
-    for dot, x in zip(panel.dots, xs, strict=True):
-        parts.append(_dot(dot, *place(x, dot.y)))
-    return "".join(parts)
+    places = [place(x, dot.y) for dot, x in zip(panel.dots, xs, strict=True)]
+    parts += [_dot(dot, *where) for dot, where in zip(panel.dots, places, strict=True)]
+    return "".join([*parts, *_name_dots(panel.dots, places)])
+
+
+def _name_dots(dots: Sequence[Dot], places: Sequence[tuple[float, float]]) -> list[str]:
+    """Write names where they cover neither a dot nor each other; marked dots choose first."""
+    taken = [_Box(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in places]
+    names = []
+    for index in sorted(range(len(dots)), key=lambda index: not dots[index].marked):
+        (x, y), name = places[index], dots[index].name
+        width = _LETTER * len(name)
+        for left, middle in (
+            (x + 7, y),
+            (x - 7 - width, y),
+            (x - width / 2, y - 11),
+            (x - width / 2, y + 11),
+            (x + 5, y - 9),
+            (x + 5, y + 9),
+            (x - 5 - width, y - 9),
+            (x - 5 - width, y + 9),
+        ):
+            box = _Box(left, middle - _LINE / 2, left + width, middle + _LINE / 2)
+            inside = left >= _LEFT and box.right <= _WIDTH and box.bottom <= _HEIGHT - _BOTTOM
+            if inside and not any(box.meets(other) for other in taken):
+                taken.append(box)
+                names.append(_text(left, middle + 4, name))
+                break
+    return names
 
 
 def _spread(low: float, high: float, *, least: float) -> tuple[float, float]:
@@ -109,13 +151,10 @@ def _logarithmic_marks(left: float, right: float) -> list[float]:
 
 def _dot(dot: Dot, x: float, y: float) -> str:
     colour = "#b3261e" if dot.marked else "#1f5fa8"
-    # Names on the right half stand to the left of their dot, so that none leaves the picture.
-    is_right = x > _WIDTH * 0.6
-    label = _text(x + (-7 if is_right else 7), y + 4, dot.name, anchor="end" if is_right else "")
     words = escape(f"{dot.name}: {dot.x:.4g}, {dot.y:.4f}")
     return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{words}</title></circle>'
-        f"{label}"
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS}" fill="{colour}">'
+        f"<title>{words}</title></circle>"
     )
 
 

@@ -65,12 +65,24 @@ def test_picture_holds_a_dot_and_a_name_for_each_and_nothing_from_outside() -> N
     circles = list(root.iter(f"{space}circle"))
     assert len(circles) == 6
     places = [(float(c.get("cx") or -1), float(c.get("cy") or -1)) for c in circles[:3]]
-    assert all(0 < x < 560 and 0 < y < 420 for x, y in places)
+    assert all(0 < x < 720 and 0 < y < 540 for x, y in places)
     assert places[0][0] < places[1][0] < places[2][0]
     assert places[0][1] > places[1][1] > places[2][1]
     texts = [text.text for text in root.iter(f"{space}text")]
     assert all(texts.count(name) == 2 for name in names)
     assert "href" not in svg
+
+
+def test_names_that_would_cover_each_other_are_left_to_the_mouse() -> None:
+    dots = [Dot(name=f"network_{i}", x=1 + i / 1000, y=0.5, marked=i == 30) for i in range(40)]
+    svg = draw_panels([Panel(title="t", x_label="x", y_label="y", dots=dots)])
+    space = "{http://www.w3.org/2000/svg}"
+    root = ET.fromstring(svg)
+    written = [t.text for t in root.iter(f"{space}text") if (t.text or "").startswith("network")]
+    assert "network_30" in written
+    assert 2 <= len(written) < 40
+    hidden = [str(t.text) for t in root.iter(f"{space}title")]
+    assert sum(text.startswith("network_") for text in hidden) == 40
 
 
 def test_single_dot_can_be_drawn_and_a_cost_of_nothing_cannot() -> None:
