@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from segnetr.cli.main import application
@@ -18,6 +19,8 @@ TINY = [
     *("--model", "segnetr_any_s", "--set", "model.width=8", "--set", "train.image_size=32"),
     *("--set", "train.warmup_steps=1", "--batch-size", "4", "--workers", "0", "--device", "cpu"),
 ]
+
+_KEEP_FREED_MEMORY = "segnetr.workflows.predict.keep_freed_memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,15 @@ class Done:
 
 @pytest.fixture(scope="session")
 def command() -> Callable[..., Done]:
-    """Run `segnetr` in this process, which has imported torch already."""
+    """Run `segnetr` in this process, which has imported torch already.
+
+    All tests of a worker share it, so the process is not told to keep what it frees; and a limit on
+    its memory counts what large networks of other tests left, so tests with `--max-memory` either
+    give much or say what the system would.
+    """
 
     def run(*arguments: object, cwd: Path | None = None) -> Done:
-        with contextlib.chdir(cwd or Path.cwd()):
+        with contextlib.chdir(cwd or Path.cwd()), mock.patch(_KEEP_FREED_MEMORY):
             result = CliRunner().invoke(application, [str(item) for item in arguments])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception

@@ -329,7 +329,7 @@ def test_volume_that_cannot_be_read_plane_by_plane_is_refused_under_a_memory_lim
     folder.mkdir()
     for name in ("nrrd_raw.nrrd", "pages.tif", "n.nii"):
         (folder / name).write_bytes(whole[name])
-    flags = ("--model", model, "--out", tmp_path / "out", "--max-memory", "4G", "--json")
+    flags = ("--model", model, "--out", tmp_path / "out", "--max-memory", "32G", "--json")
     result = command("predict", folder, *flags)
     assert result.returncode == PARTIAL, result.stderr
     facts = json.loads(result.stdout)

@@ -185,7 +185,7 @@ def test_maps_of_a_volume_have_its_geometry_and_a_limit_holds_or_refuses(command
     (row,) = read_table(tmp_path / "out" / "predictions.csv")
     assert row["out_of_distribution"] == "yes"
     assert row["reason"].startswith("a volume, trained on pictures")
-    limited = command("predict", *arguments, "--out", tmp_path / "l", "--max-memory", "16G")
+    limited = command("predict", *arguments, "--out", tmp_path / "l", "--max-memory", "32G")
     assert limited.returncode == 0, limited.stderr
     for kind, values in maps.items():
         again = np.asarray(nib.load(tmp_path / "l" / f"v_{kind}.nii.gz").dataobj)
