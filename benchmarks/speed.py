@@ -1,8 +1,10 @@
 """Speed and memory beside the peers: one process, in turns, medians.
 
 Times a pass without gradient and a training step (forward, backward, optimiser) of each network on
-the same images, each in the faster of the two memory layouts, eager and compiled. The figures that
-count are the ratios to the first network named, by default the paper's U-Net.
+the same images, each in the faster of the two memory layouts, eager and compiled, in a process that
+keeps the memory it frees, as that of `segnetr train` and `segnetr predict` does (for all networks
+alike; `--plain-allocator`: without). The figures that count are the ratios to the first network
+named, by default the paper's U-Net.
 
     python benchmarks/speed.py --models unet segnetr segnetr_s --modes eval train
 
@@ -26,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from segnetr.config.load import load_config
+from segnetr.engine.allocator import keep_freed_memory
 from segnetr.models.build import build_model
 from segnetr.models.cost import count_macs, count_parameters
 from segnetr.outputs.provenance import collect_provenance
@@ -38,6 +41,8 @@ MODES = ["eval", "train", "eval-compiled", "train-compiled"]
 def main() -> None:
     """Measure and print."""
     arguments = parse_arguments()
+    if not arguments.plain_allocator:
+        keep_freed_memory()
     if arguments.child:
         print(json.dumps(measure_memory(arguments.models[0], arguments)))
         return
@@ -69,6 +74,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--plain-allocator",
+        action="store_true",
+        help="give freed memory back, as a process does that nobody told to keep it",
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -85,6 +95,7 @@ def describe(name: str, image: Tensor, arguments: argparse.Namespace) -> dict[st
     model = build(name, arguments.size).eval()
     command = [sys.executable, __file__, "--child", "--models", name]
     command += ["--batch-size", str(arguments.batch_size), "--size", str(arguments.size)]
+    command += ["--plain-allocator"] * arguments.plain_allocator
     child = subprocess.run(command, check=True, capture_output=True, text=True)
     return {
         "parameters": count_parameters(model),

@@ -1,14 +1,20 @@
 """A linear map along the channels of a map."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.layers.compiled_product import product, takes_products
+from segnetr.models.fused_convolution import can_fuse, convolve
 
-def apply_along_channels(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Apply a linear layer to every pixel.
 
-    As a 1x1 convolution, because on processors convolutions are run by oneDNN and matrix products
-    by a library that is two to four times slower on some of them.
+def apply_along_channels(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a linear layer, or a 1x1 convolution, to every pixel.
+
+    Always as a convolution of oneDNN, because matrix products are run by a library that is two to
+    four times slower on some processors: without a gradient through its operator, which a single
+    thread reaches too; compiled through an operator that the compiler cannot look into, which
+    would make a matrix product of it; else as PyTorch chooses.
 
     Args:
         layer: From C to K values.
@@ -17,7 +23,14 @@ def apply_along_channels(layer: nn.Linear, x: Tensor) -> Tensor:
     Returns:
         Maps (N, K, H, W).
     """
-    return F.conv2d(x, layer.weight[:, :, None, None], layer.bias)
+    weight = layer.weight.flatten(1)
+    if takes_products(x, weight):
+        maps: Tensor = product(x.contiguous(memory_format=torch.channels_last), weight, layer.bias)
+        return maps
+    kernel = weight[:, :, None, None]
+    if can_fuse(x) and not torch.is_grad_enabled():
+        return convolve(x, kernel, layer.bias)
+    return F.conv2d(x, kernel, layer.bias)
 
 
 def normalise_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:

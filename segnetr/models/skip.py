@@ -136,8 +136,7 @@ class ConcatenationSkip(nn.Module):
 
     def forward(self, encoder_map: Tensor, upsampled: Tensor) -> Tensor:
         """Fuse (N, C, H, W) and (N, K, H, W) to (N, C, H, W)."""
-        fused: Tensor = self.project(torch.cat((upsampled, encoder_map), 1))
-        return fused
+        return apply_along_channels(self.project, torch.cat((upsampled, encoder_map), 1))
 
 
 class AdditionSkip(nn.Module):
@@ -189,8 +188,8 @@ class FusedUpsampling(nn.Module):
 
     def forward(self, coarse: Tensor, encoder_map: Tensor) -> Tensor:
         """Fuse (N, K, h, w) and (N, C, H, W) to (N, C, H, W)."""
-        upsampled = F.interpolate(
-            self.narrow(coarse), encoder_map.shape[-2:], mode="bilinear", align_corners=False
-        )
+        narrow = apply_along_channels(self.narrow, coarse)
+        size = encoder_map.shape[-2:]
+        upsampled = F.interpolate(narrow, size, mode="bilinear", align_corners=False)
         fused: Tensor = self.skip(encoder_map, upsampled)
         return fused

@@ -38,7 +38,7 @@ from segnetr.engine.optim import count_steps
 from segnetr.engine.progress import Progress
 from segnetr.engine.random_state import seed_generators
 from segnetr.engine.run_dir import RunDir
-from segnetr.engine.runtime import Runtime, choose_device
+from segnetr.engine.runtime import Runtime
 from segnetr.engine.trainer import Trainer, TrainResult
 from segnetr.errors import DataFaultError, UsageError
 from segnetr.workflows.classifier_network import (
@@ -56,6 +56,7 @@ from segnetr.workflows.run_setup import (
     default_run_folder,
     describe_run,
     explain_faults,
+    prepare_process,
 )
 from segnetr.workflows.train_outcome import STOPPED_BY_SIGNAL, TrainOutcome
 
@@ -88,7 +89,7 @@ def classify(
         raise UsageError("--resume needs --out: the folder of the run to go on with")
     run = RunDir(out or default_run_folder(config.data.dataset, config.backbone.name))
     run.check(resume=resume)
-    choose_device(config.train.device)  # before minutes go into the data
+    prepare_process(config.train.device)
     check_backbone(config)
     opened, faults = prepare_pictures(open_labelled(config.data), config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:

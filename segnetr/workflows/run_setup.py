@@ -9,6 +9,7 @@ from segnetr.config.load import dump_config
 from segnetr.data.audit import Fault
 from segnetr.data.case import SPLIT_NAMES, Divisible, Split
 from segnetr.data.splits import make_split, read_split
+from segnetr.engine.allocator import keep_freed_memory
 from segnetr.engine.manifest import write_json, write_text_atomic
 from segnetr.engine.run_dir import RunDir
 from segnetr.engine.runtime import choose_device
@@ -35,6 +36,19 @@ class SplitSettings(Protocol):
     def split_seed(self) -> int:
         """Other seeds give other splits."""
         ...
+
+
+def prepare_process(device: str) -> None:
+    """Check the device a training asks for, before minutes go into the data.
+
+    On a processor the process is told to keep the memory it frees: a step of SegNetr at 224 x 224
+    asks for half a million pages anew otherwise, a fifth of its time (benchmarks/README.md).
+
+    Raises:
+        UsageError: If there is no such device on this machine.
+    """
+    if choose_device(device).type == "cpu":
+        keep_freed_memory()
 
 
 def default_run_folder(dataset: str, network: str) -> Path:

@@ -21,7 +21,7 @@ from segnetr.engine.optim import count_steps
 from segnetr.engine.progress import LogFile, Progress
 from segnetr.engine.random_state import seed_generators
 from segnetr.engine.run_dir import RunDir
-from segnetr.engine.runtime import Runtime, choose_device
+from segnetr.engine.runtime import Runtime
 from segnetr.engine.trainer import Trainer, TrainResult
 from segnetr.errors import DataFaultError, UsageError
 from segnetr.models.build import build_model, check_model
@@ -38,6 +38,7 @@ from segnetr.workflows.run_setup import (
     default_run_folder,
     describe_run,
     explain_faults,
+    prepare_process,
     resume_split,
 )
 from segnetr.workflows.train_outcome import STOPPED_BY_SIGNAL, TrainOutcome
@@ -79,7 +80,7 @@ def train(
         raise UsageError("--resume needs --out: the folder of the run to go on with")
     run = RunDir(out or default_run_folder(config.data.dataset, name_network(config)))
     run.check(resume=resume)
-    choose_device(config.train.device)  # before minutes go into the data
+    prepare_process(config.train.device)
     check_model(config.model)
     opened = open_dataset(config.data)
     check_settings(opened.spec, config)

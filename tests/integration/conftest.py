@@ -20,7 +20,8 @@ TINY = [
     *("--set", "train.warmup_steps=1", "--batch-size", "4", "--workers", "0", "--device", "cpu"),
 ]
 
-_KEEP_FREED_MEMORY = "segnetr.workflows.predict.keep_freed_memory"
+_WORKFLOWS = "segnetr.workflows"
+_SETTERS = (f"{_WORKFLOWS}.predict.keep_freed_memory", f"{_WORKFLOWS}.run_setup.keep_freed_memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,10 @@ def command() -> Callable[..., Done]:
     """
 
     def run(*arguments: object, cwd: Path | None = None) -> Done:
-        with contextlib.chdir(cwd or Path.cwd()), mock.patch(_KEEP_FREED_MEMORY):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.chdir(cwd or Path.cwd()))
+            for setter in _SETTERS:
+                stack.enter_context(mock.patch(setter))
             result = CliRunner().invoke(application, [str(item) for item in arguments])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
