@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from segnetr.data.sync import sync_file, sync_folder, sync_tree
 from segnetr.errors import ModelFileError, WriteError
 
 MANIFEST_NAME = "MANIFEST.sha256"
@@ -53,9 +54,9 @@ def write_text_atomic(path: Path, text: str) -> None:
     with as_write_error(path):
         try:
             write_bytes(aside, text.encode())
-            _sync_file(aside)
+            sync_file(aside)
             aside.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -130,7 +131,7 @@ def replace_folder(build: Callable[[Path], None], target: Path) -> None:
         if target.exists():
             target.rename(old)
         aside.rename(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -148,7 +149,7 @@ def build_aside(build: Callable[[Path], None], target: Path) -> Iterator[Path]:
             aside.mkdir(parents=True)
             build(aside)
             write_manifest(aside)
-            _sync_tree(aside)
+            sync_tree(aside)
         yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -202,27 +203,3 @@ def hash_file(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            _sync_file(path)
-    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        _sync_folder(path)
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk, where the system lets a folder be opened."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -40,15 +40,6 @@ _WAY_OUT = "copy the folder again, train anew, or predict with --no-quality"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Numbers = tuple[FiniteFloat, ...]
-FeatureName = Literal[
-    "expected_dice",
-    "entropy",
-    "unsure_share",
-    "foreground_share",
-    "border_excess",
-    "largest_piece",
-    "view_agreement",
-]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -66,7 +57,7 @@ class StoredQuality:
 
     level: Annotated[str, Field(max_length=300)]
     temperature: Positive
-    features: tuple[FeatureName, ...]
+    features: tuple[Annotated[str, Field(max_length=40)], ...]
     centre: Numbers
     scale: tuple[Positive, ...]
     weights: Numbers
@@ -140,7 +131,7 @@ def _store(quality: QualityModel) -> StoredQuality:
     return StoredQuality(
         level=quality.level,
         temperature=quality.temperature,
-        features=quality.features,  # type: ignore[arg-type]
+        features=quality.features,
         centre=tuple(fit.centre.tolist()),
         scale=tuple(fit.scale.tolist()),
         weights=tuple(fit.weights.tolist()),

@@ -120,18 +120,7 @@ class LoadedModel:
 
 
 def load(path: Path | str, *, device: str = "auto", **settings: Any) -> LoadedModel:
-    """Load a trained segmentation model once, for any number of predictions.
-
-    Args:
-        path: A run, the model folder in it, or the folder of a cross-validation, whose networks
-            answer together.
-        device: "auto", "cpu", "cuda", "cuda:1".
-        settings: Put over the model's own `predict` section, as `tta="flips"`.
-
-    Raises:
-        ModelFileError: If the model is missing, torn, changed or foreign.
-        UsageError: If a setting does not fit, there is no such device, or it is a classifier.
-    """
+    """As `segnetr.load`, which says what it takes, gives and refuses."""
     if is_classifier(Path(path)):
         raise UsageError(f"{path}: a classifier; segnetr.load is for models that make masks")
     return LoadedModel(*open_predictor(Path(path), changes=settings, device=device))

@@ -7,13 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segnetr.data.archives.disk import (
-    as_write_error,
-    replace_text,
-    sync_file,
-    sync_folder,
-    write_all,
-)
+from segnetr.data.archives.disk import as_write_error, replace_text, write_all
+from segnetr.data.sync import sync_file, sync_folder
 
 _ADD = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
 

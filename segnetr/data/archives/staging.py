@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segnetr.data.archives.disk import as_write_error, replace_text, sync_folder, sync_tree
+from segnetr.data.archives.disk import as_write_error, replace_text
 from segnetr.data.archives.place import plan_moves
+from segnetr.data.sync import sync_folder, sync_tree
 from segnetr.errors import ReadError, UsageError, WriteError
 
 _STAGING = ".segnetr-prepare"
