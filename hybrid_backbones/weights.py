@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone
+from hybrid_backbones.recognition import recognise
 
 # The order in which wrappers are opened: validation of the originals uses the moving average.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -193,9 +194,6 @@ def _require_values(model: nn.Module) -> None:
 
 
 def _likeness(published: Mapping[str, Tensor]) -> str:
-    # Here and not above: the table of networks stands on this module.
-    from hybrid_backbones.recognition import recognise
-
     return f"; its keys are {recognise(published) or 'of no network known here'}"
 
 
