@@ -167,12 +167,20 @@ def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name as safetensors; `OSError` passes through."""
-    # Cloned: safetensors wants plain layout and refuses tensors that share memory.
-    plain = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    """Write tensors by name as safetensors; `OSError` passes through.
+
+    Copied beforehand are only tensors that safetensors refuses as they are: those on another
+    device, in another layout, or in memory that one before them has as well.
+    """
+    plain: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach()
+        storage = value.untyped_storage().data_ptr()
+        if value.device.type != "cpu" or not value.is_contiguous() or storage in taken:
+            value = value.cpu().clone(memory_format=torch.contiguous_format)
+        taken.add(storage)
+        plain[name] = value
     write_bytes(path, format_tensors(plain))
 
 

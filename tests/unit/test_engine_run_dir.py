@@ -63,12 +63,27 @@ def test_checkpoint_comes_back_to_the_bit(tmp_path):
     assert found.random[0].numpy == written.random[0].numpy
 
 
-def test_tensors_that_share_memory_are_written(tmp_path):
-    tensor = torch.randn(3)
-    write_tensors(tmp_path / "t.safetensors", {"one": tensor, "two": tensor})
-    found = read_tensors(tmp_path / "t.safetensors")
-    assert torch.equal(found["one"], tensor)
-    assert torch.equal(found["two"], tensor)
+def test_tensors_of_any_layout_and_in_shared_memory_are_written(tmp_path):
+    whole = torch.randn(6, 4, 3, 3)
+    written = {
+        "one": whole,
+        "same": whole,
+        "first part": whole[:2],
+        "last part": whole[2:],
+        "turned": whole.transpose(0, 1),
+        "channels last": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "learnt": torch.nn.Parameter(torch.randn(3)),
+        "number": torch.tensor(3),
+        "empty": torch.zeros(0),
+        "empty too": torch.zeros(0, 2),
+    }
+    parts = {name: whole[at] for name, at in (("a", slice(1, 3)), ("b", slice(3, 6)))}
+    for number, tensors in enumerate((written, parts)):
+        path = tmp_path / f"{number}.safetensors"
+        write_tensors(path, tensors)
+        found = read_tensors(path)
+        assert found.keys() == tensors.keys()
+        assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
 def test_last_becomes_previous_and_nothing_else_stays(tmp_path):
