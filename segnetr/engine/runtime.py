@@ -7,6 +7,7 @@ network's `forward`, and checkpoints are ours (`segnetr.engine.checkpoint`).
 
 import contextlib
 import os
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -26,6 +27,7 @@ Amp = Literal["auto", "bf16", "fp16", "off"]
 
 # The others wait here while the main process validates alone.
 _PATIENCE = timedelta(hours=6)
+_LET_GO_SECONDS = 0.5
 
 
 def choose_device(name: str) -> torch.device:
@@ -112,6 +114,9 @@ class Runtime:
     def close(self) -> None:
         """Leave the group of processes."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # A thread of gloo drops the tensors of the last exchange once it gets Python's lock.
+            # Where the process ends first, it never does, and the end waits for the thread.
+            time.sleep(_LET_GO_SECONDS)
             torch.distributed.destroy_process_group()
 
     @property
