@@ -149,7 +149,7 @@ def make_table(rows: list[dict[str, object]]) -> str:
 
 def write_results(rows: list[dict[str, object]], steps: dict[str, int]) -> None:
     """Keep the figures with what they were made by."""
-    from segnetr.outputs.provenance import collect_provenance
+    from segnetr.outputs.models.provenance import collect_provenance
 
     content = {
         "command": "python benchmarks/accuracy.py",

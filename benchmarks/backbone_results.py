@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from segnetr.outputs.provenance import collect_provenance
+from segnetr.outputs.models.provenance import collect_provenance
 
 Row = dict[str, Any]
 # What makes two rows figures of the same thing, of which the later one holds.

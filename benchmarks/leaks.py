@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS, ImageFile
-from segnetr.data.files.read_files import read_image
-from segnetr.data.leaks.alike import find_alike
-from segnetr.data.leaks.thumbnail import Thumbnail, make_thumbnail
-from segnetr.data.leaks.thumbnail_collection import collect_thumbnails
+from segnetr.data.duplicates.search import find_alike
+from segnetr.data.duplicates.thumbnail import Thumbnail, make_thumbnail
+from segnetr.data.duplicates.thumbnail_collection import collect_thumbnails
+from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
+from segnetr.data.readers.read_files import read_image
 
 RESULTS = Path(__file__).parent / "results" / "leaks.json"
 # Of imagefolder only the chest X-rays: its dermoscopy set holds pictures that are kept for testing.
@@ -259,7 +259,7 @@ def processor_seconds() -> float:
 
 
 def write_results(content: dict[str, object]) -> None:
-    from segnetr.outputs.provenance import collect_provenance
+    from segnetr.outputs.models.provenance import collect_provenance
 
     made_by = {key: value for key, value in collect_provenance().items() if key != "command"}
     RESULTS.parent.mkdir(exist_ok=True)

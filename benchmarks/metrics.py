@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from segnetr.metrics import score_masks
-from segnetr.outputs.provenance import read_git_state, read_processor_name
+from segnetr.outputs.models.provenance import read_git_state, read_processor_name
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "metrics.json"

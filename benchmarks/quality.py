@@ -97,9 +97,9 @@ def lay_out_ham(source: Path, target: Path) -> Path:
 
 def score(name: str, run: Path, dataset: str, folder: Path, out: Path) -> list[Any]:
     """Score a data set; give true and predicted Dice case by case."""
-    from segnetr.outputs.case_records import read_case_records
-    from segnetr.outputs.quality_section import judge_cases
-    from segnetr.outputs.tables import read_per_case_csv
+    from segnetr.outputs.reports.quality_section import judge_cases
+    from segnetr.outputs.tables.case_records import read_case_records
+    from segnetr.outputs.tables.scores import read_per_case_csv
 
     place = out / f"evaluation-{name}"
     call("evaluate", run, "--dataset", dataset, "--data-dir", folder, "--out", place, "--quiet")
@@ -109,7 +109,7 @@ def score(name: str, run: Path, dataset: str, folder: Path, out: Path) -> list[A
 
 def compare(name: str, judged: list[Any]) -> dict[str, Any]:
     """Compare what was predicted with what is true."""
-    from segnetr.outputs.quality_section import measure_agreement
+    from segnetr.outputs.reports.quality_section import measure_agreement
 
     found = measure_agreement(judged)
     return {
@@ -131,7 +131,7 @@ def compare(name: str, judged: list[Any]) -> dict[str, Any]:
 
 def resample(judged: list[Any], rounds: int = 2000) -> list[float]:
     """Give the 95 % bootstrap interval of the rank correlation."""
-    from segnetr.metrics.rank_correlation import correlate_ranks
+    from segnetr.engine.quality.rank_correlation import correlate_ranks
 
     source = np.random.default_rng(0)
     pairs = np.array([(case.quality.dice, case.dice) for case in judged])
@@ -193,7 +193,7 @@ def flag(name: str, run: Path, folder: Path, out: Path) -> dict[str, Any]:
 
 def time_costs(run: Path, folder: Path, rounds: int = 5) -> dict[str, float]:
     """Time pictures with and without judging them, in turns; processor seconds of one."""
-    from segnetr.workflows.model_folder import open_predictor, read_for
+    from segnetr.workflows.prediction.model_folder import open_predictor, read_for
 
     plain = open_predictor(run, changes={"quality": False}, device="cpu")[1]
     card, judging = open_predictor(run, device="cpu")
@@ -210,8 +210,8 @@ def time_costs(run: Path, folder: Path, rounds: int = 5) -> dict[str, float]:
 
 def read_calibration(run: Path) -> dict[str, Any]:
     """Give what the training fitted."""
-    from segnetr.metrics.rank_correlation import correlate_ranks
-    from segnetr.outputs.quality_file import read_quality
+    from segnetr.engine.quality.rank_correlation import correlate_ranks
+    from segnetr.outputs.models.quality_file import read_quality
 
     model = read_quality(run)
     pairs = [(case.predicted, case.dice) for case in model.cases]
@@ -248,7 +248,7 @@ def make_tables(content: dict[str, Any]) -> str:
 
 def write_results(content: dict[str, Any]) -> None:
     """Keep the figures with what they were made by."""
-    from segnetr.outputs.provenance import collect_provenance
+    from segnetr.outputs.models.provenance import collect_provenance
 
     about = {
         "command": "python benchmarks/quality.py",

@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from segnetr.config.load import load_config
-from segnetr.engine.allocator import keep_freed_memory
+from segnetr.engine.inference.allocator import keep_freed_memory
 from segnetr.models.build import build_model
 from segnetr.models.cost import count_macs, count_parameters
-from segnetr.outputs.provenance import collect_provenance
+from segnetr.outputs.models.provenance import collect_provenance
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 MODELS = ["unet", "segnetr", "segnetr_s", "basic_unet", "attention_unet", "swin_unetr"]

@@ -5,7 +5,7 @@ own: seconds from the file to the labels in memory, of the processor and of the 
 memory above that of the loaded program, and the share of voxels whose labels differ. Ours runs
 under an address-space limit (`--address-space`) and keeps its promise (`--max-memory`); MONAI's
 runs free, slice by slice (a window one voxel deep, as its SliceInferer does), once as it is and
-once with the setting of the allocator that ours makes (segnetr/engine/allocator.py).
+once with the setting of the allocator that ours makes (segnetr/engine/inference/allocator.py).
 
     python benchmarks/volumes.py                                      # 512 x 512 x 64, 14 classes
     python benchmarks/volumes.py --shape 512 512 800 --ways ours      # MONAI's needs some 20 GB
@@ -30,14 +30,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segnetr.config.intensity import IntensityConfig
-from segnetr.config.schema import PredictConfig
-from segnetr.config.sizes import format_size, parse_size
-from segnetr.data.files.volume_file import open_volume
-from segnetr.engine.allocator import keep_freed_memory
-from segnetr.engine.memory import MemoryLimit
-from segnetr.engine.predictor import Predictor
-from segnetr.outputs.provenance import collect_provenance
+from segnetr.config.memory_sizes import format_size, parse_size
+from segnetr.config.schema.intensity import IntensityConfig
+from segnetr.config.schema.segmentation import PredictConfig
+from segnetr.data.readers.nifti_stream import open_volume
+from segnetr.engine.inference.allocator import keep_freed_memory
+from segnetr.engine.inference.memory import MemoryLimit
+from segnetr.engine.inference.predictor import Predictor
+from segnetr.outputs.models.provenance import collect_provenance
 
 RESULTS = Path(__file__).parent / "results" / "volumes.json"
 WAYS = ("ours", "monai", "monai, memory kept")

@@ -62,8 +62,8 @@ def benchmark(
         "train.device": device,
     }
     settings = read_settings(dataset, model, configs=config, flags=flags, assignments=assignments)
-    from segnetr.engine.progress import Progress
-    from segnetr.workflows import benchmark as workflow
+    from segnetr.progress import Progress
+    from segnetr.workflows.benchmarking import benchmark as workflow
 
     progress = Progress(quiet=quiet or as_json)
     if encoders is not None:

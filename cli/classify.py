@@ -2,7 +2,7 @@
 
 import typer
 
-from segnetr.config.classify import load_classify_config
+from segnetr.config.schema.classification import load_classify_config
 
 from . import options as o
 from .console import print_result
@@ -58,8 +58,8 @@ def classify(
         "train.device": device,
     }
     settings = load_classify_config(config or (), flags=flags, assignments=assignments or ())
-    from segnetr.engine.progress import Progress
-    from segnetr.workflows.classify import classify as run
+    from segnetr.progress import Progress
+    from segnetr.workflows.classification.train import classify as run
 
     outcome = run(settings, out=out, resume=resume, progress=Progress(quiet=quiet or as_json))
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())

@@ -38,8 +38,8 @@ def compare(
     Example: segnetr compare runs/first runs/second --out runs/first-second
     """
     del verbose
-    from segnetr.engine.progress import Progress
-    from segnetr.workflows import compare as workflow
+    from segnetr.progress import Progress
+    from segnetr.workflows.comparison import compare as workflow
 
     choice = workflow.CompareOptions(
         metrics=metrics or (),

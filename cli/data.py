@@ -22,7 +22,7 @@ application.command("prepare")(prepare.prepare)
 def list_datasets(as_json: o.Json = False, verbose: o.Verbose = False) -> None:
     """List the data sets: what they hold, where they come from, their licence, their archives."""
     del verbose
-    from segnetr.workflows.data_list import list_datasets as run
+    from segnetr.workflows.datasets.list_datasets import list_datasets as run
 
     table = run()
     print_result(table.facts(), as_json=as_json, text=table.text())
@@ -51,8 +51,8 @@ def check(
     del verbose
     flags = {"data.data_dir": data_dir, "data.workers": workers}
     settings = read_settings(dataset, None, flags=flags, assignments=assignments)
-    from segnetr.engine.progress import Progress
-    from segnetr.workflows.data import check_dataset
+    from segnetr.progress import Progress
+    from segnetr.workflows.datasets.check import check_dataset
 
     progress = Progress(quiet=quiet or as_json)
     outcome = check_dataset(settings.data, page=html, progress=progress)
@@ -77,7 +77,7 @@ def init(
     Example: segnetr data init DIR, then segnetr train --dataset folder --data-dir DIR
     """
     del verbose
-    from segnetr.workflows.data_init import init_folder
+    from segnetr.workflows.datasets.init import init_folder
 
     outcome = init_folder(folder, out=out, overwrite=overwrite)
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())
@@ -106,8 +106,8 @@ def audit(
     del verbose
     flags = {"data.data_dir": data_dir, "data.workers": workers}
     settings = read_settings(dataset, None, flags=flags, assignments=assignments)
-    from segnetr.engine.progress import Progress
-    from segnetr.workflows.leaks import audit as run
+    from segnetr.progress import Progress
+    from segnetr.workflows.datasets.audit import audit as run
 
     outcome = run(settings.data, against or (), progress=Progress(quiet=quiet or as_json))
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())
@@ -132,7 +132,7 @@ def split(
     del verbose
     flags = {"data.data_dir": data_dir, "data.fold": fold, "data.folds": folds}
     settings = read_settings(dataset, None, flags=flags, assignments=assignments)
-    from segnetr.workflows.data import split_dataset
+    from segnetr.workflows.datasets.check import split_dataset
 
     outcome = split_dataset(settings.data, out)
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())

@@ -21,7 +21,7 @@ def demo(
     Example: segnetr demo
     """
     del verbose
-    from segnetr.engine.progress import Progress
+    from segnetr.progress import Progress
     from segnetr.workflows.demo import demo as run
 
     outcome = run(out, assignments=assignments or (), progress=Progress(quiet=quiet or as_json))

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from segnetr.config.classify import is_classifier_run
 from segnetr.config.load import read_changes
+from segnetr.config.schema.classification import is_classifier_run
 from segnetr.errors import UsageError
 
 from . import options as o
@@ -44,9 +44,9 @@ def evaluate(
     del verbose
     if (run_folder is None) == (predictions is None) or (predictions is None) != (truth is None):
         raise UsageError("give either RUN, or --predictions DIR and --truth DIR")
-    from segnetr.engine.progress import Progress
-    from segnetr.workflows import evaluate as workflow
-    from segnetr.workflows.classify_evaluate import evaluate_classifier
+    from segnetr.progress import Progress
+    from segnetr.workflows.classification.evaluate import evaluate_classifier
+    from segnetr.workflows.evaluation import evaluate as workflow
     from segnetr.workflows.outcome import Outcome
 
     progress = Progress(quiet=quiet or as_json)

@@ -22,11 +22,11 @@ def list_models(
     """List networks and backbones with parameters, multiply-adds and published figures."""
     del verbose
     if markdown:
-        from segnetr.workflows.backbones import backbone_markdown
+        from segnetr.workflows.models.backbones import backbone_markdown
 
         typer.echo(backbone_markdown())
         return
-    from segnetr.workflows.models import list_models as run
+    from segnetr.workflows.models.list_models import list_models as run
 
     table = run()
     print_result(table.facts(), as_json=as_json, text=table.text())
@@ -40,7 +40,7 @@ def show(
 ) -> None:
     """Show one network or backbone: settings, cost, published figures, sources."""
     del verbose
-    from segnetr.workflows.models import show_model
+    from segnetr.workflows.models.list_models import show_model
 
     card = show_model(name)
     print_result(card.facts(), as_json=as_json, text=card.text())
@@ -55,7 +55,7 @@ def soup(
 ) -> None:
     """Average the weights of models of one architecture, and write them as a model."""
     del verbose
-    from segnetr.workflows.ensemble import write_soup
+    from segnetr.workflows.prediction.ensemble import write_soup
 
     mixed = write_soup(models, out)
     facts = {"out": str(out), "models": [str(path) for path in models]}

@@ -7,8 +7,8 @@ import typer
 from typer.core import TyperCommand
 
 from segnetr.config.load import read_changes
+from segnetr.config.memory_sizes import parse_size
 from segnetr.config.shards import parse_shard
-from segnetr.config.sizes import parse_size
 from segnetr.errors import UsageError
 
 from . import options as o
@@ -87,12 +87,12 @@ def predict(
         "shard": None if shard is None else parse_shard(shard),
         "max_memory": None if max_memory is None else parse_size(max_memory),
     }
-    from segnetr.engine.progress import Progress
-    from segnetr.outputs.classifier_file import is_classifier
-    from segnetr.workflows.classify_predict import predict_classes
-    from segnetr.workflows.ensemble import Ensemble
-    from segnetr.workflows.predict import PredictOptions
-    from segnetr.workflows.predict import predict as predict_masks
+    from segnetr.outputs.models.classifier_file import is_classifier
+    from segnetr.progress import Progress
+    from segnetr.workflows.classification.predict import predict_classes
+    from segnetr.workflows.prediction.ensemble import Ensemble
+    from segnetr.workflows.prediction.predict import PredictOptions
+    from segnetr.workflows.prediction.predict import predict as predict_masks
 
     if ensemble not in get_args(Ensemble):
         raise UsageError(f"--ensemble {ensemble}: choose {', '.join(get_args(Ensemble))}")

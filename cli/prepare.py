@@ -75,10 +75,10 @@ def prepare(
     Example: segnetr data prepare isic2018 --source ISIC2018_*.zip --data-dir DIR
     """
     del verbose
-    from segnetr.data.archives.limits import Limits
-    from segnetr.engine.progress import Progress
+    from segnetr.data.download.limits import Limits
     from segnetr.errors import UsageError
-    from segnetr.workflows.prepare import PrepareRequest, prepare_dataset
+    from segnetr.progress import Progress
+    from segnetr.workflows.datasets.prepare import PrepareRequest, prepare_dataset
 
     if data_dir is None:
         raise UsageError("--data-dir is missing: the folder that will hold the data set")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from segnetr.config.classify import is_classifier_run
+from segnetr.config.schema.classification import is_classifier_run
 
 from . import options as o
 from .console import print_result
@@ -22,10 +22,10 @@ def report(
     Example: segnetr report runs/first
     """
     del verbose
-    from segnetr.engine.fold_dir import is_cross_validation
-    from segnetr.workflows.classify_report import report_classifier
-    from segnetr.workflows.fold_report import report_folds
-    from segnetr.workflows.report import report as report_segmentation
+    from segnetr.engine.training.fold_dir import is_cross_validation
+    from segnetr.workflows.classification.report import report_classifier
+    from segnetr.workflows.evaluation.report import report as report_segmentation
+    from segnetr.workflows.training.fold_report import report_folds
 
     if is_cross_validation(run_folder):
         path = report_folds(run_folder, out=out)

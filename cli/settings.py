@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segnetr.config.load import load_config, require_recipe
-from segnetr.config.schema import RunConfig
+from segnetr.config.schema.segmentation import RunConfig
 
 
 def read_settings(

@@ -11,8 +11,8 @@ from .console import print_result
 from .settings import read_settings
 
 if TYPE_CHECKING:
-    from segnetr.workflows.cross_validation import CrossOutcome
-    from segnetr.workflows.train_outcome import TrainOutcome
+    from segnetr.workflows.training.cross_validation import CrossOutcome
+    from segnetr.workflows.training.outcome import TrainOutcome
 
 STOP_CODES = {"interrupted": 130, "terminated": 143}
 
@@ -79,9 +79,9 @@ def train(
         "train.device": device,
     }
     settings = read_settings(dataset, model, configs=config, flags=flags, assignments=assignments)
-    from segnetr.engine.progress import Progress
-    from segnetr.workflows.cross_validation import cross_validate
-    from segnetr.workflows.train import train as run
+    from segnetr.progress import Progress
+    from segnetr.workflows.training.cross_validation import cross_validate
+    from segnetr.workflows.training.train import train as run
 
     progress = Progress(quiet=quiet or as_json)
     outcome: CrossOutcome | TrainOutcome

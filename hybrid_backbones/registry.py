@@ -4,8 +4,17 @@ import difflib
 import fnmatch
 from collections.abc import Mapping, Sequence
 
-from hybrid_backbones import cmt, cvt, moa, mobile_former, mobilevit, swin, vitae, vitae_v2
-from hybrid_backbones.entry import ModelEntry
+from hybrid_backbones.architectures import (
+    cmt,
+    cvt,
+    moa,
+    mobile_former,
+    mobilevit,
+    swin,
+    vitae,
+    vitae_v2,
+)
+from hybrid_backbones.model_spec import ModelEntry
 
 _FAMILIES: tuple[tuple[ModelEntry, ...], ...] = (
     cmt.ENTRIES,

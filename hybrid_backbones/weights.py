@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone
-from hybrid_backbones.recognition import recognise
+from hybrid_backbones.checkpoint_guess import recognise
 
 # The order in which wrappers are opened: validation of the originals uses the moving average.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")

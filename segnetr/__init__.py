@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from segnetr.workflows.loaded_model import LoadedModel
+    from segnetr.workflows.prediction.loaded_model import LoadedModel
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -33,6 +33,6 @@ def load(path: "Path | str", *, device: str = "auto", **settings: Any) -> "Loade
         ModelFileError: If the model is missing, torn, changed or foreign.
         UsageError: If a setting does not fit, there is no such device, or it is a classifier.
     """
-    from segnetr.workflows import loaded_model
+    from segnetr.workflows.prediction import loaded_model
 
     return loaded_model.load(path, device=device, **settings)

@@ -1,1 +1,1 @@
-"""Parts shared by several architectures."""
+"""Layers shared by several architectures."""

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from hybrid_backbones.layers.activation import Activation
-from hybrid_backbones.layers.inference import convolve, is_plain_inference
-from hybrid_backbones.layers.linear import apply_convolution
+from hybrid_backbones.kernels.activation import Activation
+from hybrid_backbones.kernels.inference import convolve, is_plain_inference
+from hybrid_backbones.kernels.linear import apply_convolution
 
 
 class ConvNorm(nn.Module):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from hybrid_backbones.layers.activation import GELU, Activation
-from hybrid_backbones.layers.inference import is_plain_inference, multiply
-from hybrid_backbones.layers.linear import Linear, apply_activated
+from hybrid_backbones.kernels.activation import GELU, Activation
+from hybrid_backbones.kernels.inference import is_plain_inference, multiply
+from hybrid_backbones.kernels.linear import Linear, apply_activated
 
 
 class Mlp(nn.Module):

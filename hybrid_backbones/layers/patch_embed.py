@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.layers.inference import processor_layout
+from hybrid_backbones.kernels.inference import processor_layout
 
 
 class PatchEmbed(nn.Module):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.layers.linear import Linear
+from hybrid_backbones.kernels.linear import Linear
 
 
 class PatchMerging(nn.Module):

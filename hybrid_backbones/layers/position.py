@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_backbones.layers.any_size import may_differ
+from hybrid_backbones.layers.export_shapes import may_differ
 
 Grid = tuple[int, int]
 

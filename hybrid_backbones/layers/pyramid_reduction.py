@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.layers.activation import GELU
-from hybrid_backbones.layers.any_size import may_differ, missing_to_multiple
-from hybrid_backbones.layers.inference import convolve, is_plain_inference
+from hybrid_backbones.kernels.activation import GELU
+from hybrid_backbones.kernels.inference import convolve, is_plain_inference
+from hybrid_backbones.layers.export_shapes import may_differ, missing_to_multiple
 
 
 class PyramidReduction(nn.Module):

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.layers.any_size import may_differ, missing_to_multiple
-from hybrid_backbones.layers.heads import merge_heads
-from hybrid_backbones.layers.linear import Linear
+from hybrid_backbones.kernels.linear import Linear
+from hybrid_backbones.layers.attention import merge_heads
+from hybrid_backbones.layers.export_shapes import may_differ, missing_to_multiple
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.windows import merge_windows, partition_windows
 

@@ -1,1 +1,1 @@
-"""Settings: the schema, and how a configuration is read. Torch is not imported here."""
+"""Settings: the schema and the configuration loader. Does not import torch."""

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from segnetr.config.schema import (
+from segnetr.config.schema.segmentation import (
     MonaiConfig,
     RunConfig,
     SegNetrConfig,

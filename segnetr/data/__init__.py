@@ -1,1 +1,1 @@
-"""Data: cases, strict readers, splits, transforms, cache, sampler, loaders."""
+"""Everything between files on disk and batches."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segnetr.data.files.image_file import ClassValues, ImageFile
+from segnetr.data.readers.image_file import ClassValues, ImageFile
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")

@@ -1,1 +1,1 @@
-"""The engine: training, checkpoints, prediction and scoring of any network on any data."""
+"""Training, inference, quality estimation and evaluation."""

@@ -4,8 +4,8 @@
 any U-shaped network; their channel and stride contracts stand in their descriptions.
 """
 
-from segnetr.models.blocks import BlockSettings, SegNetrBlock
-from segnetr.models.skip import (
+from segnetr.models.segnetr.blocks import BlockSettings, SegNetrBlock
+from segnetr.models.segnetr.skip import (
     FusedUpsampling,
     InformationRetentionSkip,
     merge_patches,

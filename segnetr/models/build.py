@@ -1,9 +1,9 @@
 """From a model configuration to a network."""
 
-from segnetr.config.schema import ModelConfig, SegNetrConfig, UNetConfig, UShapeConfig
-from segnetr.models.backbone_encoder import check_encoder
-from segnetr.models.baselines import UNet, build_monai, build_u_shape
-from segnetr.models.segmentation import SegmentationModel, SegNetr
+from segnetr.config.schema.segmentation import ModelConfig, SegNetrConfig, UNetConfig, UShapeConfig
+from segnetr.models.baselines.unet import UNet, build_monai, build_u_shape
+from segnetr.models.segnetr.backbone_encoder import check_encoder
+from segnetr.models.segnetr.segmentation import SegmentationModel, SegNetr
 
 
 def build_model(

@@ -1,1 +1,1 @@
-"""What is written for people: masks, tables, figures, reports, model files."""
+"""Files written for people and other programs."""

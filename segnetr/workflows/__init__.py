@@ -1,1 +1,1 @@
-"""One function for each command: the only place where all layers meet."""
+"""One function per command, and the code that only this command uses."""

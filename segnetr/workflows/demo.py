@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.config.load import load_config
-from segnetr.data.splits import read_split
-from segnetr.engine.progress import Progress
-from segnetr.engine.run_dir import RunDir
+from segnetr.data.splits.split import read_split
+from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import UsageError
-from segnetr.workflows.dataset import open_dataset
-from segnetr.workflows.predict import PredictOptions, PredictOutcome, predict
-from segnetr.workflows.train import train
-from segnetr.workflows.train_outcome import TrainOutcome
+from segnetr.progress import Progress
+from segnetr.workflows.datasets.loading import open_dataset
+from segnetr.workflows.prediction.predict import PredictOptions, PredictOutcome, predict
+from segnetr.workflows.training.outcome import TrainOutcome
+from segnetr.workflows.training.train import train
 
 _PREDICTED = 6
 _MARK = ".segnetr-demo"

@@ -35,7 +35,7 @@ class Table:
 
     def text(self) -> str:
         """Align the rows in columns."""
-        from segnetr.outputs.tables import text_table
+        from segnetr.outputs.tables.scores import text_table
 
         shown = [
             {key: "" if cell is None else cell for key, cell in row.items()} for row in self.rows

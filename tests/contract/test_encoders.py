@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import hybrid_backbones
 from segnetr.config.load import load_config
-from segnetr.config.schema import ModelConfig, SegNetrConfig
+from segnetr.config.schema.segmentation import ModelConfig, SegNetrConfig
 from segnetr.errors import UsageError
 from segnetr.models.build import build_model, check_model
-from segnetr.models.segmentation import SegmentationModel
+from segnetr.models.segnetr.segmentation import SegmentationModel
 
 # One small entry for each family, shortened where a family has no small one.
 FAMILIES: dict[str, dict[str, object]] = {

@@ -9,7 +9,7 @@ import yaml
 from pydantic import TypeAdapter
 from torch import nn
 
-from segnetr.config.schema import ModelConfig, MonaiConfig, SegNetrConfig
+from segnetr.config.schema.segmentation import ModelConfig, MonaiConfig, SegNetrConfig
 from segnetr.errors import UsageError
 from segnetr.models.build import build_model
 from segnetr.models.cost import count_macs, count_parameters

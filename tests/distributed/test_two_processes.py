@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 from safetensors.numpy import load_file
 
-SCRIPT = Path(__file__).parents[1] / "integration" / "engine_run.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "engine_run.py"
 
 pytestmark = [pytest.mark.distributed]
 
@@ -103,7 +103,7 @@ def test_resume_with_another_number_of_processes_is_refused(two):
 def test_processes_that_do_not_find_each_other_are_refused():
     """What accelerate does alone: each process a lone rank 0, without a word."""
     code = (
-        "import accelerate, segnetr.engine.runtime as r\n"
+        "import accelerate, segnetr.engine.training.runtime as r\n"
         "real = r.Accelerator\n"
         "class Lone:\n"
         "    process_index, num_processes = 0, 1\n"

@@ -13,7 +13,7 @@ import pytest
 from segnetr.cli.main import application
 from typer.testing import CliRunner
 
-from segnetr.data.datasets.drawn import draw_dataset
+from segnetr.data.datasets.synthetic.dataset import draw_dataset
 
 TINY = [
     *("--model", "segnetr_any_s", "--set", "model.width=8", "--set", "train.image_size=32"),

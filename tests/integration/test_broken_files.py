@@ -17,13 +17,13 @@ import SimpleITK
 import torch
 from PIL import Image
 
-from segnetr.data.files.picture_bytes import BrokenPictureError, walk_pages
-from segnetr.data.files.pictures import measure_pixels
-from segnetr.data.files.volume_file import open_volume
-from segnetr.data.readers import read_image, read_mask
+from segnetr.data.readers.image import measure_pixels
+from segnetr.data.readers.image_integrity import BrokenPictureError, walk_pages
+from segnetr.data.readers.nifti_stream import open_volume
+from segnetr.data.readers.read_files import read_image, read_mask
 from segnetr.errors import ReadError
 from segnetr.models.build import build_model
-from segnetr.outputs.model_file import ModelCard, write_model
+from segnetr.outputs.models.model_file import ModelCard, write_model
 
 PARTIAL = 3
 RANDOM = np.random.default_rng(11)
@@ -206,7 +206,7 @@ def test_broken_slice_of_dicom_is_refused_by_its_name(
     whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     pytest.importorskip("pydicom")
-    from segnetr.data.files.dicom_child import work
+    from segnetr.data.readers.dicom.worker import work
 
     path = tmp_path / "slice.dcm"
     request = {"action": "read", "path": str(path), "series": None, "max_pixels": 10**6}
@@ -220,7 +220,7 @@ def test_broken_zip_file_of_a_series_is_refused_by_its_name(
     whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     pytest.importorskip("pydicom")
-    from segnetr.data.files.dicom_child import work
+    from segnetr.data.readers.dicom.worker import work
 
     path = tmp_path / "series.zip"
     request = {"action": "read", "path": str(path), "series": None, "max_pixels": 10**6}

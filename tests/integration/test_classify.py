@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from segnetr.config.classify import load_classify_config
-from segnetr.engine.progress import Progress
-from segnetr.workflows.classify import classify
+from segnetr.config.schema.classification import load_classify_config
+from segnetr.progress import Progress
+from segnetr.workflows.classification.train import classify
 
 pytestmark = pytest.mark.slow
 

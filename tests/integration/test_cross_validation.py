@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from segnetr.data.splits import read_split
-from segnetr.outputs.tables import read_per_case_csv
+from segnetr.data.splits.split import read_split
+from segnetr.outputs.tables.scores import read_per_case_csv
 
 pytestmark = pytest.mark.slow
 

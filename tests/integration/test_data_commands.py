@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from segnetr.data.splits import read_split
+from segnetr.data.splits.split import read_split
 
 pytestmark = pytest.mark.slow
 

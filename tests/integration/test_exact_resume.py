@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-SCRIPT = Path(__file__).with_name("engine_run.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "engine_run.py"
 STEPS = 9
 
 pytestmark = [pytest.mark.slow]
@@ -128,7 +128,7 @@ def test_file_size_limit_of_the_system_is_one_line_and_leaves_whole_checkpoints(
 
 def test_loaders_of_the_application_resume_exactly(tmp_path):
     """The same with the sampler, transforms and loaders that `segnetr train` uses."""
-    pytest.importorskip("segnetr.data.loaders", reason="the data pipeline is not here yet")
+    pytest.importorskip("segnetr.data.loading.loaders", reason="the data pipeline is not here yet")
     script = SCRIPT.with_name("engine_run_loaders.py")
     outcomes = {}
     for name, starts in {"unbroken": [("0", "0")], "broken": [("4", "2"), ("0", "2")]}.items():

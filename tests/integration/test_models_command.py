@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hybrid_backbones import get_entry, list_models
-from segnetr.workflows.backbones import backbone_markdown
+from segnetr.workflows.models.backbones import backbone_markdown
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 START = "<!-- written by: segnetr models list --markdown -->\n"

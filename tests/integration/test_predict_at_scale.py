@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from segnetr.config.schema import IntensityConfig, PredictConfig
-from segnetr.engine import label_store, memory
-from segnetr.engine.predictor import Predictor
+from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig
+from segnetr.engine.inference import label_store, memory
+from segnetr.engine.inference.predictor import Predictor
 from segnetr.models.build import build_model
-from segnetr.outputs.model_file import ModelCard, write_model
+from segnetr.outputs.models.model_file import ModelCard, write_model
 
 
 def make_model(folder: Path, seed: int, *, classes: int = 2) -> Path:

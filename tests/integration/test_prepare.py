@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segnetr.data.archives.official import OFFICIAL, Archive
-from segnetr.data.archives.staging import open_staging
-from segnetr.workflows import data_list, prepare
+from segnetr.data.download.sources import OFFICIAL, Archive
+from segnetr.data.download.transaction import open_staging
+from segnetr.workflows.datasets import list_datasets as data_list
+from segnetr.workflows.datasets import prepare
 
 FOLDERS = {
     "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),

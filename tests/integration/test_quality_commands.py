@@ -8,12 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from volume_files import OBLIQUE, draw_volume, write_nifti
+from support.volume_files import OBLIQUE, draw_volume, write_nifti
 
 import segnetr
-from segnetr.data.datasets.drawn import draw_dataset
-from segnetr.outputs.case_records import read_case_records
-from segnetr.outputs.quality_file import has_quality, read_quality
+from segnetr.data.datasets.synthetic.dataset import draw_dataset
+from segnetr.outputs.models.quality_file import has_quality, read_quality
+from segnetr.outputs.tables.case_records import read_case_records
 
 pytestmark = pytest.mark.slow
 

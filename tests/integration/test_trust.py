@@ -10,13 +10,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from volume_files import draw_volume, write_acdc, write_nifti
+from support.volume_files import draw_volume, write_acdc, write_nifti
 
 import segnetr
 from segnetr.errors import ReadError, UsageError
-from segnetr.outputs.model_file import read_card
-from segnetr.workflows import compare_pictures
-from segnetr.workflows.model_folder import open_predictor
+from segnetr.outputs.models.model_file import read_card
+from segnetr.workflows.comparison import figures as compare_pictures
+from segnetr.workflows.prediction.model_folder import open_predictor
 
 pytestmark = pytest.mark.slow
 

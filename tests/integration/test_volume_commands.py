@@ -9,9 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from volume_files import OBLIQUE, draw_volume, write_acdc, write_nifti, write_task
+from support.volume_files import OBLIQUE, draw_volume, write_acdc, write_nifti, write_task
 
-from segnetr.data.readers import read_image
+from segnetr.data.readers.read_files import read_image
 
 SHAPE = (20, 24, 6)
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from segnetr.metrics import score_masks, summarise
-from segnetr.outputs.case_records import CaseRecord, write_case_records
-from segnetr.outputs.case_section import read_case_section
-from segnetr.outputs.figures import Figure
-from segnetr.outputs.report import ReportContent, write_report
-from segnetr.outputs.tables import write_per_case_csv
+from segnetr.outputs.reports.case_section import read_case_section
+from segnetr.outputs.reports.figures import Figure
+from segnetr.outputs.reports.run_report import ReportContent, write_report
+from segnetr.outputs.tables.case_records import CaseRecord, write_case_records
+from segnetr.outputs.tables.scores import write_per_case_csv
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segnetr.data.case import Case
-from segnetr.data.datasets.home import find_home, list_files
-from segnetr.data.files.image_file import PICTURE_SUFFIXES
+from segnetr.data.datasets.root import find_home, list_files
+from segnetr.data.readers.image_file import PICTURE_SUFFIXES
 from segnetr.errors import UsageError
 
 BUSI_SOURCE = "https://scholar.cu.edu.eg/Dataset_BUSI.zip"

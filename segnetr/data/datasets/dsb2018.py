@@ -10,8 +10,8 @@ Source:
 from pathlib import Path
 
 from segnetr.data.case import Case
-from segnetr.data.datasets.home import find_home
-from segnetr.data.datasets.patterns import PathPatterns, read_patterns
+from segnetr.data.datasets.folder.patterns import PathPatterns, read_patterns
+from segnetr.data.datasets.root import find_home
 from segnetr.errors import UsageError
 
 DSB2018_SOURCE = "https://bbbc.broadinstitute.org/BBBC038"

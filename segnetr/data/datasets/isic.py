@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from segnetr.data.case import Case, SplitName
-from segnetr.data.datasets.home import find_home, list_files
+from segnetr.data.datasets.root import find_home, list_files
 from segnetr.errors import ReadError, UsageError
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg"}

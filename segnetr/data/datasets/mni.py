@@ -25,8 +25,8 @@ from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from segnetr.data.case import Case, SplitName
-from segnetr.data.files.image_file import DEFAULT_MAX_PIXELS, ImageFile
-from segnetr.data.files.volumes import read_volume
+from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
+from segnetr.data.readers.nifti import read_volume
 from segnetr.errors import ReadError, UsageError, WriteError
 
 MNI_CLASSES = ("background", "grey matter", "white matter")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from segnetr.data.case import Case
-from segnetr.data.datasets.home import find_home, list_files
+from segnetr.data.datasets.root import find_home, list_files
 from segnetr.errors import DataFaultError, UsageError
 
 PH2_SOURCE = "https://www.fc.up.pt/addi/ph2%20database.html"

@@ -16,17 +16,17 @@ from segnetr.data.datasets.decathlon import (
     describe_decathlon,
     read_decathlon,
 )
-from segnetr.data.datasets.drawn import DRAWN_COUNTS, prepare_drawn, read_drawn
 from segnetr.data.datasets.dsb2018 import (
     DSB2018_LICENCE,
     DSB2018_SIZE,
     DSB2018_SOURCE,
     read_dsb2018,
 )
-from segnetr.data.datasets.folder import describe_folder, read_folder
+from segnetr.data.datasets.folder.dataset import describe_folder, read_folder
 from segnetr.data.datasets.isic import ISIC_2017, ISIC_2018, read_isic
 from segnetr.data.datasets.mni import MNI_CLASSES, SLABS, prepare_mni, read_mni
 from segnetr.data.datasets.ph2 import PH2_LICENCE, PH2_SIZE, PH2_SOURCE, read_ph2
+from segnetr.data.datasets.synthetic.dataset import DRAWN_COUNTS, prepare_drawn, read_drawn
 from segnetr.data.datasets.tnscui import DDTI, TNSCUI, read_tnscui
 from segnetr.errors import UsageError
 

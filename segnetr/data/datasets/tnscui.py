@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from segnetr.data.case import Case
-from segnetr.data.datasets.home import find_home, list_files
-from segnetr.data.files.image_file import PICTURE_SUFFIXES
+from segnetr.data.datasets.root import find_home, list_files
+from segnetr.data.readers.image_file import PICTURE_SUFFIXES
 from segnetr.errors import DataFaultError, UsageError
 
 CATEGORIES = {"0": "benign", "1": "malignant"}

@@ -1,0 +1,374 @@
+"""Swin Transformer.
+
+Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Windows, ICCV 2021,
+arXiv:2103.14030. Official code: microsoft/Swin-Transformer (classification) and
+SwinTransformer/Swin-Transformer-Semantic-Segmentation (dense).
+
+Deliberate differences, none of which changes a number at the published sizes:
+- Any image size: maps are padded with zeros after the first norm to whole windows, as the official
+  dense backbone does; windows without a shift then see the padding, as they do there. The maps of
+  an image therefore depend on the padding near its right and lower border.
+- The mask of shifted windows is -inf in place of -100, and made once for each size of a map.
+- `dense` chooses between the two official rules that disagree: the classifier does not shift
+  windows where one window covers the map, the dense backbone always does and norms its maps.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
+from hybrid_backbones.kernels.linear import Linear
+from hybrid_backbones.layers.attention import merge_heads
+from hybrid_backbones.layers.drop import DropPath
+from hybrid_backbones.layers.mlp import Mlp
+from hybrid_backbones.layers.patch_embed import PatchEmbed
+from hybrid_backbones.layers.patch_merging import PatchMerging
+from hybrid_backbones.layers.shape_cache import SizeTables
+from hybrid_backbones.layers.windows import (
+    merge_windows,
+    partition_windows,
+    relative_position_index,
+    resize_relative_table,
+    shifted_window_mask,
+)
+from hybrid_backbones.layers.windows2d import pad_to_multiple
+from hybrid_backbones.model_spec import ModelEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwinConfig:
+    """A variant of Swin.
+
+    Attributes:
+        in_channels: Channels of the images.
+        num_classes: Width of the classifier; 0: none.
+        width: Channels of the first stage; doubled at each further one.
+        depths: Blocks in each stage.
+        heads: Attention heads in each stage.
+        window: Side of a window in feature pixels.
+        mlp_ratio: Hidden width of the perceptrons over their width.
+        drop_path: Rate of stochastic depth in the last block; rises linearly from 0.
+        dense: Follow the official dense backbone: always shift odd blocks, norm each map.
+    """
+
+    in_channels: int = 3
+    num_classes: int = 1000
+    width: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: int = 7
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.2
+    dense: bool = False
+
+
+class WindowAttention(nn.Module):
+    """Attention inside windows with a learned bias for each relative position.
+
+    Source:
+        arXiv:2103.14030, section 3.2, equation 4.
+    """
+
+    relative_position_index: Tensor
+
+    def __init__(self, width: int, heads: int, *, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.register_buffer(
+            "relative_position_index", relative_position_index(window), persistent=False
+        )
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
+
+    def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend inside windows (N, L, S*S, D); `mask` (L, S*S, S*S) is added to the scores."""
+        mixed: Tensor = self.proj(self._attend(windows, mask))
+        return mixed
+
+    def _attend(self, windows: Tensor, mask: Tensor | None) -> Tensor:
+        count = windows.shape[1]
+        # Windows and heads share an axis, so that one bias serves the whole batch. Each of the
+        # three by itself, and what they are cut from not kept: it is the largest tensor here.
+        q, k, v = (part.flatten(1, 2) for part in self._split(windows).unbind(0))
+        bias = self.relative_position_bias_table[self.relative_position_index]
+        bias = bias.permute(2, 0, 1).unsqueeze(0)
+        bias = bias.expand(count, -1, -1, -1) if mask is None else bias + mask.unsqueeze(1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1).unsqueeze(0))
+        return merge_heads(out.unflatten(1, (count, self.heads)))
+
+    def _split(self, windows: Tensor) -> Tensor:
+        """Give queries, keys and values (3, N, L, heads, S*S, D/heads), a view."""
+        qkv: Tensor = self.qkv(windows).unflatten(-1, (3, self.heads, -1))
+        return qkv.permute(3, 0, 1, 4, 2, 5)
+
+
+class SwinBlock(nn.Module):
+    """Window attention and a perceptron, each behind a norm and around it a residual."""
+
+    def __init__(
+        self, width: int, heads: int, *, window: int, mlp_ratio: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = WindowAttention(width, heads, window=window)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Map (N, H, W, D) to the same shape; a mask means that windows are shifted."""
+        height, width = x.shape[1:3]
+        y = pad_to_multiple(self.norm1(x), (self.window, self.window))
+        shift = 0 if mask is None else self.window // 2
+        if shift:
+            y = torch.roll(y, (-shift, -shift), (1, 2))
+        grid = (y.shape[1] // self.window, y.shape[2] // self.window)
+        y = partition_windows(y, self.window)
+        y = merge_windows(self.attn(y, mask), grid, self.window)
+        if shift:
+            y = torch.roll(y, (shift, shift), (1, 2))
+        x = x + self.drop_path(y[:, :height, :width])
+        result: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return result
+
+
+class SwinStage(nn.Module):
+    """Blocks at one resolution, then patch merging (not in the last stage)."""
+
+    def __init__(
+        self, config: SwinConfig, level: int, *, rates: tuple[float, ...], merge: bool
+    ) -> None:
+        super().__init__()
+        width = config.width * 2**level
+        self.window, self.dense = config.window, config.dense
+        self.masks = SizeTables()
+        self.blocks = nn.ModuleList(
+            SwinBlock(
+                width,
+                config.heads[level],
+                window=config.window,
+                mlp_ratio=config.mlp_ratio,
+                drop_path=rate,
+            )
+            for rate in rates
+        )
+        self.downsample = PatchMerging(width) if merge else None
+
+    def merge(self, x: Tensor) -> Tensor:
+        """Bring the stage's result to the next resolution; the last stage has none."""
+        return x if self.downsample is None else self.downsample(x)
+
+    def forward(self, x: Tensor, *, checkpoint: bool) -> Tensor:
+        """Run the blocks on (N, H, W, D)."""
+        height, width = x.shape[1:3]
+        mask = None
+        if self.dense or min(height, width) > self.window:
+            make = partial(shifted_window_mask, height, width, window=self.window, like=x)
+            mask = self.masks.get((height, width), make, like=x)
+        for index, block in enumerate(self.blocks):
+            arguments = (x, mask) if index % 2 and mask is not None else (x, None)
+            x = run_block(block, *arguments, checkpoint=checkpoint and self.training)
+        return x
+
+
+class Swin(Backbone):
+    """Swin: a pyramid with strides 4, 8, 16 and 32."""
+
+    first_convolution = "patch_embed.proj.weight"
+    head_keys = ("head.weight", "head.bias")
+
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = config.num_classes
+        levels = len(config.depths)
+        widths = [config.width * 2**level for level in range(levels)]
+        # On the processor by name, so that a network can be built on the meta device.
+        rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
+        starts = [sum(config.depths[:level]) for level in range(levels)]
+        self.patch_embed = PatchEmbed(config.in_channels, config.width, 4)
+        self.layers = nn.ModuleList(
+            SwinStage(
+                config,
+                level,
+                rates=tuple(rates[starts[level] : starts[level] + config.depths[level]]),
+                merge=level < levels - 1,
+            )
+            for level in range(levels)
+        )
+        if config.dense:
+            for level, width in enumerate(widths):
+                self.add_module(f"norm{level}", nn.LayerNorm(width))
+        if config.num_classes:
+            self.norm = nn.LayerNorm(widths[-1])
+            self.head = nn.Linear(widths[-1], config.num_classes)
+        self.feature_info = tuple(
+            FeatureInfo(width, 4 * 2**level, f"layers.{level}")
+            for level, width in enumerate(widths)
+        )
+        self._init_as_official()
+
+    def encode(self, image: Tensor) -> Encoded:
+        """Compute maps at strides 4, 8, 16, 32 of images (N, C, H, W)."""
+        maps = []
+        x = self.patch_embed(image)
+        for level, stage in enumerate(cast(list[SwinStage], list(self.layers))):
+            x = stage(x, checkpoint=self.gradient_checkpointing)
+            y = getattr(self, f"norm{level}")(x) if self.config.dense else x
+            maps.append(y.permute(0, 3, 1, 2))
+            x = stage.merge(x)
+        return Encoded(maps)
+
+    def forward_head(self, encoded: Encoded) -> Tensor:
+        """Norm, mean over places, classifier."""
+        tokens = encoded.maps[-1].flatten(2).transpose(1, 2)
+        logits: Tensor = self.head(self.norm(tokens).mean(1))
+        return logits
+
+    def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take the layouts of microsoft/Swin-Transformer, its dense copy, and transformers."""
+        if any(key.startswith("swin.") for key in state):
+            state = _from_transformers(state)
+        left_out = re.compile(r"relative_position_index$|attn_mask$")
+        kept = {key: value for key, value in state.items() if not left_out.search(key)}
+        if not self.num_classes:
+            kept = {k: v for k, v in kept.items() if not k.startswith(("head.", "norm."))}
+        if self.config.dense:
+            own = self.state_dict()
+            fresh = [key for key in own if re.match(r"norm\d\.", key) and key not in kept]
+            kept.update({key: own[key] for key in fresh})
+        for key in [key for key in kept if key.endswith("relative_position_bias_table")]:
+            kept[key] = resize_relative_table(kept[key], 2 * self.config.window - 1)
+        return kept
+
+    def _init_as_official(self) -> None:
+        """Truncated normal 0.02 for matrices and tables, zero biases."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, WindowAttention):
+                nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+
+
+_RENAMES = (
+    (r"^swin\.embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^swin\.embeddings\.norm\.", "patch_embed.norm."),
+    (r"^swin\.encoder\.", ""),
+    (r"^swin\.layernorm\.", "norm."),
+    (r"^classifier\.", "head."),
+    (r"layernorm_before", "norm1"),
+    (r"layernorm_after", "norm2"),
+    (r"attention\.relative_position_bias\.", "attn."),
+    (r"attention\.self\.relative_position_", "attn.relative_position_"),
+    (r"attention\.(o_proj|output\.dense)\.", "attn.proj."),
+    (r"attention\.(self\.query|q_proj)\.", "attn.q."),
+    (r"attention\.(self\.key|k_proj)\.", "attn.k."),
+    (r"attention\.(self\.value|v_proj)\.", "attn.v."),
+    (r"intermediate\.dense\.", "mlp.fc1."),
+    (r"(?<!attention\.)output\.dense\.", "mlp.fc2."),
+    (r"^hidden_states_norms\.stage(\d)\.", lambda match: f"norm{int(match[1]) - 1}."),
+)
+
+
+def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        key = name
+        for pattern, target in _RENAMES:
+            key = re.sub(pattern, target, key)
+        renamed[key] = value
+    for key in [key for key in renamed if ".attn.q." in key]:
+        names = [key.replace(".q.", f".{part}.") for part in ("q", "k", "v")]
+        # A torn file lacks one of the three: strict loading then names those that are there.
+        if all(name in renamed for name in names):
+            renamed[key.replace(".q.", ".qkv.")] = torch.cat([renamed.pop(name) for name in names])
+    return renamed
+
+
+def _entry(
+    name: str, *, size: int, parameters: int, gmacs: float, top1: float | None, **fields: object
+) -> ModelEntry:
+    config = SwinConfig(**fields)  # type: ignore[arg-type]
+    return ModelEntry(
+        name=name,
+        build=Swin,
+        config=config,
+        image_size=size,
+        parameters=parameters,
+        gmacs=gmacs,
+        strides=tuple(4 * 2**level for level in range(len(config.depths))),
+        channels=tuple(config.width * 2**level for level in range(len(config.depths))),
+        top1=top1,
+        # The large ones were published with this pre-training alone.
+        trained_on="ImageNet-22k, then 1k" if config.width == 192 else "ImageNet-1k",
+        paper="Liu et al., Swin Transformer, ICCV 2021, arXiv:2103.14030",
+        code="microsoft/Swin-Transformer@f82860b",
+        weights_licence="MIT",
+    )
+
+
+_DEEP = (2, 2, 18, 2)
+_BASE: dict[str, object] = {"width": 128, "depths": _DEEP, "heads": (4, 8, 16, 32)}
+_LARGE: dict[str, object] = {"width": 192, "depths": _DEEP, "heads": (6, 12, 24, 48)}
+
+ENTRIES: tuple[ModelEntry, ...] = (
+    _entry("swin_tiny", size=224, parameters=28_288_354, gmacs=4.491, top1=81.2),
+    _entry(
+        "swin_tiny_c24",
+        size=256,
+        parameters=28_306_432,
+        gmacs=5.921,
+        top1=81.6,
+        heads=(4, 8, 16, 32),
+        window=8,
+    ),
+    _entry(
+        "swin_small",
+        size=224,
+        parameters=49_606_258,
+        gmacs=8.741,
+        top1=83.2,
+        depths=_DEEP,
+        drop_path=0.3,
+    ),
+    _entry(
+        "swin_base",
+        size=224,
+        parameters=87_768_224,
+        gmacs=15.431,
+        top1=83.5,
+        drop_path=0.5,
+        **_BASE,
+    ),
+    _entry(
+        "swin_base_384",
+        size=384,
+        parameters=87_903_584,
+        gmacs=47.083,
+        top1=84.5,
+        window=12,
+        drop_path=0.5,
+        **_BASE,
+    ),
+    _entry("swin_large", size=224, parameters=196_532_476, gmacs=34.476, top1=86.3, **_LARGE),
+    _entry(
+        "swin_large_384",
+        size=384,
+        parameters=196_735_516,
+        gmacs=103.919,
+        top1=87.3,
+        window=12,
+        **_LARGE,
+    ),
+)

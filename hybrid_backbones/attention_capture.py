@@ -1,0 +1,149 @@
+"""Attention weights of a network while it runs as it always does.
+
+Attention goes through `scaled_dot_product_attention`, which keeps no weights. `observe_attention`
+listens to its calls and hands out queries, keys and bias, from which the weights are computed
+exactly, and only where somebody asks for them. The networks themselves are not changed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hybrid_backbones.attention_geometry import AttentionPlaces, find_places
+from hybrid_backbones.backbone import Backbone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionCall:
+    """One attention of one forward pass; G groups (windows, say) attend each within itself.
+
+    Attributes:
+        name: Dotted name of the module that attends.
+        queries: (N, G, heads, Q, D).
+        keys: (N, G, heads, K, D).
+        bias: What is added to the scores, (N, G, heads, Q, K); None: nothing.
+        scale: What the products of queries and keys are multiplied by.
+        query_places: Middles of the queries' places, (G, Q, 2): y and x in pixels of the image;
+            not a number where a query has no place in the image: class tokens, padding.
+        key_places: Likewise of the keys, (G, K, 2).
+    """
+
+    name: str
+    queries: Tensor
+    keys: Tensor
+    bias: Tensor | None
+    scale: float
+    query_places: Tensor
+    key_places: Tensor
+
+    def weights(self, rows: slice = slice(None)) -> Tensor:
+        """Compute the weights (N, G, heads, rows, K) of some queries; they sum to 1 over K."""
+        scores = self.queries[..., rows, :] @ self.keys.transpose(-2, -1) * self.scale
+        if self.bias is not None:
+            scores = scores + self.bias[..., rows, :]
+        return scores.softmax(-1)
+
+
+Observer = Callable[[AttentionCall], None]
+
+
+@contextmanager
+def observe_attention(model: nn.Module, observer: Observer) -> Iterator[None]:
+    """Tell an observer of every attention between places, as long as the context lasts.
+
+    Attention without places on both sides is passed over: the random features of performers, which
+    have no weights; the tokens of Mobile-Former; MoA's attention between windows in the official
+    layout, which takes them apart.
+
+    Args:
+        model: A backbone, or a network that contains one.
+        observer: Called at each attention, in the order in which the network runs; what it does
+            not keep is gone afterwards.
+    """
+    listener = _Listener(observer)
+    with ExitStack() as stack:
+        for prefix, backbone in model.named_modules():
+            if not isinstance(backbone, Backbone):
+                continue
+            for name, module in backbone.named_modules():
+                full = ".".join(part for part in (prefix, name) if part)
+                stride = find_stride(backbone, name)
+                enter = partial(listener.enter, full, stride)
+                stack.callback(module.register_forward_pre_hook(enter).remove)
+                leave = module.register_forward_hook(listener.leave, always_call=True)
+                stack.callback(leave.remove)
+        stack.enter_context(listener)
+        yield
+
+
+def find_stride(backbone: Backbone, name: str) -> int:
+    """Give the stride of the map that a module of a stage works on.
+
+    Stages that name another module as their map's maker (a norm, an expansion) are the last.
+    """
+    levels = [info for info in backbone.feature_info if name.startswith(f"{info.module}.")]
+    return (levels or backbone.feature_info)[-1].stride
+
+
+class _Listener(TorchFunctionMode):
+    """Knows which module runs, and hears when it attends."""
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__()
+        self._observer = observer
+        self._running: list[tuple[str, int, AttentionPlaces | None]] = []
+
+    def enter(self, name: str, stride: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Note that a module starts; its places are its own or those of the module around it."""
+        around = self._running[-1][2] if self._running else None
+        own = find_places(module, inputs)
+        self._running.append((name, stride, around if own is None else own))
+
+    def leave(self, *_: object) -> None:
+        """Note that the innermost running module is done."""
+        self._running.pop()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.scaled_dot_product_attention and self._running:
+            name, stride, places = self._running[-1]
+            if places is not None:
+                call = _describe(name, stride, places, args=args, **(kwargs or {}))
+                self._observer(call)
+        return func(*args, **(kwargs or {}))
+
+
+def _describe(
+    name: str,
+    stride: int,
+    places: AttentionPlaces,
+    *,
+    args: tuple[Tensor, ...],
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> AttentionCall:
+    queries, keys = args[0].detach(), args[1].detach()
+    bias = None
+    if attn_mask is not None:
+        wide = attn_mask.detach().expand(*queries.shape[:3], keys.shape[2])
+        bias = places.divide(wide)
+    return AttentionCall(
+        name=name,
+        queries=places.divide(queries),
+        keys=places.divide(keys),
+        bias=bias,
+        scale=queries.shape[-1] ** -0.5 if scale is None else scale,
+        query_places=places.queries * stride,
+        key_places=places.keys * stride,
+    )

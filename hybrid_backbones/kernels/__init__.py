@@ -1,0 +1,1 @@
+"""Fast CPU implementations behind one switch: oneDNN calls and batch-norm folding."""

@@ -1,1 +1,0 @@
-"""Official archives: where they come from, how they are fetched, checked, unpacked and placed."""

@@ -1,0 +1,307 @@
+"""Random changes of training pictures, as one albumentations pipeline.
+
+Only this file and those beside it whose names begin with "augment" import albumentations.
+"""
+
+import math
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.segmentation import AugmentConfig
+from segnetr.data.augmentation.artifacts import PenStrokes, Stickers, UnevenLight, Vignette
+from segnetr.data.augmentation.pipeline import A, Pipeline
+from segnetr.data.preprocessing.resize import (
+    Array,
+    cut_soft_mask,
+    is_binary,
+    resize_image,
+    resize_mask,
+    soften_mask,
+)
+
+# "Slight", at the size the network sees: pixels for the blur, share of the range for the noise.
+_BLUR_SIGMA = (0.3, 1.2)
+_NOISE_DEVIATION = (0.01, 0.04)
+# Shares of the picture's shorter side. The displacement is uniform noise blurred with the sigma
+# and multiplied by alpha; blurring leaves about 0.16 / sigma of its deviation, so a point moves by
+# about 0.02 of the side.
+_ELASTIC_SIGMA = 0.04
+_ELASTIC_ALPHA = 1.0
+_CHANNELS_AT_ONCE = 4
+_DROPOUT_HOLES = (1, 4)
+_DROPOUT_SIDE = (0.05, 0.2)
+
+
+class WarpToSize(A.DualTransform):  # type: ignore[misc]
+    """Turn, zoom, shift, squash to a size and mirror, in one interpolation.
+
+    Turn, zoom and shift happen in the picture's own proportions, around its middle. It is then
+    squashed to the size as a whole, as it is for prediction, and mirrored there: left-right,
+    up-down and along the diagonal, each with probability 1/2, which gives all eight mirrorings and
+    quarter turns alike and no border. With no turn, zoom and shift it is the plain resizing of
+    prediction.
+
+    What lies outside is filled by reflection, image and mask alike, so that a lesion cut by the
+    border goes on with its mask; or with black and background, which looks like the dark corners
+    of a dermoscope; or with one of both, drawn anew for each picture.
+
+    Args:
+        size: (height, width) of the result in pixels.
+        flip: Mirror at random.
+        degrees: Largest turn to either side.
+        zoom: Smallest and largest zoom; drawn so that doubling is as likely as halving.
+        shift: Largest shift to either side, share of the picture's side.
+        stretch: Largest relative change of the width over the height, half of it on each axis.
+        border: What lies outside.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        flip: bool,
+        degrees: float,
+        zoom: tuple[float, float],
+        shift: float,
+        stretch: float = 0.0,
+        border: Literal["reflect", "black", "either"] = "reflect",
+    ) -> None:
+        super().__init__(p=1.0)
+        self.size = size
+        self.flip = flip
+        self.degrees = degrees
+        self.zoom = zoom
+        self.shift = shift
+        self.stretch = stretch
+        self.border = border
+
+    def get_params_dependent_on_data(
+        self,
+        params: dict[str, Any],
+        data: dict[str, Any],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Draw one change."""
+        draw = self.py_random.uniform
+        degrees = draw(-self.degrees, self.degrees)
+        zoom = math.exp(draw(math.log(self.zoom[0]), math.log(self.zoom[1])))
+        shift = draw(-self.shift, self.shift), draw(-self.shift, self.shift)
+        diagonal, across, down = (self.flip and draw(0, 1) < 0.5 for _ in range(3))
+        upright = self.size[::-1] if diagonal else self.size
+        # Drawn last and only where wanted, so that other settings keep their random numbers.
+        stretch = math.exp(draw(-self.stretch, self.stretch) / 2) if self.stretch else 1.0
+        is_black = self.border == "black" or (self.border == "either" and draw(0, 1) < 0.5)
+        still = degrees == 0 and zoom == stretch == 1 and shift == (0, 0)
+        matrix = _build_matrix(
+            params["shape"][:2],
+            upright,
+            degrees,
+            zoom=(zoom * stretch, zoom / stretch),
+            shift=shift,
+        )
+        return {
+            "matrix": None if still else matrix,
+            "upright": upright,
+            "outside": cv2.BORDER_CONSTANT if is_black else cv2.BORDER_REFLECT_101,
+            "mirrors": (diagonal, across, down),
+        }
+
+    def apply(
+        self,
+        img: Array,
+        matrix: NDArray[np.float64] | None,
+        upright: tuple[int, int],
+        outside: int,
+        mirrors: tuple[bool, bool, bool],
+        **_: Any,
+    ) -> Array:
+        """Apply the drawn change to a picture (H, W, C)."""
+        if matrix is None:
+            return _mirror(resize_image(img, upright), *mirrors)
+        return _mirror(_warp(img, matrix, upright, outside), *mirrors)
+
+    def apply_to_mask(
+        self,
+        mask: Array,
+        matrix: NDArray[np.float64] | None,
+        upright: tuple[int, int],
+        outside: int,
+        mirrors: tuple[bool, bool, bool],
+        **_: Any,
+    ) -> Array:
+        """Apply the drawn change to a mask (H, W): cut at one half, or nearest class."""
+        if matrix is None:
+            return _mirror(resize_mask(mask, upright), *mirrors)
+        if is_binary(mask):
+            soft = _warp(soften_mask(mask), matrix, upright, outside)
+            return _mirror(cut_soft_mask(soft), *mirrors)
+        moved = _warp_affine(mask, matrix, upright, cv2.INTER_NEAREST, outside)
+        return _mirror(moved, *mirrors)
+
+
+def build_augmentation(
+    config: AugmentConfig, *, image_size: tuple[int, int], channels: int
+) -> Pipeline:
+    """Build the pipeline: cached picture and mask in, both changed and at `image_size` out.
+
+    Args:
+        config: What changes and how much; what is switched off is not in the pipeline at all.
+        image_size: (height, width) of the result in pixels.
+        channels: Channels of the pictures; saturation and hue need 3.
+
+    Returns:
+        Takes `image` (H, W, C), uint8 or float32 in 0..1, and `mask` (H, W) uint8.
+    """
+    shorter = min(image_size)
+    steps: list[A.BasicTransform] = [
+        WarpToSize(
+            image_size,
+            flip=config.flip,
+            degrees=config.rotate_degrees,
+            zoom=config.scale,
+            shift=config.shift,
+            stretch=config.stretch,
+            border=config.border,
+        )
+    ]
+    if config.elastic:
+        steps.append(
+            A.ElasticTransform(
+                alpha=_ELASTIC_ALPHA * shorter,
+                sigma=_ELASTIC_SIGMA * shorter,
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=config.elastic,
+            )
+        )
+    steps += build_colour_steps(config, channels)
+    if config.gamma:
+        limits = tuple(100 * math.exp(sign * config.gamma) for sign in (-1, 1))
+        steps.append(A.RandomGamma(gamma_limit=limits, p=1.0))
+    if config.cast or config.uneven_light:
+        steps.append(UnevenLight(cast=config.cast, strength=config.uneven_light))
+    if config.blur:
+        steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=_BLUR_SIGMA, p=config.blur))
+    if config.noise:
+        steps.append(A.GaussNoise(std_range=_NOISE_DEVIATION, p=config.noise))
+    if config.dropout:
+        steps.append(
+            A.CoarseDropout(
+                num_holes_range=_DROPOUT_HOLES,
+                hole_height_range=_DROPOUT_SIDE,
+                hole_width_range=_DROPOUT_SIDE,
+                fill=0,
+                p=config.dropout,
+            )
+        )
+    if config.stickers:
+        steps.append(Stickers(p=config.stickers))
+    if config.pen_strokes:
+        steps.append(PenStrokes(p=config.pen_strokes))
+    if config.vignette:
+        steps.append(Vignette(p=config.vignette))
+    return Pipeline(steps)
+
+
+def build_colour_steps(
+    config: AugmentConfig | LabelledAugmentConfig, channels: int
+) -> list[A.BasicTransform]:
+    """Build the steps for brightness, contrast, saturation and hue; none where all are 0."""
+    if channels == 3 and (config.brightness or config.contrast or config.saturation or config.hue):
+        return [
+            A.ColorJitter(
+                brightness=(1 - config.brightness, 1 + config.brightness),
+                contrast=(1 - config.contrast, 1 + config.contrast),
+                saturation=(1 - config.saturation, 1 + config.saturation),
+                hue=(-config.hue, config.hue),
+                p=1.0,
+            )
+        ]
+    if config.brightness or config.contrast:
+        # Relative to the picture's mean, which is what "relative change" means without colours.
+        return [
+            A.RandomBrightnessContrast(
+                brightness_limit=(-config.brightness, config.brightness),
+                contrast_limit=(-config.contrast, config.contrast),
+                brightness_by_max=False,
+                p=1.0,
+            )
+        ]
+    return []
+
+
+def _build_matrix(
+    source: tuple[int, int],
+    target: tuple[int, int],
+    degrees: float,
+    *,
+    zoom: tuple[float, float],
+    shift: tuple[float, float],
+) -> NDArray[np.float64]:
+    """Build the 3 x 3 matrix from source pixels (x, y, 1) to target pixels."""
+    (height, width), (new_height, new_width) = source, target
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    # Pixel i covers i..i+1: half a pixel off at both ends, else everything moves when squashed.
+    to_middle = np.array([[1, 0, 0.5 - width / 2], [0, 1, 0.5 - height / 2], [0, 0, 1]])
+    turn = np.array(
+        [
+            [zoom[0] * cosine, -zoom[1] * sine, shift[0] * width],
+            [zoom[0] * sine, zoom[1] * cosine, shift[1] * height],
+            [0, 0, 1],
+        ]
+    )
+    squash = np.diag([new_width / width, new_height / height, 1.0])
+    from_middle = np.array([[1, 0, new_width / 2 - 0.5], [0, 1, new_height / 2 - 0.5], [0, 0, 1]])
+    return np.asarray(from_middle @ squash @ turn @ to_middle)
+
+
+def _warp(image: Array, matrix: NDArray[np.float64], size: tuple[int, int], border: int) -> Array:
+    """Warp a picture (H, W, C), averaging first where two or more pixels fall onto one."""
+    height, width = image.shape[:2]
+    # A linear warp reads four neighbours: what shrinks to less than a half would be skipped.
+    across = max(1, int(1 / np.linalg.norm(matrix[:2, 0])))
+    down = max(1, int(1 / np.linalg.norm(matrix[:2, 1])))
+    if across > 1 or down > 1:
+        image = resize_image(image, (max(1, height // down), max(1, width // across)))
+        y, x = height / image.shape[0], width / image.shape[1]
+        matrix = matrix @ np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]])
+    warped = _warp_affine(image, matrix, size, cv2.INTER_LINEAR, border)
+    return warped.reshape(*size, image.shape[2])  # OpenCV drops an axis of length 1
+
+
+def _warp_affine(
+    image: Array,
+    matrix: NDArray[np.float64],
+    size: tuple[int, int],
+    interpolation: int,
+    border: int,
+) -> Array:
+    def warp(part: Array) -> Array:
+        return np.asarray(
+            cv2.warpAffine(
+                part,
+                matrix[:2],
+                (size[1], size[0]),
+                flags=interpolation,
+                borderMode=border,
+            )
+        )
+
+    if image.ndim == 2 or image.shape[2] <= _CHANNELS_AT_ONCE:
+        return warp(image)
+    # OpenCV warps no more channels at once; slices with neighbours have them.
+    starts = range(0, image.shape[2], _CHANNELS_AT_ONCE)
+    parts = [warp(image[..., start : start + _CHANNELS_AT_ONCE]) for start in starts]
+    return np.concatenate([part.reshape(*size, -1) for part in parts], axis=2)
+
+
+def _mirror(array: Array, diagonal: bool, across: bool, down: bool) -> Array:
+    if diagonal:
+        array = array.swapaxes(0, 1)
+    if across:
+        array = array[:, ::-1]
+    if down:
+        array = array[::-1]
+    return np.ascontiguousarray(array)

@@ -1,0 +1,1 @@
+"""Decoded, downsampled copies of images on disk."""

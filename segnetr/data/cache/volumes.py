@@ -1,0 +1,69 @@
+"""A volume and its mask on their way into the cache: slices, scaled and reduced, in one file each.
+
+Values are scaled over the whole volume before it is cut, so a cached slice holds the numbers that
+prediction will see. A slice is later mapped from the file, and nothing is decoded again.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from segnetr.config.schema.intensity import IntensityConfig
+from segnetr.config.schema.volumes import SliceConfig
+from segnetr.data.preprocessing.resize import Array, reduce_size, resize_image, resize_labels
+from segnetr.data.readers.image_file import ImageFile, MaskFile
+from segnetr.data.volumes.slice_stack import open_stack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSettings:
+    """What the copies of a volume depend on beside its files and their size.
+
+    Attributes:
+        axis: As in `SliceConfig`.
+        spacing_mm: As in `SliceConfig`.
+        intensity: How values are scaled over the volume; one of the kinds made for volumes.
+    """
+
+    axis: int
+    spacing_mm: tuple[float, float] | None
+    intensity: IntensityConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SliceCopies:
+    """A volume as slices.
+
+    Attributes:
+        image: (D, h, w, C) uint16, 0..65535 standing for 0..1.
+        mask: (D, h, w) uint8 class indices.
+        filled: Whether each slice has foreground on the original grid, where nothing is lost.
+    """
+
+    image: Array
+    mask: Array
+    filled: tuple[bool, ...]
+
+
+def make_slice_copies(
+    volume: ImageFile, mask: MaskFile, settings: VolumeSettings, *, side: int
+) -> SliceCopies:
+    """Scale, cut, resample and reduce a volume and its mask.
+
+    Args:
+        volume: The volume.
+        mask: Class indices on its grid.
+        settings: Axis, pixel size, values.
+        side: Length of the shorter side of a slice in pixels; smaller slices stay as they are.
+    """
+    slices = SliceConfig(axis=settings.axis, spacing_mm=settings.spacing_mm)  # type: ignore[arg-type]
+    stack = open_stack(volume, slices, settings.intensity)
+    labels = np.moveaxis(mask.array, settings.axis, 0)
+    size = reduce_size(stack.plane, side)
+    images = [resize_image(stack.view(index), size) for index in range(stack.depth)]
+    masks = [resize_labels(np.ascontiguousarray(plane), size) for plane in labels]
+    return SliceCopies(
+        image=np.stack(images),
+        mask=np.stack(masks),
+        filled=tuple(bool(plane.any()) for plane in labels),
+    )

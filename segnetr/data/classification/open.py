@@ -1,0 +1,49 @@
+"""The one door to all formats of labelled pictures."""
+
+from pathlib import Path
+
+from segnetr.config.schema.classification import LabelledDataConfig
+from segnetr.data.classification.case import LabelledSet, check_classes
+from segnetr.data.classification.cifar import CIFAR_10, CIFAR_100, read_cifar
+from segnetr.data.classification.image_folder import read_image_folder
+from segnetr.data.classification.label_table import read_label_table
+from segnetr.data.classification.medmnist import read_medmnist
+from segnetr.errors import UsageError
+
+_WANTED = {
+    "cifar10": "the folder that holds cifar-10-batches-py",
+    "cifar100": "the folder that holds cifar-100-python",
+    "imagefolder": "the folder of train, val and test, or of the class folders",
+    "medmnist": "a file of MedMNIST, or the folder that holds it",
+    "table": "the folder that holds a table of labels (.csv) and the pictures",
+}
+
+
+def open_labelled(config: LabelledDataConfig) -> LabelledSet:
+    """Read a labelled data set and check that something can be learnt from it.
+
+    Raises:
+        UsageError: If no folder was named, or it lacks the layout.
+        ReadError: If a file of labels is torn, or holds code.
+        DataFaultError: If labels are out of range, or a class is empty or alone.
+    """
+    root = config.data_dir
+    if root is None:
+        raise UsageError(f"--data-dir is missing: {_WANTED[config.dataset]}")
+    if not root.exists():
+        raise UsageError(f"--data-dir {root}: no such folder; give {_WANTED[config.dataset]}")
+    opened = _read(config, root)
+    check_classes(opened, root)
+    return opened
+
+
+def _read(config: LabelledDataConfig, root: Path) -> LabelledSet:
+    if config.dataset == "cifar10":
+        return read_cifar(root, layout=CIFAR_10)
+    if config.dataset == "cifar100":
+        return read_cifar(root, layout=CIFAR_100)
+    if config.dataset == "medmnist":
+        return read_medmnist(root, subset=config.subset, class_names=config.class_names)
+    if config.dataset == "table":
+        return read_label_table(root, config.table, in_channels=config.in_channels)
+    return read_image_folder(root, in_channels=config.in_channels)

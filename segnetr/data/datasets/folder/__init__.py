@@ -1,0 +1,1 @@
+"""The user's own folder, described by a `dataset.yaml` file."""

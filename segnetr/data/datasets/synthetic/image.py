@@ -1,0 +1,105 @@
+"""One drawn dermoscopic picture with its exact mask.
+
+Skin is drawn as light that has passed pigment and blood: colour is skin colour times
+exp(-amount x absorption), so that brown, red and pale come out as in a camera, and every layer
+multiplies. The aim is not realism for its own sake but the difficulties of real pictures: dark
+corners, hair, ink and freckles that are darker than a faint lesion, borders that fade, pigment of
+several tones. A threshold alone does not solve it.
+"""
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from segnetr.data.datasets.synthetic.artifacts import (
+    add_bubbles,
+    add_glare,
+    add_hair,
+    add_ink,
+    add_ruler,
+    add_tube,
+)
+from segnetr.data.datasets.synthetic.lesion import Lesion, draw_lesion
+from segnetr.data.datasets.synthetic.noise import Field, draw_cells, draw_clouds
+
+# Absorption of red, green and blue light, relative; chosen by eye.
+_MELANIN = np.array([0.68, 1.0, 1.2], np.float32)
+_BLOOD = np.array([0.12, 0.85, 0.75], np.float32)
+_VEIL = np.array([0.47, 0.50, 0.58], np.float32)
+
+# Skin under polarised light in a dermoscope: pale, pink, tan, brown.
+_SKIN = np.array(
+    [[0.90, 0.76, 0.70], [0.87, 0.66, 0.62], [0.82, 0.62, 0.50], [0.72, 0.52, 0.40]], np.float32
+)
+
+
+def draw_picture(
+    rng: Generator, height: int, width: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Draw a picture of skin with one lesion.
+
+    Args:
+        rng: Source of randomness; the same state gives the same picture.
+        height: H, in pixels.
+        width: W, in pixels.
+
+    Returns:
+        The picture (H, W, 3), RGB, and the mask of the lesion (H, W).
+    """
+    lesion = draw_lesion(rng, height, width)
+    picture = _draw_skin(rng, height, width, lesion)
+    for add, chance in (
+        (add_ink, 0.08),
+        (add_glare, 0.35),
+        (add_hair, 0.55),
+        (add_bubbles, 0.3),
+        (add_ruler, 0.25),
+    ):
+        if rng.random() < chance:
+            picture = add(rng, picture)
+    return _take_photograph(rng, add_tube(rng, picture)), lesion.mask
+
+
+def _draw_skin(rng: Generator, height: int, width: int, lesion: Lesion) -> Field:
+    """Draw skin with the lesion in it, (H, W, 3)."""
+    weights = rng.dirichlet(np.full(len(_SKIN), 0.5)).astype(np.float32)
+    tone = weights @ _SKIN * rng.uniform(0.92, 1.08, 3).astype(np.float32)
+    mottle = draw_clouds(rng, height, width, coarsest=width / 3, octaves=6, decay=0.7)
+    flush = draw_clouds(rng, height, width, coarsest=width / 2, octaves=4)
+    melanin = 0.10 + 0.035 * mottle + lesion.melanin + _draw_freckles(rng, height, width)
+    blood = 0.08 + rng.uniform(0.02, 0.07) * flush + lesion.blood
+    # Fine furrows part the skin into small fields.
+    furrows = draw_cells(rng, height, width, spacing=rng.uniform(7.0, 14.0))
+    melanin -= rng.uniform(0.0, 0.05) * np.exp(-((furrows.edge / 0.15) ** 2))
+
+    light = np.exp(-melanin[..., None] * _MELANIN - blood[..., None] * _BLOOD)
+    picture = tone * light
+    veil = lesion.veil[..., None]
+    return picture * (1 - veil) + _VEIL * veil
+
+
+def _draw_freckles(rng: Generator, height: int, width: int) -> Field:
+    """Draw small spots of pigment that are no lesion, or none."""
+    if rng.random() > 0.35:
+        return np.zeros((height, width), np.float32)
+    cells = draw_cells(rng, height, width, spacing=rng.uniform(0.08, 0.2) * width)
+    spots = np.exp(-((cells.centre / rng.uniform(0.1, 0.25)) ** 2))
+    shown = cells.chance < rng.uniform(0.1, 0.4)
+    return np.asarray(rng.uniform(0.08, 0.3) * spots * shown, np.float32)
+
+
+def _take_photograph(rng: Generator, picture: Field) -> NDArray[np.uint8]:
+    """Add what light and camera do: a slope of brightness, cast, blur, noise."""
+    height, width = picture.shape[:2]
+    rows, columns = np.indices((height, width), np.float32)
+    slope = rng.normal(0, 0.08, 2)
+    picture = (
+        picture
+        * (1 + slope[0] * (rows / height - 0.5) + slope[1] * (columns / width - 0.5))[..., None]
+    )
+    picture = picture * rng.normal(1, 0.03, 3) * rng.uniform(0.82, 1.1)
+    blur = rng.uniform(0.4, 1.0)
+    picture = np.asarray(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), blur), np.float32)
+    picture = picture + rng.normal(0, rng.uniform(0.004, 0.014), picture.shape)
+    return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)

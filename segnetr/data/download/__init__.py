@@ -1,0 +1,1 @@
+"""Download, verify, extract and install official archives."""

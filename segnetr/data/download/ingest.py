@@ -1,0 +1,199 @@
+"""From what a user names as a source to what lies, checked, in a staging folder."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from segnetr.data.download.checksum import check_official, digest_file, find_official
+from segnetr.data.download.extract import ARCHIVE_SUFFIXES, extract_archive
+from segnetr.data.download.limits import Limits
+from segnetr.data.download.moves import FolderFile, copy_file, list_folder, move_into
+from segnetr.data.download.sources import Archive
+from segnetr.data.download.transaction import Prepared, Staging
+from segnetr.errors import ReadError, UsageError
+from segnetr.storage.disk_errors import as_write_error, require_space
+
+Task = Callable[[str, int], AbstractContextManager[Callable[[int, int], None]]]
+"""Begins something long, by its name and its bytes, and gives what hears how far it is."""
+
+_KEPT_SUFFIXES = (".npz", ".csv")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """What is the same for all sources of one run.
+
+    Attributes:
+        dataset: The data set's name.
+        archives: Its official archives.
+        limits: How much may come out of one source.
+        task: Shows progress.
+    """
+
+    dataset: str
+    archives: Sequence[Archive]
+    limits: Limits
+    task: Task
+
+
+def list_sources(sources: Sequence[Path], archives: Sequence[Archive]) -> list[Path]:
+    """Put the archives of a folder in the folder's place, where it holds any.
+
+    Raises:
+        UsageError: If a source is not there, or cannot be listed.
+    """
+    official = {archive.name for archive in archives}
+    found: list[Path] = []
+    for source in sources:
+        if not source.exists():
+            raise UsageError(f"--source {source}: no such file or folder")
+        if source.is_dir():
+            try:
+                files = sorted(path for path in source.iterdir() if path.is_file())
+            except OSError as error:
+                raise UsageError(f"--source {source}: {error.strerror or error}") from error
+            packed = [
+                path
+                for path in files
+                if path.name in official or path.name.lower().endswith(ARCHIVE_SUFFIXES)
+            ]
+            is_unpacked = all(path.name.endswith(_KEPT_SUFFIXES) for path in packed)
+            found += [source] if is_unpacked else packed
+        else:
+            found.append(source)
+    return found
+
+
+def find_known(source: Path, record: Sequence[Prepared], *, limits: Limits) -> Prepared | None:
+    """Find what an earlier run made of this very source, without reading the source's bytes.
+
+    Raises:
+        ReadError: If the source cannot be read.
+    """
+    if source.is_dir():
+        listing = _digest_listing(list_folder(source, limits=limits))
+        same = [item for item in record if item.sha256 == listing]
+    else:
+        try:
+            status = source.stat()
+        except OSError as error:
+            raise ReadError(source, f"cannot be read ({error.strerror or error})") from error
+        stamp = (source.name, status.st_size, status.st_mtime_ns)
+        same = [item for item in record if (item.name, item.size, item.mtime_ns) == stamp]
+    return same[0] if same else None
+
+
+def take_source(source: Path, staging: Staging, intake: Intake) -> Prepared:
+    """Check an archive or a folder and put what it holds into the contents of a staging folder.
+
+    Args:
+        source: An archive, a file that stays as it is, or a folder that was unpacked. Only read.
+        staging: Where to.
+        intake: The rest.
+
+    Returns:
+        What to remember of it.
+
+    Raises:
+        ArchiveError: If it is not the official one, is torn, or attacks.
+        ReadError: If it cannot be read.
+        WriteError: If there is no room.
+    """
+    if source.is_dir():
+        return _take_folder(source, staging, intake)
+    with _open(source) as file:
+        status = os.fstat(file.fileno())
+        with intake.task(f"hash {source.name}", status.st_size) as report:
+            digest = digest_file(file, source, report=report)
+        official = find_official(source.name, digest, intake.archives)
+        is_proved = official is not None and check_official(official, digest, source)
+        folder = staging.fresh_folder(f"unpacked-{source.name[:80]}")
+        if _is_packed(source, official):
+            with intake.task(f"unpack {source.name}", digest.size) as report:
+                files = extract_archive(
+                    file, folder, path=source, limits=intake.limits, report=report
+                ).files
+            if official is not None:
+                folder = _set_into(folder, official.folder, staging)
+        else:
+            require_space(folder, digest.size, purpose=f"copying {source.name}")
+            copy_file(source, folder / (official.name if official is not None else source.name))
+            files = 1
+    entries = tuple(sorted(path.name for path in folder.iterdir()))
+    move_into(folder, staging.contents, name=source)
+    return Prepared(
+        dataset=intake.dataset,
+        name=source.name,
+        sha256=digest.sha256,
+        size=digest.size,
+        mtime_ns=status.st_mtime_ns,
+        entries=entries,
+        files=files,
+        is_official=is_proved,
+    )
+
+
+def _take_folder(source: Path, staging: Staging, intake: Intake) -> Prepared:
+    files = list_folder(source, limits=intake.limits)
+    if not files:
+        raise UsageError(f"--source {source}: holds no file")
+    total = sum(file.size for file in files)
+    folder = staging.fresh_folder(f"copied-{source.resolve().name[:80]}")
+    require_space(folder, total, purpose=f"copying {source}")
+    # A folder that is itself the official one keeps its name; another one's content is taken.
+    official = {archive.folder.partition("/")[0] for archive in intake.archives if archive.folder}
+    name = source.resolve().name
+    top = folder / name if name in official else folder
+    done = 0
+    with intake.task(f"copy {name}", total) as report:
+        for file in files:
+            done += copy_file(file.path, top.joinpath(*file.parts))
+            report(done, max(done, total))
+    entries = tuple(sorted(path.name for path in folder.iterdir()))
+    move_into(folder, staging.contents, name=source)
+    return Prepared(
+        dataset=intake.dataset,
+        name=name,
+        sha256=_digest_listing(files),
+        size=total,
+        mtime_ns=0,
+        entries=entries,
+        files=len(files),
+        is_official=False,
+    )
+
+
+def _set_into(folder: Path, name: str, staging: Staging) -> Path:
+    """Put what was unpacked into the folder the readers expect, where the archive lacks it."""
+    if not name or (folder / name).is_dir():
+        return folder
+    above = staging.fresh_folder(f"{folder.name}-set")
+    with as_write_error(above / name):
+        folder.rename(above / name)
+    return above
+
+
+def _is_packed(source: Path, official: Archive | None) -> bool:
+    if official is not None:
+        return official.is_packed
+    return not source.name.lower().endswith(_KEPT_SUFFIXES)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ReadError(path, f"cannot be read ({error.strerror or error})") from error
+    with file:
+        yield file
+
+
+def _digest_listing(files: Sequence[FolderFile]) -> str:
+    rows = [(file.parts, file.size, file.mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

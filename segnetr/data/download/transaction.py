@@ -1,0 +1,243 @@
+"""A folder beside the data in which everything is made, and from which it is moved in one go.
+
+    DIR/.segnetr-prepare/lock            held while somebody works
+    DIR/.segnetr-prepare/journal.json    the moves that are being made; then all of them get made
+    DIR/.segnetr-prepare/contents/       what is moved into DIR
+    DIR/.segnetr-prepared.json           what was prepared, so that a second run does nothing
+
+A run that is killed before the journal is written left nothing; one that is killed after it is
+completed by the next run.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from segnetr.data.download.moves import plan_moves
+from segnetr.errors import ReadError, UsageError, WriteError
+from segnetr.storage.disk_errors import as_write_error, replace_text
+from segnetr.storage.fsync import sync_folder, sync_tree
+
+_STAGING = ".segnetr-prepare"
+_RECORD = ".segnetr-prepared.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """One archive or folder that was put in its place.
+
+    Attributes:
+        dataset: The data set's name.
+        name: The file name of the archive, or of the folder.
+        sha256: Of the archive; of a folder, of its listing (names, sizes, times).
+        size: In bytes.
+        mtime_ns: Time of the archive's last change in nanoseconds; 0 for a folder.
+        entries: What of it stands at the top of the data folder.
+        files: Number of files.
+        is_official: Whether a published hash proved it.
+    """
+
+    dataset: str
+    name: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    entries: tuple[str, ...]
+    files: int
+    is_official: bool
+
+
+class Staging:
+    """The folder of one run; use `open_staging`.
+
+    Attributes:
+        data_dir: Where everything goes.
+        contents: A folder of ours on the same disk; what is put into it, `commit` moves.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self._folder = data_dir / _STAGING
+        self.contents = self._folder / "contents"
+
+    def fresh_folder(self, name: str) -> Path:
+        """Make an empty folder beside `contents`.
+
+        Raises:
+            WriteError: If it cannot be made.
+        """
+        folder = self._folder / name
+        with as_write_error(folder):
+            folder.mkdir()
+        return folder
+
+    def commit(self, prepared: Sequence[Prepared]) -> None:
+        """Move the contents into the data folder, all of them or, after an error, none.
+
+        Args:
+            prepared: What to remember of them.
+
+        Raises:
+            UsageError: If a file would take the place of another one.
+            WriteError: If it cannot be done.
+        """
+        moves = plan_moves(self.contents, self.data_dir)
+        kept = [item for item in read_record(self.data_dir) if item.name not in _names(prepared)]
+        record = [_plain(item) for item in (*kept, *prepared)]
+        with as_write_error(self.contents):
+            sync_tree(self.contents)
+        journal = {"moves": [str(move) for move in moves], "record": record}
+        replace_text(self._journal, json.dumps(journal))
+        try:
+            self._finish(journal)
+        except WriteError:
+            # Where going back fails too, the journal stays and the next run goes forward.
+            with contextlib.suppress(OSError):
+                for move in moves:
+                    if not os.path.lexists(self.contents / move):
+                        (self.data_dir / move).rename(self.contents / move)
+                self._journal.unlink()
+            raise
+
+    def recover(self) -> None:
+        """Complete what a killed run had begun to move, and remove what else it left.
+
+        Raises:
+            WriteError: If it cannot be done.
+        """
+        if self._journal.exists():
+            self._finish(_read_json(self._journal))
+        with as_write_error(self.contents):
+            self.clear()
+            self.contents.mkdir(mode=0o700)
+
+    def clear(self) -> None:
+        """Remove what was not committed; `OSError` passes through."""
+        if self._journal.exists():
+            return
+        for path in self._folder.iterdir():
+            if path.name != "lock":
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+    @property
+    def _journal(self) -> Path:
+        return self._folder / "journal.json"
+
+    def _finish(self, journal: Mapping[str, Any]) -> None:
+        for move in journal["moves"]:
+            source, target = self.contents / move, self.data_dir / move
+            with as_write_error(target):
+                if os.path.lexists(source):
+                    source.rename(target)
+                    sync_folder(target.parent)
+        text = json.dumps({"version": 1, "archives": journal["record"]}, indent=2)
+        replace_text(self.data_dir / _RECORD, text + "\n")
+        with as_write_error(self._journal):
+            self._journal.unlink()
+
+
+@contextlib.contextmanager
+def open_staging(data_dir: Path) -> Iterator[Staging]:
+    """Take hold of a data folder, and leave nothing in it but what was committed.
+
+    Raises:
+        UsageError: If another process prepares data in it.
+        WriteError: If it cannot be written.
+    """
+    staging = Staging(data_dir)
+    folder = data_dir / _STAGING
+    with as_write_error(data_dir):
+        made = [path for path in (data_dir, *data_dir.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _hold(folder / "lock", data_dir):
+            staging.recover()
+            try:
+                yield staging
+            finally:
+                with contextlib.suppress(OSError):
+                    staging.clear()
+    finally:
+        _remove_empty(folder, made)
+
+
+def read_record(data_dir: Path) -> list[Prepared]:
+    """Give what was prepared in a folder, without what was moved away since.
+
+    Raises:
+        ReadError: If the record is torn.
+    """
+    path = data_dir / _RECORD
+    if not path.is_file():
+        return []
+    try:
+        found = [
+            Prepared(**{**row, "entries": tuple(row["entries"])})
+            for row in _read_json(path)["archives"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise ReadError(path, f"torn or changed ({error!r}); remove it") from error
+    return [item for item in found if _is_there(data_dir, item)]
+
+
+def _is_there(data_dir: Path, item: Prepared) -> bool:
+    entries = [PurePosixPath(entry) for entry in item.entries]
+    return bool(entries) and all(
+        not entry.is_absolute() and ".." not in entry.parts and (data_dir / entry).exists()
+        for entry in entries
+    )
+
+
+def _names(prepared: Sequence[Prepared]) -> set[str]:
+    return {item.name for item in prepared}
+
+
+def _plain(item: Prepared) -> dict[str, Any]:
+    return {**asdict(item), "entries": list(item.entries)}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReadError(path, f"cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise ReadError(path, f"torn or changed ({error}); remove it") from error
+
+
+@contextlib.contextmanager
+def _hold(lock: Path, data_dir: Path) -> Iterator[None]:
+    """Hold a lock that the system lets go of when the process ends, however it ends."""
+    with as_write_error(lock):
+        descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"{data_dir}: another process prepares data there; wait until it is done"
+                ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_empty(folder: Path, made: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):
+        if all(path.name == "lock" for path in folder.iterdir()):
+            (folder / "lock").unlink(missing_ok=True)
+            folder.rmdir()
+        for path in made:
+            path.rmdir()

@@ -1,0 +1,1 @@
+"""Find duplicate images within and across data sets."""

@@ -1,1 +1,0 @@
-"""Image and mask files of every format, read strictly."""

@@ -1,1 +1,0 @@
-"""Pictures with class labels: one file for each format, one record for all."""

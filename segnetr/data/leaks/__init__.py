@@ -1,1 +1,0 @@
-"""Pictures that are there twice: hashes, their candidates, the proof."""

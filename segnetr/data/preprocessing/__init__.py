@@ -1,0 +1,1 @@
+"""Intensity normalization and resizing."""

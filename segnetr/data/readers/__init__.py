@@ -1,0 +1,1 @@
+"""Strict readers for image, mask and volume files."""

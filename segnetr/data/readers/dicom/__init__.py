@@ -1,0 +1,1 @@
+"""DICOM series, parsed in a sandboxed child process."""

@@ -1,0 +1,145 @@
+"""What a file on disk becomes once every byte of it has been looked at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from numpy.typing import NDArray
+
+from segnetr.data.readers.source_header import StoredHeader
+from segnetr.errors import ReadError
+
+DEFAULT_MAX_PIXELS = 200_000_000
+"""Pixels of a picture, or voxels of a volume, above which a file is refused unread."""
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+META_SUFFIXES = (".mha", ".mhd")
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + NRRD_SUFFIXES + META_SUFFIXES
+SUPPORTED_SUFFIXES = PICTURE_SUFFIXES + VOLUME_SUFFIXES
+
+FileValue: TypeAlias = int | tuple[int, int, int]
+"""A value of a mask file: a grey value, palette index or label, or a colour (red, green, blue)."""
+
+ClassValues: TypeAlias = tuple[tuple[FileValue, ...], ...]
+"""For each class, background first, the values of a mask file that stand for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFile:
+    """One image as its file stores it.
+
+    Attributes:
+        path: The file.
+        array: A picture (H, W, C), C = 1 or 3, rows from the top; or a volume (X, Y, Z) in the
+            order of the file, (X, Y, Z, C) where it has several channels, as modalities of MR.
+            Unsigned 8 or 16 bit, or what else the file holds, native byte order.
+        kind: What `array` is.
+        affine: (4, 4) float64 from voxel indices to world coordinates (right, anterior, superior)
+            in the file's unit; None: a picture, or a volume that does not say where it lies.
+        spacing: Voxel sides along X, Y, Z in mm; None: a picture, or a volume without.
+        header: The NIfTI header exactly as stored, for writing a mask with the same geometry.
+        stored: The same of an NRRD, MetaImage or DICOM volume.
+        notes: What was changed or ignored while reading, one line each, for people.
+    """
+
+    path: Path
+    array: NDArray[Any]
+    kind: Literal["picture", "volume"]
+    affine: NDArray[np.float64] | None = None
+    spacing: tuple[float, ...] | None = None
+    header: Nifti1Header | None = None
+    stored: StoredHeader | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """(H, W) of a picture, (X, Y, Z) of a volume."""
+        return self.array.shape[: 2 if self.kind == "picture" else 3]
+
+    @property
+    def shown(self) -> NDArray[Any]:
+        """What people see of it: a picture (H, W, C), or the first channel (X, Y, Z)."""
+        return self.array[..., 0] if self.array.ndim == 4 else self.array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskFile:
+    """One mask as class indices.
+
+    Attributes:
+        path: The file.
+        array: (H, W) or (X, Y, Z) uint8, values 0..classes-1, background 0.
+        affine: As in `ImageFile`.
+        spacing: As in `ImageFile`.
+        notes: As in `ImageFile`.
+    """
+
+    path: Path
+    array: NDArray[np.uint8]
+    affine: NDArray[np.float64] | None = None
+    spacing: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class MaskValuesError(ReadError):
+    """A file that is read without a fault, and whose values are no mask."""
+
+
+class MaskSizeError(ReadError):
+    """A mask that is read without a fault, on another grid than what belongs to it."""
+
+
+def find_suffix(path: Path) -> str | None:
+    """Give the suffix by which a file is read, in lower case, or None for a foreign one."""
+    name = path.name.lower()
+    return next((suffix for suffix in reversed(SUPPORTED_SUFFIXES) if name.endswith(suffix)), None)
+
+
+def check_extent(path: Path, extent: tuple[int, ...], *, max_pixels: int) -> None:
+    """Refuse an image by the size its header claims, before memory is taken for it.
+
+    Args:
+        path: The file, for the message.
+        extent: Pixels or voxels along each axis.
+        max_pixels: Most pixels or voxels in all.
+
+    Raises:
+        ReadError: If an axis is empty or there are too many pixels.
+    """
+    claimed = " x ".join(str(side) for side in extent)
+    unit = "pixels" if len(extent) == 2 else "voxels"
+    if min(extent) < 1:
+        raise ReadError(path, f"its header claims {claimed} {unit}; the file is broken")
+    count = 1
+    for side in extent:
+        count *= side
+    if count > max_pixels:
+        raise ReadError(
+            path,
+            f"its header claims {claimed} = {count} {unit}, more than the limit of {max_pixels};"
+            f" --set data.max_pixels={count} reads it",
+        )
+
+
+def check_finite(path: Path, array: NDArray[Any]) -> None:
+    """Refuse an image with NaN or infinite values.
+
+    Raises:
+        ReadError: With the number of such values.
+    """
+    if not np.issubdtype(array.dtype, np.floating):
+        return
+    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise ReadError(
+            path, f"{bad} of {array.size} values are NaN or infinite; replace them in the file"
+        )
+
+
+def describe_os_error(error: OSError) -> str:
+    """Give the system's reason in words, without the path that the message names anyway."""
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,230 @@
+"""From the values of a mask file to class indices: what is understood, and what is refused.
+
+Understood: class indices; 0 and the highest value of two classes (255, 65535, 1-bit); palettes, by
+their colours where these are grey (an inverted palette is one) and by their indices where they are
+colours; colours with equal channels; and, for two classes, edges softened by JPEG or resizing.
+Everything else is refused with the values that were found, because a guess would train on it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segnetr.data.readers.class_values import has_colours, map_values
+from segnetr.data.readers.image import decode_picture, native_grey
+from segnetr.data.readers.image_file import ClassValues, ImageFile, MaskFile, MaskValuesError
+
+_HALF = 128
+_NEARLY_BLACK, _NEARLY_WHITE = 15, 240
+_SOFT_SHARE = 0.02
+# JPEG spreads an edge over its 8 x 8 block.
+_EDGE_REACH = 8
+_SHOWN_VALUES = 8
+_PIECE = 1 << 16
+
+
+def read_picture_mask(
+    path: Path, *, classes: int, values: ClassValues | None = None, max_pixels: int
+) -> MaskFile:
+    """Read a picture as class indices (H, W).
+
+    Args:
+        path: A PNG, JPEG, BMP or TIFF file.
+        classes: Number of classes K, background included.
+        values: As in `read_mask_file`.
+        max_pixels: Refuse more pixels than this.
+
+    Raises:
+        ReadError: If the file cannot be read.
+        MaskValuesError: If its values are no mask of K classes.
+    """
+    picture, notes = decode_picture(path, max_pixels=max_pixels)
+    if values is not None:
+        stored = file_values(path, picture, colours=has_colours(values))
+        return MaskFile(path=path, array=map_values(path, stored, values), notes=notes)
+    if picture.mode in ("P", "PA"):
+        stored = _palette_values(path, picture, classes=classes)
+    else:
+        stored = _grey_values(path, picture)
+    array, more = index_classes(path, stored, classes=classes)
+    return MaskFile(path=path, array=array, notes=notes + more)
+
+
+def file_values(path: Path, picture: Image.Image, *, colours: bool) -> NDArray[Any]:
+    """Give the values of a mask as its file has them, without asking for classes.
+
+    Args:
+        path: The file, for messages.
+        picture: As decoded.
+        colours: Give colours, whatever the file holds.
+
+    Returns:
+        Colours (H, W, 3); or grey values (H, W), for a palette of colours its indices.
+
+    Raises:
+        MaskValuesError: If grey values are wanted of a picture in colours.
+    """
+    if colours:
+        return np.asarray(picture.convert("RGB"))
+    if picture.mode in ("P", "PA"):
+        indices, table = _read_palette(picture)
+        used = find_values(indices)
+        grey = (table[used] == table[used][:, :1]).all()
+        return np.asarray(table[:, 0][indices]) if grey else indices
+    return _grey_values(path, picture)
+
+
+def index_volume(volume: ImageFile, *, classes: int, values: ClassValues | None = None) -> MaskFile:
+    """Take a volume that was read for class indices (X, Y, Z).
+
+    Args:
+        volume: Of one value for each voxel.
+        classes: Number of classes K, background included.
+        values: As in `read_mask_file`.
+
+    Raises:
+        MaskValuesError: If its values are no mask of K classes.
+    """
+    path = volume.path
+    if values is None:
+        array, more = index_classes(path, volume.array, classes=classes)
+    else:
+        array, more = map_values(path, volume.array, values), ()
+    return MaskFile(
+        path=path,
+        array=array,
+        affine=volume.affine,
+        spacing=volume.spacing,
+        notes=volume.notes + more,
+    )
+
+
+def index_classes(
+    path: Path, values: NDArray[Any], *, classes: int
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Turn the values of a mask into class indices.
+
+    Args:
+        path: The file, for messages.
+        values: Of any shape and type.
+        classes: Number of classes K, background included; at most 256.
+
+    Returns:
+        Values 0..K-1 in the shape of `values`, and notes.
+
+    Raises:
+        MaskValuesError: If the values are no mask of K classes.
+    """
+    found = find_values(values)
+    if found[0] >= 0 and found[-1] < classes and (found == np.round(found)).all():
+        return values.astype(np.uint8), ()
+    if classes == 2:
+        highest = _highest_value(values.dtype)
+        if all(value in (0, 255) for value in found) or all(v in (0, highest) for v in found):
+            return (values != 0).astype(np.uint8), ()
+        if _has_soft_edges(values):
+            note = f"soft edges are cut at {_HALF}: {len(found)} values where two are expected"
+            return (values >= _HALF).astype(np.uint8), (note,)
+    wanted = "0 and 1, or 0 and 255" if classes == 2 else f"0 to {classes - 1}"
+    raise MaskValuesError(
+        path,
+        f"it is no mask of {classes} classes: it holds {_show(found)} where {wanted} are expected",
+    )
+
+
+def find_values(values: NDArray[Any]) -> NDArray[Any]:
+    """Give the distinct values in rising order; by counting where there are few possible ones."""
+    if values.dtype == np.uint8:
+        # In the order of memory, which copies nothing, and in pieces: each value is counted as a
+        # number of 8 bytes.
+        flat = values.ravel(order="K")
+        counts = np.zeros(256, dtype=np.int64)
+        for start in range(0, flat.size, _PIECE):
+            counts += np.bincount(flat[start : start + _PIECE], minlength=256)
+        return np.flatnonzero(counts)
+    return np.unique(values)
+
+
+def _highest_value(dtype: np.dtype[Any]) -> int:
+    return int(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 255
+
+
+def _show(found: NDArray[Any]) -> str:
+    shown = ", ".join(f"{value:g}" for value in found[:_SHOWN_VALUES].tolist())
+    more = len(found) - _SHOWN_VALUES
+    noun = "the value" if len(found) == 1 else "the values"
+    return f"{noun} {shown}" + (f" and {more} more up to {found[-1]:g}" if more > 0 else "")
+
+
+def _has_soft_edges(values: NDArray[Any]) -> bool:
+    """Tell whether everything between black and white lies in a thin seam between the two."""
+    if values.ndim != 2 or values.dtype != np.uint8:
+        return False
+    dark, bright = values <= _NEARLY_BLACK, values >= _NEARLY_WHITE
+    between = ~(dark | bright)
+    if not bright.any() or between.mean() > _SOFT_SHARE:
+        return False
+    reach = np.ones((2 * _EDGE_REACH + 1,) * 2, dtype=np.uint8)
+    near_dark = cv2.dilate(dark.astype(np.uint8), reach) > 0
+    near_bright = cv2.dilate(bright.astype(np.uint8), reach) > 0
+    stray = (values != 0) & (values != 255) & ~(near_dark & near_bright)
+    return not stray.any()
+
+
+def _grey_values(path: Path, picture: Image.Image) -> NDArray[Any]:
+    if picture.mode == "1":
+        return np.asarray(picture).astype(np.uint8)
+    values = native_grey(picture)
+    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        values = np.asarray(picture.convert("RGB"))
+    if values.ndim == 2:
+        return values
+    if picture.mode in ("LA", "La", "RGBA", "RGBa"):
+        values = _without_alpha(path, values)
+    elif picture.mode == "RGBX":
+        values = values[..., :3]
+    if not (values == values[..., :1]).all():
+        colours = np.unique(values.reshape(-1, values.shape[-1]), axis=0)
+        shown = ", ".join(str(tuple(colour)) for colour in colours[:4].tolist())
+        shown += ", ..." if len(colours) > 4 else ""
+        raise MaskValuesError(
+            path, f"it is a colour picture, no mask: {len(colours)} colours, {shown}"
+        )
+    return values[..., 0]
+
+
+def _without_alpha(path: Path, values: NDArray[Any]) -> NDArray[Any]:
+    """Drop transparency, unless the mask is drawn in it: which of both counts is a guess then."""
+    plain, alpha = values[..., :-1], values[..., -1]
+    if (plain == plain[:1, :1]).all() and not (alpha == alpha[:1, :1]).all():
+        raise MaskValuesError(
+            path, "its mask is drawn in transparency; save it as grey values without alpha"
+        )
+    return plain
+
+
+def _palette_values(path: Path, picture: Image.Image, *, classes: int) -> NDArray[Any]:
+    indices, table = _read_palette(picture)
+    used = find_values(indices)
+    if (table[used] == table[used][:, :1]).all():
+        greys: NDArray[np.uint8] = table[:, 0][indices]
+        return greys
+    black = [int(index) for index in used if not table[index].any()]
+    if used[-1] < classes and black in ([], [0]):
+        return indices
+    shown = ", ".join(f"{index}: {tuple(table[index].tolist())}" for index in used[:4].tolist())
+    shown += ", ..." if len(used) > 4 else ""
+    raise MaskValuesError(path, f"its palette is no list of {classes} classes: {shown}")
+
+
+def _read_palette(picture: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Give the indices (H, W) and the colours (256, 3) they stand for."""
+    indices = np.asarray(picture) if picture.mode == "P" else np.asarray(picture.getchannel("P"))
+    table: NDArray[np.uint8] = np.zeros((256, 3), dtype=np.uint8)
+    colours = np.array(picture.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    table[: len(colours)] = colours
+    return indices, table

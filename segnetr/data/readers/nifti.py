@@ -1,0 +1,292 @@
+"""NIfTI volumes, through nibabel's headers, with every byte and every number checked first.
+
+SimpleITK and ITK load a file of which two thirds are gone and fill the rest with zeros; nibabel
+takes NaN affines and spacings of zero. So: the header is judged before memory is taken, the size
+it claims must be the size that is there, a gzip stream is followed to its checksum, and a geometry
+that cannot be true is refused. Header and affine are kept as stored, so that a mask written with
+them lies on the same grid bit for bit.
+"""
+
+import copy
+import io
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from segnetr.data.readers.gzip_stream import GZIP_SIGNATURE, LARGEST_RATIO, fill, read_chunks
+from segnetr.data.readers.image_file import ImageFile, check_extent, check_finite, describe_os_error
+from segnetr.data.readers.voxel_grid import check_affine, check_spacing
+from segnetr.errors import ReadError
+
+_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
+_HEADER_BYTES = {Nifti1Header: 348, Nifti2Header: 540}
+_MOST_EXTENSION_BYTES = 2**26
+
+
+def read_volume(path: Path, *, max_pixels: int, channels: int = 1) -> ImageFile:
+    """Read a NIfTI volume of three axes, or of four where the last one holds channels.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file.
+        max_pixels: Refuse more voxels than this before memory is taken for them.
+        channels: Values for each voxel, C; the file's fourth axis has this length where it is
+            above 1, and there is none where it is 1.
+
+    Returns:
+        An array (X, Y, Z), or (X, Y, Z, C) with several channels, in the file's own axis order,
+        scaled by the file's slope and intercept (float32 then), with affine, spacing in mm and the
+        header as stored.
+
+    Raises:
+        ReadError: If the file is missing, empty, foreign, too large, cut off, longer than it
+            says, has NaN or infinite values, or a geometry that cannot be true.
+    """
+    try:
+        with path.open("rb") as stream:
+            return _read_stream(path, stream, max_pixels=max_pixels, channels=channels)
+    except OSError as error:
+        raise ReadError(path, describe_os_error(error)) from error
+    except MemoryError as error:
+        raise ReadError(path, "there is not enough memory for it") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VolumeHeader:
+    """What the header of a volume says, once it is judged.
+
+    Attributes:
+        header: The NIfTI header as stored.
+        extent: (X, Y, Z), or (X, Y, Z, C).
+        offset: Bytes before the first voxel.
+        affine: As in `ImageFile`, and so `spacing` and `notes`.
+        spacing: In mm.
+        notes: For people.
+    """
+
+    header: Nifti1Header
+    extent: tuple[int, ...]
+    offset: int
+    affine: NDArray[np.float64]
+    spacing: tuple[float, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """How a voxel is stored, byte order included."""
+        dtype: np.dtype[Any] = self.header.get_data_dtype()
+        return dtype
+
+    @property
+    def needed(self) -> int:
+        """Bytes that belong to the file once it is unpacked."""
+        return self.offset + math.prod(self.extent) * self.dtype.itemsize
+
+
+def judge_header(
+    path: Path, stream: BinaryIO, content: bytearray, *, max_pixels: int, channels: int
+) -> tuple[VolumeHeader, Iterator[bytes]]:
+    """Read the header of an open file, and refuse what cannot be true before voxels are read.
+
+    Args:
+        path: The file, for messages.
+        stream: The file from its beginning.
+        content: Gets the bytes that were read, some of which may be voxels.
+        max_pixels: As in `read_volume`.
+        channels: As in `read_volume`.
+
+    Returns:
+        What the header says, and the rest of the content, unpacked, piece by piece.
+
+    Raises:
+        ReadError: As `read_volume`.
+    """
+    stored_bytes = stream.seek(0, io.SEEK_END)
+    if stored_bytes == 0:
+        raise ReadError(path, "the file is empty")
+    stream.seek(0)
+    chunks, most_bytes = open_chunks(path, stream, stored_bytes)
+    header = _read_header(path, chunks, content)
+    extent, notes = _find_extent(path, header, channels)
+    check_extent(path, extent, max_pixels=max_pixels)
+    affine, spacing, more = _find_geometry(path, header)
+    judged = VolumeHeader(
+        header=header,
+        extent=extent,
+        offset=_data_offset(path, header),
+        affine=affine,
+        spacing=spacing,
+        notes=notes + more,
+    )
+    if judged.needed > most_bytes:
+        raise ReadError(
+            path, f"cut off: {judged.needed} bytes belong to it, {most_bytes} can be there"
+        )
+    return judged, chunks
+
+
+def check_length(path: Path, present: int, needed: int) -> None:
+    """Refuse a file that is shorter or longer than its header says.
+
+    Raises:
+        ReadError: With both numbers of bytes.
+    """
+    if present < needed:
+        raise ReadError(path, f"cut off: {present} of {needed} bytes are there")
+    if present > needed:
+        raise ReadError(path, f"longer than its header says: {needed} bytes belong to it")
+
+
+def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int, channels: int) -> ImageFile:
+    content = bytearray()
+    judged, chunks = judge_header(path, stream, content, max_pixels=max_pixels, channels=channels)
+    fill(chunks, content, judged.needed + 1)
+    check_length(path, len(content), judged.needed)
+    stored = np.frombuffer(content, offset=judged.offset, dtype=judged.dtype)
+    volume = scale_stored(path, judged.header, stored.reshape(judged.extent, order="F"))
+    check_finite(path, volume)
+    return ImageFile(
+        path=path,
+        array=volume,
+        kind="volume",
+        affine=judged.affine,
+        spacing=judged.spacing,
+        header=judged.header,
+        notes=judged.notes,
+    )
+
+
+def open_chunks(path: Path, stream: BinaryIO, stored_bytes: int) -> tuple[Iterator[bytes], int]:
+    """Give the content piece by piece, unpacked, and the most bytes that it can be.
+
+    Raises:
+        ReadError: If the file is packed and not named so, or the other way round.
+    """
+    is_packed = stream.read(2) == GZIP_SIGNATURE
+    stream.seek(0)
+    if is_packed and not path.name.lower().endswith(".gz"):
+        raise ReadError(path, "it holds gzip data; rename it to .nii.gz")
+    if not is_packed and path.name.lower().endswith(".gz"):
+        raise ReadError(path, "it holds no gzip data; a plain NIfTI file is named .nii")
+    if is_packed:
+        return read_chunks(path, stream, "gzip"), stored_bytes * LARGEST_RATIO
+    return read_chunks(path, stream, "raw"), stored_bytes
+
+
+def _read_header(path: Path, chunks: Iterator[bytes], content: bytearray) -> Nifti1Header:
+    """Read as many pieces as the header with its extensions needs, and no voxels on purpose."""
+    fill(chunks, content, 4)
+    kind = _find_header_kind(path, content)
+    size = _HEADER_BYTES[kind]
+    fill(chunks, content, size)
+    if len(content) < size:
+        raise ReadError(path, f"cut off inside its header: {len(content)} bytes are there")
+    offset = _data_offset(path, _parse_header(path, kind, bytes(content[:size]) + b"\0" * 4))
+    if not size + 4 <= offset <= _MOST_EXTENSION_BYTES:
+        raise ReadError(path, f"its header says that voxels begin at byte {offset}; it is damaged")
+    fill(chunks, content, offset)
+    if len(content) < offset:
+        raise ReadError(path, f"cut off before its voxels: {len(content)} bytes are there")
+    return _parse_header(path, kind, bytes(content[:offset]))
+
+
+def _find_header_kind(path: Path, content: bytes | bytearray) -> type[Nifti1Header]:
+    sizes = {struct.unpack(order + "i", content[:4])[0] for order in "<>"} if content[3:] else set()
+    for kind, size in _HEADER_BYTES.items():
+        if size in sizes:
+            return kind
+    raise ReadError(path, "it is no NIfTI file: the length of its header is neither 348 nor 540")
+
+
+def _parse_header(path: Path, kind: type[Nifti1Header], block: bytes) -> Nifti1Header:
+    try:
+        # check=False: nibabel would repair fields silently; the header is kept as stored.
+        header: Nifti1Header = kind.from_fileobj(io.BytesIO(block), check=False)
+        magic, dtype = header["magic"].item(), header.get_data_dtype()
+    except (
+        HeaderDataError,
+        struct.error,
+        ValueError,
+        KeyError,
+        EOFError,
+        OSError,
+        Warning,
+    ) as error:
+        raise ReadError(path, f"damaged NIfTI header: {error}") from error
+    if magic[:2] != b"n+":
+        raise ReadError(path, "it is no single-file NIfTI (.hdr/.img pairs are not read)")
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ReadError(path, f"its voxels are {dtype}; integers and real numbers are read")
+    return header
+
+
+def _data_offset(path: Path, header: Nifti1Header) -> int:
+    try:
+        return int(header["vox_offset"])
+    except (ValueError, OverflowError) as error:
+        raise ReadError(path, "its header has no valid byte offset of the voxels") from error
+
+
+def _find_extent(
+    path: Path, header: Nifti1Header, channels: int
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    axes = int(header["dim"][0])
+    sides = tuple(int(side) for side in header["dim"][1 : 1 + max(0, min(7, axes))])
+    if not 1 <= axes <= 7 or min(sides) < 1:
+        raise ReadError(path, f"its header claims {axes} axes of {sides} voxels; it is damaged")
+    if channels > 1:
+        if sides[3:] == (channels,):
+            return sides, ()
+        raise ReadError(
+            path,
+            f"it has {axes} axes {sides}; three axes and a fourth of {channels} channels are read",
+        )
+    if axes == 3:
+        return sides, ()
+    if axes > 3 and set(sides[3:]) == {1}:
+        return sides[:3], (f"{axes} axes are stored; those of length 1 behind Z are left out",)
+    raise ReadError(path, f"it has {axes} axes {sides}; volumes of three axes are read")
+
+
+def _find_geometry(
+    path: Path, header: Nifti1Header
+) -> tuple[NDArray[np.float64], tuple[float, ...], tuple[str, ...]]:
+    pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 0b111, 1.0)
+    notes = () if unit == 1.0 else (f"lengths are stored in units of {unit:g} mm",)
+    check_spacing(path, np.abs(pixdim) * unit)
+    whole = copy.deepcopy(header)
+    if int(header["sform_code"]) == 0 and float(header["pixdim"][0]) not in (-1.0, 1.0):
+        # The standard: any other value of this sign counts as +1.
+        whole["pixdim"][0] = 1.0
+    try:
+        affine = np.asarray(whole.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
+        raise ReadError(path, f"its orientation cannot be true: {error}") from error
+    return affine, check_affine(path, affine, unit_mm=unit), notes
+
+
+def scale_stored(path: Path, header: Nifti1Header, stored: NDArray[Any]) -> NDArray[Any]:
+    """Turn voxels as stored into values: native byte order, slope and intercept.
+
+    Raises:
+        ReadError: If the scaling cannot be true.
+    """
+    values = stored.astype(stored.dtype.newbyteorder("="))
+    if np.isinf(header["scl_slope"]) or np.isinf(header["scl_inter"]):
+        raise ReadError(path, "its scaling is infinite")  # nibabel would leave it out
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise ReadError(path, f"its scaling cannot be true: {error}") from error
+    if slope is None or (slope, intercept or 0.0) == (1.0, 0.0):
+        return values
+    return values.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0.0)

@@ -1,0 +1,1 @@
+"""Checks that a data set can be used for training."""

@@ -1,0 +1,1 @@
+"""Slices and intensity statistics of volumes."""

@@ -1,0 +1,1 @@
+"""Compare predicted masks with the ground truth."""

@@ -1,0 +1,129 @@
+"""From pairs of masks, in memory or on disk, to scores and their summary."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segnetr.config.schema.segmentation import EvaluateConfig
+from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, MaskFile
+from segnetr.data.readers.read_files import read_mask_file
+from segnetr.engine.evaluation.pairing import MaskPair
+from segnetr.errors import ReadError
+from segnetr.metrics import Score, Summary, Unscored, score_masks, summarise
+
+# Affines of one grid, written by different programs, agree to float32: far below this, in mm.
+_AFFINE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What scoring a set of cases gave.
+
+    Attributes:
+        scores: Every value of every case and class.
+        summaries: One row for each class and metric; empty if no case was scored.
+        unscored: Cases left out, each with its reason.
+    """
+
+    scores: tuple[Score, ...]
+    summaries: tuple[Summary, ...]
+    unscored: tuple[Unscored, ...]
+
+
+def evaluate_pairs(
+    pairs: Iterable[MaskPair],
+    *,
+    classes: Sequence[str],
+    config: EvaluateConfig,
+    patients: Mapping[str, str] | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Evaluation:
+    """Score pairs of masks, one after the other, so that only one is in memory.
+
+    A pair that cannot be scored does not stop the others: a file that cannot be read, masks of
+    different sizes, volumes on different grids, a case that was there already.
+
+    Args:
+        pairs: What to compare; may be a generator that makes predictions as it goes.
+        classes: Class names, background first.
+        config: Tolerance, threshold and resampling.
+        patients: Patient by case id, for the interval; a case that is not named stands alone.
+        max_pixels: Larger files are refused before memory is taken for them.
+
+    Raises:
+        ValueError: If masks given as arrays hold values that are no class.
+    """
+    scores: list[Score] = []
+    unscored: list[Unscored] = []
+    seen: set[str] = set()
+    for pair in pairs:
+        reason = None
+        if pair.case_id in seen:
+            reason = f"{pair.case_id}: a case of this name was scored before"
+        else:
+            seen.add(pair.case_id)
+            try:
+                scores += _score_pair(pair, classes=classes, config=config, max_pixels=max_pixels)
+            except ReadError as error:
+                reason = str(error)
+        if reason is not None:
+            unscored.append(Unscored(case_id=pair.case_id, reason=reason))
+    summaries = summarise(scores, patients=patients, bootstrap=config.bootstrap, seed=config.seed)
+    return Evaluation(scores=tuple(scores), summaries=tuple(summaries), unscored=tuple(unscored))
+
+
+def _score_pair(
+    pair: MaskPair, *, classes: Sequence[str], config: EvaluateConfig, max_pixels: int
+) -> list[Score]:
+    prediction = _load(pair.prediction, classes=len(classes), max_pixels=max_pixels)
+    truth = _load(pair.truth, classes=len(classes), max_pixels=max_pixels)
+    _check_grids(pair, prediction, truth)
+    return score_masks(
+        prediction.array,
+        truth.array,
+        classes=classes,
+        case_id=pair.case_id,
+        spacing=truth.spacing or prediction.spacing or pair.spacing,
+        nsd_tolerance=config.nsd_tolerance,
+        isic_threshold=config.isic_threshold,
+    )
+
+
+def _load(mask: Path | NDArray[np.uint8] | MaskFile, *, classes: int, max_pixels: int) -> MaskFile:
+    if isinstance(mask, MaskFile):
+        return mask
+    if isinstance(mask, Path):
+        return read_mask_file(mask, classes=classes, max_pixels=max_pixels)
+    return MaskFile(path=Path(), array=mask)
+
+
+def _check_grids(pair: MaskPair, prediction: MaskFile, truth: MaskFile) -> None:
+    """Refuse masks that cannot be laid upon each other.
+
+    Raises:
+        ReadError: Naming the prediction and both grids.
+    """
+    named = pair.prediction if isinstance(pair.prediction, Path) else pair.case_id
+    ours, theirs = prediction.array.shape, truth.array.shape
+    if ours != theirs:
+        raise ReadError(
+            named,
+            f"the prediction is {_size(ours)}, the truth {_size(theirs)} (height x width, or"
+            " X x Y x Z); scores need both on one grid",
+        )
+    if prediction.affine is None or truth.affine is None:
+        return
+    distance = float(np.abs(prediction.affine - truth.affine).max())
+    if distance > _AFFINE_TOLERANCE:
+        raise ReadError(
+            named,
+            f"its affine differs from the truth's by up to {distance:.3g}; scores need both on"
+            " one grid",
+        )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(side) for side in shape)

@@ -1,0 +1,1 @@
+"""Predicted Dice and out-of-distribution detection."""

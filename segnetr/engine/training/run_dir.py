@@ -1,0 +1,180 @@
+"""The folder of a run: what lies where, and checkpoints that survive every interruption."""
+
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from segnetr.engine.training.checkpoint import (
+    BestWeights,
+    Checkpoint,
+    read_best,
+    read_checkpoint,
+    write_best,
+    write_checkpoint,
+)
+from segnetr.errors import ModelFileError, UsageError
+from segnetr.storage.manifest import as_write_error, build_aside, recover_folder, replace_folder
+
+
+class RunDir:
+    """A run's folder by the names of its parts.
+
+    Attributes:
+        path: The folder itself.
+        config: The resolved configuration (YAML).
+        splits: Which case belongs to which part (JSON).
+        provenance: Versions, machine, command (JSON).
+        metrics_jsonl: One line for each step and validation.
+        metrics_csv: The same as a table: step, phase, name, value.
+        timings: How long the training took (JSON).
+        log: What was said, with the time.
+        tensorboard: Event files.
+        checkpoints: The folders `last`, `previous` and `best`.
+        model: What predict, export and serve read.
+        evaluation: Scores on the test part.
+        figures: Pictures.
+        report: The HTML page.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.splits = self.path / "splits.json"
+        self.provenance = self.path / "provenance.json"
+        self.metrics_jsonl = self.path / "metrics.jsonl"
+        self.metrics_csv = self.path / "metrics.csv"
+        self.timings = self.path / "timings.json"
+        self.log = self.path / "log.txt"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.last = self.checkpoints / "last"
+        self.previous = self.checkpoints / "previous"
+        self.best = self.checkpoints / "best"
+        self.model = self.path / "model"
+        self.evaluation = self.path / "evaluation"
+        self.figures = self.path / "figures"
+        self.report = self.path / "report.html"
+
+    def create(self, *, resume: bool = False) -> None:
+        """Make the folder, or make sure that there is something to resume.
+
+        Raises:
+            UsageError: If a new run finds checkpoints here, or a resumed one finds none.
+            WriteError: If the folder cannot be made or written to.
+        """
+        self.check(resume=resume)
+        with as_write_error(self.path):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for folder in (self.last, self.previous, self.best):
+                recover_folder(folder)
+            probe = self.path / ".probe"
+            probe.touch()
+            probe.unlink()
+
+    def check(self, *, resume: bool) -> None:
+        """Look whether the folder fits a new or a resumed run; nothing is written.
+
+        Raises:
+            UsageError: As `create`.
+        """
+        if resume and not self.has_checkpoint():
+            raise UsageError(
+                f"{self.path}: no checkpoint to resume; start without --resume or check --out"
+            )
+        if not resume and self.has_checkpoint():
+            raise UsageError(
+                f"{self.path}: holds a run already; go on with --resume or choose another --out"
+            )
+
+    def has_checkpoint(self) -> bool:
+        """Whether a training has saved itself here."""
+        kept = (self.last, self.previous, self.checkpoints / ".previous.old")
+        return any(folder.is_dir() for folder in kept)
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write `last`, and keep the one before it as `previous`.
+
+        One whole checkpoint exists at every moment, also where the disk is full.
+
+        Raises:
+            WriteError: If it cannot be written; the older ones are then untouched.
+        """
+        build = partial(write_checkpoint, checkpoint=checkpoint)
+        with build_aside(build, self.last) as aside, as_write_error(self.last):
+            old = self.checkpoints / ".previous.old"
+            if self.last.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                if self.previous.exists():
+                    self.previous.rename(old)
+                self.last.rename(self.previous)
+                shutil.rmtree(old, ignore_errors=True)
+            aside.rename(self.last)
+
+    def load_checkpoint(self) -> tuple[Checkpoint, str | None]:
+        """Read the newest whole checkpoint.
+
+        Returns:
+            The checkpoint, and a line for the user where it is not `last`.
+
+        Raises:
+            ModelFileError: If neither `last` nor `previous` is whole.
+        """
+        try:
+            return read_checkpoint(self.last), None
+        except ModelFileError as error:
+            damage = str(error)
+        try:
+            checkpoint = read_checkpoint(self.previous)
+        except ModelFileError as error:
+            raise ModelFileError(f"no whole checkpoint: {damage}; {error}") from error
+        return checkpoint, f"{damage}; going on from {self.previous}, step {checkpoint.state.step}"
+
+    def set_aside(self, folder: Path) -> None:
+        """Move a damaged checkpoint out of the way, so that it never becomes `previous`.
+
+        Args:
+            folder: `last` or `best`; it becomes `damaged_last` or `damaged_best`.
+
+        Raises:
+            WriteError: If it cannot be moved.
+        """
+        damaged = self.checkpoints / f"damaged_{folder.name}"
+        with as_write_error(damaged):
+            shutil.rmtree(damaged, ignore_errors=True)
+            if folder.exists():
+                folder.rename(damaged)
+
+    def save_best(self, best: BestWeights) -> None:
+        """Write the weights with the best score in the place of older ones.
+
+        Raises:
+            WriteError: If they cannot be written; older ones are then untouched.
+        """
+        replace_folder(partial(write_best, best=best), self.best)
+
+    def load_best(self) -> BestWeights:
+        """Read the weights with the best score.
+
+        Raises:
+            ModelFileError: If they are missing, torn or changed.
+        """
+        return read_best(self.best)
+
+    def load_final_weights(self, *, keep: Literal["best", "last"]) -> Mapping[str, Tensor]:
+        """Read the weights a finished training ends with.
+
+        Args:
+            keep: "best": those with the best validation score, if there is one. "last": those of
+                the last step, the moving average where there is one.
+
+        Raises:
+            ModelFileError: If they are missing, torn or changed.
+        """
+        if keep == "best" and self.best.is_dir():
+            return self.load_best().weights
+        checkpoint, _ = self.load_checkpoint()
+        return checkpoint.weights if checkpoint.average is None else checkpoint.average

@@ -1,0 +1,240 @@
+"""The one door to the distributed engine: devices, processes, precision.
+
+Hugging Face accelerate starts the process group and wraps the network; everything else stays
+visible. Mixed precision is torch's own autocast and scaler, because accelerate would patch the
+network's `forward`, and checkpoints are ours (`segnetr.engine.training.checkpoint`).
+"""
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Literal, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs, gather_object
+from torch import Tensor, nn
+
+from segnetr.data.case import Batch
+from segnetr.errors import SegNetrError, UsageError
+
+Amp = Literal["auto", "bf16", "fp16", "off"]
+
+# The others wait here while the main process validates alone.
+_PATIENCE = timedelta(hours=6)
+_LET_GO_SECONDS = 0.5
+
+
+def choose_device(name: str) -> torch.device:
+    """Find the device that a setting names.
+
+    Args:
+        name: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:INDEX".
+
+    Raises:
+        UsageError: If there is no such device on this machine.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name in ("auto", "cuda"):
+        index = os.environ.get("LOCAL_RANK", "0")
+    else:
+        kind, _, index = name.partition(":")
+        if kind != "cuda" or not index.isdecimal():
+            raise UsageError(f"unknown device {name!r}; choose auto, cpu, cuda or cuda:INDEX")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index) >= count:
+        raise UsageError(
+            f"device {name!r}: this machine has {count} CUDA devices; try --device cpu"
+        )
+    return torch.device("cuda", int(index))
+
+
+class Runtime:
+    """One process of a training: its device, its rank, its precision.
+
+    Started by `torchrun`, every process makes one; started plainly, there is one process. Use it
+    as a context manager, or call `close`.
+
+    Attributes:
+        device: Where network and batches go.
+        rank: Number of this process, 0 to `world` - 1.
+        world: Number of processes.
+        amp_dtype: Type of matrix products under autocast, or None without mixed precision.
+        scaler: Keeps float16 gradients in range; does nothing for other types.
+
+    Raises:
+        UsageError: If the device or the precision is not to be had here.
+        SegNetrError: If `torchrun` started several processes that do not find each other.
+    """
+
+    def __init__(self, device: str = "auto", *, amp: Amp = "off") -> None:
+        self.device = choose_device(device)
+        self.amp_dtype = _choose_amp(amp, self.device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        # accelerate keeps one state per process and refuses a second with another device.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        # Without `cpu=True` on a machine without a GPU, accelerate starts lone runs under
+        # torchrun, each of them rank 0, without a word; the check below would catch it.
+        self._accelerator = Accelerator(
+            cpu=self.device.type == "cpu",
+            mixed_precision="no",
+            device_placement=False,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        )
+        self.rank = int(self._accelerator.process_index)
+        self.world = int(self._accelerator.num_processes)
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started != self.world:
+            raise SegNetrError(
+                f"torchrun started {started} processes, but this one sees {self.world}; "
+                "check WORLD_SIZE and RANK in the environment"
+            )
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.amp_dtype is torch.float16
+        )
+
+    def __enter__(self) -> "Runtime":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the group of processes."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # A thread of gloo drops the tensors of the last exchange once it gets Python's lock.
+            # Where the process ends first, it never does, and the end waits for the thread.
+            time.sleep(_LET_GO_SECONDS)
+            torch.distributed.destroy_process_group()
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files and talks to the user."""
+        return self.rank == 0
+
+    def place(self, model: nn.Module, *, channels_last: bool) -> nn.Module:
+        """Bring a network to the device, in the memory layout asked for; in place."""
+        model.to(self.device)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+    def prepare(self, model: nn.Module, *, compiled: bool) -> nn.Module:
+        """Wrap a placed network so that its gradients are averaged over the processes.
+
+        With one process, and not compiled, the network itself comes back. A wrapper shares the
+        network's parameters and leaves it as it is.
+        """
+        if compiled:
+            with warnings.catch_warnings():
+                # torch's compiler still imports a module of its own that uses TorchScript.
+                warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+                model = cast(nn.Module, torch.compile(model, dynamic=False))
+        return cast(nn.Module, self._accelerator.prepare_model(model, device_placement=False))
+
+    def move(self, batch: Batch, *, channels_last: bool) -> Batch:
+        """Bring a batch to the device."""
+        image = batch["image"].to(self.device, non_blocking=True)
+        moved: Batch = {**batch, "image": image}
+        if channels_last:
+            moved["image"] = image.contiguous(memory_format=torch.channels_last)
+        if "mask" in batch:
+            moved["mask"] = batch["mask"].to(self.device, non_blocking=True)
+        if "label" in batch:
+            moved["label"] = batch["label"].to(self.device, non_blocking=True)
+        return moved
+
+    def autocast(self) -> torch.autocast:
+        """Give the context in which a network is run."""
+        return torch.autocast(
+            self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
+        )
+
+    @contextlib.contextmanager
+    def accumulate(self, model: nn.Module, *, last: bool) -> Iterator[None]:
+        """Run one of several passes of a step; gradients are averaged in the last one only."""
+        with contextlib.nullcontext() if last else self._accelerator.no_sync(model):
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a loss to the parameters, scaled for float16."""
+        self.scaler.scale(loss).backward()
+
+    def clip(
+        self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, *, norm: float
+    ) -> Tensor:
+        """Shorten the gradient to a largest norm, 0: no limit, and give its norm before."""
+        self.scaler.unscale_(optimizer)
+        return nn.utils.clip_grad_norm_(parameters, norm if norm > 0 else float("inf"))
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take one step, unless float16 gradients overflowed, and forget the gradients."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average a vector over the processes; all of them have to call it."""
+        if self.world == 1:
+            return values
+        return cast(Tensor, self._accelerator.reduce(values, reduction="mean"))
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collect one plain value from every process, in the order of ranks."""
+        return [value] if self.world == 1 else list(gather_object([value]))
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self.gather(None)
+
+    def broadcast(self, values: Mapping[str, float] | None) -> dict[str, float]:
+        """Give every process the values that the main process has; the others pass None."""
+        return dict(next(found for found in self.gather(values) if found is not None))
+
+    @contextlib.contextmanager
+    def determinism(self, *, wanted: bool) -> Iterator[None]:
+        """Ask torch for deterministic algorithms, and put its settings back afterwards."""
+        before = torch.are_deterministic_algorithms_enabled()
+        benchmark = torch.backends.cudnn.benchmark
+        if wanted:
+            # cuBLAS reads this when it starts; without it torch refuses matrix products.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(mode=True)
+        # Choosing kernels by a race of their speed makes two equal runs differ.
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(mode=before)
+            torch.backends.cudnn.benchmark = benchmark
+
+    def batches(self, batches: Iterable[Batch], *, channels_last: bool) -> Iterator[Batch]:
+        """Bring batches to the device, one by one."""
+        for batch in batches:
+            yield self.move(batch, channels_last=channels_last)
+
+
+def _choose_amp(amp: Amp, device: torch.device) -> torch.dtype | None:
+    on_gpu = device.type == "cuda"
+    if amp == "off" or (amp == "auto" and not on_gpu):
+        return None
+    has_bf16 = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
+    if amp == "auto":
+        return torch.bfloat16 if has_bf16 else torch.float16
+    if amp == "fp16" and not on_gpu:
+        raise UsageError("amp 'fp16' needs a GPU; use --amp bf16 or --amp off")
+    if amp == "bf16" and not has_bf16:
+        raise UsageError(f"amp 'bf16': {device} does not have it; use --amp fp16 or --amp off")
+    return torch.bfloat16 if amp == "bf16" else torch.float16

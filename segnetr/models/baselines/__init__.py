@@ -1,0 +1,1 @@
+"""Networks that SegNetr is compared with."""

@@ -1,0 +1,85 @@
+"""SegNet: the thirteen convolutions of VGG-16, mirrored, joined by pooling indices.
+
+Architecture:
+    Vijay Badrinarayanan, Alex Kendall, Roberto Cipolla: SegNet: A Deep Convolutional
+    Encoder-Decoder Architecture for Image Segmentation. TPAMI 2017. arXiv:1511.00561.
+
+Deliberate differences: initialisation is this package's. With `skip="irsc"` the unpooling by
+indices gives way to a 1x1 convolution, bilinear growth and information retention, as in SegNetr.
+The SegNetr paper counts 17.94 Mi for its SegNet, fewer than the 28.1 Mi of the published one;
+which reduction that is, is not known.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segnetr.models.segnetr.initialization import initialise
+from segnetr.models.segnetr.skip import FusedUpsampling
+
+_DEPTHS = (2, 2, 3, 3, 3)
+
+
+class SegNet(nn.Module):
+    """Five levels down, five up; (N, C, H, W) -> logits (N, K, H, W), sides multiples of 32.
+
+    Args:
+        in_channels: Channels of the images.
+        num_classes: Classes with the background, K.
+        widths: Channels of the five levels, strides 1 to 16.
+        retains: Information retention instead of pooling indices.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, *, widths: Sequence[int], retains: bool = False
+    ) -> None:
+        super().__init__()
+        befores = [in_channels, *widths[:-1]]
+        self.down = nn.ModuleList(
+            _convolutions([before, *[width] * depth])
+            for before, width, depth in zip(befores, widths, _DEPTHS, strict=True)
+        )
+        self.up = nn.ModuleList(
+            _convolutions([*[width] * depth, after])
+            for after, width, depth in zip(
+                [widths[0], *widths[:-1]], widths, [1, *_DEPTHS[1:]], strict=True
+            )
+        )
+        self.fusions = (
+            nn.ModuleList(FusedUpsampling(width, width, kind="irsc") for width in widths)
+            if retains
+            else None
+        )
+        self.head = nn.Conv2d(widths[0], num_classes, 3, padding=1)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Turn images (N, C, H, W) into logits (N, K, H, W)."""
+        x = image
+        maps: list[Tensor] = []
+        places: list[Tensor] = []
+        for stage in self.down:
+            maps.append(stage(x))
+            x, indices = F.max_pool2d(maps[-1], 2, return_indices=True)
+            places.append(indices)
+        for level in range(len(self.up) - 1, -1, -1):
+            if self.fusions is None:
+                x = F.max_unpool2d(x, places[level], (2, 2))
+            else:
+                x = self.fusions[level](x, maps[level])
+            x = self.up[level](x)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def _convolutions(widths: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [
+            nn.Conv2d(before, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)

@@ -1,0 +1,1 @@
+"""SegNetr as in the paper, and encoders for it."""

@@ -1,0 +1,178 @@
+"""Any published backbone as the encoder of a SegNetr decoder."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import hybrid_backbones
+from segnetr.errors import UsageError
+from segnetr.models.segnetr.blocks import BlockSettings
+from segnetr.models.segnetr.detail_branch import StemPath
+from segnetr.models.segnetr.timm_pyramid import TIMM_PREFIX, TimmFeatures, build_timm
+
+_OWN_FIELDS = ("in_channels", "num_classes")  # decided by the data, not by a setting
+
+
+class Pyramid(nn.Module):
+    """A backbone's maps, with what a decoder has to know of them.
+
+    Args:
+        backbone: Maps images to a list of maps, finest first, each stride once.
+        out_channels: Width of each map.
+        strides: Input pixels per feature pixel of each map.
+        multiple: What the sides of the images must be multiples of, in pixels.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        out_channels: Sequence[int],
+        strides: Sequence[int],
+        multiple: int = 1,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.out_channels = tuple(out_channels)
+        self.strides = tuple(strides)
+        self.multiple = multiple
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Turn images (N, C, H, W) into maps (N, C_i, ceil(H/s_i), ceil(W/s_i))."""
+        maps: list[Tensor] = self.backbone(image)
+        return maps
+
+
+class BackboneEncoder(nn.Module):
+    """A backbone, and a light path from the image for the levels above its finest map.
+
+    Args:
+        pyramid: The backbone.
+        in_channels: Channels of the images.
+        width: Channels at the pixel grid; doubled at each level down to the backbone's finest.
+        settings: What all blocks share.
+
+    Attributes:
+        out_channels: Width of each map, finest first.
+        strides: Their strides; the first is 1.
+    """
+
+    def __init__(
+        self, pyramid: Pyramid, in_channels: int, *, width: int, settings: BlockSettings
+    ) -> None:
+        super().__init__()
+        finest = pyramid.strides[0]
+        self.stem = (
+            StemPath(in_channels, width=width, finest_stride=finest, settings=settings)
+            if finest > 1
+            else None
+        )
+        above = ((), ()) if self.stem is None else (self.stem.out_channels, self.stem.strides)
+        self.pyramid = pyramid
+        self.out_channels = (*above[0], *pyramid.out_channels)
+        self.strides = (*above[1], *pyramid.strides)
+
+    @property
+    def transferable(self) -> nn.Module:
+        """The part whose weights can come from another training: the backbone alone."""
+        inner = self.pyramid.backbone
+        if isinstance(inner, hybrid_backbones.FeatureExtractor):
+            return inner.backbone
+        return inner.network if isinstance(inner, TimmFeatures) else inner
+
+    def own_parts(self) -> tuple[nn.Module, ...]:
+        """Give the parts that start from this package's initialisation."""
+        return () if self.stem is None else (self.stem,)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Turn images (N, C, H, W) into maps, the first on the pixel grid."""
+        # The blocks' norms along the channels want the channels side by side; the backbone has the
+        # image as it came, because not every one is faster so.
+        layout = torch.channels_last
+        maps = [x.contiguous(memory_format=layout) for x in self.pyramid(image)]
+        if self.stem is None:
+            return maps
+        return [*self.stem(image.contiguous(memory_format=layout)), *maps]
+
+
+def list_encoders() -> list[str]:
+    """Name the encoders that need nothing installed: the paper's own, then the lighter first."""
+    names = hybrid_backbones.list_models()
+    return ["segnetr", *sorted(names, key=lambda name: hybrid_backbones.get_entry(name).parameters)]
+
+
+def build_pyramid(name: str, in_channels: int, *, settings: Mapping[str, Any]) -> Pyramid:
+    """Make a backbone with its published initialisation, without a classifier.
+
+    Args:
+        name: A name of `hybrid_backbones.list_models()`, or "timm:NAME".
+        in_channels: Channels of the images.
+        settings: Fields of its configuration.
+
+    Raises:
+        UsageError: If there is no such backbone or field (the nearest is named), a value is of
+            another kind than the default, or timm is not installed.
+    """
+    check_encoder(name, settings)
+    if name.startswith(TIMM_PREFIX):
+        return Pyramid(**build_timm(name, in_channels, settings=settings))
+    try:
+        extractor = hybrid_backbones.create_model(
+            name, features_only=True, in_channels=in_channels, **settings
+        )
+    except (ValueError, TypeError, IndexError, AssertionError, RuntimeError) as error:
+        raise UsageError(
+            f"encoder {name!r} cannot be built; model.encoder_settings {dict(settings)}: {error}"
+        ) from error
+    return Pyramid(extractor, out_channels=extractor.out_channels, strides=extractor.strides)
+
+
+def check_encoder(name: str, settings: Mapping[str, Any]) -> None:
+    """Check an encoder's name and the names and kinds of its settings, without building it.
+
+    Raises:
+        UsageError: As `build_pyramid`.
+    """
+    if name.startswith(TIMM_PREFIX):
+        return
+    known = list_encoders()
+    if name not in known:
+        raise UsageError(f"unknown encoder {name!r}; {_suggest(name, [*known, TIMM_PREFIX])}")
+    if name == "segnetr":
+        if settings:
+            raise UsageError(
+                "model.encoder_settings: encoder 'segnetr' takes none; its settings are "
+                "model.width, model.windows and the others of `segnetr models show segnetr`"
+            )
+        return
+    config = hybrid_backbones.get_entry(name).config
+    fields = {field.name for field in dataclasses.fields(config)} - set(_OWN_FIELDS)
+    for key, value in settings.items():
+        if key not in fields:
+            raise UsageError(
+                f"unknown setting 'model.encoder_settings.{key}' of encoder {name!r}; "
+                f"{_suggest(key, sorted(fields))}"
+            )
+        default = getattr(config, key)
+        if not _is_alike(value, default):
+            raise UsageError(
+                f"model.encoder_settings.{key}: {value!r} does not fit; {name!r} has {default!r}"
+            )
+
+
+def _is_alike(value: Any, default: Any) -> bool:
+    if isinstance(default, tuple) and isinstance(value, tuple):
+        pairs = zip(value, default, strict=False)
+        return len(value) == len(default) and all(_is_alike(one, other) for one, other in pairs)
+    if isinstance(default, float) and type(value) is int:
+        return True
+    return type(value) is type(default)
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"

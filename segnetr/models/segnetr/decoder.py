@@ -1,0 +1,81 @@
+"""The decoder of SegNetr: the encoder's stages mirrored, with a skip before each.
+
+Source:
+    Cheng et al., SegNetr, arXiv:2307.02953, section 2 and figure 1. A block in each of the four
+    decoder stages with the window of the matching encoder stage, and an MBConv at full size, follow
+    from the published counts.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from segnetr.models.segnetr.blocks import BlockSettings, SegNetrBlock
+from segnetr.models.segnetr.skip import FusedUpsampling, SkipKind
+
+
+def choose_window(stride: int, windows: Sequence[int]) -> int:
+    """Give the side of the local windows at a level of any encoder, in feature pixels.
+
+    The paper's windows belong to the strides 2, 4, 8, 16; a level takes those of the nearest of
+    these (a deeper one the last), and the pixel grid has none: an MBConv alone stands there.
+    """
+    if stride == 1:
+        return 0
+    return windows[min(max(round(math.log2(stride)), 1), len(windows)) - 1]
+
+
+class SegNetrDecoder(nn.Module):
+    """From the coarsest map to the finest, fusing one encoder map at each step.
+
+    The widths mirror the encoder's, whatever they are, and so do the grids: a map grows to the
+    grid of the next finer one, by 2, by 4, or by what lies between two odd sides. A level with a
+    window gets a SegNetr block, a level without one an MBConv.
+
+    Args:
+        in_channels: Width of each encoder map, finest first.
+        strides: Image pixels per feature pixel of each encoder map, finest first.
+        windows: Side of the local windows at each level, finest first; 0: MBConv alone.
+        settings: What all blocks share.
+        size: Image height and width that window mixing is built for.
+        skip: How encoder maps join: "irsc", "concat" or "add".
+
+    Attributes:
+        out_channels: Width of the map it returns.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        windows: Sequence[int],
+        settings: BlockSettings,
+        size: tuple[int, int],
+        skip: SkipKind = "irsc",
+    ) -> None:
+        super().__init__()
+        self.out_channels = in_channels[0]
+        self.stages = nn.ModuleList(
+            SegNetrBlock(
+                channels,
+                window,
+                settings=settings,
+                size=(-(-size[0] // stride), -(-size[1] // stride)),
+            )
+            if window
+            else settings.build_mbconv(channels)
+            for channels, stride, window in zip(in_channels, strides, windows, strict=True)
+        )
+        self.fusions = nn.ModuleList(
+            FusedUpsampling(coarse, fine, kind=skip) for fine, coarse in pairwise(in_channels)
+        )
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        """Turn the encoder's maps, finest first, into one map (N, C, H, W) on the finest grid."""
+        x: Tensor = self.stages[-1](pyramid[-1])
+        for level in range(len(self.fusions) - 1, -1, -1):
+            x = self.stages[level](self.fusions[level](x, pyramid[level]))
+        return x

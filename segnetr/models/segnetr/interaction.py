@@ -1,0 +1,176 @@
+"""Local and global interaction: every place weighed against others, near ones and far ones.
+
+The paper cuts the map into windows, takes the mean over the channels, sends it through an FFN and a
+softmax, multiplies the windows with the result and puts them back. The weights are the same for all
+channels, so cutting and putting back can act on the map of means alone:
+merge(partition(x) * a) == x * merge(a). Only that tiny map is moved here, which is exact (a test
+compares with the literal way) and saves two copies of the large map in each branch.
+
+Source:
+    Cheng et al., SegNetr, arXiv:2307.02953, section 2.1 and figure 1. Learned scalar weights of the
+    two branches (from 1) and the batch norm after their sum are our reading of "finally fused by
+    weighted summation" and "Norm": a softmax makes the branches tiny beside the residual.
+"""
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from segnetr.models.segnetr.mixing import NoMixing, PositionMixing, WindowMixing
+from segnetr.models.segnetr.windows import (
+    displace_windows,
+    merge_windows,
+    pad_to_multiple,
+    partition_windows,
+)
+
+MixingKind = Literal["window", "position"]
+InteractionKind = Literal["both", "local", "global", "none"]
+
+
+class Interaction(Protocol):
+    """A branch of the block: turns channel means into weights."""
+
+    def weigh(self, means: Tensor) -> Tensor:
+        """Turn channel means (N, 1, H, W) into weights (N, 1, H, W)."""
+        ...
+
+
+class LocalInteraction(nn.Module):
+    """Weights inside (or, with window mixing, between) the windows of the map.
+
+    (N, C, H, W) -> (N, C, H, W), any H and W: a map that has no whole number of windows is filled
+    up with zeros, and the filling is cut off again.
+
+    Args:
+        window: Side of a window, P, in feature pixels.
+        mixing: Along which axis the FFN works, see `segnetr.models.segnetr.mixing`.
+        ratio: Hidden width of the FFN over its input width.
+        size: Height and width of the maps that window mixing is built for, in feature pixels.
+    """
+
+    def __init__(
+        self, window: int, *, mixing: MixingKind, ratio: float, size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.mixing = build_mixing(window, mixing=mixing, ratio=ratio, size=size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh maps (N, C, H, W)."""
+        return x * self.weigh(x.mean(1, keepdim=True))
+
+    def weigh(self, means: Tensor) -> Tensor:
+        """Turn channel means (N, 1, H, W) into weights (N, 1, H, W)."""
+        height, width = means.shape[-2:]
+        padded = pad_to_multiple(means, self.window)
+        weights = weigh_windows(padded, self.window, self.mixing)
+        return weights[..., :height, :width]
+
+
+class GlobalInteraction(nn.Module):
+    """Weights in double windows of the displaced map.
+
+    As `LocalInteraction`, but windows of side P change places first and windows of side 2P are
+    then cut. The filling goes up to a multiple of 2P, so that the number of windows that change
+    places is even and the displacement undoes itself.
+
+    Args:
+        window: Side of the windows that move, P, in feature pixels; those weighed have 2P.
+        mixing: Along which axis the FFN works, see `segnetr.models.segnetr.mixing`.
+        ratio: Hidden width of the FFN over its input width.
+        size: Height and width of the maps that window mixing is built for, in feature pixels.
+    """
+
+    def __init__(
+        self, window: int, *, mixing: MixingKind, ratio: float, size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.mixing = build_mixing(2 * window, mixing=mixing, ratio=ratio, size=size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh maps (N, C, H, W)."""
+        return x * self.weigh(x.mean(1, keepdim=True))
+
+    def weigh(self, means: Tensor) -> Tensor:
+        """Turn channel means (N, 1, H, W) into weights (N, 1, H, W)."""
+        height, width = means.shape[-2:]
+        moved = displace_windows(pad_to_multiple(means, 2 * self.window), self.window)
+        weights = weigh_windows(moved, 2 * self.window, self.mixing)
+        return displace_windows(weights, self.window)[..., :height, :width]
+
+
+class InteractionFusion(nn.Module):
+    """The weighted sum of both branches, normalised; (N, C, H, W) -> (N, C, H, W).
+
+    With one branch alone (the paper's table 3) there is no sum, and no weight that the norm would
+    undo at once.
+
+    Args:
+        channels: Width, C.
+        window: Side of the local windows, P, in feature pixels.
+        mixing: Along which axis the FFN works, see `segnetr.models.segnetr.mixing`.
+        ratio: Hidden width of the FFN over its input width.
+        size: Height and width of the maps that window mixing is built for, in feature pixels.
+        kind: Which branches there are: "both", "local" or "global".
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        window: int,
+        *,
+        mixing: MixingKind,
+        ratio: float,
+        size: tuple[int, int],
+        kind: InteractionKind = "both",
+    ) -> None:
+        super().__init__()
+        self.local = (
+            LocalInteraction(window, mixing=mixing, ratio=ratio, size=size)
+            if kind in ("both", "local")
+            else None
+        )
+        self.global_ = (
+            GlobalInteraction(window, mixing=mixing, ratio=ratio, size=size)
+            if kind in ("both", "global")
+            else None
+        )
+        if kind == "both":
+            self.local_weight = nn.Parameter(torch.ones(()))
+            self.global_weight = nn.Parameter(torch.ones(()))
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh maps (N, C, H, W) by both branches at once."""
+        fused: Tensor = self.norm(x * self.weigh(x.mean(1, keepdim=True)))
+        return fused
+
+    def weigh(self, means: Tensor) -> Tensor:
+        """Turn channel means (N, 1, H, W) into the sum of both weights (N, 1, H, W)."""
+        if self.local is None or self.global_ is None:
+            branch: Interaction | None = self.local or self.global_
+            assert branch is not None
+            return branch.weigh(means)
+        return self.local_weight * self.local.weigh(means) + self.global_weight * (
+            self.global_.weigh(means)
+        )
+
+
+def build_mixing(
+    window: int, *, mixing: MixingKind, ratio: float, size: tuple[int, int]
+) -> nn.Module:
+    """Make the FFN for windows of one side; none where the softmax would see a single entry."""
+    if mixing == "position":
+        return PositionMixing(window * window, ratio=ratio) if window > 1 else NoMixing()
+    grid = (-(-size[0] // window), -(-size[1] // window))
+    return WindowMixing(grid, ratio=ratio) if grid != (1, 1) else NoMixing()
+
+
+def weigh_windows(means: Tensor, window: int, mixing: nn.Module) -> Tensor:
+    """Partition channel means (N, 1, H, W), mix, and put the weights back (N, 1, H, W)."""
+    grid = (means.shape[-2] // window, means.shape[-1] // window)
+    weights = mixing(partition_windows(means, window).squeeze(-1), grid)
+    return merge_windows(weights.unsqueeze(-1), grid, window)

@@ -1,0 +1,1 @@
+"""Write masks and probability maps in the format of their image."""

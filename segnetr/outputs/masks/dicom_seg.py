@@ -1,0 +1,62 @@
+"""Masks as DICOM Segmentation objects, made by highdicom in a child process with limits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segnetr import __version__
+from segnetr.data.readers.dicom.series import count_seconds, require_package
+from segnetr.data.readers.sandbox import Limits, ask_child
+from segnetr.data.readers.source_header import DicomSeries
+
+_CHILD = "segnetr.outputs.masks.dicom_seg_worker"
+_MEMORY_BYTES, _BYTES_PER_VOXEL = 2 * 2**30, 16
+
+
+def encode_segmentation(
+    labels: NDArray[np.uint8], series: DicomSeries, *, classes: Sequence[str]
+) -> bytes:
+    """Make a DICOM-SEG object that refers to the slices it was made from.
+
+    Position, orientation and spacing are those of the slices; each foreground class is a segment
+    of one bit. Meaning is told by the label alone: the coded category and type are the general
+    "Tissue" (SNOMED CT 85756007), because a class name is no code.
+
+    Args:
+        labels: (X, Y, Z) class indices, on the grid of the series.
+        series: Where the slices are.
+        classes: Names of the classes, background first.
+
+    Returns:
+        The whole file.
+
+    Raises:
+        ReadError: If highdicom is not installed, or the slices lack what the standard wants.
+    """
+    path = Path(series.source)
+    require_package(path, "highdicom")
+    stack = np.ascontiguousarray(labels.transpose(2, 1, 0))
+    request = {
+        "path": str(path.absolute()),
+        "series": series.uid,
+        "names": list(series.names),
+        "shape": stack.shape,
+        "classes": list(classes),
+        "version": __version__,
+    }
+    memory = _MEMORY_BYTES + _BYTES_PER_VOXEL * stack.size
+    limits = Limits(memory_bytes=memory, seconds=2 * count_seconds(path))
+    content: bytes = ask_child(
+        _CHILD, request, path=path, limits=limits, take=_take, payload=stack.tobytes()
+    )
+    return content
+
+
+def _take(facts: Any, rest: IO[bytes]) -> bytes:
+    content = rest.read(facts["bytes"])
+    if len(content) != facts["bytes"]:
+        raise EOFError
+    return content

@@ -1,0 +1,293 @@
+"""The model folder: what `predict`, `export` and `serve` read, and what a run leaves behind.
+
+`model.safetensors` holds the weights, `model.json` the card, `MANIFEST.sha256` the hash of both.
+No byte of a model folder is ever run: there is no pickle, no import path and no class name in it,
+only numbers and settings that are checked against the schema. Whatever is wrong with a folder is
+one `ModelFileError`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import safetensors
+import safetensors.torch
+from pydantic import (
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import from_json
+from torch import Tensor, nn
+
+from segnetr import __version__
+from segnetr.config.schema.postprocessing import PostTrial
+from segnetr.config.schema.segmentation import (
+    ImageSize,
+    IntensityConfig,
+    ModelConfig,
+    PredictConfig,
+)
+from segnetr.config.schema.volumes import SliceConfig
+from segnetr.errors import ModelFileError
+from segnetr.models.build import build_model
+from segnetr.outputs.models.state_dict_io import WAY_OUT, load_into, printable
+from segnetr.storage.manifest import replace_folder, verify_manifest, write_bytes, write_json
+
+FORMAT_VERSION: Literal[1] = 1
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "model.json"
+MODEL_FOLDER = "model"
+"""Name of the model folder inside a run."""
+
+_MOST_CARD_BYTES = 1 << 20
+_MOST_ERRORS_SHOWN = 3
+
+# What safetensors and torch say about bytes that are no tensors, found by changing bytes.
+_WEIGHT_ERRORS = (
+    safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError,
+    MemoryError,
+)  # fmt: skip
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ModelCard:
+    """Everything about a model but its weights; plain data is taken for the three configurations.
+
+    Attributes:
+        architecture: The network's settings.
+        classes: Class names, background first; label i is class i.
+        in_channels: Channels that the network takes: those of a file, and of its neighbours where
+            a volume's slices are seen together.
+        image_size: (height, width) in pixels of the training pictures.
+        intensity: How values are normalised.
+        predict: How the network is applied to a file.
+        slices: How volumes are cut into what the network takes.
+        spatial_dims: 2: trained on pictures; 3: on slices of volumes.
+        dataset: Name of the training data.
+        data_licence: Licence of the training data.
+        split_sha256: Hash of the split; empty where there was none.
+        scores: Validation scores by name.
+        post_trials: Repairs that were tried on the validation cases, and what they gained.
+        versions: Versions of the packages the model was trained with, by name.
+        created_by: The application and its version.
+        format_version: Version of this format.
+    """
+
+    architecture: ModelConfig
+    classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)]
+    in_channels: Annotated[int, Field(ge=1, le=64)]
+    image_size: ImageSize
+    intensity: IntensityConfig
+    predict: PredictConfig
+    slices: SliceConfig = Field(default_factory=SliceConfig)
+    spatial_dims: Literal[2, 3] = 2
+    dataset: str = ""
+    data_licence: str = ""
+    split_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    scores: dict[str, FiniteFloat] = Field(default_factory=dict)
+    post_trials: tuple[PostTrial, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+    created_by: str = f"segnetr {__version__}"
+    format_version: Literal[1] = FORMAT_VERSION
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> "ModelCard":
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class is named twice")
+        counts = {len(self.intensity.mean), len(self.intensity.std)}
+        if self.intensity.kind == "fixed" and not counts <= {1, self.in_channels}:
+            raise ValueError(f"intensity does not fit {self.in_channels} channel(s)")
+        if self.in_channels % self.slices.together:
+            raise ValueError(f"{self.in_channels} channels are not {self.slices.together} slices")
+        return self
+
+    @property
+    def file_channels(self) -> int:
+        """Channels of one picture or slice as its file has them."""
+        return self.in_channels // self.slices.together
+
+    @property
+    def volume_channels(self) -> int:
+        """Values for each voxel of a volume; a model of pictures takes one and repeats it."""
+        return self.file_channels if self.spatial_dims == 3 else 1
+
+
+_CARD: TypeAdapter[ModelCard] = TypeAdapter(ModelCard)
+Card = TypeVar("Card")
+
+
+def write_model(folder: Path, state_dict: Mapping[str, Tensor], *, card: ModelCard) -> None:
+    """Write a model folder in one step; an older one of the name is replaced.
+
+    Args:
+        folder: The folder itself, `model/` inside a run.
+        state_dict: Weights and buffers by name, on any device.
+        card: What goes with them.
+
+    Raises:
+        WriteError: If it cannot be written; an older folder is then untouched.
+    """
+    write_sealed_model(folder, state_dict, card=_CARD.dump_python(card, mode="json"))
+
+
+def write_sealed_model(
+    folder: Path, state_dict: Mapping[str, Tensor], *, card: Mapping[str, object]
+) -> None:
+    """Write weights and the plain data of a card of any kind; see `write_model`.
+
+    Raises:
+        WriteError: As `write_model`.
+    """
+    # Clones, because safetensors refuses tensors that share memory or are not contiguous.
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in state_dict.items()
+    }
+
+    def build(aside: Path) -> None:
+        write_bytes(aside / WEIGHTS_NAME, safetensors.torch.save(tensors))
+        write_json(aside / CARD_NAME, card)
+
+    replace_folder(build, folder)
+
+
+def read_model(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+    """Read the card and the weights of a model.
+
+    Args:
+        path: A run, the model folder in it, or one of the files in that.
+
+    Raises:
+        ModelFileError: If there is no model, or it is torn, changed or foreign; one line.
+    """
+    return read_sealed_model(path, _CARD)
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read what stands beside the weights of a model, and not the weights.
+
+    Raises:
+        ModelFileError: If there is no model, or its card is torn or foreign.
+    """
+    return read_card_file(find_model_folder(path) / CARD_NAME, _CARD)
+
+
+def read_sealed_model(path: Path, cards: TypeAdapter[Card]) -> tuple[Card, dict[str, Tensor]]:
+    """Read weights and a card of one kind; see `read_model`.
+
+    Raises:
+        ModelFileError: As `read_model`.
+    """
+    folder = find_model_folder(path)
+    verify_manifest(folder, required=(WEIGHTS_NAME, CARD_NAME))
+    return read_card_file(folder / CARD_NAME, cards), _read_weights(folder / WEIGHTS_NAME)
+
+
+def load_model(path: Path) -> tuple[ModelCard, nn.Module]:
+    """Read a model and put its weights into the network its card describes.
+
+    Args:
+        path: As in `read_model`.
+
+    Returns:
+        The card, and the network in evaluation mode on the CPU.
+
+    Raises:
+        ModelFileError: As `read_model`, or if weights and architecture do not belong together.
+    """
+    card, state_dict = read_model(path)
+
+    def build() -> nn.Module:
+        return build_model(
+            card.architecture,
+            in_channels=card.in_channels,
+            num_classes=len(card.classes),
+            image_size=card.image_size,
+        )
+
+    return card, load_into(build, state_dict, file=find_model_folder(path) / WEIGHTS_NAME)
+
+
+def find_model_folder(path: Path) -> Path:
+    """Find the model folder that a path of the user's means.
+
+    Raises:
+        ModelFileError: If there is none.
+    """
+    if path.name in (WEIGHTS_NAME, CARD_NAME) and path.is_file():
+        return path.parent
+    for folder in (path / MODEL_FOLDER, path):
+        if any((folder / name).exists() for name in (CARD_NAME, WEIGHTS_NAME)):
+            return folder
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such run or model folder; give one as --model")
+    raise ModelFileError(
+        f"{path}: holds no {CARD_NAME} and no {MODEL_FOLDER}/{CARD_NAME}; give a finished run or "
+        "a model folder as --model"
+    )
+
+
+def read_card_file(path: Path, cards: TypeAdapter[Card]) -> Card:
+    """Read a JSON file of a model folder that holds one thing of a known kind.
+
+    Raises:
+        ModelFileError: If it is missing, too large, or not of that kind.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_CARD_BYTES + 1)
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror or error}; {WAY_OUT}") from error
+    if len(content) > _MOST_CARD_BYTES:
+        raise ModelFileError(f"{path}: larger than {_MOST_CARD_BYTES} bytes; {WAY_OUT}")
+    try:
+        from_json(content, allow_inf_nan=False)
+        # strict: "224" is no number and 1.5 no count; nothing is repaired in silence.
+        return cards.validate_json(content, strict=True)
+    except ValidationError as error:
+        raise ModelFileError(f"{path}: {_describe(error)}") from error
+    except ValueError as error:
+        raise ModelFileError(f"{path}: no JSON ({printable(str(error))}); {WAY_OUT}") from error
+
+
+def _describe(error: ValidationError) -> str:
+    """Put what is wrong with a card into one printable line, whatever stands in the file."""
+    faults = error.errors(include_url=False, include_context=False)
+    for fault in faults:
+        if fault["loc"] == ("format_version",):
+            found = printable(repr(fault["input"]))
+            return (
+                f"format version {found} is not known, {FORMAT_VERSION} is; "
+                "install the version of segnetr that wrote it"
+            )
+    return f"no card of a model of ours: {printable(_list_faults(error))}"
+
+
+def _list_faults(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_context=False)
+    shown = []
+    for fault in faults[:_MOST_ERRORS_SHOWN]:
+        place = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        shown.append(f"{place}: {message}" if place else message)
+    more = len(faults) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        # From bytes in memory: tensors mapped to the file would change when it is replaced.
+        return dict(safetensors.torch.load(path.read_bytes()))
+    except OSError as error:
+        raise ModelFileError(f"{path}: {error.strerror or error}; {WAY_OUT}") from error
+    except _WEIGHT_ERRORS as error:
+        raise ModelFileError(
+            f"{path}: torn or no safetensors file ({printable(str(error))}); {WAY_OUT}"
+        ) from error

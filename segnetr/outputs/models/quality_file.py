@@ -1,0 +1,207 @@
+"""What says how good a mask probably is, as files of the model folder.
+
+`quality.json` holds the settings and small tables, `quality.safetensors` what the training set is
+like. Both are sealed by the folder's manifest; a model may do without them.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from segnetr.engine.quality.dice_regression import DiceRegression
+from segnetr.engine.quality.estimator import CalibrationCase, Familiarity, QualityModel
+from segnetr.engine.quality.ood import Cloud
+from segnetr.engine.quality.probability_features import FEATURES, VIEWS_FEATURE
+from segnetr.errors import ModelFileError
+from segnetr.outputs.models.model_file import (
+    CARD_NAME,
+    WEIGHTS_NAME,
+    find_model_folder,
+    read_card_file,
+)
+from segnetr.storage.manifest import replace_folder, verify_manifest, write_bytes, write_json
+
+QUALITY_NAME = "quality.json"
+CLOUDS_NAME = "quality.safetensors"
+
+_STRICT = ConfigDict(extra="forbid")
+_CLOUDS = ("intensity", "embedding")
+_WAY_OUT = "copy the folder again, train anew, or predict with --no-quality"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Numbers = tuple[FiniteFloat, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class StoredCase:
+    """As `CalibrationCase`."""
+
+    case_id: Annotated[str, Field(max_length=1000)]
+    dice: Share
+    predicted: Share
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class StoredQuality:
+    """As `QualityModel`, but for the clouds."""
+
+    level: Annotated[str, Field(max_length=300)]
+    temperature: Positive
+    features: tuple[Annotated[str, Field(max_length=40)], ...]
+    centre: Numbers
+    scale: tuple[Positive, ...]
+    weights: Numbers
+    intercept: FiniteFloat
+    penalty: Positive
+    interval_level: Share
+    radius: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    kind: Literal["picture", "volume"]
+    spacing: tuple[tuple[Positive, Positive], ...] | None
+    spacing_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    limits: dict[Literal["intensity", "embedding"], Positive]
+    cases: tuple[StoredCase, ...]
+    format_version: Literal[1] = 1
+
+
+_STORED: TypeAdapter[StoredQuality] = TypeAdapter(StoredQuality)
+
+
+def add_quality(folder: Path, quality: QualityModel) -> None:
+    """Put a quality model into a model folder; the weights and the card stay byte for byte.
+
+    Raises:
+        WriteError: If it cannot be written; the folder is then untouched.
+    """
+    clouds: dict[str, NDArray[Any]] = {}
+    for name, cloud in quality.familiarity.clouds.items():
+        for key in ("centre", "scale", "axes", "lengths", "rest"):
+            # Copies in C order: safetensors writes the bytes as they lie.
+            clouds[f"{name}.{key}"] = np.array(getattr(cloud, key), dtype=np.float64, order="C")
+
+    def build(aside: Path) -> None:
+        for name in (WEIGHTS_NAME, CARD_NAME):
+            shutil.copyfile(folder / name, aside / name)
+        write_bytes(aside / CLOUDS_NAME, safetensors.numpy.save(clouds))
+        write_json(aside / QUALITY_NAME, _STORED.dump_python(_store(quality), mode="json"))
+
+    replace_folder(build, folder)
+
+
+def has_quality(path: Path) -> bool:
+    """Tell whether a model says how good its masks are.
+
+    Raises:
+        ModelFileError: If there is no model.
+    """
+    return (find_model_folder(path) / QUALITY_NAME).is_file()
+
+
+def read_quality(path: Path) -> QualityModel:
+    """Read the quality model of a run or model folder that has one.
+
+    Raises:
+        ModelFileError: If it is missing, torn, changed or foreign.
+    """
+    folder = find_model_folder(path)
+    verify_manifest(folder, required=(QUALITY_NAME, CLOUDS_NAME))
+    stored = read_card_file(folder / QUALITY_NAME, _STORED)
+    try:
+        arrays = safetensors.numpy.load((folder / CLOUDS_NAME).read_bytes())
+        clouds = {name: _build_cloud(name, arrays) for name in _CLOUDS}
+        return _restore(stored, clouds)
+    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+        detail = " ".join(str(error).split())
+        raise ModelFileError(
+            f"{folder / CLOUDS_NAME}: does not fit {QUALITY_NAME} ({detail}); {_WAY_OUT}"
+        ) from error
+
+
+def _store(quality: QualityModel) -> StoredQuality:
+    known, fit = quality.familiarity, quality.regression
+    return StoredQuality(
+        level=quality.level,
+        temperature=quality.temperature,
+        features=quality.features,
+        centre=tuple(fit.centre.tolist()),
+        scale=tuple(fit.scale.tolist()),
+        weights=tuple(fit.weights.tolist()),
+        intercept=fit.intercept,
+        penalty=fit.penalty,
+        interval_level=quality.interval_level,
+        radius=quality.radius,
+        kind=known.kind,
+        spacing=known.spacing,
+        spacing_factor=known.spacing_factor,
+        limits=dict(known.limits),  # type: ignore[arg-type]
+        cases=tuple(StoredCase(**asdict(case)) for case in quality.cases),
+    )
+
+
+def _restore(stored: StoredQuality, clouds: Mapping[str, Cloud]) -> QualityModel:
+    width = len(stored.features)
+    lengths = {len(stored.centre), len(stored.scale), len(stored.weights)}
+    if lengths != {width} or stored.features not in (FEATURES, (*FEATURES, VIEWS_FEATURE)):
+        raise ValueError("its features are not those of its regression")
+    if set(stored.limits) != set(clouds):
+        raise ValueError("its limits are not those of its clouds")
+    return QualityModel(
+        level=stored.level,
+        temperature=stored.temperature,
+        features=stored.features,
+        regression=DiceRegression(
+            centre=np.array(stored.centre),
+            scale=np.array(stored.scale),
+            weights=np.array(stored.weights),
+            intercept=stored.intercept,
+            penalty=stored.penalty,
+        ),
+        interval_level=stored.interval_level,
+        radius=stored.radius,
+        familiarity=Familiarity(
+            kind=stored.kind,
+            spacing=stored.spacing,
+            spacing_factor=stored.spacing_factor,
+            clouds=clouds,
+            limits={str(name): limit for name, limit in stored.limits.items()},
+        ),
+        cases=tuple(
+            CalibrationCase(case_id=case.case_id, dice=case.dice, predicted=case.predicted)
+            for case in stored.cases
+        ),
+    )
+
+
+def _build_cloud(name: str, arrays: Mapping[str, NDArray[Any]]) -> Cloud:
+    """Check the numbers of a cloud, so that no distance becomes NaN later.
+
+    Raises:
+        KeyError: If a part is missing.
+        ValueError: If its parts do not fit together, or a width is not above 0.
+    """
+    keys = ("centre", "scale", "axes", "lengths", "rest")
+    centre, scale, axes, lengths, rest = (arrays[f"{name}.{key}"] for key in keys)
+    width = centre.size
+    fits = (
+        centre.shape == scale.shape == (width,)
+        and axes.shape == (lengths.size, width)
+        and lengths.ndim == 1
+        and rest.shape == ()
+    )
+    parts = (centre, scale, axes, lengths, rest)
+    if not fits or any(part.dtype != np.float64 for part in parts):
+        raise ValueError(f"{name} has parts of other shapes")
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ValueError(f"{name} holds NaN")
+    if not all((part > 0).all() for part in (scale, lengths, rest)):
+        raise ValueError(f"{name} has a width that is not above 0")
+    return Cloud(centre=centre, scale=scale, axes=axes, lengths=lengths, rest=float(rest))

@@ -1,0 +1,73 @@
+"""A volume as pictures: a sheet of its slices, and the slices one by one for a slider."""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segnetr.data.readers.image_file import ImageFile
+from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.outputs.reports.case_comparison import (
+    Picture,
+    add_legend,
+    cut_plane,
+    draw_pair,
+    encode_jpeg,
+)
+from segnetr.outputs.reports.display_image import show_image
+
+_MOST_SLICES = 16
+_SLICE_SIDE = 320
+_SHEET_SIDE = 760
+_QUALITY = 80
+
+
+def draw_slices(
+    image: ImageFile | VolumeFile, *, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
+) -> tuple[bytes, tuple[bytes, ...]]:
+    """Draw up to 16 slices of a volume with the outlines of truth and prediction.
+
+    They are spread evenly from the first to the last slice where either of both has foreground.
+
+    Args:
+        image: A volume (X, Y, Z); of one on the disk only these slices come into memory.
+        prediction: Class indices on its grid.
+        truth: As `prediction`.
+
+    Returns:
+        A sheet of all of them as a JPEG file, and each by itself, from the lowest.
+    """
+    tiles = []
+    depths = _choose_depths(prediction, truth)
+    shown = show_image(image, depths)
+    for depth in depths:
+        plain, (found, true), size = cut_plane(
+            shown, (prediction, truth), depth=depth, longest=_SLICE_SIDE
+        )
+        resized = cv2.resize(plain, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+        tiles.append(draw_pair(resized, found, true, thin=True))
+    return (
+        encode_jpeg(add_legend(_lay_out(tiles)), quality=_QUALITY),
+        tuple(encode_jpeg(tile, quality=_QUALITY) for tile in tiles),
+    )
+
+
+def _choose_depths(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> list[int]:
+    filled = np.flatnonzero(prediction.any(axis=(0, 1)) | truth.any(axis=(0, 1)))
+    low, high = (0, truth.shape[2] - 1) if filled.size == 0 else (filled[0], filled[-1])
+    count = min(_MOST_SLICES, int(high - low) + 1)
+    return sorted({int(place) for place in np.linspace(low, high, count).round()})
+
+
+def _lay_out(tiles: list[Picture]) -> Picture:
+    columns = math.ceil(math.sqrt(len(tiles)))
+    rows = math.ceil(len(tiles) / columns)
+    height, width = tiles[0].shape[:2]
+    sheet = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
+    for place, tile in enumerate(tiles):
+        top, left = place // columns * height, place % columns * width
+        sheet[top : top + height, left : left + width] = tile
+    scale = min(1.0, _SHEET_SIDE / max(sheet.shape[:2]))
+    size = (max(1, round(sheet.shape[1] * scale)), max(1, round(sheet.shape[0] * scale)))
+    return np.asarray(cv2.resize(sheet, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

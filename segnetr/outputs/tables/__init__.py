@@ -1,0 +1,1 @@
+"""Scores as CSV, JSON and Markdown."""

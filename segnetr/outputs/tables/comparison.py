@@ -1,0 +1,151 @@
+"""Runs compared two by two, as lines for people, as a table file and as plain data."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from segnetr.metrics.case_values import is_lower_better
+from segnetr.metrics.significance import PairedResult
+from segnetr.outputs.tables.scores import show_number, text_table
+
+LEVEL = 0.05
+"""Corrected p values below this count as more than chance."""
+
+NOTHING = "no difference"
+UNDECIDED = "not decided"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow:
+    """One metric of one class in two runs.
+
+    Attributes:
+        first: Name of the first run.
+        second: Name of the second run.
+        class_name: The class; "mean": the mean over classes of each case.
+        metric: The metric, with its unit where it has one.
+        result: What the comparison gave, second against first.
+        p_corrected: The p value, corrected for all tests of the table.
+    """
+
+    first: str
+    second: str
+    class_name: str
+    metric: str
+    result: PairedResult
+    p_corrected: float
+
+    @property
+    def better(self) -> int:
+        """Cases in which the second run is the better one."""
+        return self.result.lower if is_lower_better(self.metric) else self.result.higher
+
+    @property
+    def worse(self) -> int:
+        """Cases in which the first run is the better one."""
+        return self.result.higher if is_lower_better(self.metric) else self.result.lower
+
+    @property
+    def verdict(self) -> str:
+        """What may be said: "NAME is better", "no difference" or "not decided".
+
+        Better only where both agree: the corrected p value is below 0.05 and the interval of the
+        mean difference does not hold 0.
+        """
+        if self.result.is_identical:
+            return NOTHING
+        difference = self.result.difference
+        if difference.low is None or difference.high is None or self.p_corrected >= LEVEL:
+            return UNDECIDED
+        if difference.low <= 0 <= difference.high:
+            return UNDECIDED
+        is_second = (difference.low > 0) != is_lower_better(self.metric)
+        return f"{self.second if is_second else self.first} is better"
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give the row as plain data."""
+        result = self.result
+        return {
+            "first": self.first,
+            "second": self.second,
+            "class": self.class_name,
+            "metric": self.metric,
+            "first_mean": result.first_mean,
+            "second_mean": result.second_mean,
+            **{f"difference_{k}": v for k, v in asdict(result.difference).items() if k != "cases"},
+            "cases": result.difference.cases,
+            "patients": result.patients,
+            "better": self.better,
+            "worse": self.worse,
+            "equal": result.equal,
+            "effect": result.effect,
+            "p_value": result.p_value,
+            "p_corrected": self.p_corrected,
+            "verdict": self.verdict,
+        }
+
+    def shown(self) -> Mapping[str, str]:
+        """Give the row for people."""
+        result = self.result
+        means = (
+            f"{name} {show_number(value, metric=self.metric)}"
+            for name, value in (
+                (self.first, result.first_mean),
+                (self.second, result.second_mean),
+            )
+        )
+        first, second = means
+        return {
+            "metric": self.metric,
+            "class": "mean over classes" if self.class_name == "mean" else self.class_name,
+            "first": first,
+            "second": second,
+            "verdict": self.verdict,
+            "difference": self.shown_difference,
+            "95 % interval": self.shown_interval,
+            "p corrected": show_p(self.p_corrected),
+            "effect": f"{result.effect:+.2f}",
+            "better / worse / equal": f"{self.better} / {self.worse} / {result.equal}",
+        }
+
+    @property
+    def shown_difference(self) -> str:
+        """The mean difference, with its sign."""
+        return _show_signed(self.result.difference.mean, metric=self.metric)
+
+    @property
+    def shown_interval(self) -> str:
+        """The interval of the difference; "-" where there is none."""
+        low, high = self.result.difference.low, self.result.difference.high
+        if low is None or high is None:
+            return "-"
+        return " to ".join(_show_signed(value, metric=self.metric) for value in (low, high))
+
+
+def show_p(value: float) -> str:
+    """Give a p value for people."""
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
+    """Give the rows as a table file, numbers with all their digits, a missing one empty."""
+    text = io.StringIO(newline="")
+    table = [row.facts() for row in rows]
+    writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
+
+
+def comparison_text(rows: Sequence[ComparisonRow]) -> str:
+    """Lay out the rows for a terminal."""
+    shown = [row.shown() for row in rows]
+    words = ("first", "second", "class", "metric", "verdict")
+    return text_table(shown, right=[name for name in shown[0] if name not in words])
+
+
+def _show_signed(value: float, *, metric: str) -> str:
+    text = show_number(abs(value), metric=metric)
+    return f"{'-' if value < 0 else '+'}{text}" if float(text) else text

@@ -1,0 +1,245 @@
+"""Scores as files and as lines: `per_case.csv`, `summary.json`, a table for the terminal."""
+
+import csv
+import io
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segnetr.config.schema.segmentation import EvaluateConfig
+from segnetr.errors import ReadError
+from segnetr.metrics import PIXEL_COUNTS, Score, Summary, Unscored, name_outcome
+from segnetr.storage.manifest import write_json, write_text_atomic
+
+if TYPE_CHECKING:
+    # The evaluator brings the readers and MONAI, which a plain table can do without.
+    from segnetr.engine.evaluation.evaluator import Evaluation
+
+FORMAT = 1
+RULES = {
+    "scored": "each case and foreground class by itself, on the grid of the file",
+    "lengths": "metrics that end in mm are in millimetres, in px in pixels",
+    "both_empty": "dice, iou and isic_jaccard are 1; distances and nsd are undefined, left out of"
+    " the mean and counted",
+    "missed": "dice, iou, isic_jaccard and nsd are 0; hd95 and assd are the image's diagonal",
+    "false_alarm": "as missed",
+    "border": "pixels of a mask with a neighbour outside it across a side",
+    "interval": "95 %, percentile bootstrap over patients",
+    "dice_pooled": "pixels of all cases added before dividing",
+    "mean": "rows of class 'mean': the mean over the classes of each case",
+}
+_ID_COLUMNS = ("case_id", "class", "outcome")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryFile:
+    """What `summary.json` holds.
+
+    Attributes:
+        title: What was scored, for people.
+        summaries: One row for each class and metric.
+        settings: How was scored, the fields of `EvaluateConfig`.
+        unscored: Cases left out, with the reason.
+        tta: Augmentation under which was predicted; empty: not known.
+    """
+
+    title: str
+    summaries: tuple[Summary, ...]
+    settings: Mapping[str, float]
+    unscored: tuple[Unscored, ...]
+    tta: str = ""
+
+
+def write_per_case_csv(path: Path, scores: Iterable[Score]) -> None:
+    """Write one row for each case and class, one column for each metric.
+
+    Numbers have all their digits; an undefined value is an empty cell. `outcome` is "found",
+    "missed", "false_alarm" or "both_empty".
+
+    Raises:
+        WriteError: If the file cannot be written.
+    """
+    rows: dict[tuple[str, str], dict[str, float | None]] = {}
+    metrics: dict[str, None] = {}
+    for score in scores:
+        rows.setdefault((score.case_id, score.class_name), {})[score.metric] = score.value
+        metrics[score.metric] = None
+    names = [name for name in metrics if name not in PIXEL_COUNTS] + list(PIXEL_COUNTS)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_ID_COLUMNS, *names])
+    for (case_id, class_name), values in rows.items():
+        cells = [_exact(name, values.get(name)) for name in names]
+        writer.writerow([case_id, class_name, name_outcome(values), *cells])
+    write_text_atomic(path, text.getvalue())
+
+
+def read_per_case_csv(path: Path) -> list[Score]:
+    """Read back what `write_per_case_csv` wrote.
+
+    Raises:
+        ReadError: If the file is missing or is no such table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        if tuple(header[: len(_ID_COLUMNS)]) != _ID_COLUMNS:
+            raise ReadError(path, f"no table of scores: its header is {header}")
+        return [
+            Score(
+                case_id=row[0], class_name=row[1], metric=name, value=float(cell) if cell else None
+            )
+            for row in rows
+            for name, cell in zip(header, row, strict=True)
+            if name not in _ID_COLUMNS
+        ]
+    except (OSError, ValueError) as error:
+        raise ReadError(path, f"no table of scores ({error}); run segnetr evaluate") from error
+
+
+def write_summary_json(
+    path: Path, evaluation: "Evaluation", *, title: str, config: EvaluateConfig, tta: str = ""
+) -> None:
+    """Write the summary with the rules and settings it was made by.
+
+    Args:
+        path: The file.
+        evaluation: What scoring gave.
+        title: What was scored, for people.
+        config: How it was scored.
+        tta: Augmentation under which it was predicted; empty: the masks came from elsewhere.
+
+    Raises:
+        WriteError: If the file cannot be written.
+    """
+    write_json(
+        path,
+        {
+            "format": FORMAT,
+            "title": title,
+            "settings": asdict(config),
+            "tta": tta,
+            "rules": RULES,
+            "summaries": [asdict(row) for row in evaluation.summaries],
+            "unscored": [asdict(case) for case in evaluation.unscored],
+        },
+    )
+
+
+def read_summary_json(path: Path) -> SummaryFile:
+    """Read back what `write_summary_json` wrote.
+
+    Raises:
+        ReadError: If the file is missing, or not of this format.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ReadError(path, f"format {content['format']}, this version reads {FORMAT}")
+        return SummaryFile(
+            title=content["title"],
+            summaries=tuple(Summary(**row) for row in content["summaries"]),
+            settings=content["settings"],
+            tta=str(content.get("tta", "")),
+            unscored=tuple(Unscored(**case) for case in content["unscored"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReadError(path, f"no summary of scores ({error}); run segnetr evaluate") from error
+
+
+def text_table(rows: Sequence[Mapping[str, Any]], *, right: Collection[str] = ()) -> str:
+    """Lay out rows in columns for a terminal.
+
+    Args:
+        rows: One mapping a row, all with the same keys, which head the columns. Numbers are
+            flushed right, decimals have four digits, None is a dash.
+        right: Further columns to flush right.
+
+    Returns:
+        A header, a rule and a line for each row; empty without rows.
+    """
+    if not rows:
+        return ""
+    columns = []
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        cells = [name.replace("_", " "), *map(_show, values)]
+        width = max(map(len, cells))
+        known = [value for value in values if value is not None]
+        is_number = bool(known) and all(_is_number(value) for value in known)
+        align = str.rjust if is_number or name in right else str.ljust
+        cells.insert(1, "-" * width)
+        columns.append([align(cell, width) for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def summary_table(summaries: Sequence[Summary]) -> str:
+    """Lay out summaries for a terminal: a line for each class and metric, counts below."""
+    if not summaries:
+        return "no case was scored"
+    rows = [_readable(row) for row in summaries]
+    table = text_table(rows, right=[name for name in rows[0] if name not in ("class", "metric")])
+    return "\n".join([table, "", *describe_counts(summaries)])
+
+
+def describe_counts(summaries: Sequence[Summary]) -> list[str]:
+    """Say in one line for each class what was missed, imagined and rightly left empty."""
+    first = {row.class_name: row for row in reversed(summaries) if row.metric == "dice"}
+    return [
+        f"{row.class_name}: {row.missed} missed, {row.false_alarms} false alarms,"
+        f" {row.both_empty} empty in both, of {row.cases} cases"
+        for row in reversed(list(first.values()))
+    ]
+
+
+def show_number(value: float | None, *, metric: str) -> str:
+    """Give a value for people: shares with 3 decimals, lengths with 2 or 1, undefined as a dash."""
+    if value is None:
+        return "-"
+    if metric.startswith(("hd95", "assd")):
+        return f"{value:.2f}" if value < 100 else f"{value:.1f}"
+    return f"{value:.3f}"
+
+
+def show_interval(row: Summary) -> str:
+    """Give the interval of a row for people."""
+    if row.low is None or row.high is None:
+        return "-"
+    low, high = (show_number(value, metric=row.metric) for value in (row.low, row.high))
+    return f"{low} to {high}"
+
+
+def _readable(row: Summary) -> dict[str, str]:
+    mean, std, median = (
+        show_number(value, metric=row.metric) for value in (row.mean, row.std, row.median)
+    )
+    counted = row.cases - row.undefined
+    return {
+        "class": row.class_name,
+        "metric": row.metric,
+        "mean": mean,
+        "95 % interval": show_interval(row),
+        "std": std,
+        "median": median,
+        "cases": f"{counted} of {row.cases}" if row.undefined else str(row.cases),
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _exact(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(int(value)) if name in PIXEL_COUNTS else repr(float(value))

@@ -1,0 +1,1 @@
+"""Keep files complete: atomic writes, manifests and disk-full errors."""

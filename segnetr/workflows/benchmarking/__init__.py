@@ -1,0 +1,1 @@
+"""`segnetr benchmark`."""

@@ -1,0 +1,1 @@
+"""`segnetr classify`, and the other commands for classifiers."""

@@ -1,0 +1,182 @@
+"""`segnetr predict` with a classifier: a table of probabilities, one row a file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segnetr.data.classification.case import LabelledCase
+from segnetr.data.classification.loaders import load_picture
+from segnetr.data.readers.file_list import list_images
+from segnetr.engine.inference.classifier import Classifier
+from segnetr.errors import ReadError, UsageError
+from segnetr.outputs.explanations.explain import explain_image
+from segnetr.outputs.masks.overlay import to_display
+from segnetr.outputs.models.classifier_file import ClassifierCard
+from segnetr.outputs.models.model_file import WEIGHTS_NAME, find_model_folder
+from segnetr.outputs.tables.classification import write_predictions_csv
+from segnetr.progress import Progress
+from segnetr.storage.manifest import hash_file, write_json
+from segnetr.workflows.classification.network import open_classifier
+from segnetr.workflows.prediction.predict import INDEX_NAME, PredictOptions
+
+TABLE_NAME = "predictions.csv"
+EXPLANATIONS = "explanations"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassPredictions:
+    """What became of each input.
+
+    Attributes:
+        table: The table of probabilities.
+        done: One record a file: its path and the probabilities by class.
+        failed: Inputs that could not be read, each with the reason.
+    """
+
+    table: Path
+    done: tuple[Mapping[str, Any], ...]
+    failed: tuple[Mapping[str, str], ...]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give the outcome as plain data."""
+        return {"table": str(self.table), "done": list(self.done), "failed": list(self.failed)}
+
+    def text(self) -> str:
+        """Give the outcome as lines for people, what failed at the end."""
+        lines = [f"table:  {len(self.done)} rows in {self.table}"]
+        if self.failed:
+            lines.append(f"failed: {len(self.failed)}")
+            lines += [f"  {failure['reason']}" for failure in self.failed]
+        return "\n".join(lines)
+
+
+def predict_classes(
+    inputs: Sequence[Path],
+    models: Sequence[Path],
+    out: Path,
+    options: PredictOptions,
+    *,
+    progress: Progress,
+) -> ClassPredictions:
+    """Give the probabilities of files and folders by a classifier that is loaded once.
+
+    A file that cannot be read does not stop the rest. `predictions.json` in `out` names the model
+    and what failed. Explanations of the most probable class go to `explanations/` in `out`, under
+    the names of the files.
+
+    Raises:
+        UsageError: If an input is missing or of no known kind, masks are asked for, or several
+            models are given.
+        ModelFileError: If the model cannot be trusted.
+        WriteError: If the table cannot be written.
+    """
+    model = models[0]
+    if len(models) > 1:
+        raise UsageError(
+            f"{model} and {len(models) - 1} more: classifiers answer one by one; give one --model"
+        )
+    _refuse_mask_flags(model, options)
+    if options.overlay or options.save_prob:
+        raise UsageError(
+            f"{model} is a classifier: --overlay and --save-prob are for masks; its probabilities "
+            f"are in {TABLE_NAME}"
+        )
+    files = list_images(inputs)
+    card, classifier = open_classifier(model, changes=options.changes, device=options.device)
+    names: list[str] = []
+    rows: list[list[float]] = []
+    failed: list[Mapping[str, str]] = []
+    with progress.task("predict", len(files)) as advance:
+        for start in range(0, len(files), classifier.batch_size):
+            seen: list[_Seen] = []
+            for path, relative in files[start : start + classifier.batch_size]:
+                try:
+                    seen.append(_look(path, relative, card, classifier, options))
+                except ReadError as error:
+                    failed.append({"input": str(path), "reason": str(error)})
+                    progress.on_message(str(error))
+            if seen:
+                answers = classifier.estimate([one.image for one in seen]).tolist()
+                names += [str(one.path) for one in seen]
+                rows += answers
+                if options.explain:
+                    _explain(seen, answers, classifier, out)
+            advance(min(start + classifier.batch_size, len(files)), len(files))
+    out.mkdir(parents=True, exist_ok=True)
+    table = out / TABLE_NAME
+    write_predictions_csv(table, names, rows, classes=card.classes, several=card.several)
+    _write_index(out, model, card, failed)
+    done = tuple(
+        {"input": name, "probabilities": dict(zip(card.classes, row, strict=True))}
+        for name, row in zip(names, rows, strict=True)
+    )
+    return ClassPredictions(table=table, done=done, failed=tuple(failed))
+
+
+def _refuse_mask_flags(model: Path, options: PredictOptions) -> None:
+    for name, given in (
+        ("--max-memory", options.max_memory is not None),
+        ("--skip-existing", options.skip_existing),
+        ("--shard", options.shard is not None),
+        ("--format", options.format_name != "same"),
+        ("--series", options.series is not None),
+    ):
+        if given:
+            raise UsageError(f"{model} is a classifier: {name} is for models that make masks")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One file: where it is, what the network sees of it, and the same normalised."""
+
+    path: Path
+    relative: Path
+    picture: NDArray[Any]
+    image: Tensor
+
+
+def _look(
+    path: Path,
+    relative: Path,
+    card: ClassifierCard,
+    classifier: Classifier,
+    options: PredictOptions,
+) -> _Seen:
+    case = LabelledCase(case_id=path.name, picture=path, labels=())
+    picture = load_picture(case, channels=card.in_channels, max_pixels=options.max_pixels)
+    return _Seen(path, relative, classifier.fit(picture), classifier.prepare(picture))
+
+
+def _explain(
+    seen: Sequence[_Seen], answers: Sequence[Sequence[float]], classifier: Classifier, out: Path
+) -> None:
+    for one, row in zip(seen, answers, strict=True):
+        explain_image(
+            classifier.model,
+            one.image[None].to(classifier.device),
+            target=row.index(max(row)),
+            out=out / EXPLANATIONS,
+            name=str(one.relative),
+            picture=to_display(one.picture),
+        )
+
+
+def _write_index(
+    out: Path, model: Path, card: ClassifierCard, failed: Sequence[Mapping[str, str]]
+) -> None:
+    content = {
+        "model": {
+            "path": str(model),
+            "sha256": hash_file(find_model_folder(model) / WEIGHTS_NAME),
+            "backbone": card.backbone,
+            "classes": list(card.classes),
+            "created_by": card.created_by,
+        },
+        "table": TABLE_NAME,
+        "failed": list(failed),
+    }
+    write_json(out / INDEX_NAME, content)

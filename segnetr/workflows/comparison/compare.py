@@ -1,0 +1,239 @@
+"""`segnetr compare`: which of several runs is better, and how sure that is."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segnetr.errors import UsageError
+from segnetr.metrics import MEAN
+from segnetr.metrics.case_values import pair_cases
+from segnetr.metrics.significance import correct_holm, weigh_difference
+from segnetr.outputs.charts.dot_plot import Dot, DotChart
+from segnetr.outputs.reports.comparison_report import ComparePage, write_compare_page
+from segnetr.outputs.tables.comparison import (
+    LEVEL,
+    NOTHING,
+    ComparisonRow,
+    comparison_csv,
+    comparison_text,
+)
+from segnetr.progress import Progress
+from segnetr.storage.manifest import as_write_error, write_json, write_text_atomic
+from segnetr.workflows.comparison.figures import draw_differences
+from segnetr.workflows.comparison.runs import ComparedRun, differing_settings, read_runs
+
+# One overlap and two that look at borders; more would only weaken each test.
+_DEFAULT_METRICS = ("dice", "hd95", "nsd")
+_MOST_CHARTS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions:
+    """What is compared.
+
+    Attributes:
+        metrics: Full names, or their beginnings as "hd95"; none: Dice, HD95 and NSD.
+        by_class: Compare each class as well, not only the mean over classes.
+        dataset: Compare scores on this other data set.
+        part: Compare scores on this part.
+        data_dir: Where the data lies, for the pictures; None: where each run found it.
+        device: Where the networks run for the pictures.
+    """
+
+    metrics: Sequence[str] = ()
+    by_class: bool = False
+    dataset: str | None = None
+    part: str | None = None
+    data_dir: Path | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOutcome:
+    """What the comparison gave.
+
+    Attributes:
+        folder: Where compare.html, compare.csv and compare.json lie.
+        rows: One for each pair of runs, metric and class.
+        notes: What the reader should know.
+    """
+
+    folder: Path
+    rows: tuple[ComparisonRow, ...]
+    notes: tuple[str, ...]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give the rows as plain data."""
+        return {
+            "folder": str(self.folder),
+            "page": str(self.folder / "compare.html"),
+            "comparisons": [dict(row.facts()) for row in self.rows],
+            "notes": list(self.notes),
+        }
+
+    def text(self) -> str:
+        """Give the rows as a table."""
+        lines = [comparison_text(self.rows), ""]
+        if all(row.verdict == NOTHING for row in self.rows):
+            lines.append("no difference: every case has the same scores")
+        lines += [f"note:   {note}" for note in self.notes]
+        return "\n".join([*lines, f"page:   {self.folder / 'compare.html'}"])
+
+
+def compare(
+    paths: Sequence[Path], options: CompareOptions, *, out: Path, progress: Progress
+) -> CompareOutcome:
+    """Compare runs two by two on the cases that all were scored on.
+
+    Args:
+        paths: Folders of runs, two at least.
+        options: What is compared.
+        out: Folder for compare.html, compare.csv and compare.json.
+        progress: What the user sees meanwhile.
+
+    Raises:
+        UsageError: If the runs cannot be compared, or a metric is unknown.
+        WriteError: If the results cannot be written.
+    """
+    runs = read_runs(paths, dataset=options.dataset, part=options.part)
+    metrics = _choose_metrics(runs[0], options.metrics)
+    rows = _compare_all(runs, metrics, by_class=options.by_class)
+    with as_write_error(out):
+        out.mkdir(parents=True, exist_ok=True)
+    figures, missing = draw_differences(
+        runs,
+        metrics[0],
+        options.dataset,
+        options.data_dir,
+        device=options.device,
+        progress=progress,
+    )
+    notes = [*_list_notes(runs, rows), *missing]
+    outcome = CompareOutcome(folder=out, rows=tuple(rows), notes=tuple(notes))
+    write_text_atomic(out / "compare.csv", comparison_csv(rows))
+    write_json(out / "compare.json", outcome.facts())
+    page = ComparePage(
+        title=f"{len(runs)} runs compared",
+        subtitle=f"{runs[0].title}: {', '.join(run.name for run in runs)}",
+        notes=notes,
+        rows=rows,
+        charts=_draw_charts(runs, metrics[0]),
+        figures=figures,
+        settings=differing_settings(runs),
+        facts={run.name: _describe(run) for run in runs},
+    )
+    write_compare_page(out / "compare.html", content=page)
+    return outcome
+
+
+def _choose_metrics(run: ComparedRun, wanted: Sequence[str]) -> list[str]:
+    known = run.metrics
+    chosen: list[str] = []
+    for name in wanted or _DEFAULT_METRICS:
+        exact = [metric for metric in known if metric == name]
+        found = exact or [metric for metric in known if metric.startswith(f"{name}_")]
+        if not found:
+            raise UsageError(f"--metric {name}: these runs have {', '.join(known)}")
+        chosen.append(found[0])
+    return list(dict.fromkeys(chosen))
+
+
+def _compare_all(
+    runs: Sequence[ComparedRun], metrics: Sequence[str], *, by_class: bool
+) -> list[ComparisonRow]:
+    rows: list[ComparisonRow] = []
+    settings = runs[0].config.evaluate
+    # All were scored on the same cases, so that any run knows the patients of all.
+    patients = next((run.patients for run in runs if run.patients is not None), {})
+    for first, second in itertools.combinations(runs, 2):
+        for metric in metrics:
+            pairs = pair_cases(first.table, second.table, metric=metric)
+            overall = MEAN if MEAN in pairs else next(iter(pairs))
+            for name in pairs if by_class else [overall]:
+                ours, theirs = pairs[name]
+                if not ours:
+                    continue  # undefined in every case of both: empty in truth and predictions
+                result = weigh_difference(
+                    ours,
+                    theirs,
+                    patients=patients,
+                    bootstrap=settings.bootstrap,
+                    seed=settings.seed,
+                )
+                rows.append(
+                    ComparisonRow(
+                        first=first.name,
+                        second=second.name,
+                        class_name=name,
+                        metric=metric,
+                        result=result,
+                        p_corrected=1.0,
+                    )
+                )
+    if not rows:
+        raise UsageError(
+            f"{', '.join(metrics)}: undefined in every case of all runs (nothing there, nothing "
+            "predicted); compare --metric dice"
+        )
+    corrected = correct_holm([row.result.p_value for row in rows])
+    return [replace(row, p_corrected=p) for row, p in zip(rows, corrected, strict=True)]
+
+
+def _draw_charts(runs: Sequence[ComparedRun], metric: str) -> list[DotChart]:
+    charts = []
+    for first, second in list(itertools.combinations(runs, 2))[:_MOST_CHARTS]:
+        pairs = pair_cases(first.table, second.table, metric=metric)
+        ours, theirs = pairs.get(MEAN) or next(iter(pairs.values()))
+        dots = [
+            Dot(name=f"{case}: {ours[case]:.3f}, {theirs[case]:.3f}", x=ours[case], y=theirs[case])
+            for case in ours
+        ]
+        if dots:
+            above = sum(dot.y > dot.x for dot in dots)
+            below = sum(dot.y < dot.x for dot in dots)
+            charts.append(
+                DotChart(
+                    title=f"{metric} of each case",
+                    x_label=first.name,
+                    y_label=second.name,
+                    dots=dots,
+                    diagonal=True,
+                    words=f"{above} of {len(dots)} cases are higher in {second.name}, {below} in "
+                    f"{first.name}",
+                )
+            )
+    return charts
+
+
+def _list_notes(runs: Sequence[ComparedRun], rows: Sequence[ComparisonRow]) -> list[str]:
+    notes = []
+    fewest = min(row.result.patients for row in rows)
+    # All patients better in one run has this p value, and Holm's correction multiplies it.
+    least = 2.0 ** (1 - fewest)
+    if least * len(rows) >= LEVEL:
+        way = "; compare fewer with --metric" if least < LEVEL else ""
+        notes.append(
+            f"{fewest} patients are too few for the signed-rank test to decide any of {len(rows)} "
+            f"comparisons at the 5 % level{way}"
+        )
+    notes += [note for run in runs for note in run.notes]
+    if len({run.tta for run in runs if run.tta}) > 1:
+        ways = ", ".join(f"{run.name} {run.tta or 'not known'}" for run in runs)
+        notes.append(f"the masks were predicted with different --tta ({ways})")
+    if all(run.patients is None for run in runs):
+        notes.append(
+            "these scores do not say which cases are of one patient, so each counts by itself; run "
+            "segnetr evaluate again where patients have several cases"
+        )
+    seeds = {run.config.train.seed for run in runs}
+    if len(seeds) == len(runs) and not any(
+        row["setting"] != "train.seed" for row in differing_settings(runs)
+    ):
+        notes.append("These runs differ in their seed alone: what is found here is its chance.")
+    return notes
+
+
+def _describe(run: ComparedRun) -> str:
+    return f"{run.config.model.architecture} on {run.title}; split {run.split[:16]}; {run.path}"

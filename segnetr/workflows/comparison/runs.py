@@ -1,0 +1,232 @@
+"""Runs read for a comparison, and refused where they cannot be compared."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segnetr.config.load import load_config, plain
+from segnetr.config.schema.classification import is_classifier_run
+from segnetr.config.schema.segmentation import RunConfig
+from segnetr.data.splits.split import read_split
+from segnetr.engine.training.fold_dir import FoldDir, is_cross_validation
+from segnetr.engine.training.run_dir import RunDir
+from segnetr.errors import ReadError, UsageError
+from segnetr.metrics import PIXEL_COUNTS
+from segnetr.metrics.case_values import CaseTable, tabulate_cases
+from segnetr.metrics.score import TRUTH_PIXELS
+from segnetr.outputs.tables.case_records import NAME, patients_of, read_case_records
+from segnetr.outputs.tables.scores import read_per_case_csv, read_summary_json
+
+_SCORING = ("nsd_tolerance", "isic_threshold")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedRun:
+    """One run with its scores.
+
+    Attributes:
+        name: Short and unique among those compared.
+        path: Its folder.
+        config: What it was trained with.
+        split: Hash of the split; of a cross-validation, of the splits of all folds.
+        title: What was scored.
+        scoring: How was scored.
+        table: Values by metric, class and case.
+        patients: Patient by case id; None: scored by a version that did not note patients.
+        tta: Augmentation under which the scored masks were predicted; empty: not known.
+        notes: What the reader of its scores should know.
+    """
+
+    name: str
+    path: Path
+    config: RunConfig
+    split: str
+    title: str
+    scoring: Mapping[str, Any]
+    table: CaseTable
+    patients: Mapping[str, str] | None
+    tta: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def cases(self) -> frozenset[str]:
+        """The cases that were scored."""
+        return frozenset(case for cases in self.table["dice"].values() for case in cases)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics, in the order they were scored."""
+        return [metric for metric in self.table if metric not in PIXEL_COUNTS]
+
+
+def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -> list[ComparedRun]:
+    """Read the scores of runs, and make sure that they may be compared.
+
+    Args:
+        paths: Folders of runs or of cross-validations, two at least; of a cross-validation the
+            scores out of fold are read.
+        dataset: Scores on this other data set, made by `segnetr evaluate RUN --dataset`.
+        part: Scores on this part, made by `segnetr evaluate RUN --part`.
+
+    Raises:
+        UsageError: If there are fewer than two, one has no scores, or they differ in their split,
+            their cases, their classes, their truth or the settings of the scoring.
+    """
+    if len(paths) < 2:
+        raise UsageError("compare needs two runs at least: segnetr compare RUN RUN")
+    if dataset is not None and part is not None:
+        raise UsageError(
+            "--part with --dataset: the scores on another data set are kept once, of the part that "
+            f"was scored last; run segnetr evaluate --dataset {dataset} --part {part} and compare "
+            "without --part"
+        )
+    names = name_runs(paths)
+    runs = [
+        _read_run(path, name, dataset=dataset, part=part)
+        for path, name in zip(paths, names, strict=True)
+    ]
+    for run in runs[1:]:
+        _check_pair(runs[0], run, same_split=dataset is None)
+    return runs
+
+
+def name_runs(paths: Sequence[Path]) -> list[str]:
+    """Give each path its shortest unique end; a path that is there twice gets a number."""
+    whole = [path.absolute().parts for path in paths]
+    names: list[str] = []
+    for index, parts in enumerate(whole):
+        others = [other for other in whole if other != parts]
+        count = next(
+            n
+            for n in range(1, len(parts) + 1)
+            if n == len(parts) or all(other[-n:] != parts[-n:] for other in others)
+        )
+        repeat = whole[:index].count(parts)
+        names.append("/".join(parts[-count:]) + (f" ({repeat + 1})" if repeat else ""))
+    return names
+
+
+def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -> ComparedRun:
+    run = RunDir(path)
+    if not run.config.is_file():
+        raise UsageError(f"{path}: no run (config.yaml is missing)")
+    if is_classifier_run(path):
+        raise UsageError(f"{path}: a classifier's run; compare is for runs that make masks")
+    folder, split = _find_scores(run, dataset or part)
+    try:
+        summary = read_summary_json(folder / "summary.json")
+        table = tabulate_cases(read_per_case_csv(folder / "per_case.csv"))
+        records = read_case_records(folder / NAME)
+    except ReadError as error:
+        raise UsageError(f"{path}: its scores cannot be read: {error}") from error
+    if not table.get("dice"):
+        raise UsageError(f"{folder}: no case was scored; run segnetr evaluate {path}")
+    read = ComparedRun(
+        name=name,
+        path=path,
+        config=load_config([run.config]),
+        split=split,
+        title=summary.title,
+        scoring={key: summary.settings.get(key) for key in _SCORING},
+        table=table,
+        patients=patients_of(records) if records else None,
+        tta=summary.tta,
+    )
+    return read if dataset is None else replace(read, notes=_list_known(read, dataset))
+
+
+def _find_scores(run: RunDir, kind: str | None) -> tuple[Path, str]:
+    """Give the folder of the scores, and the hash of what the run was trained on."""
+    if kind is not None or not is_cross_validation(run.path):
+        folder = run.evaluation if kind is None else run.path / f"evaluation-{kind}"
+        return folder, read_split(run.splits).sha256
+    home = FoldDir(run.path)
+    hashes = [read_split(home.fold(number).splits).sha256 for number in range(1, home.count() + 1)]
+    return home.out_of_fold, hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _list_known(run: ComparedRun, dataset: str) -> tuple[str, ...]:
+    """Say which cases of another data set bear names of cases that the run has seen.
+
+    Raises:
+        UsageError: If it is the data set the run was trained on: its name, and all those cases.
+    """
+    split = read_split(RunDir(run.path).splits)
+    seen = {*split.train, *split.validation}
+    known = run.cases & seen
+    if not known:
+        return ()
+    # Another folder of the same kind may hold a case of the same name by chance.
+    if dataset == run.config.data.dataset and known == seen:
+        raise UsageError(
+            f"--dataset {dataset}: {run.path} was trained on {len(known)} of these cases, as "
+            f"{min(known)}; name a data set that no run has seen, or leave --dataset away"
+        )
+    return (
+        f"{len(known)} cases of {dataset} have names of cases that {run.path} was trained on, as "
+        f"{min(known)}: if they are the same pictures, its scores promise too much (segnetr data "
+        "audit)",
+    )
+
+
+def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> None:
+    if same_split and first.split != other.split:
+        raise UsageError(
+            f"{first.path} and {other.path} were trained on different splits (sha256 "
+            f"{first.split[:16]} and {other.split[:16]}); train both with one data.split_seed, or "
+            "score both on another data set and compare with --dataset NAME"
+        )
+    missing = first.cases ^ other.cases
+    if missing:
+        raise UsageError(
+            f"{first.path} and {other.path} were scored on different cases: {len(missing)} are in "
+            f"one of them only, as {min(missing)}; run segnetr evaluate on both with the same data"
+        )
+    if set(first.table["dice"]) != set(other.table["dice"]):
+        classes = (", ".join(run.table["dice"]) for run in (first, other))
+        raise UsageError(
+            f"{first.path} and {other.path} have different classes: {'; '.join(classes)}"
+        )
+    if first.scoring != other.scoring:
+        changed = [key for key in _SCORING if first.scoring[key] != other.scoring[key]]
+        raise UsageError(
+            f"{first.path} and {other.path} were scored with different evaluate."
+            f"{changed[0]} ({first.scoring[changed[0]]} and {other.scoring[changed[0]]}); run "
+            "segnetr evaluate on both with one setting"
+        )
+    if set(first.metrics) != set(other.metrics):
+        only = min(set(first.metrics) ^ set(other.metrics))
+        raise UsageError(
+            f"{first.path} and {other.path} were scored in different units: {only} is in one of "
+            "them only; run segnetr evaluate on both with the same data"
+        )
+    if first.table[TRUTH_PIXELS] != other.table[TRUTH_PIXELS]:
+        raise UsageError(
+            f"{first.path} and {other.path} were scored against different masks: the true pixels "
+            "of a case differ; run segnetr evaluate on both with the same data"
+        )
+
+
+def differing_settings(runs: Sequence[ComparedRun]) -> list[dict[str, str]]:
+    """Give the settings in which runs differ, one row each, with the value in each run."""
+    flat = [{**_flatten(plain(run.config)), "evaluate --tta": run.tta or "-"} for run in runs]
+    keys = list(dict.fromkeys(key for settings in flat for key in settings))
+    rows = []
+    for key in keys:
+        values = [settings.get(key, "-") for settings in flat]
+        if len(set(values)) > 1:
+            rows.append(
+                {"setting": key, **dict(zip([run.name for run in runs], values, strict=True))}
+            )
+    return rows
+
+
+def _flatten(data: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(data, dict):
+        return {prefix: str(data)}
+    flat: dict[str, str] = {}
+    for key, value in data.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,83 @@
+"""`segnetr data list`: what there is, where it comes from, what can be fetched."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from segnetr.data.case import SPLIT_NAMES, DatasetSpec
+from segnetr.data.datasets.registry import DATASETS
+from segnetr.data.download.sources import OFFICIAL, OfficialSource
+from segnetr.workflows.datasets.prepare import LABELLED
+from segnetr.workflows.outcome import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetList:
+    """The data sets, a row each.
+
+    Attributes:
+        rows: For people: short values by column.
+        archives: By data set, its official files.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+    archives: Mapping[str, tuple[Mapping[str, Any], ...]]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give the rows with the official files of each."""
+        return {
+            "datasets": [
+                {**row, "archives": list(self.archives.get(row["name"], ()))} for row in self.rows
+            ]
+        }
+
+    def text(self) -> str:
+        """Align the rows in columns."""
+        return Table(name="datasets", rows=self.rows).text()
+
+
+def list_datasets() -> DatasetList:
+    """List the data sets with official counts, source, licence and what can be fetched."""
+    rows = [_segmentation_row(spec) for spec in DATASETS.values()]
+    rows += [_labelled_row(name, OFFICIAL[name]) for name in LABELLED]
+    known = {row["name"] for row in rows}
+    archives = {
+        name: tuple(asdict(archive) for archive in source.archives)
+        for name, source in OFFICIAL.items()
+        if name in known
+    }
+    return DatasetList(rows=tuple(rows), archives=archives)
+
+
+def _segmentation_row(spec: DatasetSpec) -> Mapping[str, Any]:
+    counts = "/".join(str(spec.counts.get(name, 0)) for name in SPLIT_NAMES)
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "classes": ", ".join(spec.classes[1:]),
+        "train/val/test": counts,
+        "download": _describe_download(spec.name, is_made=spec.prepare is not None),
+        "licence": spec.licence,
+        "source": spec.source,
+    }
+
+
+def _labelled_row(name: str, source: OfficialSource) -> Mapping[str, Any]:
+    return {
+        "name": name,
+        "title": f"{source.title}, for classification",
+        "classes": "",
+        "train/val/test": "",
+        "download": _describe_download(name, is_made=False),
+        "licence": source.licence,
+        "source": source.page,
+    }
+
+
+def _describe_download(name: str, *, is_made: bool) -> str:
+    if is_made:
+        return "none needed"
+    source = OFFICIAL.get(name)
+    if source is None or not source.is_public:
+        return "by hand"
+    return source.size or "size not known"

@@ -1,0 +1,1 @@
+"""`segnetr evaluate` and `segnetr report`."""

@@ -1,0 +1,1 @@
+"""`segnetr predict`, and loading of trained models."""

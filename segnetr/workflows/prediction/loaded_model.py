@@ -1,0 +1,154 @@
+"""A trained model in Python: `segnetr.load(path).predict(...)`, the answer of `segnetr predict`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segnetr.data.readers.image import fit_channels
+from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
+from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.engine.inference.predictor import Prediction, Predictor
+from segnetr.errors import ReadError, UsageError
+from segnetr.outputs.models.classifier_file import is_classifier
+from segnetr.outputs.models.model_file import ModelCard
+from segnetr.workflows.prediction.model_folder import open_image, open_predictor
+
+_FROM_ARRAY = Path("array")
+
+
+class LoadedModel:
+    """A segmentation model, loaded once, for any number of files and arrays.
+
+    Args:
+        card: What is known of it.
+        predictor: The network, ready to run.
+
+    Attributes:
+        card: Classes, training data, licences, scores, settings.
+    """
+
+    def __init__(self, card: ModelCard, predictor: Predictor) -> None:
+        self.card = card
+        self._predictor = predictor
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, background first; label i is class i."""
+        return self.card.classes
+
+    def predict(
+        self,
+        image: Path | str | NDArray[Any],
+        *,
+        spacing: Sequence[float] | None = None,
+        probabilities: bool = False,
+        series: str | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> Prediction:
+        """Segment a file or an array; the labels are those that `segnetr predict` writes.
+
+        Args:
+            image: A file of a kind that `segnetr predict` reads. Or an array: a picture (H, W) or
+                (H, W, C) with rows from the top, of a model of pictures; or a volume (X, Y, Z) or
+                (X, Y, Z, C), of a model of volumes or with three numbers of `spacing`. A picture
+                is uint8 or uint16 as files hold it, or floating point from 0 to 1.
+            spacing: Of an array: size of a pixel along each of its axes in mm. A volume needs it
+                where the model resamples its slices. A file says its own.
+            probabilities: Give them as well.
+            series: Of a folder with several DICOM series: the SeriesInstanceUID of one.
+            max_pixels: A larger file is refused before memory is taken for it; of NIfTI volumes,
+                which are read slice by slice, only labels of 2 GiB and more are.
+
+        Returns:
+            Labels, and probabilities if wanted, on the grid of `image`.
+
+        Raises:
+            ReadError: If the file cannot be read or trusted, or the array does not fit the model.
+            UsageError: If `spacing` is given for a file, or does not fit the array.
+        """
+        read: ImageFile | VolumeFile
+        if isinstance(image, np.ndarray):
+            read = self._wrap(image, spacing)
+        elif spacing is not None:
+            raise UsageError(f"spacing {tuple(spacing)}: {image} is a file and says its own")
+        else:
+            read = open_image(self.card, Path(image), max_pixels=max_pixels, series=series)
+        return self._predictor.predict(read, keep_probabilities=probabilities)
+
+    def _wrap(self, array: NDArray[Any], spacing: Sequence[float] | None) -> ImageFile:
+        """Give an array as if it had been read from a file."""
+        _check_values(array)
+        is_volume = self.card.spatial_dims == 3 or (spacing is not None and len(spacing) == 3)
+        axes = 3 if is_volume else 2
+        if array.ndim not in (axes, axes + 1) or array.size == 0:
+            wanted = "(X, Y, Z) or (X, Y, Z, C)" if is_volume else "(H, W) or (H, W, C)"
+            raise ReadError(_FROM_ARRAY, f"its shape is {array.shape} where {wanted} is wanted")
+        sides = None if spacing is None else tuple(float(side) for side in spacing)
+        if sides is not None and not (
+            len(sides) == axes and all(np.isfinite(side) and side > 0 for side in sides)
+        ):
+            raise UsageError(f"spacing {sides}: give {axes} numbers above 0, in mm")
+        if is_volume:
+            return self._wrap_volume(array, sides)
+        picture = array[..., None] if array.ndim == 2 else array
+        _check_picture(picture, self.card)
+        picture = fit_channels(_FROM_ARRAY, picture, channels=self.card.file_channels)
+        return ImageFile(path=_FROM_ARRAY, array=picture, kind="picture")
+
+    def _wrap_volume(self, array: NDArray[Any], sides: tuple[float, ...] | None) -> ImageFile:
+        channels = array.shape[3] if array.ndim == 4 else 1
+        if channels != self.card.volume_channels:
+            raise ReadError(
+                _FROM_ARRAY,
+                f"it has {channels} values a voxel where {self.card.volume_channels} are wanted",
+            )
+        if sides is None and self.card.slices.spacing_mm is not None:
+            raise UsageError(
+                "this model brings slices to pixels of one size: give spacing=(x, y, z) in mm"
+            )
+        known = sides or (1.0, 1.0, 1.0)
+        return ImageFile(
+            path=_FROM_ARRAY,
+            array=array[..., 0] if array.ndim == 4 and channels == 1 else array,
+            kind="volume",
+            affine=np.diag([*known, 1.0]),
+            spacing=known,
+        )
+
+
+def load(path: Path | str, *, device: str = "auto", **settings: Any) -> LoadedModel:
+    """As `segnetr.load`, which says what it takes, gives and refuses."""
+    if is_classifier(Path(path)):
+        raise UsageError(f"{path}: a classifier; segnetr.load is for models that make masks")
+    return LoadedModel(*open_predictor(Path(path), changes=settings, device=device))
+
+
+def _check_values(array: NDArray[Any]) -> None:
+    if array.dtype.kind not in "uif":
+        raise ReadError(_FROM_ARRAY, f"its type is {array.dtype}; numbers are wanted")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ReadError(_FROM_ARRAY, "it holds NaN or infinite values")
+
+
+def _check_picture(picture: NDArray[Any], card: ModelCard) -> None:
+    """Refuse values that would be scaled as if they were others.
+
+    Integers are scaled by the range of their type: 0 to 255 in int64 would all be middle grey.
+    """
+    kind = picture.dtype.kind
+    if kind == "i":
+        raise ReadError(
+            _FROM_ARRAY, f"its type is {picture.dtype}; give uint8 or uint16, or floats from 0 to 1"
+        )
+    if kind != "f":
+        return
+    if card.intensity.kind != "per_image" and (picture.min() < 0 or picture.max() > 1):
+        raise ReadError(
+            _FROM_ARRAY,
+            f"its values go from {picture.min():.4g} to {picture.max():.4g}; floats go from 0 to 1",
+        )
+    if picture.shape[2] == 3 and card.file_channels == 1:
+        raise ReadError(_FROM_ARRAY, "it has colours where the model takes grey; give grey values")

@@ -1,0 +1,44 @@
+"""Predicted masks of a data set's cases in one folder, each named after its case."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segnetr.data.case import Case
+from segnetr.data.readers.image_file import ImageFile
+from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.engine.inference.predictor import Prediction
+from segnetr.outputs.masks.output_paths import plan_outputs, split_name
+from segnetr.outputs.masks.writer import write_prediction
+
+
+class MaskFolder:
+    """Writes predictions under the ids of their cases.
+
+    Args:
+        folder: Where to; made if it is not there.
+        cases: All that may come, so that no two have one name.
+
+    Raises:
+        UsageError: If the folder is that of the images.
+    """
+
+    def __init__(self, folder: Path, cases: Sequence[Case]) -> None:
+        self._folder = folder
+        wanted = [(case.image, _name(case)) for case in cases]
+        plan = plan_outputs(wanted, out=folder)
+        self._names = {case.case_id: item.relative for case, item in zip(cases, plan, strict=True)}
+
+    def write(self, case: Case, image: ImageFile | VolumeFile, prediction: Prediction) -> Path:
+        """Write the mask of one case, and say where.
+
+        Raises:
+            WriteError: If it cannot be written.
+        """
+        relative = self._names[case.case_id]
+        return write_prediction(prediction, image, out=self._folder, relative=relative)[0]
+
+
+def _name(case: Case) -> Path:
+    # An id may hold what a file's name may not.
+    plain = case.case_id.replace("/", "_").replace("\\", "_")
+    return Path(plain + split_name(case.image.name)[1])

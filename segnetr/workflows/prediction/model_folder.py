@@ -1,0 +1,211 @@
+"""The model folder: written at the end of a training, opened by all that applies a network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from segnetr.config.load import parse_plain, plain
+from segnetr.config.schema.segmentation import PredictConfig, RunConfig
+from segnetr.data.case import DatasetSpec, Split
+from segnetr.data.readers.dicom.series import is_dicom_source
+from segnetr.data.readers.image import measure_pixels
+from segnetr.data.readers.image_file import NIFTI_SUFFIXES, ImageFile, find_suffix
+from segnetr.data.readers.nifti_stream import VolumeFile, open_volume
+from segnetr.data.readers.read_files import is_volume, read_image
+from segnetr.engine.inference.memory import MemoryLimit
+from segnetr.engine.inference.predictor import Predictor
+from segnetr.engine.training.run_dir import RunDir
+from segnetr.engine.training.runtime import choose_device
+from segnetr.engine.training.trainer import TrainResult
+from segnetr.errors import ModelFileError, ReadError, UsageError
+from segnetr.outputs.models.model_file import ModelCard, read_model, write_model
+from segnetr.outputs.models.provenance import collect_versions
+from segnetr.workflows.prediction.ensemble import Ensemble, Member, load_members, mix_members
+from segnetr.workflows.prediction.model_quality import attach_quality, find_obstacle, wants_quality
+
+# Labels of a volume, one byte a voxel, are all that is kept of it; a header that claims more than
+# 2 GiB of them is taken for a damaged one.
+_MOST_VOXELS = 1 << 31
+
+
+def write_run_model(
+    run: RunDir, config: RunConfig, *, spec: DatasetSpec, split: Split, result: TrainResult
+) -> None:
+    """Write the weights a training ends with, and what is needed to apply them.
+
+    These are the weights with the best validation score, or the last ones where `train.keep` says
+    so or there was no validation.
+    """
+    architecture = config.model
+    if architecture.architecture == "segnetr" and architecture.native_size is None:
+        architecture = replace(architecture, native_size=config.train.image_size)
+    card = ModelCard(
+        architecture=architecture,
+        classes=spec.classes,
+        in_channels=spec.in_channels * config.data.slices.together,
+        image_size=config.train.image_size,
+        intensity=config.data.intensity,
+        predict=config.predict,
+        slices=config.data.slices,
+        spatial_dims=spec.spatial_dims,
+        dataset=spec.name,
+        data_licence=spec.licence,
+        split_sha256=split.sha256,
+        scores={} if result.best_score is None else {"validation_dice": result.best_score},
+        versions=collect_versions(),
+    )
+    write_model(run.model, run.load_final_weights(keep=config.train.keep), card=card)
+
+
+def start_from(model: nn.Module, path: Path) -> None:
+    """Put the weights of an earlier run into a network of the same architecture.
+
+    Raises:
+        ModelFileError: If the run has no model that can be trusted, or one of another shape.
+    """
+    _, weights = read_model(path)
+    own = model.state_dict()
+    wrong = sorted(
+        {
+            name
+            for name, value in weights.items()
+            if name not in own or own[name].shape != value.shape
+        }
+        | (set(own) - set(weights))
+    )
+    if wrong:
+        raise ModelFileError(
+            f"{path}: its weights are of another network ({len(wrong)} of {len(own)} do not fit, "
+            f"as {wrong[0]}); give train.weights of the same --model, classes and image size"
+        )
+    model.load_state_dict(weights)
+
+
+def read_for(
+    card: ModelCard, path: Path, *, max_pixels: int, series: str | None = None
+) -> ImageFile:
+    """Read a file, or a DICOM series, the way a model takes it.
+
+    Raises:
+        ReadError: As `segnetr.data.readers.read_image`.
+    """
+    return read_image(
+        path,
+        channels=card.file_channels,
+        volume_channels=card.volume_channels,
+        series=series,
+        max_pixels=max_pixels,
+    )
+
+
+def open_image(
+    card: ModelCard,
+    path: Path,
+    *,
+    max_pixels: int,
+    limit: MemoryLimit | None = None,
+    series: str | None = None,
+) -> ImageFile | VolumeFile:
+    """Open a file the way a model takes it: NIfTI stays on the disk, all else is read.
+
+    Args:
+        card: Of the model.
+        path: The file.
+        max_pixels: As in `read_image`, for pictures.
+        limit: Refuses pictures that would not fit into memory, and volumes that are not NIfTI.
+        series: As in `read_image`.
+
+    Raises:
+        ReadError: If it cannot be read, cannot be trusted or is too large.
+    """
+    if find_suffix(path) in NIFTI_SUFFIXES:
+        return open_volume(path, max_pixels=_MOST_VOXELS, channels=card.volume_channels)
+    if limit is not None:
+        if is_dicom_source(path) or is_volume(path):
+            raise ReadError(
+                path,
+                "--max-memory holds for pictures and NIfTI volumes; convert it to NIfTI, or leave"
+                " the limit away",
+            )
+        limit.check_picture(path, measure_pixels(path))
+    return read_for(card, path, max_pixels=max_pixels, series=series)
+
+
+def open_predictor(
+    path: Path, *, changes: Mapping[str, Any] | None = None, device: str = "auto"
+) -> tuple[ModelCard, Predictor]:
+    """Load a model once, ready for any number of files.
+
+    Args:
+        path: A run, a model folder, or the folder of a cross-validation, whose networks answer
+            together.
+        changes: Settings put over the model's own `predict` section.
+        device: Where it runs.
+
+    Raises:
+        ModelFileError: If the model is missing, torn, changed or foreign.
+        UsageError: If a changed setting does not fit, or there is no such device.
+    """
+    return open_predictors([path], changes=changes, device=device)
+
+
+def open_predictors(
+    paths: Sequence[Path],
+    *,
+    ensemble: Ensemble = "mean",
+    changes: Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> tuple[ModelCard, Predictor]:
+    """Load one model or several that answer together.
+
+    Args:
+        paths: As `open_predictor` takes one.
+        ensemble: Mean of their probabilities, a vote, or one network of their mean weights.
+        changes: As in `open_predictor`, for each of them.
+        device: As in `open_predictor`.
+
+    Returns:
+        The first one's card, and the predictor. Repairs of labels are those of the first.
+
+    Raises:
+        ModelFileError: As `open_predictor`, or if they do not belong together.
+        UsageError: As `open_predictor`.
+    """
+    members = [mix_members(paths)] if ensemble == "soup" else load_members(paths)
+    predictors = [
+        _apply(member, changes=changes or {}, device=choose_device(device)) for member in members
+    ]
+    predictor = predictors[0]
+    if len(predictors) > 1:
+        combination = "vote" if ensemble == "vote" else "mean"
+        predictor = Predictor.join(predictors, combination=combination)  # type: ignore[arg-type]
+    settings = changes or {}
+    if wants_quality(paths, settings) and not find_obstacle(
+        paths, ensemble=ensemble, changes=settings
+    ):
+        attach_quality(predictor, paths)
+    if len(predictors) == 1:
+        return members[0].card, predictor
+    card = replace(members[0].card, split_sha256="", scores={})
+    return card, predictor
+
+
+def _apply(member: Member, *, changes: Mapping[str, Any], device: torch.device) -> Predictor:
+    if changes.get("choose_post"):
+        raise UsageError("predict.choose_post is for segnetr train: it needs validation cases")
+    card = member.card
+    config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **changes})
+    return Predictor(
+        member.network,
+        config=config,
+        intensity=card.intensity,
+        image_size=card.image_size,
+        num_classes=len(card.classes),
+        channels=card.in_channels,
+        slices=card.slices,
+        device=device,
+    )

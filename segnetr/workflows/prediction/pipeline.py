@@ -1,0 +1,201 @@
+"""One file after the other: read, predicted, written, and what became of it.
+
+While one file goes through the network the next one is read and the one before is written, unless
+memory is limited. A signal ends it between two slices, so what is written is whole.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from segnetr.data.readers.image_file import ImageFile
+from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.engine.inference.memory import MemoryLimit
+from segnetr.engine.inference.predictor import Prediction, Predictor
+from segnetr.engine.training.signals import Interrupts
+from segnetr.errors import ReadError
+from segnetr.outputs.masks.output_paths import is_nifti_name
+from segnetr.outputs.masks.writer import PlannedOutput, write_prediction
+from segnetr.outputs.models.model_file import ModelCard
+from segnetr.outputs.tables.predictions import describe_quality
+from segnetr.workflows.prediction.index import Record, hash_image
+from segnetr.workflows.prediction.model_folder import open_image
+from segnetr.workflows.prediction.options import PredictOptions
+
+
+class _StoppedError(Exception):
+    """A signal asks for the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Opened:
+    """An input as read, with its hash and the seconds it took."""
+
+    image: ImageFile | VolumeFile
+    sha256: str
+    seconds: float
+
+
+class PredictLine:
+    """Reads, predicts and writes, each in a thread of its own where memory is not limited."""
+
+    def __init__(
+        self, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
+    ) -> None:
+        self._card = card
+        self._predictor = predictor
+        self._out = out
+        self._options = options
+        self._limit = None
+        if options.max_memory is not None:
+            self._limit = MemoryLimit(options.max_memory, predictor)
+
+    def run(
+        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
+    ) -> Iterator[Record | ReadError]:
+        """Give the record of each input in order, or why it has none; end early at a signal."""
+        if self._limit is None:
+            return self._run_together(plan, interrupts)
+        return self._run_alone(plan, interrupts)
+
+    def _run_alone(
+        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
+    ) -> Iterator[Record | ReadError]:
+        """Keep one file in memory at a time."""
+        for item in plan:
+            try:
+                result: Record | ReadError = self._finish(item, interrupts)
+            except ReadError as error:
+                # Its frames would keep the file in memory while the next one is read.
+                result = error.with_traceback(None)
+            except _StoppedError:
+                return
+            yield result
+
+    def _finish(self, item: PlannedOutput, interrupts: Interrupts) -> Record:
+        opened = self._open(item)
+        prediction, seconds = self._predict(item, opened, interrupts)
+        return self._write(item, opened, prediction, seconds)
+
+    def _run_together(
+        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
+    ) -> Iterator[Record | ReadError]:
+        """Read the next file and write the last one while one is predicted."""
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            writing: Future[Record] | None = None
+            for item, opening in self._open_ahead(plan, reader):
+                result: Future[Record] | ReadError
+                try:
+                    opened = opening.result()
+                    prediction, seconds = self._predict(item, opened, interrupts)
+                except ReadError as error:
+                    result = error
+                except _StoppedError:
+                    break
+                else:
+                    result = writer.submit(self._write, item, opened, prediction, seconds)
+                if writing is not None:
+                    yield _settle(writing)
+                writing = None
+                if isinstance(result, ReadError):
+                    yield result
+                else:
+                    writing = result
+            if writing is not None:
+                yield _settle(writing)
+
+    def _open_ahead(
+        self, plan: Sequence[PlannedOutput], reader: ThreadPoolExecutor
+    ) -> Iterator[tuple[PlannedOutput, "Future[_Opened]"]]:
+        """Give each input with what becomes of opening it; the next one is begun by then."""
+        ahead = [reader.submit(self._open, item) for item in plan[:1]]
+        for item, following in itertools.zip_longest(plan, plan[1:]):
+            current = ahead.pop()
+            if following is not None:
+                ahead.append(reader.submit(self._open, following))
+            yield item, current
+
+    def _open(self, item: PlannedOutput) -> _Opened:
+        start = time.perf_counter()
+        try:
+            image = open_image(
+                self._card,
+                item.source,
+                max_pixels=self._options.max_pixels,
+                limit=self._limit,
+                series=self._options.series,
+            )
+        except ReadError as error:
+            if error.path == item.source:
+                raise
+            # A slice of DICOM: the input is its folder.
+            raise ReadError(item.source, f"{error.path.name}: {error.reason}") from error
+        digest = hash_image(image)
+        return _Opened(image=image, sha256=digest, seconds=time.perf_counter() - start)
+
+    def _predict(
+        self, item: PlannedOutput, opened: _Opened, interrupts: Interrupts
+    ) -> tuple[Prediction, float]:
+        """Give the labels, and the seconds spent on the file until now."""
+
+        def check(_done: int, _all: int) -> None:
+            if interrupts.caught:
+                raise _StoppedError
+
+        check(0, 1)
+        start = time.perf_counter()
+        options = self._options
+        if self._limit is not None:
+            pace = self._limit.choose_pace(
+                opened.image,
+                keep_probabilities=options.save_prob,
+                keep_uncertainty=options.save_uncertainty,
+                overlay=options.overlay,
+                # The other formats are written as a whole.
+                spill=self._out if is_nifti_name(item.relative) else None,
+            )
+            self._predictor.set_pace(pace)
+        prediction = self._predictor.predict(
+            opened.image,
+            keep_probabilities=options.save_prob,
+            keep_uncertainty=options.save_uncertainty,
+            advance=check,
+        )
+        return prediction, opened.seconds + time.perf_counter() - start
+
+    def _write(
+        self, item: PlannedOutput, opened: _Opened, prediction: Prediction, seconds: float
+    ) -> Record:
+        start = time.perf_counter()
+        quality = prediction.quality
+        written = write_prediction(
+            prediction,
+            opened.image,
+            out=self._out,
+            relative=item.relative,
+            save_prob=self._options.save_prob,
+            save_uncertainty=self._options.save_uncertainty,
+            overlay=self._options.overlay,
+            palette=self._options.format_name == "palette",
+            classes=self._card.classes,
+        )
+        return {
+            "input": str(item.source),
+            "mask": str(item.relative),
+            "files": [str(path.relative_to(self._out)) for path in written],
+            "sha256": opened.sha256,
+            "seconds": round(seconds + time.perf_counter() - start, 3),
+            "warnings": list(opened.image.notes),
+            "quality": None if quality is None else describe_quality(quality),
+        }
+
+
+def _settle(writing: "Future[Record]") -> Record | ReadError:
+    """Give a record, or why there is none: a mask that its format has no place for."""
+    try:
+        return writing.result()
+    except ReadError as error:
+        return error

@@ -1,0 +1,178 @@
+"""Handing weights over to an encoder: from a classifier's run, a segmentation run, or a file."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_backbones.backbone import Backbone
+from hybrid_backbones.weights import CheckpointError, adapt_first_convolution, read_checkpoint
+from segnetr.errors import ModelFileError, UsageError
+from segnetr.models.segnetr.backbone_encoder import BackboneEncoder
+from segnetr.models.segnetr.encoder import SegNetrEncoder
+from segnetr.outputs.models.model_file import CARD_NAME, WEIGHTS_NAME, find_model_folder
+from segnetr.storage.manifest import MANIFEST_NAME, verify_manifest
+
+LEAST_SHARE = 0.9
+"""Share of the encoder's tensors that must come from the source unless told otherwise."""
+
+# Where an encoder's tensors stand in a segmentation network, a wrapper, or by themselves.
+_PREFIXES = (
+    *("", "network.encoder.pyramid.backbone.backbone.", "network.encoder.pyramid.backbone."),
+    *("network.encoder.", "backbone.", "encoder."),
+)
+_NAMED = 5
+# What converting a checkpoint of another family can run into.
+_FOREIGN = (CheckpointError, KeyError, ValueError, IndexError, RuntimeError, TypeError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    """What came over.
+
+    Attributes:
+        source: The file that was read.
+        matched: Tensors of the encoder that have their values from it.
+        missing: Tensors of the encoder that keep their random start.
+        unused: Tensors of the source without a place, as a classifier's head.
+        notes: What was adapted, one line each.
+    """
+
+    source: Path
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Matched tensors over those of the encoder, 0 to 1."""
+        return len(self.matched) / max(1, len(self.matched) + len(self.missing))
+
+    def lines(self) -> list[str]:
+        """Say it in one line for each kind."""
+        total = len(self.matched) + len(self.missing)
+        lines = [
+            f"encoder weights: {len(self.matched)} of {total} tensors matched "
+            f"({self.share:.0%}) from {self.source}"
+        ]
+        for word, keys in (("missing", self.missing), ("unused", self.unused)):
+            lines.append(f"encoder weights: {len(keys)} {word}{_name_some(keys)}")
+        return [*lines, *(f"encoder weights: {note}" for note in self.notes)]
+
+
+def find_transferable(model: nn.Module) -> nn.Module | None:
+    """Give the encoder of a network that weights can be handed to; None where it has none."""
+    encoder = getattr(getattr(model, "network", None), "encoder", None)
+    return encoder.transferable if isinstance(encoder, SegNetrEncoder | BackboneEncoder) else None
+
+
+def require_transferable(model: nn.Module, asked: str) -> nn.Module:
+    """Give the encoder of a network, for a setting that needs one.
+
+    Raises:
+        UsageError: If the network has none.
+    """
+    encoder = find_transferable(model)
+    if encoder is None:
+        raise UsageError(f"{asked}: this network has no encoder of its own; use --model segnetr")
+    return encoder
+
+
+def hand_over(model: nn.Module, source: Path, *, accept_partial: bool = False) -> HandOver:
+    """Put weights of another training into the encoder of a network.
+
+    Args:
+        model: A network of `build_model`.
+        source: A run, its model folder, or a checkpoint file: of a classifier or a segmentation
+            network of ours, or in the official layout of the backbone. Never unpickled.
+        accept_partial: Also take fewer than nine tenths of the encoder's tensors.
+
+    Raises:
+        UsageError: If the network has no encoder, or too few tensors fit.
+        ModelFileError: If the source is missing, torn, changed or unsafe.
+    """
+    encoder = require_transferable(model, "--encoder-weights")
+    file = _find_file(source)
+    try:
+        state = read_checkpoint(file)
+    except CheckpointError as error:
+        raise ModelFileError(str(error)) from error
+    report, values = max(
+        (_match(encoder, candidate, file) for candidate in _read_layouts(encoder, state)),
+        key=lambda found: found[0].share,
+    )
+    if not report.matched or (report.share < LEAST_SHARE and not accept_partial):
+        raise UsageError(
+            f"--encoder-weights {source}: {'; '.join(report.lines())}; fewer than "
+            f"{LEAST_SHARE:.0%} fit: give weights of the same --encoder, or --accept-partial"
+        )
+    with torch.no_grad():
+        own = encoder.state_dict()
+        for key, value in values.items():
+            own[key].copy_(value)
+    return report
+
+
+def _find_file(source: Path) -> Path:
+    is_ours = source.name in (CARD_NAME, WEIGHTS_NAME)
+    if source.is_file() and not (is_ours and (source.parent / MANIFEST_NAME).is_file()):
+        return source
+    folder = find_model_folder(source)
+    verify_manifest(folder, required=(WEIGHTS_NAME,))
+    return folder / WEIGHTS_NAME
+
+
+def _read_layouts(encoder: nn.Module, state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Give the tensors under the names that the encoder may know them by."""
+    for prefix in _PREFIXES:
+        yield {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+    if isinstance(encoder, Backbone):
+        try:
+            yield encoder.convert_published(state)
+        except _FOREIGN:
+            return
+
+
+def _match(
+    encoder: nn.Module, candidate: Mapping[str, Tensor], file: Path
+) -> tuple[HandOver, dict[str, Tensor]]:
+    # Counters of batch norms decide nothing, and some published files have none.
+    own = {k: v for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
+    first = getattr(encoder, "first_convolution", ())
+    firsts = (first,) if isinstance(first, str) else tuple(first)
+    values: dict[str, Tensor] = {}
+    notes = []
+    for key, tensor in own.items():
+        found = candidate.get(key)
+        if found is None:
+            continue
+        if found.shape == tensor.shape:
+            values[key] = found
+        elif key in firsts and found.shape[2:] == tensor.shape[2:]:
+            values[key] = adapt_first_convolution(found, tensor.shape[1])
+            notes.append(f"{key}: {found.shape[1]} channels in the file, {tensor.shape[1]} here")
+        else:
+            notes.append(f"{key}: {tuple(found.shape)} in the file, {tuple(tensor.shape)} here")
+    unused = [k for k in candidate if k not in own and not k.endswith("num_batches_tracked")]
+    report = HandOver(
+        source=file,
+        matched=tuple(values),
+        missing=tuple(key for key in own if key not in values),
+        unused=tuple(unused),
+        notes=(*notes[:_NAMED], *([f"and {len(notes) - _NAMED} more"] * (len(notes) > _NAMED))),
+    )
+    return report, values
+
+
+def _name_some(keys: tuple[str, ...]) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return f" ({', '.join(keys[:_NAMED])}{more})"

@@ -1,0 +1,62 @@
+"""What a training gives back, of whatever task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segnetr.engine.training.trainer import TrainResult
+from segnetr.workflows.outcome import Outcome
+
+STOPPED_BY_SIGNAL = frozenset({"interrupted", "terminated"})
+"""Reasons after which a training is to be resumed, and is not scored yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOutcome:
+    """A finished training: where it lies and how well it does.
+
+    Attributes:
+        run: The run folder.
+        result: Steps, best validation score, why it stopped.
+        evaluation: Scores on the test part; None after an interruption.
+        report: The HTML page; None after an interruption.
+    """
+
+    run: Path
+    result: TrainResult
+    evaluation: Outcome | None
+    report: Path | None
+
+    @property
+    def stopped(self) -> str:
+        """Why the training ended."""
+        return self.result.stopped
+
+    def facts(self) -> Mapping[str, Any]:
+        """Give the outcome as plain data."""
+        return {
+            "run": str(self.run),
+            "steps": self.result.steps,
+            "best_score": self.result.best_score,
+            "best_step": self.result.best_step,
+            "seconds": round(self.result.seconds, 1),
+            "stopped": self.result.stopped,
+            "evaluation": None if self.evaluation is None else self.evaluation.facts(),
+            "report": None if self.report is None else str(self.report),
+        }
+
+    def text(self) -> str:
+        """Give the outcome as lines for people."""
+        result = self.result
+        lines = [
+            f"run:    {self.run}",
+            f"steps:  {result.steps} in {result.seconds / 60:.1f} min ({result.stopped})",
+        ]
+        if result.best_score is not None:
+            lines.append(f"best:   {result.best_score:.4f} in validation, step {result.best_step}")
+        if self.report is None:
+            return "\n".join([*lines, "to go on: the same command with --resume"])
+        if self.evaluation is not None:
+            lines.append(self.evaluation.text())
+        return "\n".join([*lines, f"report: {self.report}"])

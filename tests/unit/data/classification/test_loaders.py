@@ -1,0 +1,185 @@
+"""Batches of labelled pictures are a function of (seed, step, rank) alone."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segnetr.config.schema.classification_recipe import LabelledAugmentConfig, MixingConfig
+from segnetr.config.schema.segmentation import IntensityConfig
+from segnetr.data.augmentation.mixup import BatchMixer
+from segnetr.data.cache.classification import PictureSettings, cache_pictures
+from segnetr.data.classification.case import LabelledCase
+from segnetr.data.classification.loaders import (
+    ChangeAtRandom,
+    FitOnly,
+    LabelledPictures,
+    labelled_evaluation_batches,
+    labelled_training_batches,
+    load_picture,
+)
+from segnetr.data.loading.sampler import ResumableSampler
+from segnetr.errors import ReadError
+
+COUNT, CLASSES, SIZE = 10, 3, (32, 32)
+GREY = IntensityConfig(mean=(0.5,), std=(0.25,))
+
+
+def make_cases(count: int = COUNT) -> list[LabelledCase]:
+    generator = np.random.default_rng(0)
+    return [
+        LabelledCase(
+            case_id=f"c{i}",
+            picture=generator.integers(0, 256, (28, 28, 1)).astype(np.uint8),
+            labels=(i % CLASSES,),
+        )
+        for i in range(count)
+    ]
+
+
+def make_pictures(change, cases=None, *, kind="single") -> LabelledPictures:
+    return LabelledPictures(
+        make_cases() if cases is None else cases,
+        classes=CLASSES,
+        kind=kind,
+        channels=1,
+        max_pixels=10**6,
+        change=change,
+        intensity=GREY,
+        seed=5,
+    )
+
+
+def train_batches(*, start: int = 0, workers: int = 0, mixing: MixingConfig | None = None):
+    config = LabelledAugmentConfig(brightness=0.2, erasing_probability=0.5)
+    change = ChangeAtRandom(config, image_size=SIZE, channels=1)
+    sampler = ResumableSampler(COUNT, batch_size=4, seed=5, steps=6, start_step=start)
+    return list(
+        labelled_training_batches(
+            make_pictures(change),
+            sampler=sampler,
+            workers=workers,
+            mixer=BatchMixer(mixing, CLASSES) if mixing else None,
+            cases_per_step=4,
+        )
+    )
+
+
+def assert_equal(one, other):
+    assert len(one) == len(other)
+    for first, second in zip(one, other, strict=True):
+        assert first["case_id"] == second["case_id"]
+        assert torch.equal(first["image"], second["image"])
+        assert torch.equal(first["label"], second["label"])
+
+
+MIXING = MixingConfig(mixup_alpha=0.8, cutmix_alpha=1.0)
+
+
+@pytest.mark.parametrize("mixing", [None, MIXING])
+def test_batches_from_a_step_on_equal_those_of_the_unbroken_run(mixing):
+    whole = train_batches(mixing=mixing)
+    assert_equal(whole[2:], train_batches(start=2, mixing=mixing))
+
+
+def test_number_of_workers_changes_nothing():
+    assert_equal(train_batches(mixing=MIXING), train_batches(mixing=MIXING, workers=2))
+
+
+def test_mixed_labels_are_shares_that_sum_to_one_and_end_with_the_epoch_set():
+    mixed = train_batches(mixing=MixingConfig(mixup_alpha=0.8, off_epoch=1))
+    assert any(((b["label"] > 0) & (b["label"] < 1)).any() for b in mixed)
+    assert all(torch.allclose(b["label"].sum(dim=1), torch.ones(4)) for b in mixed)
+    # Ten cases in steps of four: from the third step on (places 12 to 15) it is the second epoch.
+    plain = train_batches()
+    assert all(
+        torch.equal(m["image"], p["image"]) for m, p in zip(mixed[3:], plain[3:], strict=True)
+    )
+
+
+def test_a_case_changes_differently_in_each_epoch():
+    batches = train_batches()
+    seen: dict[str, list[torch.Tensor]] = {}
+    for batch in batches:
+        for case_id, image in zip(batch["case_id"], batch["image"], strict=True):
+            seen.setdefault(case_id, []).append(image)
+    twice = [images for images in seen.values() if len(images) > 1]
+    assert twice
+    assert all(not torch.equal(first, second) for first, second, *_ in twice)
+
+
+def test_evaluation_gives_each_case_once_in_order_normalised():
+    pictures = make_pictures(FitOnly(LabelledAugmentConfig(), image_size=SIZE))
+    batches = list(labelled_evaluation_batches(pictures, batch_size=4, workers=0))
+    assert [len(b["case_id"]) for b in batches] == [4, 4, 2]
+    assert [i for b in batches for i in b["case_id"]] == [f"c{i}" for i in range(COUNT)]
+    assert torch.cat([b["label"] for b in batches]).tolist() == [i % 3 for i in range(COUNT)]
+    images = torch.cat([b["image"] for b in batches])
+    assert images.shape == (COUNT, 1, *SIZE)
+    assert images.dtype == torch.float32
+    assert -2.01 <= float(images.min()) < float(images.max()) <= 2.01
+
+
+def test_several_labels_become_a_row_of_zeros_and_ones():
+    picture = np.zeros((28, 28, 1), np.uint8)
+    cases = [
+        LabelledCase(case_id="a", picture=picture, labels=(0, 2)),
+        LabelledCase(case_id="b", picture=picture, labels=()),
+    ]
+    pictures = make_pictures(FitOnly(LabelledAugmentConfig(), image_size=SIZE), cases, kind="multi")
+    (batch,) = labelled_evaluation_batches(pictures, batch_size=4, workers=0)
+    assert batch["label"].tolist() == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_file_reaches_the_caller_as_one_line(tmp_path, workers):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    cases = [LabelledCase(case_id="a", picture=tmp_path / "a.png", labels=(0,))]
+    pictures = make_pictures(FitOnly(LabelledAugmentConfig(), image_size=SIZE), cases)
+    with pytest.raises(ReadError, match=r"a\.png"):
+        list(labelled_evaluation_batches(pictures, batch_size=1, workers=workers))
+
+
+def test_copies_are_reduced_found_again_and_faults_are_named(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    Image.fromarray(rows).save(tmp_path / "big.png")
+    Image.fromarray(rows[:20, :20]).save(tmp_path / "small.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "big.png").read_bytes()[:-40])
+    files = [(name, tmp_path / f"{name}.png") for name in ("big", "small", "torn", "gone")]
+    settings = PictureSettings(side=45, channels=3)
+    seen = []
+    copies, faults = cache_pictures(
+        files,
+        settings,
+        folder=tmp_path / "cache",
+        workers=0,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert sorted(copies) == ["big", "small"]
+    assert [(fault.case_id, fault.kind) for fault in faults] == [
+        ("gone", "image-unreadable"),
+        ("torn", "image-unreadable"),
+    ]
+    assert seen[-1] == (4, 4)
+    shapes = {
+        name: load_picture(
+            LabelledCase(case_id=name, picture=path, labels=()), channels=3, max_pixels=10**6
+        ).shape
+        for name, path in copies.items()
+    }
+    assert shapes == {"big": (45, 60, 3), "small": (20, 20, 3)}
+    stamps = {name: path.stat().st_mtime_ns for name, path in copies.items()}
+    again, _ = cache_pictures(files, settings, folder=tmp_path / "cache", workers=0)
+    assert {name: path.stat().st_mtime_ns for name, path in again.items()} == stamps
+    copies["big"].write_bytes(b"broken")
+    mended, _ = cache_pictures(files, settings, folder=tmp_path / "cache", workers=0)
+    assert np.load(mended["big"]).shape == (45, 60, 3)
+
+
+def test_deep_and_volume_files_are_brought_to_pictures_or_refused(tmp_path):
+    deep = np.full((8, 8), 65535, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    case = LabelledCase(case_id="deep", picture=tmp_path / "deep.png", labels=())
+    picture = load_picture(case, channels=1, max_pixels=1000)
+    assert picture.dtype == np.float32
+    assert picture.max() == 1.0

@@ -1,0 +1,179 @@
+"""TN-SCUI, DDTI, BUSI and DSB 2018 on trees as their archives unpack, and on real excerpts."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnetr.config.load import load_config
+from segnetr.data.datasets.busi import read_busi
+from segnetr.data.datasets.dsb2018 import read_dsb2018
+from segnetr.data.datasets.registry import get_dataset
+from segnetr.data.readers.ground_truth import read_truth
+from segnetr.data.splits.split import make_split
+from segnetr.data.validation.audit import check_cases, check_pairs
+from segnetr.errors import DataFaultError, UsageError
+
+
+def save(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(np.uint8)).save(path)
+    return path
+
+
+def blob(row: int) -> np.ndarray:
+    mask = np.zeros((32, 40))
+    mask[row : row + 5, 4:20] = 255
+    return mask
+
+
+GREY = np.full((32, 40), 90)
+
+
+def make_tnscui(root: Path, count: int, *, home: str = "tnscui2020_train") -> Path:
+    for number in range(1, count + 1):
+        save(root / home / "image" / f"{number}.PNG", GREY)
+        save(root / home / "mask" / f"{number}.PNG", blob(3))
+    rows = "".join(f"{number}.PNG,{number % 2}\n" for number in range(1, count + 1))
+    (root / home / "train.csv").write_text("ID,CATE\n" + rows)
+    return root / home
+
+
+@pytest.mark.parametrize(("name", "home"), [("tnscui", "tnscui2020_train"), ("ddti", "1_or_data")])
+def test_image_and_mask_folders_are_read_with_their_category(tmp_path, name, home):
+    below = make_tnscui(tmp_path, 3, home=home)
+    spec = get_dataset(name)
+    for root in (tmp_path, below):
+        cases = spec.read_cases(root)
+        assert [case.case_id for case in cases] == ["1", "2", "3"]
+        assert [case.extra["stratum"] for case in cases] == ["malignant", "benign", "malignant"]
+        assert check_pairs(cases) == check_cases(cases, spec) == []
+
+
+def test_table_may_lie_above_the_folders_and_other_tables_are_not_taken_for_it(tmp_path):
+    home = make_tnscui(tmp_path, 2)
+    (home / "train.csv").rename(tmp_path / "train.csv")
+    (tmp_path / "sources.csv").write_text("ID,CATE,original\n1.PNG,1,x\n")
+    cases = get_dataset("tnscui").read_cases(tmp_path)
+    assert [case.extra["category"] for case in cases] == ["malignant", "benign"]
+    (tmp_path / "sources.csv").unlink()
+    (tmp_path / "train.csv").unlink()
+    assert all(not case.extra for case in get_dataset("tnscui").read_cases(tmp_path))
+
+
+def test_recipe_divides_six_to_two_to_two_with_each_category_in_each_part(tmp_path):
+    make_tnscui(tmp_path, 50)
+    cases = get_dataset("tnscui").read_cases(tmp_path)
+    settings = load_config(["dataset/tnscui"]).data
+    split = make_split(
+        cases,
+        validation_share=settings.validation_share,
+        test_share=settings.test_share,
+        seed=settings.split_seed,
+        strata={case.case_id: case.extra["stratum"] for case in cases},
+    )
+    strata = {case.case_id: case.extra["stratum"] for case in cases}
+    for ids, count in ((split.train, 15), (split.validation, 5), (split.test, 5)):
+        assert Counter(strata[i] for i in ids) == {"benign": count, "malignant": count}
+
+
+def test_what_has_no_partner_is_a_fault_of_tnscui(tmp_path):
+    home = make_tnscui(tmp_path, 4)
+    (home / "mask" / "1.PNG").unlink()
+    (home / "image" / "2.PNG").unlink()
+    for folder in ("image", "mask"):
+        (home / folder / "3.PNG").unlink()
+    save(home / "image" / "4.jpg", GREY)
+    faults = check_pairs(get_dataset("tnscui").read_cases(tmp_path))
+    assert [(fault.case_id, fault.kind) for fault in faults] == [
+        ("1", "mask-missing"),
+        ("2", "image-missing"),
+        ("3", "image-missing"),
+        ("4", "duplicate-id"),
+        ("4", "duplicate-id"),
+    ]
+    assert str(home / "mask" / "1.PNG") in faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ID,CATE\n1.PNG,malignant\n", "CATE of 1.PNG is 'malignant'"),
+        ("ID,CATE\n1.PNG,1\n1.PNG,0\n", "stands there twice"),
+        ("ID,CATE\n1.PNG\n", "is ''"),
+    ],
+)
+def test_broken_table_of_categories_is_a_fault_of_the_data(tmp_path, text, words):
+    table = make_tnscui(tmp_path, 1) / "train.csv"
+    table.write_text(text)
+    with pytest.raises(DataFaultError, match=words) as caught:
+        get_dataset("tnscui").read_cases(tmp_path)
+    assert str(table) in str(caught.value)
+    (tmp_path / "second.csv").write_text("ID,CATE\n")
+    with pytest.raises(DataFaultError, match="2 tables"):
+        get_dataset("tnscui").read_cases(tmp_path)
+
+
+def test_busi_unites_the_masks_of_a_picture_and_keeps_normal_findings(tmp_path):
+    home = tmp_path / "Dataset_BUSI_with_GT"
+    for finding, masks in {"benign": [3, 20], "malignant": [8], "normal": [None]}.items():
+        save(home / finding / f"{finding} (1).png", np.stack([GREY] * 3, axis=2))
+        for number, row in enumerate(masks):
+            ending = f"_mask_{number}" if number else "_mask"
+            mask = GREY * 0 if row is None else blob(row)
+            save(home / finding / f"{finding} (1){ending}.png", mask)
+    spec = get_dataset("busi")
+    for root in (tmp_path, home):
+        cases = read_busi(root)
+        assert [case.case_id for case in cases] == ["benign (1)", "malignant (1)", "normal (1)"]
+        assert [case.extra["stratum"] for case in cases] == ["benign", "malignant", "normal"]
+        assert check_pairs(cases) == check_cases(cases, spec) == []
+        truth = read_truth(cases[0].mask_files, classes=2).array
+        assert np.array_equal(truth, ((blob(3) + blob(20)) > 0).astype(np.uint8))
+
+
+def test_busi_picture_without_mask_and_mask_without_picture_are_faults(tmp_path):
+    save(tmp_path / "benign" / "benign (1).png", GREY)
+    save(tmp_path / "benign" / "benign (2)_mask.png", blob(3))
+    faults = check_pairs(read_busi(tmp_path))
+    assert [fault.kind for fault in faults] == ["mask-missing", "image-missing"]
+    assert "benign (1)_mask.png" in faults[0].message
+    assert "benign (2).png" in faults[1].message
+
+
+def test_nuclei_of_a_picture_are_one_truth(tmp_path):
+    for name in ("ab12", "cd34"):
+        folder = tmp_path / "stage1_train" / name
+        save(folder / "images" / f"{name}.png", np.dstack([GREY] * 3 + [GREY * 0 + 255]))
+        for number, row in enumerate((2, 12, 24)):
+            save(folder / "masks" / f"{name[::-1]}{number}.png", blob(row))
+    cases = read_dsb2018(tmp_path)
+    assert [case.case_id for case in cases] == ["ab12", "cd34"]
+    assert [len(case.mask_files) for case in cases] == [3, 3]
+    assert check_pairs(cases) == check_cases(cases, get_dataset("dsb2018")) == []
+    truth = read_truth(cases[0].mask_files, classes=2).array
+    assert np.array_equal(truth, ((blob(2) + blob(12) + blob(24)) > 0).astype(np.uint8))
+
+
+@pytest.mark.parametrize("name", ["tnscui", "ddti", "busi", "dsb2018"])
+def test_missing_folder_names_address_size_and_licence(tmp_path, name):
+    spec = get_dataset(name)
+    for root in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UsageError) as caught:
+            spec.read_cases(root)
+        message = str(caught.value)
+        assert message.startswith(str(root))
+        for words in (spec.source, spec.download_size, spec.licence):
+            assert words in message
+
+
+@pytest.mark.data
+def test_real_excerpts_are_read_whole_and_the_ultrasound_is_sound(real_data):
+    ultrasound = get_dataset("tnscui").read_cases(real_data / "ultrasound_tnscui_layout")
+    assert Counter(case.extra["stratum"] for case in ultrasound) == {"benign": 33, "malignant": 28}
+    assert check_pairs(ultrasound) == check_cases(ultrasound[::6], get_dataset("tnscui")) == []
+    nuclei = get_dataset("dsb2018").read_cases(real_data / "dsb2018")
+    assert (len(nuclei), sum(len(case.mask_files) for case in nuclei)) == (40, 508)
+    assert check_pairs(nuclei) == check_cases(nuclei[::4], get_dataset("dsb2018")) == []

@@ -1,0 +1,432 @@
+"""Archives that attack the one who unpacks them: each is refused in one line, and nothing stays."""
+
+import gzip
+import io
+import os
+import random
+import stat
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segnetr.data.download.extract import extract_archive
+from segnetr.data.download.limits import Limits
+from segnetr.errors import ArchiveError, WriteError
+
+PICTURE = random.Random(0).randbytes(3000)
+
+
+def pack_zip(path: Path, entries: dict[str, bytes], *, compression: int = 8) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in entries.items():
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            info.compress_type = compression
+            archive.writestr(info, data)
+    return path
+
+
+def pack_tar(path: Path, entries: dict[str, bytes], **facts: object) -> Path:
+    mode = "w:gz" if path.name.endswith("gz") else "w"
+    with tarfile.open(path, mode, format=tarfile.GNU_FORMAT) as archive:
+        for name, data in entries.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for key, value in facts.items():
+                setattr(info, key, value)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def unpack(path: Path, folder: Path, limits: Limits | None = None):
+    folder.mkdir()
+    with path.open("rb") as file:
+        return extract_archive(file, folder, path=path, limits=limits or Limits())
+
+
+def refuse(path: Path, tmp_path: Path, limits: Limits | None = None) -> str:
+    """Give the one line an archive is refused with, and see that nothing lies outside."""
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(ArchiveError) as caught:
+        unpack(path, tmp_path / "out", limits)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 400
+    assert caught.value.exit_code == 4
+    outside = {item for item in tmp_path.rglob("*") if tmp_path / "out" not in item.parents}
+    assert outside - before <= {tmp_path / "out"}
+    return message
+
+
+PACKERS = pytest.mark.parametrize(
+    ("pack", "file"),
+    [(pack_zip, "a.zip"), (pack_tar, "a.tar"), (pack_tar, "a.tar.gz")],
+    ids=["zip", "tar", "tar.gz"],
+)
+
+
+@PACKERS
+def test_plain_archive_is_unpacked_byte_for_byte(pack: Callable, file: str, tmp_path: Path):
+    entries = {"set/a.png": PICTURE, "./set/deep/b (1).png": b"b", "set/empty": b"", "ä.txt": b"c"}
+    found = unpack(pack(tmp_path / file, entries), tmp_path / "out")
+    there = {
+        item.relative_to(tmp_path / "out").as_posix(): item.read_bytes()
+        for item in (tmp_path / "out").rglob("*")
+        if item.is_file()
+    }
+    assert there == {name.removeprefix("./"): data for name, data in entries.items()}
+    assert (found.files, found.bytes, found.left_out) == (4, 3002, 0)
+
+
+@PACKERS
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../out.png", "points out of its folder"),
+        ("set/../../out.png", "points out of its folder"),
+        ("/etc/passwd", "is an absolute path"),
+        ("//server/share", "is an absolute path"),
+        ("C:/windows/a", "backslash or a colon"),
+        ("..\\..\\a.png", "backslash or a colon"),
+        ("a.png:stream", "backslash or a colon"),
+        ("a\x1b[2Jb.png", "U+001B"),
+        ("a\nb.png", "U+000A"),
+        ("invoice\u202egnp.exe", "U+202E"),
+        ("a\u200bb.png", "U+200B"),
+        ("set/aux.png", "device of Windows"),
+        ("set./a.png", "ends with a dot"),
+        ("a" * 250, "too long"),
+        ("/".join("a" * 40), "too long"),
+        ("d/" * 3 + "ü" * 125, "too long"),
+    ],
+)
+def test_name_that_points_elsewhere_is_refused(
+    pack: Callable, file: str, name: str, said: str, tmp_path: Path
+):
+    path = pack(tmp_path / file, {"set/good.png": b"1", name: b"2"})
+    assert said in refuse(path, tmp_path)
+
+
+@PACKERS
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a/b.png", "a/B.png"], "upper and lower case"),
+        (["Set/a.png", "set/b.png"], "upper and lower case"),
+        (["stra\u00dfe.png", "STRASSE.png"], "upper and lower case"),
+        (["\u00e9.png", "e\u0301.png"], "upper and lower case or accents"),
+        (["a", "a/b.png"], "a file and a folder at once"),
+        (["a/b.png", "a"], "a file and a folder at once"),
+        (["a//b.png", "a/./b.png"], "in it twice"),
+    ],
+)
+def test_names_that_cannot_stand_side_by_side_are_refused(
+    pack: Callable, file: str, names: list[str], said: str, tmp_path: Path
+):
+    path = pack(tmp_path / file, dict.fromkeys(names, b"x"))
+    assert said in refuse(path, tmp_path)
+
+
+def test_same_name_twice_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for _ in range(2):
+            archive.addfile(tarfile.TarInfo("a.png"))
+    assert "'a.png' in it is in it twice" in refuse(tmp_path / "a.tar", tmp_path)
+
+
+def test_name_cut_by_a_nul_is_refused(tmp_path):
+    path = pack_zip(tmp_path / "a.zip", {"good.pngXevil": b"1"}, compression=0)
+    path.write_bytes(path.read_bytes().replace(b"good.pngXevil", b"good.png\0evil"))
+    assert "U+0000" in refuse(path, tmp_path)
+
+
+def test_name_that_is_not_utf8_is_refused(tmp_path):
+    path = pack_tar(tmp_path / "a.tar", {"aXb.png": b"1"})
+    data = bytearray(path.read_bytes())
+    data[1] = 0xFF
+    data[148:156] = b"%06o\0 " % (256 + sum(data[:148]) + sum(data[156:512]))
+    path.write_bytes(data)
+    assert "U+DCFF" in refuse(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (tarfile.SYMTYPE, "a link"),
+        (tarfile.LNKTYPE, "a hard link"),
+        (tarfile.CHRTYPE, "a device"),
+        (tarfile.BLKTYPE, "a device"),
+        (tarfile.FIFOTYPE, "a pipe"),
+        (b"Z", "neither file nor folder"),
+    ],
+)
+@pytest.mark.parametrize("target", ["../../outside", "good.png"])
+def test_link_and_device_in_a_tar_is_refused(kind: bytes, said: str, target: str, tmp_path: Path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("good.png"))
+        info = tarfile.TarInfo("door")
+        info.type, info.linkname = kind, target
+        archive.addfile(info)
+        archive.addfile(tarfile.TarInfo("door/evil.png"))
+    assert f"'door' in it is {said}" in refuse(tmp_path / "a.tar", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (stat.S_IFLNK | 0o777, "is a link"),
+        (stat.S_IFCHR | 0o666, "is a device or a pipe"),
+        (stat.S_IFIFO | 0o666, "is a device or a pipe"),
+        (stat.S_IFDIR | 0o755, "a file and a folder at once"),
+        (stat.S_IFREG | 0o4755, "run as another user"),
+    ],
+)
+def test_link_and_device_in_a_zip_is_refused(mode: int, said: str, tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        info = zipfile.ZipInfo("door")
+        info.external_attr = mode << 16
+        archive.writestr(info, "/etc")
+    assert said in refuse(tmp_path / "a.zip", tmp_path)
+
+
+def test_file_that_would_run_as_another_user_is_refused(tmp_path):
+    path = pack_tar(tmp_path / "a.tar", {"tool": b"1"}, mode=0o4755)
+    assert "run as another user" in refuse(path, tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_modes_and_owners_of_the_archive_are_not_taken_over(tmp_path):
+    path = pack_tar(tmp_path / "a.tar", {"set/tool": b"1"}, mode=0o777, uid=4711, mtime=1)
+    unpack(path, tmp_path / "out")
+    status = (tmp_path / "out/set/tool").stat()
+    assert not status.st_mode & 0o111
+    assert status.st_uid == os.getuid()
+
+
+@pytest.mark.parametrize("flag", [0x1, 0x40, 0x2000])
+def test_encrypted_zip_is_refused_with_the_way_out(flag: int, tmp_path: Path):
+    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE})
+    data = bytearray(path.read_bytes())
+    table = data.rindex(b"PK\1\2")
+    data[table + 8 : table + 10] = struct.pack("<H", flag)
+    path.write_bytes(data)
+    message = refuse(path, tmp_path)
+    assert "encrypted" in message
+    assert "--source" in message
+
+
+@pytest.mark.parametrize("method", [9, 12, 14, 93])
+def test_unknown_method_is_refused_with_the_way_out(method: int, tmp_path: Path):
+    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE})
+    data = bytearray(path.read_bytes())
+    table = data.rindex(b"PK\1\2")
+    data[table + 10 : table + 12] = struct.pack("<H", method)
+    path.write_bytes(data)
+    assert f"method {method}" in refuse(path, tmp_path)
+
+
+@PACKERS
+def test_bomb_is_stopped_by_what_comes_out_of_it(pack: Callable, file: str, tmp_path: Path):
+    path = pack(tmp_path / file, {f"{number}.bin": bytes(1 << 20) for number in range(4)})
+    if file == "a.tar":  # nothing is packed in it
+        limits, said = Limits(total_bytes=2 << 20), "--max-gib"
+    else:
+        limits, said = Limits(ratio=100, ratio_floor=1 << 20), "archive bomb"
+    assert said in refuse(path, tmp_path, limits)
+    written = sum(item.stat().st_size for item in (tmp_path / "out").rglob("*") if item.is_file())
+    assert written <= 3 << 20
+
+
+def test_bomb_of_the_default_limits_is_stopped(tmp_path):
+    # 200 MB of zeros in 195 kB, as measured; 34 MiB are enough to cross the floor.
+    path = pack_zip(tmp_path / "a.zip", {"a.bin": bytes(34 << 20)})
+    assert path.stat().st_size < 50_000
+    assert "--max-ratio" in refuse(path, tmp_path)
+
+
+@PACKERS
+def test_too_many_files_are_refused(pack: Callable, file: str, tmp_path: Path):
+    path = pack(tmp_path / file, {f"d{number}/f": b"" for number in range(30)})
+    assert "more than 20 files and folders" in refuse(path, tmp_path, Limits(files=20))
+
+
+def test_table_of_contents_of_any_size_is_not_read(tmp_path):
+    path = pack_zip(tmp_path / "a.zip", {f"{'n' * 200}{number}": b"" for number in range(9000)})
+    # 9000 lines of 250 bytes; two MiB are always allowed.
+    assert "table of contents" in refuse(path, tmp_path, Limits(files=10))
+
+
+def test_header_that_claims_gigabytes_is_not_read_into_memory(tmp_path):
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 8 << 30
+    path = tmp_path / "a.tar"
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(20_000))
+    assert "longer than 1 MiB" in refuse(path, tmp_path)
+
+
+def test_long_chain_of_headers_ends(tmp_path):
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2
+    link = info.tobuf(tarfile.GNU_FORMAT) + b"a\0" + bytes(510)
+    (tmp_path / "a.tar").write_bytes(link * 3000)
+    assert "torn or changed" in refuse(tmp_path / "a.tar", tmp_path)
+
+
+def overlap(names: list[bytes], *, distance: int) -> bytes:
+    """A zip whose entries share one deflated core, as the bomb of Fifield."""
+    core = zipfile.zlib.compressobj(9, 8, -15)
+    data = core.compress(bytes(100_000)) + core.flush()
+    crc = zipfile.zlib.crc32(bytes(100_000))
+    out, table = b"", b""
+    for name in names:
+        facts = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 0, crc, len(data), 100_000, len(name), 0)
+        offset = len(out) if distance else 0
+        if distance or not out:
+            out += b"PK\3\4" + facts + name + data[:distance]
+        table += b"PK\1\2" + struct.pack("<H", 20) + facts
+        table += struct.pack("<HHHII", 0, 0, 0, 0, offset) + name
+    out += data
+    end = struct.pack("<HHHHIIH", 0, 0, len(names), len(names), len(table), len(out), 0)
+    return out + table + b"PK\5\6" + end
+
+
+@pytest.mark.parametrize("distance", [0, 8])
+def test_overlapping_entries_are_refused(distance: int, tmp_path: Path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(overlap([b"a", b"b"], distance=distance))
+    assert "overlaps" in refuse(path, tmp_path)
+
+
+def test_archive_inside_an_archive_stays_one_file(tmp_path):
+    inner = pack_zip(tmp_path / "inner.zip", {"../evil": b"1"}).read_bytes()
+    found = unpack(pack_zip(tmp_path / "a.zip", {"inner.zip": inner}), tmp_path / "out")
+    assert found.files == 1
+    assert (tmp_path / "out/inner.zip").read_bytes() == inner
+
+
+def test_sparse_file_is_refused(tmp_path):
+    path = pack_tar(tmp_path / "a.tar", {"a.bin": bytes(512)}, type=tarfile.GNUTYPE_SPARSE)
+    assert "neither file nor folder" in refuse(path, tmp_path)
+
+
+@PACKERS
+def test_cut_archive_is_refused_wherever_it_is_cut(pack: Callable, file: str, tmp_path: Path):
+    whole = pack(tmp_path / file, {f"{n}.png": PICTURE[: 700 * n] for n in range(1, 4)})
+    data = whole.read_bytes()
+    # A tar is padded with zeros behind its end mark, which may be missing.
+    last = 3 * 512 + 1024 + 1536 + 2560 + 511 if file == "a.tar" else len(data) - 1
+    for number, end in enumerate([*range(0, last, last // 40), last]):
+        path = tmp_path / f"cut{number}-{file}"
+        path.write_bytes(data[:end])
+        folder = tmp_path / f"out{number}"
+        with pytest.raises(ArchiveError):
+            unpack(path, folder)
+
+
+@PACKERS
+def test_flipped_bytes_are_found_or_harmless(pack: Callable, file: str, tmp_path: Path):
+    """No byte may turn into a traceback, and a packed picture never changes in silence."""
+    whole = pack(tmp_path / file, {"set/a.png": PICTURE, "set/b.png": PICTURE[:100]})
+    data, chance = whole.read_bytes(), random.Random(1)
+    for number in range(150):
+        torn = bytearray(data)
+        for _ in range(chance.choice([1, 1, 3])):
+            torn[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path = tmp_path / f"torn{number}-{file}"
+        path.write_bytes(torn)
+        folder = tmp_path / f"out{number}"
+        try:
+            unpack(path, folder)
+        except ArchiveError:
+            continue
+        if file != "a.tar":  # a bare tar has no checksum of its data
+            found = {item.read_bytes() for item in folder.rglob("*") if item.is_file()}
+            assert found <= {PICTURE, PICTURE[:100]}
+
+
+def test_wrong_crc_is_refused(tmp_path):
+    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE}, compression=0)
+    path.write_bytes(path.read_bytes().replace(PICTURE[:50], PICTURE[1:51]))
+    assert "CRC" in refuse(path, tmp_path)
+    data = gzip.compress((pack_tar(tmp_path / "b.tar", {"b.png": PICTURE})).read_bytes())
+    (tmp_path / "b.tar.gz").write_bytes(data[:-8] + bytes(4) + data[-4:])
+    (tmp_path / "out").rename(tmp_path / "out1")
+    assert "CRC" in refuse(tmp_path / "b.tar.gz", tmp_path)
+
+
+def test_broken_header_in_the_middle_does_not_end_a_tar_in_silence(tmp_path):
+    path = pack_tar(tmp_path / "a.tar", {"a.png": b"1" * 512, "b.png": b"2" * 512})
+    data = bytearray(path.read_bytes())
+    data[1024 + 150] ^= 1  # checksum of the second header
+    path.write_bytes(data)
+    assert "a header in it is broken" in refuse(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"Rar!\x1a\x07\x01\0", "unrar x a.zip"),
+        (b"7z\xbc\xaf\x27\x1c", "7z x a.zip"),
+        (b"BZh9", "tar xf a.zip"),
+        (b"<!DOCTYPE html>", "no .zip, .tar or .tar.gz"),
+        (b"", "is empty"),
+    ],
+)
+def test_other_formats_are_told_to_be_unpacked_first(start: bytes, said: str, tmp_path: Path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(start + bytes(600) * bool(start))
+    assert said in refuse(path, tmp_path)
+
+
+def test_archive_without_a_file_is_refused(tmp_path):
+    assert "holds no file" in refuse(pack_zip(tmp_path / "a.zip", {"set/": b""}), tmp_path)
+
+
+@PACKERS
+def test_leftovers_of_operating_systems_are_left_out(pack: Callable, file: str, tmp_path: Path):
+    names = ["set/a.png", "set/._a.png", "__MACOSX/set/._a.png", "set/.DS_Store", "._set"]
+    found = unpack(pack(tmp_path / file, dict.fromkeys(names, b"x")), tmp_path / "out")
+    assert (found.files, found.left_out) == (1, 4)
+    assert [item.name for item in (tmp_path / "out").rglob("*") if item.is_file()] == ["a.png"]
+
+
+def test_full_disk_is_one_line(tmp_path, monkeypatch):
+    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE})
+
+    def refuse_bytes(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("segnetr.storage.disk_errors.os.write", refuse_bytes)
+    with pytest.raises(WriteError, match=r"a\.png: No space left on device; free space"):
+        unpack(path, tmp_path / "out")
+
+
+def test_disk_without_room_is_named_before_anything_is_unpacked(tmp_path, monkeypatch):
+    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE})
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("segnetr.storage.disk_errors.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(WriteError, match=r"has 1000 B free"):
+        unpack(path, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_progress_reaches_the_end(tmp_path):
+    seen = []
+    path = pack_zip(tmp_path / "a.zip", {f"{n}.png": PICTURE for n in range(3)})
+    (tmp_path / "out").mkdir()
+    with path.open("rb") as file:
+        extract_archive(
+            file,
+            tmp_path / "out",
+            path=path,
+            limits=Limits(),
+            report=lambda done, total: seen.append((done, total)),
+        )
+    assert len(seen) == 3
+    assert all(0 < done <= total == path.stat().st_size for done, total in seen)

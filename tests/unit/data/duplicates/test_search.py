@@ -1,0 +1,161 @@
+"""Pictures that are there twice are found, and different ones are not taken for one."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnetr.data.datasets.synthetic.image import draw_picture
+from segnetr.data.duplicates.alignment import align
+from segnetr.data.duplicates.perceptual_hash import (
+    ORIENTATIONS,
+    find_near,
+    hash_spectra,
+    transform,
+    turn_picture,
+    turn_spectrum,
+)
+from segnetr.data.duplicates.search import AlikePair, find_alike
+from segnetr.data.duplicates.thumbnail import SIDE, Thumbnail, make_thumbnail
+from segnetr.data.readers.image_file import ImageFile
+
+COUNT = 20
+FLIP = Image.Transpose
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    generator = np.random.default_rng(3)
+    return [Image.fromarray(draw_picture(generator, 96, 128)[0]) for _ in range(COUNT)]
+
+
+def see(picture: Image.Image, name: str) -> Thumbnail:
+    array = np.asarray(picture)
+    image = ImageFile(path=Path(name), array=np.atleast_3d(array), kind="picture")
+    size, grey = make_thumbnail(image)
+    return Thumbnail(sha256=name, size=size, grey=grey)
+
+
+def compress(picture: Image.Image, quality: int = 60) -> Image.Image:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def cut(picture: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+    width, height = picture.size
+    box = (width * left, height * top, width * (1 - right), height * (1 - bottom))
+    return picture.crop(tuple(round(edge) for edge in box))
+
+
+def pair_up(pictures, change) -> list[AlikePair]:
+    originals = [see(picture, f"o{i}") for i, picture in enumerate(pictures)]
+    changed = [see(change(picture), f"c{i}") for i, picture in enumerate(pictures)]
+    return find_alike([*originals, *changed], workers=2)
+
+
+CHANGES = {
+    "recompressed": lambda p: compress(p, 40),
+    "resized": lambda p: p.resize((90, 67), Image.Resampling.BICUBIC),
+    "mirrored": lambda p: p.transpose(FLIP.FLIP_LEFT_RIGHT),
+    "turned": lambda p: p.transpose(FLIP.ROTATE_90),
+    "cropped": lambda p: cut(p, 0.05, 0.05, 0.05, 0.05),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_each_changed_picture_is_found_with_its_kind_and_nothing_else(pictures, kind):
+    pairs = pair_up(pictures, CHANGES[kind])
+    assert [(pair.first, pair.second) for pair in pairs] == [(i, i + COUNT) for i in range(COUNT)]
+    assert [pair.kind for pair in pairs] == [kind] * COUNT
+    assert all(0.92 <= pair.likeness <= 1 for pair in pairs)
+
+
+def test_several_changes_at_once_are_found(pictures):
+    def change(picture: Image.Image) -> Image.Image:
+        turned = cut(picture.transpose(FLIP.TRANSVERSE), 0.05, 0.0, 0.0, 0.04)
+        return compress(turned.resize((turned.width * 3 // 4, turned.height * 3 // 4)))
+
+    pairs = pair_up(pictures, change)
+    assert len(pairs) >= 0.95 * COUNT
+    assert all(pair.second == pair.first + COUNT for pair in pairs)
+    assert {pair.orientation for pair in pairs} == {"mirrored across the diagonal"}
+
+
+def test_a_cut_says_what_is_left(pictures):
+    for pair in pair_up(pictures[:6], lambda p: cut(p, 0.05, 0.05, 0.05, 0.05)):
+        assert pair.overlap == pytest.approx(0.81, abs=0.02)
+
+
+def test_different_pictures_and_none_at_all_give_no_pair(pictures):
+    assert find_alike([see(picture, str(i)) for i, picture in enumerate(pictures)]) == []
+    assert find_alike([]) == []
+
+
+def test_flat_pictures_are_alike_only_where_their_bytes_are():
+    flat = [Image.new("RGB", (60, 60), (shade,) * 3) for shade in (10, 10, 200)]
+    thumbnails = [see(picture, str(i)) for i, picture in enumerate(flat)]
+    assert find_alike(thumbnails) == []
+    (pair,) = find_alike([thumbnails[0], thumbnails[2], thumbnails[0]])
+    assert (pair.first, pair.second, pair.kind) == (0, 2, "identical")
+
+
+def test_spots_on_black_are_alike_only_where_they_lie_on_each_other():
+    def spot(row: int, column: int) -> Image.Image:
+        rows, columns = np.indices((200, 200))
+        inside = np.hypot(rows - row, columns - column) < 4
+        return Image.fromarray((inside * 255).astype(np.uint8))
+
+    places = [(60, 70), (66, 75), (55, 64), (64, 61)]
+    spots = [see(spot(*place), f"spot {place}") for place in places]
+    assert find_alike(spots) == []
+    mirrored = see(spot(60, 70).transpose(FLIP.FLIP_LEFT_RIGHT), "mirrored")
+    (pair,) = find_alike([*spots, mirrored])
+    assert (pair.first, pair.second, pair.kind) == (0, 4, "mirrored")
+
+
+def test_order_of_pictures_decides_nothing_but_who_is_first(pictures):
+    thumbnails = [see(picture, f"o{i}") for i, picture in enumerate(pictures[:8])]
+    thumbnails += [see(compress(picture, 50), f"c{i}") for i, picture in enumerate(pictures[:8])]
+    order = np.random.default_rng(1).permutation(len(thumbnails))
+    names = {
+        frozenset((thumbnails[pair.first].sha256, thumbnails[pair.second].sha256))
+        for pair in find_alike(thumbnails)
+    }
+    shuffled = [thumbnails[row] for row in order]
+    again = {
+        frozenset((shuffled[pair.first].sha256, shuffled[pair.second].sha256))
+        for pair in find_alike(shuffled)
+    }
+    assert names == again == {frozenset((f"o{i}", f"c{i}")) for i in range(8)}
+
+
+def test_turning_a_spectrum_is_turning_its_picture():
+    pictures = np.random.default_rng(0).random((3, SIDE, SIDE)).astype(np.float32)
+    for way in range(len(ORIENTATIONS)):
+        turned = turn_spectrum(transform(pictures), way)
+        assert np.allclose(turned, transform(turn_picture(pictures, way)), atol=1e-3)
+
+
+def test_near_words_are_found_across_blocks():
+    generator = np.random.default_rng(5)
+    words = generator.integers(0, 2**63, 50, dtype=np.uint64)
+    near = words ^ np.uint64(0b111)
+    found = set()
+    for rows, columns, bits in find_near(words, near, most_bits=3, block=(7, 11)):
+        found |= {(int(row), int(column)) for row, column in zip(rows, columns, strict=True)}
+        assert (bits <= 3).all()
+    assert {(row, row) for row in range(50)} <= found
+    spectra = transform(generator.random((4, SIDE, SIDE)).astype(np.float32))
+    assert hash_spectra(spectra).shape == (4,)
+
+
+def test_alignment_finds_the_window_a_part_was_cut_from(pictures):
+    whole = see(pictures[0].resize((512, 512)), "w").grey
+    part = see(pictures[0].resize((512, 512)).crop((20, 0, 500, 512)), "p").grey
+    start = np.array([[0.0, 0.0, 1.0, 1.0]])
+    fitted = align(whole[None], part[None], start)
+    assert fitted.place[0] == pytest.approx([0, 20 / 512, 1, 480 / 512], abs=0.006)
+    assert fitted.likeness[0] > 0.95

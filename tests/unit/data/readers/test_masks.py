@@ -1,0 +1,158 @@
+"""Which values are a mask, and which are refused."""
+
+import io
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from segnetr.data.readers.read_files import read_mask, read_mask_file
+from segnetr.errors import ReadError
+
+Y, X = np.mgrid[:64, :80]
+TRUTH = (((Y - 30) / 18.0) ** 2 + ((X - 41) / 25.0) ** 2 < 1).astype(np.uint8)
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> Path:
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def save_palette(path: Path, indices: np.ndarray, colours: dict[int, tuple[int, ...]]) -> Path:
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for index, colour in colours.items():
+        palette[index] = colour
+    paletted = Image.fromarray(indices.astype(np.uint8))
+    paletted.putpalette(palette.tobytes())
+    paletted.save(path)
+    return path
+
+
+BINARY = {
+    "0 and 255": TRUTH * 255,
+    "0 and 1": TRUTH,
+    "true and false": TRUTH.astype(bool),
+    "equal channels": np.repeat(TRUTH[..., None] * 255, 3, -1),
+    "with alpha": np.dstack([TRUTH * 255] * 3 + [np.full_like(TRUTH, 255)]),
+    "16 bit": TRUTH.astype(np.uint16) * 65535,
+    "16 bit, 0 and 1": TRUTH.astype(np.uint16),
+}
+
+
+@pytest.mark.parametrize("kind", BINARY)
+def test_binary_mask_of_any_encoding_becomes_zero_and_one(kind: str, tmp_path: Path) -> None:
+    mask = read_mask(save(tmp_path / "m.png", BINARY[kind]), classes=2)
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, TRUTH)
+
+
+@pytest.mark.parametrize("name", ["m.bmp", "m.tif"])
+def test_one_bit_mask_becomes_zero_and_one(name: str, tmp_path: Path) -> None:
+    assert np.array_equal(read_mask(save(tmp_path / name, TRUTH.astype(bool)), classes=2), TRUTH)
+
+
+def test_empty_and_full_masks_are_masks(tmp_path: Path) -> None:
+    assert not read_mask(save(tmp_path / "e.png", TRUTH * 0), classes=2).any()
+    full = np.full_like(TRUTH, 255)
+    assert read_mask(save(tmp_path / "f.png", full), classes=2).all()
+
+
+def test_class_indices_are_kept_and_those_beyond_are_refused(tmp_path: Path) -> None:
+    labels = (TRUTH + (X > 60)).astype(np.uint8)
+    path = save(tmp_path / "m.png", labels)
+    assert np.array_equal(read_mask(path, classes=3), labels)
+    with pytest.raises(ReadError, match="values 0, 1, 2 where 0 and 1, or 0 and 255"):
+        read_mask(path, classes=2)
+    with pytest.raises(ReadError, match="the values 0, 255 where 0 to 2"):
+        read_mask(save(tmp_path / "b.png", TRUTH * 255), classes=3)
+
+
+def test_inverted_palette_is_read_by_its_colours(tmp_path: Path) -> None:
+    inverted = np.where(TRUTH, 0, 255)
+    path = save_palette(tmp_path / "m.png", inverted, {0: (255,) * 3, 255: (0,) * 3})
+    assert np.array_equal(read_mask(path, classes=2), TRUTH)
+
+
+def test_coloured_palette_is_read_by_its_indices(tmp_path: Path) -> None:
+    labels = (TRUTH + (X > 60)).astype(np.uint8)
+    colours = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0)}
+    path = save_palette(tmp_path / "m.png", labels, colours)
+    assert np.array_equal(read_mask(path, classes=3), labels)
+    turned = save_palette(tmp_path / "t.png", 1 - TRUTH, {0: (255, 0, 0), 1: (0, 0, 0)})
+    with pytest.raises(ReadError, match="palette is no list of 2 classes"):
+        read_mask(turned, classes=2)
+
+
+def test_soft_edges_are_cut_in_the_middle_with_a_note(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.jpg", np.kron(TRUTH * 255, np.ones((7, 7), np.uint8)), quality=90)
+    assert len(np.unique(np.asarray(Image.open(path)))) > 2
+    mask = read_mask_file(path, classes=2)
+    assert np.array_equal(mask.array, np.kron(TRUTH, np.ones((7, 7), np.uint8)))
+    assert "soft edges are cut at 128" in mask.notes[0]
+
+
+def test_values_between_away_from_edges_are_refused(tmp_path: Path) -> None:
+    grey_patch = TRUTH * 255
+    grey_patch[:3, :3] = 128
+    for name, array in {
+        "patch": grey_patch,
+        "ramp": (X * 3).astype(np.uint8),
+        "two greys": TRUTH * 100,
+        "dark class": TRUTH * 3,
+    }.items():
+        with pytest.raises(ReadError, match="it is no mask of 2 classes: it holds the values"):
+            read_mask(save(tmp_path / f"{name}.png", array), classes=2)
+
+
+def test_refusal_counts_values_that_it_does_not_show(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.png", (X * 3).astype(np.uint8))
+    with pytest.raises(ReadError, match="values 0, 3, 6, 9, 12, 15, 18, 21 and 72 more up to 237"):
+        read_mask(path, classes=2)
+
+
+def test_colours_and_masks_drawn_in_transparency_are_refused(tmp_path: Path) -> None:
+    red = np.dstack([TRUTH * 255, TRUTH * 0, TRUTH * 0])
+    with pytest.raises(ReadError, match=r"colour picture, no mask: 2 colours, \(0, 0, 0\)"):
+        read_mask(save(tmp_path / "r.png", red), classes=2)
+    drawn = np.dstack([np.full_like(TRUTH, 255)] * 3 + [TRUTH * 255])
+    with pytest.raises(ReadError, match="drawn in transparency"):
+        read_mask(save(tmp_path / "a.png", drawn), classes=2)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_volume_mask_of_any_type_becomes_class_indices(dtype: type, tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 4, (5, 6, 7)).astype(dtype)
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / "m.nii.gz")
+    mask = read_mask_file(tmp_path / "m.nii.gz", classes=4)
+    assert mask.array.dtype == np.uint8
+    assert np.array_equal(mask.array, labels)
+    assert mask.spacing == (1.0, 1.0, 1.0)
+    with pytest.raises(ReadError, match="values 0, 1, 2, 3 where 0 to 2 are"):
+        read_mask(tmp_path / "m.nii.gz", classes=3)
+
+
+def test_volume_of_probabilities_and_negative_labels_are_refused(tmp_path: Path) -> None:
+    for name, value in {"p": 0.5, "n": -1.0}.items():
+        voxels = np.zeros((4, 4, 4), dtype=np.float32)
+        voxels[1, 1, 1] = value
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
+        with pytest.raises(ReadError, match="no mask of 2 classes"):
+            read_mask(tmp_path / f"{name}.nii", classes=2)
+
+
+def test_signed_volume_of_0_and_255_is_a_mask(tmp_path: Path) -> None:
+    voxels = np.zeros((4, 4, 4), dtype=np.int16)
+    voxels[1] = 255
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "m.nii")
+    assert np.array_equal(read_mask(tmp_path / "m.nii", classes=2), voxels // 255)
+
+
+def test_cut_mask_is_refused(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(TRUTH * 255).save(stream, "PNG")
+    path = tmp_path / "m.png"
+    path.write_bytes(stream.getvalue()[:-20])
+    with pytest.raises(ReadError, match="cut off"):
+        read_mask(path, classes=2)

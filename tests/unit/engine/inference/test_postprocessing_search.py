@@ -1,0 +1,149 @@
+"""Repairs chosen on validation cases: what helps is found, what does not is left alone."""
+
+import numpy as np
+import pytest
+
+from segnetr.config.load import load_config
+from segnetr.data.case import Split
+from segnetr.engine.inference.postprocessing import choose_labels
+from segnetr.engine.inference.postprocessing_search import THRESHOLDS, PostChooser, Repair
+from segnetr.errors import UsageError
+from segnetr.metrics import score_masks
+from segnetr.workflows.training.search_postprocessing import require_choice
+
+SHAPE = (40, 40)
+
+
+def disc(centre, radius):
+    rows, columns = np.ogrid[: SHAPE[0], : SHAPE[1]]
+    return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+
+
+def probabilities(mask, *, inside=0.95, outside=0.05):
+    foreground = np.where(mask, inside, outside).astype(np.float32)
+    return np.stack([1 - foreground, foreground])
+
+
+def choose(cases, *, patients=None):
+    chooser = PostChooser([int(truth.sum()) for _, truth in cases])
+    for number, (answer, truth) in enumerate(cases):
+        labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
+        chooser.add(f"c{number}", labels, truth.astype(np.uint8), classes=2)
+    return chooser.choose(patients=patients or {})
+
+
+def case(number, *, specks=False, hole=False, timid=False):
+    truth = disc((18 + number % 3, 20), 9 + number % 2)
+    found = truth.copy()
+    if specks:
+        found |= disc((3, 3 + number % 4), 2)
+    if hole:
+        found &= ~disc((18, 20), 2)
+    answer = probabilities(found)
+    if timid:
+        answer = probabilities(found, inside=0.45)
+    return answer, truth
+
+
+def names(trials):
+    return [trial.step for trial in trials if trial.taken]
+
+
+def test_nothing_is_chosen_where_nothing_helps():
+    repair, trials = choose([case(number) for number in range(8)])
+    assert repair == Repair()
+    assert names(trials) == []
+    assert len(trials) >= 6
+
+
+def test_specks_are_removed_and_holes_filled_where_that_helps():
+    repair, trials = choose([case(n, specks=True, hole=True) for n in range(8)])
+    assert repair.threshold == 0.5
+    assert repair.pieces in ("largest_component", "remove_small:27", "remove_small:28")
+    assert repair.holes == "fill_holes"
+    taken = [trial for trial in trials if trial.taken]
+    assert all(trial.low > 0 for trial in taken)
+    assert names(trials) == list(repair.steps)
+
+
+def test_a_threshold_is_chosen_where_a_network_is_too_timid():
+    repair, trials = choose([case(number, timid=True) for number in range(8)])
+    assert repair.threshold in (0.3, 0.4)
+    assert names(trials)[0].startswith("threshold:")
+
+
+def test_a_step_that_helps_half_of_the_cases_and_hurts_the_others_is_not_taken():
+    cases = [case(number, specks=True) for number in range(5)]
+    truth = disc((12, 12), 5) | disc((28, 28), 5)  # of one size: one of them would go
+    cases += [(probabilities(truth), truth)] * 5
+    chooser_trials = choose(cases)[1]
+    assert "largest_component" not in names(chooser_trials)
+
+
+def test_a_small_gain_that_is_sure_is_taken_before_a_larger_one_that_is_not():
+    cases = []
+    for number in range(8):
+        truth = case(number)[1]
+        other = disc((33, 33), 6)
+        if number < 2:  # two structures, of which the largest component would lose one
+            truth = disc((12, 30), 8) | disc((30, 12), 8)
+        found = truth | disc((3, 3 + number % 4), 2) | (other if number >= 2 else truth)
+        cases.append((probabilities(found), truth))
+    trials = {trial.step: trial for trial in choose(cases)[1]}
+    largest = trials["largest_component"]
+    small = next(trial for trial in trials.values() if trial.taken)
+    assert small.step.startswith("remove_small")
+    assert largest.gain > small.gain > small.low > 0 > largest.low
+    assert not largest.taken
+
+
+def test_few_patients_decide_nothing_however_many_cases_they_have():
+    cases = [case(number, specks=True) for number in range(10)]
+    patients = {f"c{number}": f"p{number % 3}" for number in range(10)}
+    repair, trials = choose(cases, patients=patients)
+    assert repair == Repair()
+    assert all(trial.low is None and trial.gain is not None for trial in trials)
+
+
+def test_gain_is_that_of_the_dice_of_the_metrics():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, SHAPE).astype(np.uint8)
+    answer = rng.dirichlet((1, 1, 1), SHAPE).astype(np.float32).transpose(2, 0, 1)
+    chooser = PostChooser([100])
+    labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
+    chooser.add("a", labels, truth, classes=3)
+    _, trials = chooser.choose(patients={})
+    found = {}
+    for threshold in (0.5, 0.3):
+        weighted = answer * np.array([threshold / (1 - threshold), 1, 1], np.float32)[:, None, None]
+        scores = score_masks(
+            weighted.argmax(axis=0).astype(np.uint8),
+            truth,
+            classes=("background", "a", "b"),
+            case_id="a",
+        )
+        found[threshold] = np.mean([s.value for s in scores if s.metric == "dice"])
+    assert trials[0].step == "threshold:0.3"
+    assert trials[0].gain == pytest.approx(found[0.3] - found[0.5], abs=1e-12)
+
+
+SPLIT = Split(train=("a",), validation=("b",), test=("c",), origin="seeded", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "split", "said"),
+    [
+        (["predict.post=[fill_holes]"], SPLIT, "one or the other"),
+        (["predict.threshold=0.4"], SPLIT, "one or the other"),
+        (["data.fold=1"], SPLIT, "scored on"),
+        ([], Split(train=("a",), validation=(), test=(), origin="seeded"), "validation cases"),
+    ],
+)
+def test_choosing_where_it_would_flatter_or_cannot_be_done_is_refused(settings, split, said):
+    config = load_config(assignments=["predict.choose_post=true", *settings])
+    with pytest.raises(UsageError, match=said):
+        require_choice(config, split)
+
+
+def test_without_the_setting_nothing_is_refused():
+    require_choice(load_config(assignments=["predict.post=[fill_holes]"]), SPLIT)

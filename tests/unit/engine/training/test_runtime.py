@@ -1,0 +1,120 @@
+import signal
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from segnetr.engine.training.runtime import Runtime, choose_device
+from segnetr.engine.training.signals import Interrupts
+from segnetr.errors import UsageError
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:x", "cpu:1", "", "cuda:-1", "mps"])
+def test_unknown_device_is_named_with_the_choices(name):
+    with pytest.raises(UsageError, match=r"unknown device .*auto, cpu"):
+        choose_device(name)
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_device_that_is_not_there_is_refused_with_a_way_out(name):
+    with pytest.raises(UsageError, match="0 CUDA devices; try --device cpu"):
+        choose_device(name)
+
+
+@needs_no_gpu
+def test_auto_takes_the_cpu_where_there_is_nothing_else():
+    assert choose_device("auto") == torch.device("cpu")
+    assert Runtime("auto", amp="auto").amp_dtype is None
+
+
+def test_one_process_is_the_main_one():
+    with Runtime("cpu") as runtime:
+        assert (runtime.rank, runtime.world, runtime.is_main) == (0, 1, True)
+        assert runtime.gather("x") == ["x"]
+        assert runtime.broadcast({"dice": 0.5}) == {"dice": 0.5}
+        model = nn.Conv2d(1, 1, 1)
+        assert runtime.prepare(model, compiled=False) is model
+
+
+def test_autocast_uses_the_type_asked_for():
+    layer, image = nn.Conv2d(1, 1, 1), torch.randn(1, 1, 2, 2)
+    for amp, dtype in (("bf16", torch.bfloat16), ("off", torch.float32)):
+        with Runtime("cpu", amp=amp).autocast():
+            assert layer(image).dtype == dtype
+
+
+def test_float16_on_a_cpu_is_refused():
+    with pytest.raises(UsageError, match="needs a GPU"):
+        Runtime("cpu", amp="fp16")
+
+
+def test_batch_gets_the_layout_asked_for():
+    batch = {"image": torch.randn(2, 3, 4, 4), "mask": torch.zeros(2, 1, 4, 4), "case_id": ["a"]}
+    moved = Runtime("cpu").move(batch, channels_last=True)
+    assert moved["image"].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(moved["image"], batch["image"])
+    assert moved["case_id"] == ["a"]
+    assert Runtime("cpu").move(batch, channels_last=False)["image"].is_contiguous()
+
+
+@pytest.mark.parametrize(("norm", "expected"), [(1.0, 1.0), (0.0, 5.0), (10.0, 5.0)])
+def test_gradient_is_shortened_to_the_largest_norm(norm, expected):
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    found = Runtime("cpu").clip([weight], optimizer, norm=norm)
+    assert found.item() == pytest.approx(5.0)
+    assert weight.grad.norm().item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_determinism_is_asked_for_and_put_back_also_after_an_error():
+    runtime = Runtime("cpu")
+    seen = []
+
+    def fail():
+        with runtime.determinism(wanted=True):
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_first_signal_is_caught_and_the_second_acts_as_usual():
+    with Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.caught == "interrupted"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_that_was_ignored_before_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            signal.raise_signal(number)
+        assert interrupts.caught is None
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_thread_that_gets_no_signals_is_left_alone():
+    caught = []
+
+    def enter():
+        with Interrupts() as interrupts:
+            caught.append(interrupts.caught)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert caught == [None]

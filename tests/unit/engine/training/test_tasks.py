@@ -1,0 +1,78 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segnetr.engine.training.tasks import SegmentationTask, dice_by_image
+from segnetr.errors import UsageError
+from segnetr.losses import build_loss
+
+COUNT, CLASSES = 7, 3
+
+
+class Pixelwise(nn.Module):
+    """Logits of a pixel from that pixel alone, with the same rounding in any batch."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image * 2
+
+
+def draw_batches(size: int):
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(COUNT, CLASSES, 8, 8, generator=generator)
+    mask = torch.randint(0, CLASSES, (COUNT, 1, 8, 8), generator=generator)
+    for start in range(0, COUNT, size):
+        part = slice(start, start + size)
+        ids = [str(i) for i in range(COUNT)][part]
+        yield {"image": image[part], "mask": mask[part], "case_id": ids}
+
+
+def make_task(name: str = "dice_ce") -> SegmentationTask:
+    return SegmentationTask(build_loss(name, num_classes=CLASSES), num_classes=CLASSES)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_validation_does_not_depend_on_the_batch_size(size):
+    task = make_task()
+    alone = task.validate(Pixelwise(), draw_batches(1))
+    assert task.validate(Pixelwise(), draw_batches(size)) == alone
+    assert set(alone) == {"dice", "loss"}
+
+
+def test_dice_is_the_mean_over_pictures_and_not_pooled():
+    truth = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
+    truth[0, 0, 0, 0] = 1  # small and missed
+    truth[1, 0] = 1  # large and found
+    found = truth.clone()
+    found[0] = 0
+    assert dice_by_image(found, truth, num_classes=2).tolist() == [0.0, 1.0]
+
+
+def test_class_absent_from_both_counts_one_and_a_false_alarm_zero():
+    truth = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
+    found = truth.clone()
+    found[1, 0, 0, 0] = 2
+    assert dice_by_image(found, truth, num_classes=3).tolist() == [1.0, 0.5]
+
+
+def test_dice_equals_its_formula():
+    truth = torch.zeros(1, 1, 4, 4, dtype=torch.int64)
+    truth[..., :2] = 1
+    found = torch.zeros_like(truth)
+    found[..., 1:4] = 1
+    assert dice_by_image(found, truth, num_classes=2).item() == 2 * 4 / (8 + 12)
+
+
+def test_total_is_the_loss_and_carries_a_gradient():
+    model = nn.Conv2d(CLASSES, CLASSES, 1)
+    batch = next(iter(draw_batches(4)))
+    terms = make_task("ce").loss(model, batch)
+    terms["total"].backward()
+    assert model.weight.grad is not None
+    assert model.weight.grad.abs().sum() > 0
+    expected = nn.functional.cross_entropy(model(batch["image"]), batch["mask"][:, 0])
+    torch.testing.assert_close(terms["total"], expected)
+
+
+def test_validation_without_cases_is_refused():
+    with pytest.raises(UsageError, match="no case for validation"):
+        make_task().validate(Pixelwise(), [])

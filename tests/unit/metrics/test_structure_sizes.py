@@ -1,0 +1,193 @@
+"""Sizes, ejection fractions and their agreement, worked out by hand."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from segnetr.data.datasets.acdc import read_acdc
+from segnetr.data.readers.read_files import read_mask_file
+from segnetr.metrics import score_masks
+from segnetr.metrics.structure_sizes import measure_agreement
+from segnetr.outputs.charts.box_plot import MOST_BOXES, Box, BoxChart, draw_box_chart
+from segnetr.outputs.reports.case_charts import chart_classes, chart_groups
+from segnetr.outputs.reports.case_section import (
+    draw_calibration,
+    draw_sizes,
+    draw_spread,
+    read_case_section,
+)
+from segnetr.outputs.reports.structure_sizes import agreement_charts, sizes_of, write_sizes
+from segnetr.outputs.tables.case_records import CaseRecord, read_case_records, write_case_records
+from segnetr.outputs.tables.scores import write_per_case_csv
+
+HEART = ("background", "right ventricle", "myocardium", "left ventricle")
+GRID, SPACING = (10, 10, 10), (2.0, 2.0, 10.0)  # 0.04 ml a voxel
+
+
+def volume(left, *, right=50):
+    """A volume with so many voxels of the left and of the right ventricle."""
+    labels = np.zeros(1000, np.uint8)
+    labels[:left] = 3
+    labels[500 : 500 + right] = 1
+    return labels.reshape(GRID)
+
+
+def heart(patients):
+    """Scores and records: true and predicted voxels of the left ventricle at both phases."""
+    scores, records = [], []
+    for name, (group, phases) in patients.items():
+        for phase, (true, predicted) in phases.items():
+            case_id = f"{name}_{phase}"
+            scores += score_masks(
+                volume(predicted), volume(true), classes=HEART, case_id=case_id, spacing=SPACING
+            )
+            records.append(
+                CaseRecord(
+                    case_id=case_id,
+                    patient_id=name,
+                    grid=GRID,
+                    spacing=SPACING,
+                    seconds=0.5,
+                    facts={"phase": phase, "group": group, "stratum": group},
+                )
+            )
+    return scores, records
+
+
+PATIENTS = {
+    "p1": ("NOR", {"ED": (200, 210), "ES": (80, 84)}),
+    "p2": ("DCM", {"ED": (300, 300), "ES": (240, 210)}),
+    "p3": ("NOR", {"ED": (250, 0), "ES": (100, 90)}),
+}
+
+
+def test_volumes_and_ejection_fractions_are_those_of_the_voxels():
+    sizes, ejections = sizes_of(*heart(PATIENTS))
+    left = {e.patient_id: e for e in ejections if e.class_name == "left ventricle"}
+    assert left["p1"].true_ed == pytest.approx(200 * 0.04)
+    assert left["p1"].true_fraction == pytest.approx(60)
+    assert left["p1"].predicted_fraction == pytest.approx(60)
+    assert left["p2"].true_fraction == pytest.approx(20)
+    assert left["p2"].predicted_fraction == pytest.approx(30)
+    assert left["p3"].predicted_fraction is None  # missed at the end of diastole
+    assert {size.unit for size in sizes} == {"ml"}
+    assert all(size.whole == pytest.approx(40) for size in sizes)
+    assert "myocardium" not in {e.class_name for e in ejections}
+
+
+def test_a_patient_with_one_phase_has_no_ejection_fraction():
+    scores, records = heart({"p1": ("NOR", {"ED": (200, 200)})})
+    assert sizes_of(scores, records)[1] == []
+
+
+def test_agreement_is_bias_and_limits():
+    found = measure_agreement([10, 20, 30], [12, 21, 30])
+    assert found.bias == 1
+    assert found.high == pytest.approx(1 + 1.96 * 1)  # differences 2, 1, 0: deviation 1
+    assert found.low == pytest.approx(1 - 1.96 * 1)
+    assert measure_agreement([1], [2]).low is None
+    with pytest.raises(ValueError, match="no pairs"):
+        measure_agreement([], [])
+
+
+def test_areas_of_pictures_are_shares_where_no_pixel_size_is_known():
+    truth = np.zeros((20, 25), np.uint8)
+    truth[:10] = 1
+    scores = score_masks(truth[::-1], truth, classes=("background", "lesion"), case_id="a")
+    record = CaseRecord(case_id="a", patient_id=None, grid=(20, 25), spacing=None, seconds=0.1)
+    [size] = sizes_of(scores, [record])[0]
+    assert (size.true, size.whole, size.unit) == (250, 500, "px")
+    [chart] = agreement_charts([size], [])
+    assert (chart.dots[0].x, chart.dots[0].y) == (50, 0)
+    assert chart.title == "Area, lesion"
+
+
+def test_tables_of_sizes_hold_every_case_and_every_patient(tmp_path):
+    scores, records = heart(PATIENTS)
+    write_sizes(tmp_path, scores, records)
+    with (tmp_path / "sizes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 * 3
+    with (tmp_path / "ejection.csv").open(newline="") as file:
+        patients = [r for r in csv.DictReader(file) if r["ventricle"] == "left ventricle"]
+    assert [r["patient"] for r in patients] == ["p1", "p2", "p3"]
+    assert float(patients[1]["predicted_EF_percent"]) == pytest.approx(30)
+    assert patients[2]["predicted_EF_percent"] == ""
+
+
+def test_records_are_read_back_as_written(tmp_path):
+    records = heart(PATIENTS)[1]
+    records.append(CaseRecord(case_id="x", patient_id=None, grid=(3, 4), spacing=None, seconds=0))
+    write_case_records(tmp_path / "cases.json", records)
+    assert read_case_records(tmp_path / "cases.json") == records
+    assert read_case_records(tmp_path / "none.json") == []
+
+
+def test_groups_are_the_facts_that_divide_the_cases_and_each_division_is_shown_once():
+    charts = chart_groups(*heart(PATIENTS))
+    assert [chart.title for chart in charts] == ["Dice by phase", "Dice by group"]
+    assert {box.name: len(box.values) for box in charts[1].boxes} == {"DCM": 2, "NOR": 4}
+
+
+def test_boxes_hold_quartiles_and_outliers():
+    values = [0.1, *np.linspace(0.8, 0.9, 60)]
+    drawn = draw_box_chart(
+        BoxChart(title="t", label="l", boxes=[Box(name="a", values=values)], is_share=True)
+    )
+    assert drawn.count("<circle") == 1  # of many values the outlier alone
+    assert "a median 0.849, quartiles 0.824 to 0.875 (61)" in drawn
+    with pytest.raises(ValueError, match="boxes where"):
+        draw_box_chart(BoxChart(title="t", label="l", boxes=[], is_share=True))
+    many = [Box(name="a", values=[1.0])] * (MOST_BOXES + 1)
+    with pytest.raises(ValueError, match="boxes where"):
+        draw_box_chart(BoxChart(title="t", label="l", boxes=many, is_share=False))
+
+
+def test_undefined_distances_are_in_no_box():
+    empty = np.zeros((8, 8), np.uint8)
+    full = np.ones((8, 8), np.uint8)
+    scores = score_masks(empty, empty, classes=("background", "a"), case_id="1")
+    scores += score_masks(full, full, classes=("background", "a"), case_id="2")
+    charts = {chart.title: chart for chart in chart_classes(scores)}
+    assert len(charts["Dice by class"].boxes[0].values) == 2
+    assert charts["HD95 (px) by class"].boxes[0].values == [0.0]
+
+
+def test_section_is_made_of_the_files_of_an_evaluation_and_older_ones_do_without(tmp_path):
+    assert draw_spread(read_case_section(tmp_path)) == ""
+    scores, records = heart(PATIENTS)
+    write_per_case_csv(tmp_path / "per_case.csv", scores)
+    old = read_case_section(tmp_path)
+    assert draw_spread(old)
+    assert draw_sizes(old) == draw_calibration(old) == ""
+    write_case_records(tmp_path / "cases.json", records)
+    new = read_case_section(tmp_path)
+    page = draw_spread(new) + draw_sizes(new)
+    for words in ("Dice by group", "Ejection fraction, left ventricle", "Volume, myocardium",
+                  "+1.96 SD", "true EF percent"):  # fmt: skip
+        assert words in page, words
+    assert "median 0.50 s" in new.times["Prediction of a case"]
+
+
+def test_ejection_fractions_of_real_hearts_are_those_of_hearts(real_data):
+    scores, records = [], []
+    for case in read_acdc(real_data / "acdc")[:12]:
+        mask = read_mask_file(case.mask, classes=len(HEART))
+        scores += score_masks(
+            mask.array, mask.array, classes=HEART, case_id=case.case_id, spacing=mask.spacing
+        )
+        records.append(
+            CaseRecord(
+                case_id=case.case_id,
+                patient_id=case.patient_id,
+                grid=mask.array.shape,
+                spacing=mask.spacing,
+                seconds=0.0,
+                facts=case.extra,
+            )
+        )
+    sizes, ejections = sizes_of(scores, records)
+    assert len(ejections) == 12  # six patients, two ventricles
+    assert all(5 < ejection.true_fraction < 90 for ejection in ejections)
+    assert all(size.true == size.predicted for size in sizes)

@@ -1,0 +1,52 @@
+"""A linear map along the channels gives the same whichever way it takes."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_backbones.kernels.inference import has_onednn
+from segnetr.models.kernels import pointwise_conv as pointwise
+from segnetr.models.kernels.pointwise_conv import apply_along_channels
+
+LAYERS = [nn.Linear(32, 64), nn.Linear(32, 64, bias=False), nn.Conv2d(32, 64, 1)]
+
+
+@pytest.fixture
+def x() -> Tensor:
+    # Enough multiply-adds for the compiled way.
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 32, 64, 40, generator=generator)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=["linear", "without bias", "convolution"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_prediction_gives_the_rows_times_the_matrix(x, layer, layout) -> None:
+    with torch.no_grad():
+        expected = F.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias)
+        found = apply_along_channels(layer, x.contiguous(memory_format=layout))
+    torch.testing.assert_close(found, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=["linear", "without bias", "convolution"])
+def test_compiled_gives_the_same_maps_and_gradients(x, layer, monkeypatch) -> None:
+    asked = []
+
+    def ask(maps: Tensor, weight: Tensor) -> bool:
+        asked.append(takes_products(maps, weight))
+        return asked[-1]
+
+    takes_products = pointwise.takes_products
+    monkeypatch.setattr(pointwise, "takes_products", ask)
+    compiled = torch.compile(apply_along_channels, dynamic=False, backend="aot_eager")
+    results = []
+    for function in (apply_along_channels, compiled):
+        maps = x.clone().requires_grad_()
+        layer.zero_grad()
+        result = function(layer, maps)
+        result.square().sum().backward()
+        results.append([result.detach(), maps.grad, *(p.grad for p in layer.parameters())])
+    assert asked[0] is False
+    assert (True in asked) == has_onednn()
+    for eager, traced in zip(*results, strict=True):
+        torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-3)

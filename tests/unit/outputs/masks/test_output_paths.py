@@ -1,0 +1,132 @@
+"""Names of results: nothing is overwritten, whatever the inputs are called."""
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from segnetr.errors import UsageError
+from segnetr.outputs.masks.output_paths import (
+    PROBABILITY_SUFFIXES,
+    overlay_path,
+    plan_outputs,
+    probability_path,
+    split_name,
+)
+
+OUT = Path("results")
+
+
+def names(*inputs: tuple[str, str]) -> list[str]:
+    plan = plan_outputs([(Path(source), Path(relative)) for source, relative in inputs], out=OUT)
+    assert [str(item.source) for item in plan] == [source for source, _ in inputs]
+    return [item.relative.as_posix() for item in plan]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("x.png", "x.png"),
+        ("x.jpg", "x.png"),
+        ("x.JPEG", "x.png"),
+        ("x.bmp", "x.bmp"),
+        ("x.tif", "x.tif"),
+        ("x.TIFF", "x.TIFF"),
+        ("a.nii", "a.nii"),
+        ("a.nii.gz", "a.nii.gz"),
+        ("patient.7.nii.gz", "patient.7.nii.gz"),
+        ("left/right/x.jpg", "left/right/x.png"),
+    ],
+)
+def test_result_keeps_folder_stem_and_lossless_format(given: str, wanted: str) -> None:
+    assert names((f"in/{given}", given)) == [wanted]
+
+
+def test_two_inputs_of_one_stem_get_two_results() -> None:
+    assert names(("in/a.png", "a.png"), ("in/a.jpg", "a.jpg")) == ["a.png", "a_jpg.png"]
+    assert names(("in/a.jpg", "a.jpg"), ("in/a.jpeg", "a.jpeg")) == ["a_jpg.png", "a_jpeg.png"]
+    assert names(("in/a.nii", "a.nii"), ("in/a.nii.gz", "a.nii.gz"), ("in/b.png", "b.png")) == [
+        "a_nii.nii",
+        "a_nii_gz.nii.gz",
+        "b.png",
+    ]
+
+
+def test_same_relative_path_in_two_folders_gets_the_folder_into_the_name() -> None:
+    assert names(("left/a.png", "a.png"), ("right/a.png", "a.png")) == [
+        "left_a_png.png",
+        "right_a_png.png",
+    ]
+    assert names(("1/x/a.png", "a.png"), ("2/x/a.png", "a.png")) == [
+        "x_a_png.png",
+        "x_a_png_2.png",
+    ]
+
+
+def test_names_do_not_depend_on_the_order_of_the_inputs() -> None:
+    given = [
+        (f"{folder}/x/{name}", name)
+        for folder in ("1", "2", "3")
+        for name in ("a.png", "a.jpg", "A.PNG", "a_png.png", "a_prob.png", "a_prob.jpg", "b.tif")
+    ]
+    expected = dict(zip(given, names(*given), strict=True))
+    order = random.Random(0)
+    for _ in range(20):
+        order.shuffle(given)
+        assert dict(zip(given, names(*given), strict=True)) == expected
+
+
+def test_no_file_of_one_input_is_a_file_of_another() -> None:
+    stems = ("a", "a_prob", "a_overlay", "a_png", "a_png_2", "A", "in_a_png")
+    suffixes = (".png", ".jpg", ".bmp", ".nii.gz", ".nii")
+    given = [
+        (f"{top}/in/{stem}{suffix}", f"{stem}{suffix}")
+        for top, stem, suffix in itertools.product("12", stems, suffixes)
+    ]
+    owned: list[str] = []
+    for name in names(*given):
+        mask = Path(name)
+        owned += [str(mask), str(overlay_path(mask))]
+        owned += [str(probability_path(mask, suffix)) for suffix in PROBABILITY_SUFFIXES]
+    folded = [name.casefold() for name in owned]
+    assert len(set(folded)) == len(folded)
+
+
+def test_results_among_the_inputs_are_refused(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.jpg").touch()
+    given = [(images / "a.jpg", Path("a.jpg"))]
+    for out in (images, tmp_path / "images" / ".." / "images"):
+        with pytest.raises(UsageError, match="among the input"):
+            plan_outputs(given, out=out)
+    link = tmp_path / "link"
+    link.symlink_to(images)
+    with pytest.raises(UsageError, match="among the input"):
+        plan_outputs(given, out=link)
+    assert plan_outputs(given, out=images / "results")[0].relative == Path("a.png")
+
+
+def test_results_beside_the_link_of_an_input_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "1.png").touch()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").symlink_to(tmp_path / "store" / "1.png")
+    given = [(tmp_path / "in" / "a.png", Path("a.png"))]
+    for out in ("in", "store"):
+        with pytest.raises(UsageError, match="among the input"):
+            plan_outputs(given, out=tmp_path / out)
+
+
+@pytest.mark.parametrize("relative", ["../a.png", "/tmp/a.png", "x/../../a.png", ""])
+def test_place_outside_the_output_folder_is_refused(relative: str) -> None:
+    with pytest.raises(UsageError, match="outside it"):
+        plan_outputs([(Path("in/a.png"), Path(relative))], out=OUT)
+
+
+def test_double_suffix_is_one_suffix() -> None:
+    assert split_name("a.b.nii.gz") == ("a.b", ".nii.gz")
+    assert split_name("a.NII.GZ") == ("a", ".NII.GZ")
+    assert split_name("a.b.png") == ("a.b", ".png")
+    assert split_name(".nii.gz") == (".nii", ".gz")

@@ -1,0 +1,196 @@
+"""What is believed about masks as a table, as a section of the report, and as bytes of memory."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig
+from segnetr.data.readers.image_file import ImageFile
+from segnetr.engine.inference.memory import count_need
+from segnetr.engine.inference.predictor import Predictor
+from segnetr.engine.quality.estimator import Quality
+from segnetr.errors import ReadError
+from segnetr.metrics import Score
+from segnetr.outputs.masks.output_paths import has_results, plan_outputs
+from segnetr.outputs.masks.uncertainty_writer import plan_uncertainty
+from segnetr.outputs.masks.writer import write_prediction
+from segnetr.outputs.reports.elements import draw_figures
+from segnetr.outputs.reports.figures import Figure, read_figures, write_figures
+from segnetr.outputs.reports.quality_section import (
+    JudgedCase,
+    draw_quality,
+    judge_cases,
+    measure_agreement,
+    name_alarm,
+    name_badge,
+)
+from segnetr.outputs.tables.case_records import CaseRecord, read_case_records, write_case_records
+from segnetr.outputs.tables.predictions import (
+    COLUMNS,
+    describe_quality,
+    write_predictions_table,
+)
+
+PIXEL = b"\x89PNG\r\n\x1a\n" + bytes(8)
+
+
+def believe(dice: float, *reasons: str) -> Quality:
+    return Quality(
+        dice=dice,
+        low=max(0.0, dice - 0.1),
+        high=min(1.0, dice + 0.1),
+        level=0.9,
+        is_unlike=bool(reasons),
+        novelty=1.5 if reasons else 0.4,
+        reasons=reasons,
+    )
+
+
+def record(name: str, quality: Quality | None) -> CaseRecord:
+    return CaseRecord(
+        case_id=name, patient_id=None, grid=(4, 4), spacing=None, seconds=0.1, quality=quality
+    )
+
+
+def test_table_has_a_row_for_each_mask_and_empty_cells_where_nothing_is_believed(tmp_path):
+    records = [
+        {"input": "in/a, b.png", "mask": "a, b.png", "quality": describe_quality(believe(0.8))},
+        {"input": "c.png", "mask": "c.png", "quality": describe_quality(believe(0.3, "x", "y"))},
+        {"input": "d.png", "mask": "d.png", "quality": None},
+        {"input": "e.png", "mask": "e.png"},
+    ]
+    write_predictions_table(tmp_path / "predictions.csv", records)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert rows[0]["input"] == "in/a, b.png"
+    assert [row["predicted_dice"] for row in rows] == ["0.8", "0.3", "", ""]
+    assert [row["out_of_distribution"] for row in rows] == ["no", "yes", "", ""]
+    assert rows[1]["reason"] == "x; y"
+
+
+def test_records_keep_what_was_believed_and_older_ones_have_nothing(tmp_path):
+    records = [record("a", believe(0.7, "embedding 2.0 times its limit")), record("b", None)]
+    write_case_records(tmp_path / "cases.json", records)
+    assert read_case_records(tmp_path / "cases.json") == records
+    text = (tmp_path / "cases.json").read_text().replace('"quality": null', '"older": null')
+    (tmp_path / "cases.json").write_text(text)
+    assert read_case_records(tmp_path / "cases.json")[1].quality is None
+    (tmp_path / "cases.json").write_text(text.replace('"level": 0.9', '"level": "x"'))
+    with pytest.raises(ReadError):
+        read_case_records(tmp_path / "cases.json")
+
+
+def judge(pairs: list[tuple[float, float]]) -> list[JudgedCase]:
+    return [
+        JudgedCase(case_id=f"<{number}>", dice=true, quality=believe(said))
+        for number, (said, true) in enumerate(pairs)
+    ]
+
+
+def test_true_dice_of_a_case_is_the_mean_over_its_classes():
+    scores = [
+        Score(case_id="a", class_name=name, metric=metric, value=value)
+        for name, metric, value in (
+            ("x", "dice", 0.4), ("y", "dice", 0.8), ("x", "iou", 0.1), ("y", "hd95_px", None),
+        )
+    ]  # fmt: skip
+    judged = judge_cases(scores, [record("a", believe(0.5)), record("b", believe(0.5))])
+    assert [(case.case_id, case.dice) for case in judged] == [("a", pytest.approx(0.6))]
+    assert judge_cases(scores, [record("a", None)]) == []
+
+
+def test_agreement_counts_order_error_and_intervals():
+    found = measure_agreement(judge([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45), (0.4, 0.5)]))
+    assert found.spearman == pytest.approx(0.8)
+    assert found.error == pytest.approx(0.1)
+    assert found.held == 0.75
+    assert (found.cases, found.level, found.unlike) == (4, 0.9, 0)
+    with pytest.raises(ValueError, match="no case was judged"):
+        measure_agreement([])
+
+
+def test_section_has_a_dot_and_a_badge_for_each_case_and_escapes_names():
+    judged = judge([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45)])
+    strange = JudgedCase(case_id="s", dice=0.1, quality=believe(0.9, "intensity <9>"))
+    page = draw_quality([*judged, strange])
+    assert page.count("<circle") == 4
+    assert page.count('<span class="badge">') == 3
+    assert page.count('<span class="badge alarm">unlike the training set: intensity &lt;9&gt;') == 1
+    assert "<0>" not in page
+    assert page.index("intensity &lt;9&gt;") < page.index("&lt;2&gt;</th>")  # least believed first
+    assert "Spearman" in page
+    assert draw_quality([]) == ""
+
+
+def test_badges_of_figures_are_kept_and_drawn(tmp_path):
+    quality = believe(0.9, "spacing not known")
+    figure = Figure(
+        name="a", title="Best: a", caption="Dice 0.9", alt="a", data=PIXEL,
+        badge=name_badge(quality), alarm=name_alarm(quality),
+    )  # fmt: skip
+    write_figures(tmp_path, [figure])
+    assert read_figures(tmp_path) == [figure]
+    page = draw_figures([figure])
+    assert "predicted 0.90 (0.80 to 1.00)" in page
+    assert "unlike the training set: spacing not known" in page
+    assert 'class="badge' not in draw_figures([Figure(
+        name="a", title="Best: a", caption="", alt="a", data=PIXEL,
+    )])  # fmt: skip
+
+
+def make_predictor(tta: str) -> Predictor:
+    return Predictor(
+        nn.Conv2d(3, 2, 1),
+        config=PredictConfig(tta=tta),  # type: ignore[arg-type]
+        intensity=IntensityConfig(),
+        image_size=(32, 32),
+        num_classes=2,
+        channels=3,
+    )
+
+
+@pytest.mark.parametrize(("tta", "maps"), [("none", 1), ("flips", 2)])
+def test_memory_of_maps_is_counted(tta, maps):
+    image = ImageFile(path=Path("a.nii"), array=np.zeros((64, 64, 50), np.int16), kind="volume")
+    predictor = make_predictor(tta)
+    more = count_need(predictor, image, keep_uncertainty=True).fixed
+    assert more - count_need(predictor, image).fixed >= 4 * maps * 64 * 64 * 50
+
+
+def test_maps_that_were_not_made_are_not_written(tmp_path):
+    image = ImageFile(path=Path("a.png"), array=np.zeros((40, 40, 3), np.uint8), kind="picture")
+    prediction = make_predictor("none").predict(image)
+    with pytest.raises(ValueError, match="keep_uncertainty"):
+        plan_uncertainty(prediction, image, tmp_path / "a.png")
+
+
+def test_maps_of_a_volume_that_does_not_say_where_it_lies_are_arrays(tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (40, 36, 3), dtype=np.uint8)
+    image = ImageFile(path=Path("pages.tif"), array=values, kind="volume")
+    prediction = make_predictor("flips").predict(image, keep_uncertainty=True)
+    written = write_prediction(
+        prediction, image, out=tmp_path, relative=Path("pages.tif"), save_uncertainty=True
+    )
+    names = [path.name for path in written]
+    assert names == ["pages.tif", "pages_entropy.npz", "pages_variance.npz"]
+    with np.load(tmp_path / "pages_entropy.npz") as stored:
+        assert prediction.uncertainty is not None
+        assert np.array_equal(stored["entropy"], prediction.uncertainty.entropy)
+    assert has_results(
+        tmp_path / "pages.tif", overlay=False, save_prob=False, save_uncertainty=True
+    )
+    (tmp_path / "pages_entropy.npz").unlink()
+    assert not has_results(
+        tmp_path / "pages.tif", overlay=False, save_prob=False, save_uncertainty=True
+    )
+
+
+def test_masks_and_maps_of_two_inputs_never_share_a_name(tmp_path):
+    inputs = [(Path("in/a.png"), Path("a.png")), (Path("in/a_entropy.png"), Path("a_entropy.png"))]
+    names = {item.relative.name for item in plan_outputs(inputs, out=tmp_path)}
+    assert len(names) == 2
+    assert not {"a.png", "a_entropy.png"} <= names
