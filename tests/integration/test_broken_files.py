@@ -79,7 +79,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "mha_packed.mha": by_itk("mha_packed.mha", folder, packed=True),
     }
     if HAS_DICOM:
-        from dicom_files import write_slice
+        from support.dicom_files import write_slice
 
         files["slice.dcm"] = write_slice(folder / "slice.dcm", VOXELS[:, :, 0].T, 0).read_bytes()
     return files

@@ -179,7 +179,7 @@ def test_python_gives_the_labels_of_the_command_for_volumes(command, hearts, tmp
 
 def test_of_several_dicom_series_python_takes_the_one_that_is_named(hearts, tmp_path):
     pytest.importorskip("pydicom")
-    from dicom_files import ROOT_UID, draw_voxels, write_series
+    from support.dicom_files import ROOT_UID, draw_voxels, write_series
 
     folder = write_series(tmp_path / "study", draw_voxels(0))
     wanted = f"{ROOT_UID}.4"
