@@ -1,6 +1,6 @@
 """Accuracy beside a peer: SegNetr and MONAI's BasicUNet, one trainer, one budget of time and data.
 
-Both networks are trained on the pictures of one data set and scored on those of another, with
+Both networks are trained on the images of one data set and scored on those of another, with
 three seeds each. Before that, both are timed in turns on this machine, and the peer gets as many
 steps as it makes in the time SegNetr needs for its own.
 

@@ -35,7 +35,7 @@ from backbone_originals import ORIGINALS, compare_with_original
 from backbone_results import merge_rows, read_rows, render_table, write_rows
 from torch import Tensor, nn
 
-from hybrid_backbones import fuse, get_entry
+from hybrid_backbones import fuse, get_spec
 
 RESULTS = Path(__file__).parent / "results" / "backbones.json"
 MODES = ("eval", "train", "eval-compiled", "train-compiled", "original")
@@ -183,7 +183,7 @@ def median_ratio(ours: list[Taken], theirs: list[Taken], clock: int) -> float:
 
 def make_images(name: str, batch: int) -> Tensor:
     """Draw images of a network's published size."""
-    side = get_entry(name).image_size
+    side = get_spec(name).image_size
     return torch.randn(batch, 3, side, side, device=device())
 
 

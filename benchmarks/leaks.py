@@ -1,6 +1,6 @@
-"""The leak audit on real pictures: copies found, copies imagined, time for 10,000 pictures.
+"""The leak audit on real images: copies found, copies imagined, time for 10,000 images.
 
-Each picture of several real sets is copied with one change or several (recompressed, resized,
+Each image of several real sets is copied with one change or several (recompressed, resized,
 mirrored, turned, cut by up to 5 % a side), and the audit has to pair each copy with its original.
 Pairs among the originals are false alarms, unless they show one lesion by the set's own table.
 
@@ -24,14 +24,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segnetr.data.duplicates.search import find_alike
+from segnetr.data.duplicates.search import find_duplicates
 from segnetr.data.duplicates.thumbnail import Thumbnail, make_thumbnail
 from segnetr.data.duplicates.thumbnail_collection import collect_thumbnails
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
 from segnetr.data.readers.read_files import read_image
 
 RESULTS = Path(__file__).parent / "results" / "leaks.json"
-# Of imagefolder only the chest X-rays: its dermoscopy set holds pictures that are kept for testing.
+# Of imagefolder only the chest X-rays: its dermoscopy set holds images that are kept for testing.
 SETS = {
     "ham10000": "ham10000/HAM10000_images_part_1/*.jpg",
     "isic2018_layout": "isic2018_layout/ISIC2018_Task1-2_Training_Input/*.jpg",
@@ -40,47 +40,47 @@ SETS = {
     "pneumonia28": "imagefolder/pneumonia28/*/*/*.png",
 }
 LEAST_SIDE = 32  # no copy is made smaller than this by resizing
-Picture = Image.Image
-Change = Callable[[Picture, random.Random], Picture]
+ImageArray = Image.Image
+Transform = Callable[[ImageArray, random.Random], ImageArray]
 
 
-def compress(picture: Picture, quality: int) -> Picture:
+def compress(pixels: ImageArray, quality: int) -> ImageArray:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
+    pixels.save(buffer, "JPEG", quality=quality)
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
-def resize(picture: Picture, factor: float) -> Picture:
-    size = (round(picture.width * factor), round(picture.height * factor))
+def resize(pixels: ImageArray, factor: float) -> ImageArray:
+    size = (round(pixels.width * factor), round(pixels.height * factor))
     if factor < 1 and min(size) < LEAST_SIDE:
-        return picture
-    return picture.resize(size, Image.Resampling.BICUBIC)
+        return pixels
+    return pixels.resize(size, Image.Resampling.BICUBIC)
 
 
-def cut(picture: Picture, shares: tuple[float, ...]) -> Picture:
+def cut(pixels: ImageArray, shares: tuple[float, ...]) -> ImageArray:
     left, top, right, bottom = shares
-    width, height = picture.size
+    width, height = pixels.size
     box = (width * left, height * top, width * (1 - right), height * (1 - bottom))
-    return picture.crop(tuple(round(edge) for edge in box))
+    return pixels.crop(tuple(round(edge) for edge in box))
 
 
-def cut_one_side(picture: Picture, rng: random.Random) -> Picture:
+def cut_one_side(pixels: ImageArray, rng: random.Random) -> ImageArray:
     shares = [0.0, 0.0, 0.0, 0.05]
     rng.shuffle(shares)
-    return cut(picture, tuple(shares))
+    return cut(pixels, tuple(shares))
 
 
-def cut_at_random(picture: Picture, rng: random.Random) -> Picture:
-    return cut(picture, tuple(rng.uniform(0, 0.05) for _ in range(4)))
+def cut_at_random(pixels: ImageArray, rng: random.Random) -> ImageArray:
+    return cut(pixels, tuple(rng.uniform(0, 0.05) for _ in range(4)))
 
 
-def do_all(picture: Picture, rng: random.Random) -> Picture:
-    turned = picture.transpose(rng.choice(list(Image.Transpose)))
+def do_all(pixels: ImageArray, rng: random.Random) -> ImageArray:
+    turned = pixels.transpose(rng.choice(list(Image.Transpose)))
     return compress(resize(cut_at_random(turned, rng), 0.6), 75)
 
 
 FLIP = Image.Transpose
-CHANGES: dict[str, Change] = {
+CHANGES: dict[str, Transform] = {
     "jpeg, quality 75": lambda p, _: compress(p, 75),
     "jpeg, quality 40": lambda p, _: compress(p, 40),
     "half the size": lambda p, _: resize(p, 0.5),
@@ -100,16 +100,16 @@ def main() -> None:
     default = Path(os.environ.get("SEGNETR_DATA") or Path(__file__).parents[2] / "shared" / "data")
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=default)
-    parser.add_argument("--many", type=int, default=10_000, help="pictures of the timed audit")
+    parser.add_argument("--many", type=int, default=10_000, help="images of the timed audit")
     arguments = parser.parse_args()
     sets = {
-        name: [open_picture(path) for path in sorted(arguments.data.glob(pattern))]
+        name: [open_image(path) for path in sorted(arguments.data.glob(pattern))]
         for name, pattern in SETS.items()
     }
     lesions = read_lesions(arguments.data)
     for group in sets.values():
-        for picture in group:
-            picture.info["shows"] = lesions.get(picture.info["name"], picture.info["name"])
+        for pixels in group:
+            pixels.info["shows"] = lesions.get(pixels.info["name"], pixels.info["name"])
     content = {
         "command": "python benchmarks/leaks.py",
         "found": measure_found(sets),
@@ -120,43 +120,43 @@ def main() -> None:
     print(json.dumps(content, indent=1))
 
 
-def open_picture(path: Path) -> Picture:
+def open_image(path: Path) -> ImageArray:
     array = read_image(path).array
-    picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    picture.info["name"] = path.stem
-    return picture
+    pixels = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+    pixels.info["name"] = path.stem
+    return pixels
 
 
 def read_lesions(data: Path) -> dict[str, str]:
-    """Lesion by picture: HAM10000 has several photographs of some lesions."""
+    """Lesion by image: HAM10000 has several photographs of some lesions."""
     with (data / "ham10000" / "HAM10000_metadata.csv").open(newline="") as file:
         return {row["image_id"]: row["lesion_id"] for row in csv.DictReader(file)}
 
 
-def see(picture: Picture, name: str) -> Thumbnail:
-    array = np.asarray(picture)
-    image = ImageFile(path=Path(name), array=np.atleast_3d(array), kind="picture")
-    size, grey = make_thumbnail(image)
-    return Thumbnail(sha256=name, size=size, grey=grey)
+def see(pixels: ImageArray, name: str) -> Thumbnail:
+    array = np.asarray(pixels)
+    image = ImageFile(path=Path(name), array=np.atleast_3d(array), kind="image")
+    size, gray = make_thumbnail(image)
+    return Thumbnail(sha256=name, size=size, gray=gray)
 
 
-def measure_found(sets: dict[str, list[Picture]]) -> dict[str, object]:
+def measure_found(sets: dict[str, list[ImageArray]]) -> dict[str, object]:
     """Give the share of copies paired with their originals, by change and set."""
     table: dict[str, dict[str, float]] = {}
     injected = found = 0
     for change, function in CHANGES.items():
         rng = random.Random(0)
         table[change] = {}
-        for name, pictures in sets.items():
-            originals = [see(picture, f"o{i}") for i, picture in enumerate(pictures)]
-            changed = [function(picture, rng) for picture in pictures]
-            copies = [see(picture, f"c{i}") for i, picture in enumerate(changed)]
+        for name, images in sets.items():
+            originals = [see(pixels, f"o{i}") for i, pixels in enumerate(images)]
+            changed = [function(pixels, rng) for pixels in images]
+            copies = [see(pixels, f"c{i}") for i, pixels in enumerate(changed)]
             # A copy that would have become too small is none.
-            made = {i for i, picture in enumerate(pictures) if changed[i] is not picture}
+            made = {i for i, pixels in enumerate(images) if changed[i] is not pixels}
             if not made:
                 continue
-            pairs = find_alike([*originals, *copies])
-            own = {p.first for p in pairs if p.second == p.first + len(pictures)}
+            pairs = find_duplicates([*originals, *copies])
+            own = {p.first for p in pairs if p.second == p.first + len(images)}
             hits = len(own & made)
             table[change][name] = round(hits / len(made), 4)
             injected += len(made)
@@ -166,12 +166,12 @@ def measure_found(sets: dict[str, list[Picture]]) -> dict[str, object]:
 
 
 def measure_false_alarms(
-    sets: dict[str, list[Picture]], lesions: dict[str, str]
+    sets: dict[str, list[ImageArray]], lesions: dict[str, str]
 ) -> dict[str, object]:
     """Compare all originals with each other; pairs of one lesion are no false alarms."""
-    pictures = [picture for group in sets.values() for picture in group]
-    names = [picture.info["name"] for picture in pictures]
-    pairs = find_alike([see(picture, f"o{i}") for i, picture in enumerate(pictures)])
+    images = [pixels for group in sets.values() for pixels in group]
+    names = [pixels.info["name"] for pixels in images]
+    pairs = find_duplicates([see(pixels, f"o{i}") for i, pixels in enumerate(images)])
     false, known = [], []
     for pair in pairs:
         one, other = names[pair.first], names[pair.second]
@@ -179,34 +179,34 @@ def measure_false_alarms(
         (known if same else false).append([one, other, pair.kind, round(pair.likeness, 3)])
     flagged = {name for pair in false for name in pair[:2]}
     return {
-        "pictures": len(pictures),
-        "pairs_compared": len(pictures) * (len(pictures) - 1) // 2,
+        "images": len(images),
+        "pairs_compared": len(images) * (len(images) - 1) // 2,
         "one_lesion": known,
         "false_pairs": false,
-        "share_of_pictures": len(flagged) / len(pictures),
+        "share_of_images": len(flagged) / len(images),
     }
 
 
-def measure_many(sources: list[Picture], count: int) -> dict[str, object]:
-    """Time a whole audit, files and all, of small pictures of which one in twenty is a copy."""
+def measure_many(sources: list[ImageArray], count: int) -> dict[str, object]:
+    """Time a whole audit, files and all, of small images of which one in twenty is a copy."""
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
-        paths, truth, sources_of = write_many(sources, count, Path(folder), rng)
+        paths, ground_truth, sources_of = write_many(sources, count, Path(folder), rng)
         start, before = time.perf_counter(), processor_seconds()
         made = collect_thumbnails(
             paths, max_pixels=DEFAULT_MAX_PIXELS, folder=Path(folder) / "cache", workers=2
         )
         middle = time.perf_counter()
-        pairs = find_alike([item for item in made if isinstance(item, Thumbnail)], workers=2)
+        pairs = find_duplicates([item for item in made if isinstance(item, Thumbnail)], workers=2)
         end, after = time.perf_counter(), processor_seconds()
     found = {(pair.first, pair.second) for pair in pairs}
     apart = {(one, other) for one, other in found if not sources_of[one] & sources_of[other]}
     return {
-        "pictures": count,
-        "copies": len(truth),
-        "found": len(truth & found),
-        # Windows of one photograph may be nearly the same by chance, and a picture be copied twice.
-        "other_pairs_of_one_photograph": len(found - truth - apart),
+        "images": count,
+        "copies": len(ground_truth),
+        "found": len(ground_truth & found),
+        # Windows of one photograph may be nearly the same by chance, and a image be copied twice.
+        "other_pairs_of_one_photograph": len(found - ground_truth - apart),
         "false_pairs": len(apart),
         "seconds_thumbnails": round(middle - start, 1),
         "seconds_comparing": round(end - middle, 1),
@@ -217,7 +217,7 @@ def measure_many(sources: list[Picture], count: int) -> dict[str, object]:
 
 
 def write_many(
-    sources: list[Picture], count: int, folder: Path, rng: random.Random
+    sources: list[ImageArray], count: int, folder: Path, rng: random.Random
 ) -> tuple[list[Path], set[tuple[int, int]], list[set[str]]]:
     """Write windows of the sources blended in pairs, and copies of some of them.
 
@@ -225,30 +225,30 @@ def write_many(
         The files, the rows of originals and their copies, and what each file shows.
     """
     copies = count // 20
-    small = [picture.convert("RGB").resize((400, 300)) for picture in sources]
-    drawn = [rng.sample(range(len(small)), 2) for _ in range(count - copies)]
-    pictures = [blend([small[row] for row in rows], rng) for rows in drawn]
-    shown = [{sources[row].info["shows"] for row in rows} for rows in drawn]
-    truth = set()
+    small = [pixels.convert("RGB").resize((400, 300)) for pixels in sources]
+    synthetic = [rng.sample(range(len(small)), 2) for _ in range(count - copies)]
+    images = [blend([small[row] for row in rows], rng) for rows in synthetic]
+    shown = [{sources[row].info["shows"] for row in rows} for rows in synthetic]
+    ground_truth = set()
     for row in range(copies):
         chosen = rng.randrange(count - copies)
         change = rng.choice(list(CHANGES.values()))
-        pictures.append(change(pictures[chosen], rng))
-        truth.add((chosen, count - copies + row))
+        images.append(change(images[chosen], rng))
+        ground_truth.add((chosen, count - copies + row))
         shown.append(shown[chosen])
     paths = []
-    for row, picture in enumerate(pictures):
+    for row, pixels in enumerate(images):
         paths.append(folder / f"{row:05d}.jpg")
-        picture.save(paths[-1], quality=90)
-    return paths, truth, shown
+        pixels.save(paths[-1], quality=90)
+    return paths, ground_truth, shown
 
 
-def blend(pair: list[Picture], rng: random.Random) -> Picture:
+def blend(pair: list[ImageArray], rng: random.Random) -> ImageArray:
     windows = []
-    for picture in pair:
-        width, height = (round(side * rng.uniform(0.4, 0.7)) for side in picture.size)
+    for pixels in pair:
+        width, height = (round(side * rng.uniform(0.4, 0.7)) for side in pixels.size)
         left, top = rng.randrange(400 - width), rng.randrange(300 - height)
-        window = picture.crop((left, top, left + width, top + height)).resize((160, 120))
+        window = pixels.crop((left, top, left + width, top + height)).resize((160, 120))
         windows.append(window)
     return Image.blend(*windows, alpha=rng.uniform(0.1, 0.35))
 

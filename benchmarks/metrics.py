@@ -43,15 +43,15 @@ SPACING = (0.8, 0.8, 1.0)
 def draw_case(
     shape: tuple[int, int, int], classes: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw a prediction and its truth: ellipsoids with wobbly surfaces, of organs' sizes."""
+    """Draw a prediction and its ground truth: ellipsoids with wobbly surfaces, of organs' sizes."""
     generator = np.random.default_rng(seed)
-    truth = np.zeros(shape, np.uint8)
+    ground_truth = np.zeros(shape, np.uint8)
     prediction = np.zeros(shape, np.uint8)
     for index in range(1, classes):
         radii = [generator.uniform(0.04, 0.14) * side for side in shape]
         center = [generator.uniform(0.2, 0.8) * side for side in shape]
         shift = generator.uniform(-3, 3, 3)
-        for mask, offset in ((truth, np.zeros(3)), (prediction, shift)):
+        for mask, offset in ((ground_truth, np.zeros(3)), (prediction, shift)):
             place = [c + o for c, o in zip(center, offset, strict=True)]
             box = tuple(
                 slice(max(0, int(c - 1.3 * r)), min(side, int(c + 1.3 * r) + 1))
@@ -65,22 +65,22 @@ def draw_case(
                 generator.standard_normal([-(-side // 8) for side in distance.shape]), 8, order=1
             )[tuple(slice(side) for side in distance.shape)]
             mask[box][distance + 0.15 * noise < 1] = index
-    return prediction, truth
+    return prediction, ground_truth
 
 
 def time_ours(
-    prediction: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int
+    prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8], classes: int
 ) -> tuple[float, dict[str, list[float | None]]]:
     names = [f"class {index}" for index in range(classes)]
     start = time.process_time()
-    scores = score_masks(prediction, truth, classes=names, case_id="case", spacing=SPACING)
+    scores = score_masks(prediction, ground_truth, classes=names, case_id="case", spacing=SPACING)
     seconds = time.process_time() - start
     metrics = ("dice", "hd95_mm", "assd_mm", "nsd_2mm")
     return seconds, {name: [s.value for s in scores if s.metric == name] for name in metrics}
 
 
 def time_monai(
-    prediction: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int
+    prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8], classes: int
 ) -> tuple[float, dict[str, list[float | None]]]:
     found: dict[str, list[float | None]] = {
         name: [] for name in ("dice", "hd95_mm", "assd_mm", "nsd_2mm")
@@ -89,7 +89,8 @@ def time_monai(
     start = time.process_time()
     for index in range(1, classes):
         ours, theirs = (
-            torch.from_numpy(mask == index)[None, None].float() for mask in (prediction, truth)
+            torch.from_numpy(mask == index)[None, None].float()
+            for mask in (prediction, ground_truth)
         )
         found["dice"].append(compute_dice(ours, theirs).item())
         found["hd95_mm"].append(
@@ -119,14 +120,14 @@ def measure(
     shape: tuple[int, int, int], *, classes: int, repeats: int, monai_too: bool
 ) -> dict[str, Any]:
     """Score one drawn case several times, in turns with MONAI if asked."""
-    prediction, truth = draw_case(shape, classes, seed=0)
+    prediction, ground_truth = draw_case(shape, classes, seed=0)
     seconds, theirs_seconds = [], []
     found: dict[str, Any] = {"shape": list(shape), "structures": classes - 1}
     for _ in range(repeats):
-        taken, ours = time_ours(prediction, truth, classes)
+        taken, ours = time_ours(prediction, ground_truth, classes)
         seconds.append(taken)
         if monai_too:
-            taken, theirs = time_monai(prediction, truth, classes)
+            taken, theirs = time_monai(prediction, ground_truth, classes)
             theirs_seconds.append(taken)
             found["largest_relative_gap"] = largest_gap(ours, theirs)
     found["seconds"] = round(float(np.median(seconds)), 3)

@@ -1,7 +1,7 @@
-"""Predicted Dice against the true one, and strange images, on held-out real pictures.
+"""Predicted Dice against the true one, and strange images, on held-out real images.
 
-A network is trained on 18 dermoscopy pictures and calibrated on 12 (experiment/isic_quality). Then
-it predicts pictures of other sources, whose masks are known, and images of other kinds.
+A network is trained on 18 dermoscopy images and calibrated on 12 (experiment/isic_quality). Then
+it predicts images of other sources, whose masks are known, and images of other kinds.
 
     python benchmarks/quality.py --data DIR     (DIR holds isic2018_layout, isic2017, ham10000, ...)
 
@@ -32,7 +32,7 @@ masks: masks/{id}_segmentation.*
 classes: [background, lesion]
 channels: 3
 spatial_dims: 2
-licence: CC BY-NC 4.0
+license: CC BY-NC 4.0
 """
 
 
@@ -84,7 +84,7 @@ def call(*words: object) -> str:
 
 
 def lay_out_ham(source: Path, target: Path) -> Path:
-    """Copy the pictures that have masks into a folder of images and masks, with its description."""
+    """Copy the images that have masks into a folder of images and masks, with its description."""
     (target / "images").mkdir(parents=True, exist_ok=True)
     (target / "masks").mkdir(exist_ok=True)
     for mask in sorted((source / "HAM10000_segmentations_lesion_tschandl").glob("*.png")):
@@ -135,8 +135,8 @@ def resample(judged: list[Any], rounds: int = 2000) -> list[float]:
 
     source = np.random.default_rng(0)
     pairs = np.array([(case.quality.dice, case.dice) for case in judged])
-    drawn = (pairs[source.integers(len(pairs), size=len(pairs))] for _ in range(rounds))
-    found = [correlate_ranks(each[:, 0].tolist(), each[:, 1].tolist()) for each in drawn]
+    synthetic = (pairs[source.integers(len(pairs), size=len(pairs))] for _ in range(rounds))
+    found = [correlate_ranks(each[:, 0].tolist(), each[:, 1].tolist()) for each in synthetic]
     known = [value for value in found if value is not None]
     return [float(end) for end in np.percentile(known, (2.5, 97.5))]
 
@@ -161,7 +161,7 @@ def gather_images(data: Path, out: Path) -> Iterator[tuple[str, Path]]:
 
 
 def draw_slices(files: list[Path], out: Path, *, every: bool) -> Path:
-    """Write middle slices as 8-bit pictures, the darkest value 0 and the brightest 255."""
+    """Write middle slices as 8-bit images, the darkest value 0 and the brightest 255."""
     out.mkdir(parents=True, exist_ok=True)
     for path in files:
         values = np.asarray(nib.load(path).dataobj, dtype=np.float64)
@@ -192,7 +192,7 @@ def flag(name: str, run: Path, folder: Path, out: Path) -> dict[str, Any]:
 
 
 def time_costs(run: Path, folder: Path, rounds: int = 5) -> dict[str, float]:
-    """Time pictures with and without judging them, in turns; processor seconds of one."""
+    """Time images with and without judging them, in turns; processor seconds of one."""
     from segnetr.workflows.prediction.model_folder import open_predictor, read_for
 
     plain = open_predictor(run, changes={"quality": False}, device="cpu")[1]

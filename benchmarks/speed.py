@@ -1,6 +1,6 @@
 """Speed and memory beside the peers: one process, in turns, medians.
 
-Times a pass without gradient and a training step (forward, backward, optimiser) of each network on
+Times a pass without gradient and a training step (forward, backward, optimizer) of each network on
 the same images, each in the faster of the two memory layouts, eager and compiled, in a process that
 keeps the memory it frees, as that of `segnetr train` and `segnetr predict` does (for all networks
 alike; `--plain-allocator`: without). The figures that count are the ratios to the first network
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from segnetr.config.load import load_config
-from segnetr.engine.inference.allocator import keep_freed_memory
+from segnetr.engine.inference.allocator import tune_malloc
 from segnetr.models.build import build_model
 from segnetr.models.cost import count_macs, count_parameters
 from segnetr.outputs.models.provenance import collect_provenance
@@ -42,7 +42,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_arguments()
     if not arguments.plain_allocator:
-        keep_freed_memory()
+        tune_malloc()
     if arguments.child:
         print(json.dumps(measure_memory(arguments.models[0], arguments)))
         return

@@ -34,14 +34,14 @@ from segnetr.config.memory_sizes import format_size, parse_size
 from segnetr.config.schema.intensity import IntensityConfig
 from segnetr.config.schema.segmentation import PredictConfig
 from segnetr.data.readers.nifti_stream import open_volume
-from segnetr.engine.inference.allocator import keep_freed_memory
+from segnetr.engine.inference.allocator import tune_malloc
 from segnetr.engine.inference.memory import MemoryLimit
 from segnetr.engine.inference.predictor import Predictor
 from segnetr.outputs.models.provenance import collect_provenance
 
 RESULTS = Path(__file__).parent / "results" / "volumes.json"
 WAYS = ("ours", "monai", "monai, memory kept")
-# Values that the windows of both ways see: the same two limits of grey values.
+# Values that the windows of both ways see: the same two limits of gray values.
 LOW, HIGH = -200.0, 1000.0
 
 
@@ -131,7 +131,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with torch.inference_mode():  # what the first pass sets up belongs to the program
         network(torch.rand(1, 1, arguments.window, arguments.window))
     if arguments.way != "monai":
-        keep_freed_memory(parse_size(arguments.max_memory) if arguments.way == "ours" else None)
+        tune_malloc(parse_size(arguments.max_memory) if arguments.way == "ours" else None)
     start_bytes = read_status("VmRSS")
     run = predict_ours if arguments.way == "ours" else predict_monai
     clock, processor = time.perf_counter(), time.process_time()
@@ -185,7 +185,7 @@ def predict_ours(network: nn.Module, arguments: argparse.Namespace) -> NDArray[n
     )
     limit = MemoryLimit(parse_size(arguments.max_memory), predictor)
     volume = open_volume(arguments.path, max_pixels=1 << 40)
-    predictor.set_pace(limit.choose_pace(volume))
+    predictor.set_batch_plan(limit.choose_batch_plan(volume))
     return predictor.predict(volume).labels
 
 

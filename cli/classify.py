@@ -11,9 +11,9 @@ from .train import STOP_CODES
 
 def classify(
     backbone: o.BackboneName = None,
-    dataset: o.LabelledDataset = None,
+    dataset: o.ClassificationSource = None,
     data_dir: o.DataDir = None,
-    leave_out_faulty: o.LeaveOutFaulty = None,
+    skip_invalid: o.SkipInvalid = None,
     workers: o.Workers = None,
     pretrained: o.Pretrained = None,
     weights: o.StartWeights = None,
@@ -44,7 +44,7 @@ def classify(
         "backbone.pretrained": pretrained,
         "data.dataset": dataset,
         "data.data_dir": data_dir,
-        "data.leave_out_faulty": leave_out_faulty,
+        "data.skip_invalid": skip_invalid,
         "data.workers": workers,
         "train.weights": weights,
         "train.epochs": epochs,

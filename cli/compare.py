@@ -31,7 +31,7 @@ def compare(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Say which run is better on the same cases, with interval, test, and pictures.
+    """Say which run is better on the same cases, with interval, test, and images.
 
     Scores are those of `segnetr evaluate`; with --dataset those on another data set.
 

@@ -13,14 +13,14 @@ from .settings import read_settings
 application = typer.Typer(
     no_args_is_help=True, help="List, prepare, describe, check, audit and split data sets."
 )
-FAULTS_FOUND = 4
+ISSUES_FOUND = 4
 PARTIAL = 3
 application.command("prepare")(prepare.prepare)
 
 
 @application.command("list")
 def list_datasets(as_json: o.Json = False, verbose: o.Verbose = False) -> None:
-    """List the data sets: what they hold, where they come from, their licence, their archives."""
+    """List the data sets: what they hold, where they come from, their license, their archives."""
     del verbose
     from segnetr.workflows.datasets.list_datasets import list_datasets as run
 
@@ -36,15 +36,15 @@ def check(
     assignments: o.Set = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", help="Also write a page: statistics, faults, masks over images."),
+        typer.Option("--html", help="Also write a page: statistics, issues, masks over images."),
     ] = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Read every file of a data set and name each fault; exit code 4 if there is one.
+    """Read every file of a data set and name each issue; exit code 4 if there is one.
 
-    Pictures that are alike and lie in two parts of the split are faults too.
+    Images that are alike and lie in two parts of the split are issues too.
 
     Example: segnetr data check --dataset isic2018 --data-dir DIR --html check.html
     """
@@ -57,7 +57,7 @@ def check(
     progress = Progress(quiet=quiet or as_json)
     outcome = check_dataset(settings.data, page=html, progress=progress)
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())
-    raise typer.Exit(FAULTS_FOUND if outcome.faults else 0)
+    raise typer.Exit(ISSUES_FOUND if outcome.issues else 0)
 
 
 @application.command("init")
@@ -97,7 +97,7 @@ def audit(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Find pictures that are there twice, also resized, recompressed, mirrored, turned or cut.
+    """Find images that are there twice, also resized, recompressed, mirrored, turned or cut.
 
     One line for each pair; exit code 4 if a pair lies in two parts of the split or in two sets.
 
@@ -111,7 +111,7 @@ def audit(
 
     outcome = run(settings.data, against or (), progress=Progress(quiet=quiet or as_json))
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())
-    raise typer.Exit(FAULTS_FOUND if outcome.leaks else PARTIAL if outcome.unread else 0)
+    raise typer.Exit(ISSUES_FOUND if outcome.leaks else PARTIAL if outcome.unread else 0)
 
 
 @application.command("split")

@@ -16,7 +16,7 @@ def demo(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Train on drawn pictures, predict, score and report: the whole job in a few minutes.
+    """Train on drawn images, predict, score and report: the whole job in a few minutes.
 
     Example: segnetr demo
     """

@@ -25,7 +25,9 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option("--predictions", help="Folder of masks to score.")
     ] = None,
-    truth: Annotated[Path | None, typer.Option("--truth", help="Folder of true masks.")] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option("--ground truth", help="Folder of true masks.")
+    ] = None,
     classes: Annotated[
         str, typer.Option("--classes", help="Class names for folders, background first.")
     ] = "background,foreground",
@@ -37,13 +39,15 @@ def evaluate(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Score a run on its test part or on another data set, or a folder of masks against the truth.
+    """Score a run on its test part or another data set, or score a folder of masks.
 
     Example: segnetr evaluate runs/first --dataset isic2017 --data-dir DIR
     """
     del verbose
-    if (run_folder is None) == (predictions is None) or (predictions is None) != (truth is None):
-        raise UsageError("give either RUN, or --predictions DIR and --truth DIR")
+    if (run_folder is None) == (predictions is None) or (predictions is None) != (
+        ground_truth is None
+    ):
+        raise UsageError("give either RUN, or --predictions DIR and --ground truth DIR")
     from segnetr.progress import Progress
     from segnetr.workflows.classification.evaluate import evaluate_classifier
     from segnetr.workflows.evaluation import evaluate as workflow
@@ -51,9 +55,9 @@ def evaluate(
 
     progress = Progress(quiet=quiet or as_json)
     changes = read_changes("evaluate", {}, assignments=assignments or ())
-    if predictions is not None and truth is not None:
+    if predictions is not None and ground_truth is not None:
         outcome: Outcome = workflow.evaluate_folders(
-            predictions, truth, classes=classes.split(","), changes=changes, out=out
+            predictions, ground_truth, classes=classes.split(","), changes=changes, out=out
         )
     elif run_folder is not None:
         choice = workflow.EvaluateOptions(

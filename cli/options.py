@@ -20,11 +20,11 @@ DataDir = Annotated[
         "--data-dir", help="Folder with the unpacked original folders.", rich_help_panel=_DATA
     ),
 ]
-LeaveOutFaulty = Annotated[
+SkipInvalid = Annotated[
     bool | None,
     typer.Option(
-        "--leave-out-faulty",
-        help="Train without the cases that have faults, and list them in the run.",
+        "--skip-invalid",
+        help="Train without the cases that have issues, and list them in the run.",
         rich_help_panel=_DATA,
     ),
 ]
@@ -38,7 +38,7 @@ Folds = Annotated[
     int | None,
     typer.Option("--folds", help="Number of folds, default 5.", rich_help_panel=_DATA),
 ]
-LabelledDataset = Annotated[
+ClassificationSource = Annotated[
     str | None,
     typer.Option(
         "--dataset",
@@ -118,7 +118,7 @@ Epochs = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", help="Optimiser steps, in place of epochs.", rich_help_panel=_TRAINING),
+    typer.Option("--steps", help="Optimizer steps, in place of epochs.", rich_help_panel=_TRAINING),
 ]
 BatchSize = Annotated[
     int | None,
@@ -200,7 +200,7 @@ ShardOf = Annotated[
 ]
 Overlay = Annotated[
     bool,
-    typer.Option("--overlay", help="Also write pictures with contours.", rich_help_panel=_OUTPUT),
+    typer.Option("--overlay", help="Also write images with contours.", rich_help_panel=_OUTPUT),
 ]
 SaveProb = Annotated[
     bool,
@@ -238,7 +238,7 @@ Explain = Annotated[
     bool,
     typer.Option(
         "--explain",
-        help="With a classifier: also write Grad-CAM pictures and attention distances.",
+        help="With a classifier: also write Grad-CAM images and attention distances.",
         rich_help_panel=_OUTPUT,
     ),
 ]

@@ -29,7 +29,7 @@ class PredictCommand(TyperCommand):
 
 
 def repeat_model_flag(args: list[str]) -> list[str]:
-    """Write `--model A B C` as `--model A --model B --model C`; pictures are left as they are."""
+    """Write `--model A B C` as `--model A --model B --model C`; images are left as they are."""
     written: list[str] = []
     follows = False
     for number, word in enumerate(args):

@@ -9,7 +9,7 @@ import typer
 from . import options as o
 from .console import print_result
 
-FAULTS_FOUND = 4
+ISSUES_FOUND = 4
 _SOURCE = "Source"
 _LIMITS = "Limits of an archive"
 
@@ -31,10 +31,10 @@ Subset = Annotated[
     str | None,
     typer.Option("--subset", help="Which task or file of a collection.", rich_help_panel=_SOURCE),
 ]
-AcceptLicence = Annotated[
+AcceptLicense = Annotated[
     bool,
     typer.Option(
-        "--accept-licence", help="The licence was read and holds.", rich_help_panel=_SOURCE
+        "--accept-license", help="The license was read and holds.", rich_help_panel=_SOURCE
     ),
 ]
 KeepArchives = Annotated[
@@ -60,7 +60,7 @@ def prepare(
     data_dir: o.DataDir = None,
     download: Download = False,
     subset: Subset = None,
-    accept_licence: AcceptLicence = False,
+    accept_license: AcceptLicense = False,
     keep_archives: KeepArchives = False,
     workers: o.Workers = None,
     max_files: MaxFiles = 200_000,
@@ -88,18 +88,18 @@ def prepare(
         sources=(*(source or ()), *(further or ())),
         fetches=download,
         subset=subset,
-        accepts_licence=accept_licence,
+        accepts_license=accept_license,
         keeps_archives=keep_archives,
         workers=workers,
         limits=Limits(files=max_files, total_bytes=int(max_gib * 2**30), ratio=max_ratio),
     )
     outcome = prepare_dataset(request, confirm=_ask, progress=Progress(quiet=quiet or as_json))
     print_result(outcome.facts(), as_json=as_json, text=outcome.text())
-    raise typer.Exit(FAULTS_FOUND if outcome.faults else 0)
+    raise typer.Exit(ISSUES_FOUND if outcome.issues else 0)
 
 
 def _ask(terms: str) -> bool:
     """Ask on a terminal; where nobody can answer, the answer is no."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    return typer.confirm(f"{terms}\nDo you accept this licence, and fetch it?", err=True)
+    return typer.confirm(f"{terms}\nDo you accept this license, and fetch it?", err=True)

@@ -20,7 +20,7 @@ STOP_CODES = {"interrupted": 130, "terminated": 143}
 def train(
     dataset: o.Dataset = None,
     data_dir: o.DataDir = None,
-    leave_out_faulty: o.LeaveOutFaulty = None,
+    skip_invalid: o.SkipInvalid = None,
     fold: o.Fold = None,
     folds: o.Folds = None,
     workers: o.Workers = None,
@@ -60,7 +60,7 @@ def train(
         raise UsageError("--folds belongs to --fold all or --fold NUMBER")
     flags = {
         "data.data_dir": data_dir,
-        "data.leave_out_faulty": leave_out_faulty,
+        "data.skip_invalid": skip_invalid,
         "data.folds": folds,
         "data.workers": workers,
         "model.encoder": encoder,

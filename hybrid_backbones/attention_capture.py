@@ -1,6 +1,6 @@
 """Attention weights of a network while it runs as it always does.
 
-Attention goes through `scaled_dot_product_attention`, which keeps no weights. `observe_attention`
+Attention goes through `scaled_dot_product_attention`, which keeps no weights. `capture_attention`
 listens to its calls and hands out queries, keys and bias, from which the weights are computed
 exactly, and only where somebody asks for them. The networks themselves are not changed.
 """
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hybrid_backbones.attention_geometry import AttentionPlaces, find_places
+from hybrid_backbones.attention_geometry import AttentionGeometry, find_attention_geometry
 from hybrid_backbones.backbone import Backbone
 
 
@@ -54,7 +54,7 @@ Observer = Callable[[AttentionCall], None]
 
 
 @contextmanager
-def observe_attention(model: nn.Module, observer: Observer) -> Iterator[None]:
+def capture_attention(model: nn.Module, observer: Observer) -> Iterator[None]:
     """Tell an observer of every attention between places, as long as the context lasts.
 
     Attention without places on both sides is passed over: the random features of performers, which
@@ -97,12 +97,12 @@ class _Listener(TorchFunctionMode):
     def __init__(self, observer: Observer) -> None:
         super().__init__()
         self._observer = observer
-        self._running: list[tuple[str, int, AttentionPlaces | None]] = []
+        self._running: list[tuple[str, int, AttentionGeometry | None]] = []
 
     def enter(self, name: str, stride: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Note that a module starts; its places are its own or those of the module around it."""
         around = self._running[-1][2] if self._running else None
-        own = find_places(module, inputs)
+        own = find_attention_geometry(module, inputs)
         self._running.append((name, stride, around if own is None else own))
 
     def leave(self, *_: object) -> None:
@@ -127,7 +127,7 @@ class _Listener(TorchFunctionMode):
 def _describe(
     name: str,
     stride: int,
-    places: AttentionPlaces,
+    places: AttentionGeometry,
     *,
     args: tuple[Tensor, ...],
     attn_mask: Tensor | None = None,

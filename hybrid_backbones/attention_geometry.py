@@ -14,13 +14,13 @@ from hybrid_backbones.architectures.swin import SwinBlock
 from hybrid_backbones.architectures.vitae import NormalCell
 from hybrid_backbones.architectures.vitae_v2 import NormalCell as WindowedNormalCell
 from hybrid_backbones.layers.tokens import TokenTransformer
-from hybrid_backbones.layers.windows2d import cut_rectangles
+from hybrid_backbones.layers.windows2d import partition_windows2d
 
 _EVEN = 2  # MobileViT's patches are 2 x 2 places, of which each sees its like.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionPlaces:
+class AttentionGeometry:
     """The places of an attention in G groups that each attend within themselves.
 
     Attributes:
@@ -42,7 +42,7 @@ class AttentionPlaces:
         return divided
 
 
-def find_places(module: nn.Module, inputs: tuple[Any, ...]) -> AttentionPlaces | None:
+def find_attention_geometry(module: nn.Module, inputs: tuple[Any, ...]) -> AttentionGeometry | None:
     """Give the places of the attention inside a block, from what the block is called with.
 
     Returns:
@@ -62,7 +62,7 @@ def find_places(module: nn.Module, inputs: tuple[Any, ...]) -> AttentionPlaces |
         case NormalCell():
             return _find_tokens(inputs[1], inputs[2])
         case WindowedNormalCell() | TokenTransformer():
-            return _find_centred_windows(module.window, inputs[0])
+            return _find_centered_windows(module.window, inputs[0])
         case MobileViTBlock():
             return _find_mobilevit(inputs[0])
         case _:
@@ -85,10 +85,10 @@ def _pad(places: Tensor, before: tuple[int, int], sides: tuple[int, int]) -> Ten
 
 def _cut(places: Tensor, sides: tuple[int, int]) -> Tensor:
     """Cut (H, W, 2) into rectangles (G, P, 2)."""
-    return cut_rectangles(places[None], sides)[0]
+    return partition_windows2d(places[None], sides)[0]
 
 
-def _find_swin(side: int, x: Tensor, *, mask: Tensor | None) -> AttentionPlaces:
+def _find_swin(side: int, x: Tensor, *, mask: Tensor | None) -> AttentionGeometry:
     height, width = x.shape[1:3]
     places = _pad(
         grid_places(height, width), (0, 0), (height + -height % side, width + -width % side)
@@ -96,45 +96,45 @@ def _find_swin(side: int, x: Tensor, *, mask: Tensor | None) -> AttentionPlaces:
     if mask is not None:
         places = places.roll((-(side // 2), -(side // 2)), (0, 1))
     windows = _cut(places, (side, side))
-    return AttentionPlaces(queries=windows, keys=windows, groups_in="heads")
+    return AttentionGeometry(queries=windows, keys=windows, groups_in="heads")
 
 
-def _find_moa(block: LocalBlock, x: Tensor, *, mask: Tensor | None) -> AttentionPlaces:
+def _find_moa(block: LocalBlock, x: Tensor, *, mask: Tensor | None) -> AttentionGeometry:
     height, width = x.shape[1:3]
     sides = (min(block.window, height), min(block.window, width))
     padded = (height + -height % sides[0], width + -width % sides[1])
     windows = _cut(_pad(grid_places(height, width), (0, 0), padded), sides)
     groups_in: Literal["images", "heads"] = "images" if mask is None else "heads"
-    return AttentionPlaces(queries=windows, keys=windows, groups_in=groups_in)
+    return AttentionGeometry(queries=windows, keys=windows, groups_in=groups_in)
 
 
-def _find_moa_windows(side: int, x: Tensor) -> AttentionPlaces:
+def _find_moa_windows(side: int, x: Tensor) -> AttentionGeometry:
     height, width = x.shape[1:3]
     padded = (height + -height % side, width + -width % side)
     # The middle of what a window has of the map.
     middles = _cut(_pad(grid_places(height, width), (0, 0), padded), (side, side)).nanmean(1)[None]
-    return AttentionPlaces(queries=middles, keys=middles)
+    return AttentionGeometry(queries=middles, keys=middles)
 
 
-def _find_cmt(side: int, x: Tensor) -> AttentionPlaces:
+def _find_cmt(side: int, x: Tensor) -> AttentionGeometry:
     height, width = x.shape[2:]
     cells = grid_places(-(-height // side), -(-width // side), step=side, first=side / 2)
-    return AttentionPlaces(
+    return AttentionGeometry(
         queries=grid_places(height, width).flatten(0, 1)[None], keys=cells.flatten(0, 1)[None]
     )
 
 
-def _find_cvt(grid: tuple[int, int], extra: int) -> AttentionPlaces:
+def _find_cvt(grid: tuple[int, int], extra: int) -> AttentionGeometry:
     # Kernels of 3 with a padding of 1: the one of key j has its middle on place 2 j.
     halved = grid_places(-(-grid[0] // 2), -(-grid[1] // 2), step=2.0)
-    return AttentionPlaces(
+    return AttentionGeometry(
         queries=_with_tokens(grid_places(*grid), extra), keys=_with_tokens(halved, extra)
     )
 
 
-def _find_tokens(grid: tuple[int, int], extra: int) -> AttentionPlaces:
+def _find_tokens(grid: tuple[int, int], extra: int) -> AttentionGeometry:
     places = _with_tokens(grid_places(*grid), extra)
-    return AttentionPlaces(queries=places, keys=places)
+    return AttentionGeometry(queries=places, keys=places)
 
 
 def _with_tokens(places: Tensor, extra: int) -> Tensor:
@@ -142,23 +142,23 @@ def _with_tokens(places: Tensor, extra: int) -> Tensor:
     return torch.cat([flat.new_full((extra, 2), torch.nan), flat])[None]
 
 
-def _find_centred_windows(side: int, x: Tensor) -> AttentionPlaces:
+def _find_centered_windows(side: int, x: Tensor) -> AttentionGeometry:
     height, width = x.shape[1:3]
     if not side:
         whole = grid_places(height, width).flatten(0, 1)[None]
-        return AttentionPlaces(queries=whole, keys=whole)
+        return AttentionGeometry(queries=whole, keys=whole)
     down, across = -height % side, -width % side
     padded = _pad(
         grid_places(height, width), (down // 2, across // 2), (height + down, width + across)
     )
     windows = _cut(padded, (side, side))
-    return AttentionPlaces(queries=windows, keys=windows, groups_in="images")
+    return AttentionGeometry(queries=windows, keys=windows, groups_in="images")
 
 
-def _find_mobilevit(x: Tensor) -> AttentionPlaces:
+def _find_mobilevit(x: Tensor) -> AttentionGeometry:
     height, width = x.shape[2:]
     # Odd sides are stretched to even ones for the attention.
     even = (height + height % _EVEN, width + width % _EVEN)
     places = grid_places(*even) * torch.tensor([height / even[0], width / even[1]])
     sequences = unfold_patches(places.permute(2, 0, 1)[None])
-    return AttentionPlaces(queries=sequences, keys=sequences, groups_in="images")
+    return AttentionGeometry(queries=sequences, keys=sequences, groups_in="images")

@@ -26,7 +26,7 @@ class FeatureInfo:
     module: str
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """What a backbone knows about an image.
 
     Attributes:
@@ -54,15 +54,15 @@ class Backbone(nn.Module, ABC):
     feature_info: tuple[FeatureInfo, ...]
     num_classes: int
     gradient_checkpointing: bool = False
-    undecayed: tuple[str, ...] = ("cls_token", "pos_embed", "relative_position_bias_table")
+    no_weight_decay: tuple[str, ...] = ("cls_token", "pos_embed", "relative_position_bias_table")
     is_fused: bool = False
 
     @abstractmethod
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps and tokens of images (N, C, H, W), any H and W from 32 up."""
 
     @abstractmethod
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Compute logits (N, num_classes) from what `encode` gave."""
 
     @abstractmethod

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from hybrid_backbones.backbone import Backbone
-from hybrid_backbones.model_spec import ModelEntry
+from hybrid_backbones.model_spec import ModelSpec
 from hybrid_backbones.registry import ENTRIES
 
 _LIKENESS = 0.5
 
 
-def recognise(state: Mapping[str, Tensor]) -> str | None:
+def recognize(state: Mapping[str, Tensor]) -> str | None:
     """Name the variant whose published checkpoint has these keys and shapes.
 
     Width of the classifier and channels of the image do not count.
@@ -31,7 +31,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     return f"near those of {best}" if found[best] > _LIKENESS else None
 
 
-def _share(entry: ModelEntry, state: Mapping[str, Tensor]) -> float:
+def _share(entry: ModelSpec, state: Mapping[str, Tensor]) -> float:
     """Give the share of a variant's entries that a checkpoint has, by key and shape."""
     with torch.device("meta"):
         model = entry.build(entry.config)

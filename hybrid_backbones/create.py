@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from hybrid_backbones.backbone import Backbone, FeatureExtractor
-from hybrid_backbones.registry import get_entry, suggest
+from hybrid_backbones.registry import get_spec, suggest
 from hybrid_backbones.weights import load_published, read_checkpoint
 
 
@@ -55,7 +55,7 @@ def create_model(
         ValueError: If the name or a field is unknown (the nearest is named).
         CheckpointError: If the checkpoint does not fit.
     """
-    entry = get_entry(name)
+    entry = get_spec(name)
     fields = [field.name for field in dataclasses.fields(entry.config)]
     for key in overrides:
         if key not in fields:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from hybrid_backbones.backbone import Backbone
 
 
-class Normalisation(NamedTuple):
-    """What published weights expect of pictures in [0, 1]: (value - mean) / std, by channel.
+class Normalization(NamedTuple):
+    """What published weights expect of images in [0, 1]: (value - mean) / std, by channel.
 
     Attributes:
         mean: Of red, green, blue.
@@ -19,12 +19,12 @@ class Normalisation(NamedTuple):
     std: tuple[float, float, float]
 
 
-IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-UNIT = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+UNIT = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelEntry:
+class ModelSpec:
     """A named variant of an architecture: a line of data, never a subclass.
 
     Attributes:
@@ -41,10 +41,10 @@ class ModelEntry:
         top1: Published top-1 accuracy on ImageNet-1k in percent, at `image_size`; None where none
             can be quoted.
         trained_on: What the network of that accuracy was trained on.
-        normalisation: What the published weights expect of pictures.
+        normalization: What the published weights expect of images.
         paper: Title, venue, arXiv id.
         code: The official code and commit the numbers were checked against.
-        weights_licence: Licence of the official weights, or what is known about it.
+        weights_license: License of the official weights, or what is known about it.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ModelEntry:
     channels: tuple[int, ...]
     top1: float | None
     trained_on: str = "ImageNet-1k"
-    normalisation: Normalisation = IMAGENET
+    normalization: Normalization = IMAGENET
     paper: str
     code: str
-    weights_licence: str
+    weights_license: str

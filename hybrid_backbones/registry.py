@@ -14,9 +14,9 @@ from hybrid_backbones.architectures import (
     vitae,
     vitae_v2,
 )
-from hybrid_backbones.model_spec import ModelEntry
+from hybrid_backbones.model_spec import ModelSpec
 
-_FAMILIES: tuple[tuple[ModelEntry, ...], ...] = (
+_FAMILIES: tuple[tuple[ModelSpec, ...], ...] = (
     cmt.ENTRIES,
     cvt.ENTRIES,
     moa.ENTRIES,
@@ -26,7 +26,7 @@ _FAMILIES: tuple[tuple[ModelEntry, ...], ...] = (
     vitae.ENTRIES,
     vitae_v2.ENTRIES,
 )
-ENTRIES: Mapping[str, ModelEntry] = {entry.name: entry for family in _FAMILIES for entry in family}
+ENTRIES: Mapping[str, ModelSpec] = {entry.name: entry for family in _FAMILIES for entry in family}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -34,7 +34,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(ENTRIES, pattern))
 
 
-def get_entry(name: str) -> ModelEntry:
+def get_spec(name: str) -> ModelSpec:
     """Give the entry of a variant.
 
     Raises:

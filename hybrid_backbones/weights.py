@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone
-from hybrid_backbones.checkpoint_guess import recognise
+from hybrid_backbones.checkpoint_guess import recognize
 
 # The order in which wrappers are opened: validation of the originals uses the moving average.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -79,7 +79,7 @@ def unwrap_state_dict(content: Any, *, source: str = "checkpoint") -> dict[str, 
 def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadReport:
     """Load a checkpoint in its published key layout, strictly.
 
-    A classifier of another class count is left at its initialisation, a first convolution of
+    A classifier of another class count is left at its initialization, a first convolution of
     another channel count is adapted; both are said in the report and logged, a line each.
 
     A network made under `torch.device("meta")` takes the tensors of the checkpoint as its own, in
@@ -97,7 +97,7 @@ def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadRep
     published = unwrap_state_dict(state_dict)
     converted = model.convert_published(published)
     own = model.state_dict()
-    # Counters of batch normalisation decide nothing, and some published files have none.
+    # Counters of batch normalization decide nothing, and some published files have none.
     counters = {
         key: torch.zeros_like(own[key], device="cpu") if own[key].is_meta else own[key]
         for key in own
@@ -133,7 +133,7 @@ def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadRep
 def adapt_first_convolution(weight: Tensor, in_channels: int) -> Tensor:
     """Bring a convolution (D, C, k, k) to another number of input channels.
 
-    The response to a grey image is kept: the kernels are averaged over their channels, repeated
+    The response to a gray image is kept: the kernels are averaged over their channels, repeated
     and divided by the new count.
     """
     mean = weight.sum(dim=1, keepdim=True) / in_channels
@@ -194,7 +194,7 @@ def _require_values(model: nn.Module) -> None:
 
 
 def _likeness(published: Mapping[str, Tensor]) -> str:
-    return f"; its keys are {recognise(published) or 'of no network known here'}"
+    return f"; its keys are {recognize(published) or 'of no network known here'}"
 
 
 def _count(word: str, keys: list[str]) -> str:

@@ -18,8 +18,8 @@ class UsageError(SegNetrError):
     exit_code = 2
 
 
-class DataFaultError(SegNetrError):
-    """A data set with faults, which training refuses unless told to leave them out."""
+class DataError(SegNetrError):
+    """A data set with issues, which training refuses unless told to leave them out."""
 
     exit_code = 4
 
@@ -37,7 +37,7 @@ class ReadError(SegNetrError):
         return type(self), (self.path, self.reason)
 
 
-class ArchiveError(DataFaultError):
+class ArchiveError(DataError):
     """An archive that is torn, is not what its name says, or attacks the one who unpacks it."""
 
     def __init__(self, path: Path | str, reason: str) -> None:

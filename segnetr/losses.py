@@ -2,11 +2,11 @@
 
 Every loss takes logits (N, K, H, W) and a mask (N, 1, H, W) of int64 class indices, background 0,
 and gives one float32 value that is never negative. Softmax and one-hot happen inside, in float32
-also under autocast: sums over a whole picture overflow float16 and lose digits in bfloat16.
+also under autocast: sums over a whole image overflow float16 and lose digits in bfloat16.
 
-The overlap losses (Dice, Tversky) leave the background out: it fills most of a picture, and its
-overlap is high whatever the network does. They are computed for each picture and each foreground
-class and then averaged, so the loss of a batch is the mean of the losses of its pictures.
+The overlap losses (Dice, Tversky) leave the background out: it fills most of a image, and its
+overlap is high whatever the network does. They are computed for each image and each foreground
+class and then averaged, so the loss of a batch is the mean of the losses of its images.
 Cross-entropy and focal loss count every class, background included.
 
 Difference from MONAI's `DiceFocalLoss`: its focal part takes a sigmoid of each logit, although the
@@ -50,21 +50,21 @@ def build_loss(name: str, *, num_classes: int) -> Loss:
         _check_shapes(logits, mask, num_classes)
         with torch.autocast(logits.device.type, enabled=False):
             scores = logits.float()
-            truth = torch.zeros_like(scores).scatter_(1, mask, 1.0)
-            total = torch.stack([term(scores, truth) for term in terms]).sum()
-            # 1 - Dice of a perfect picture rounds to about -1e-7.
+            ground_truth = torch.zeros_like(scores).scatter_(1, mask, 1.0)
+            total = torch.stack([term(scores, ground_truth) for term in terms]).sum()
+            # 1 - Dice of a perfect image rounds to about -1e-7.
             return total.clamp_min(0.0)
 
     return loss
 
 
-def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean cross-entropy over all pixels, of logits and one-hot truth, both (N, K, H, W).
+def cross_entropy(logits: Tensor, ground_truth: Tensor) -> Tensor:
+    """Mean cross-entropy over all pixels, of logits and one-hot ground truth, both (N, K, H, W).
 
     Written as a sum over classes: torch's own kernel for class indices has no deterministic
     version on a GPU.
     """
-    return -(torch.log_softmax(logits, dim=1) * truth).sum(dim=1).mean()
+    return -(torch.log_softmax(logits, dim=1) * ground_truth).sum(dim=1).mean()
 
 
 def _build_terms(name: str) -> tuple[Loss, ...]:

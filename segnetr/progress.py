@@ -48,7 +48,7 @@ class Progress:
         self._quiet = quiet
         self._stream = stream if stream is not None else sys.stderr
         self._is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._has_colour = self._is_terminal and not os.environ.get("NO_COLOR")
+        self._has_color = self._is_terminal and not os.environ.get("NO_COLOR")
         self._shown_at = float("-inf")
         self._has_bar = False
 
@@ -61,11 +61,11 @@ class Progress:
 
     def on_validation(self, step: int, scores: Mapping[str, float], *, best: bool) -> None:
         """Show the scores of a validation."""
-        self._write_line(describe_validation(step, scores, best=best), colour=32 if best else None)
+        self._write_line(describe_validation(step, scores, best=best), color=32 if best else None)
 
     def on_message(self, text: str) -> None:
         """Show a message."""
-        self._write_line(text, colour=33)
+        self._write_line(text, color=33)
 
     @contextlib.contextmanager
     def task(self, label: str, total: int) -> Iterator[Callable[[int, int], None]]:
@@ -116,14 +116,14 @@ class Progress:
         self._stream.flush()
         self._has_bar = True
 
-    def _write_line(self, text: str, *, colour: int | None = None) -> None:
+    def _write_line(self, text: str, *, color: int | None = None) -> None:
         if self._quiet:
             return
         if self._has_bar:
             self._stream.write("\r\x1b[K")
             self._has_bar = False
-        if colour is not None and self._has_colour:
-            text = f"\x1b[{colour}m{text}\x1b[0m"
+        if color is not None and self._has_color:
+            text = f"\x1b[{color}m{text}\x1b[0m"
         self._stream.write(text + "\n")
         self._stream.flush()
 

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
+from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import GELU
 from hybrid_backbones.kernels.conv_sequence import ConvSequence
 from hybrid_backbones.kernels.inference import convolve, is_plain_inference, processor_layout
@@ -40,8 +40,8 @@ from hybrid_backbones.kernels.linear import Linear
 from hybrid_backbones.layers.attention import merge_heads
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.position import Grid, resize_pair_table
-from hybrid_backbones.layers.shape_cache import SizeTables
-from hybrid_backbones.model_spec import ModelEntry
+from hybrid_backbones.layers.shape_cache import ShapeCache
+from hybrid_backbones.model_spec import ModelSpec
 
 _KEY_STRIDE = 32  # Each key stands for a cell of 32 x 32 pixels, in every stage.
 _HEAD_WIDTH = 1280
@@ -155,7 +155,7 @@ class LightweightAttention(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """The feed-forward network: widen, mix neighbours around a shortcut, narrow (IRFFN).
+    """The feed-forward network: widen, mix neighbors around a shortcut, narrow (IRFFN).
 
     Source:
         arXiv:2107.06263, section 3.2, equations 3 and 4.
@@ -223,7 +223,7 @@ class CMTStage(nn.Module):
         self.reduction = query_side // key_side
         self.grids = ((query_side, query_side), (key_side, key_side))
         # Of one size alone, as the tables of large images are large.
-        self.tables = SizeTables(limit=1)
+        self.tables = ShapeCache(limit=1)
         self.patch_embed = PatchEmbed(before, width)
         self.relative_pos = nn.Parameter(torch.randn(heads, query_side**2, key_side**2))
         self.blocks = nn.ModuleList(
@@ -289,16 +289,16 @@ class CMT(Backbone):
         )
         self._init_as_official()
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 4, 8, 16, 32 of images (N, C, H, W)."""
         maps = []
         x = self.stem(processor_layout(image))
         for stage in self.stages:
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
-        return Encoded(maps)
+        return EncoderOutput(maps)
 
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Widen, norm, swish, mean over places, classifier."""
         pooled = self.expand(encoded.maps[-1]).mean((2, 3))
         logits: Tensor = self.head(self.dropout(pooled))
@@ -365,9 +365,9 @@ def _fit_table(table: Tensor, stage: CMTStage) -> Tensor:
 
 def _entry(
     name: str, *, size: int, parameters: int, gmacs: float, top1: float, **fields: object
-) -> ModelEntry:
+) -> ModelSpec:
     config = CMTConfig(image_size=size, **fields)  # type: ignore[arg-type]
-    return ModelEntry(
+    return ModelSpec(
         name=name,
         build=CMT,
         config=config,
@@ -379,7 +379,7 @@ def _entry(
         top1=top1,
         paper="Guo et al., CMT, CVPR 2022, arXiv:2107.06263",
         code="huawei-noah/Efficient-AI-Backbones@f90e129 cmt_pytorch",
-        weights_licence="not stated (code: Apache-2.0)",
+        weights_license="not stated (code: Apache-2.0)",
     )
 
 
@@ -402,7 +402,7 @@ _BASE: dict[str, object] = {
     "dropout": 0.3,
 }
 
-ENTRIES: tuple[ModelEntry, ...] = (
+ENTRIES: tuple[ModelSpec, ...] = (
     _entry("cmt_ti", size=160, parameters=9_492_426, gmacs=0.639, top1=79.0, mlp_ratio=3.6),
     _entry("cmt_xs", size=192, parameters=15_247_208, gmacs=1.547, top1=81.8, **_XS),
     _entry("cmt_s", size=224, parameters=26_256_160, gmacs=4.032, top1=83.5, **_SMALL),

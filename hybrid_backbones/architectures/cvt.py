@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
+from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import QUICK_GELU
 from hybrid_backbones.kernels.inference import convolve, is_plain_inference, processor_layout
 from hybrid_backbones.kernels.linear import Linear
@@ -32,7 +32,7 @@ from hybrid_backbones.layers.attention import merge_heads
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.export_shapes import may_differ, missing_to_multiple
 from hybrid_backbones.layers.mlp import Mlp
-from hybrid_backbones.model_spec import ModelEntry
+from hybrid_backbones.model_spec import ModelSpec
 
 _STRIDES = (4, 2, 2)
 _KERNELS = (7, 3, 3)
@@ -210,7 +210,7 @@ class CvT(Backbone):
         )
         self._init_as_official()
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute as published: maps round down where a side is no multiple of 16."""
         return self._encode(image, round_up=False)
 
@@ -218,14 +218,14 @@ class CvT(Backbone):
         """Compute maps of ceil(H / s) x ceil(W / s) places for s = 4, 8, 16."""
         return self._encode(image, round_up=True).maps
 
-    def _encode(self, image: Tensor, *, round_up: bool) -> Encoded:
+    def _encode(self, image: Tensor, *, round_up: bool) -> EncoderOutput:
         maps, token, x = [], None, processor_layout(image)
         for stage in (self.stage0, self.stage1, self.stage2):
             x, token = stage(x, checkpoint=self.gradient_checkpointing, round_up=round_up)
             maps.append(x)
-        return Encoded(maps, token)
+        return EncoderOutput(maps, token)
 
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Norm and classify the class token."""
         if encoded.tokens is None:
             raise ValueError("CvT classifies its class token; `encoded` has none")
@@ -288,9 +288,9 @@ def _entry(
     top1: float,
     trained_on: str = "ImageNet-1k",
     **fields: object,
-) -> ModelEntry:
+) -> ModelSpec:
     config = CvTConfig(**fields)  # type: ignore[arg-type]
-    return ModelEntry(
+    return ModelSpec(
         name=name,
         build=CvT,
         config=config,
@@ -303,7 +303,7 @@ def _entry(
         trained_on=trained_on,
         paper="Wu et al., CvT, ICCV 2021, arXiv:2103.15808",
         code="microsoft/CvT@f851e68",
-        weights_licence="not stated (code: MIT)",
+        weights_license="not stated (code: MIT)",
     )
 
 
@@ -316,7 +316,7 @@ _WIDE: dict[str, object] = {
 _22K = "ImageNet-22k, then 1k"
 _DEEP = (1, 4, 16)
 
-ENTRIES: tuple[ModelEntry, ...] = (
+ENTRIES: tuple[ModelSpec, ...] = (
     _entry("cvt_13", size=224, parameters=19_997_480, gmacs=4.566, top1=81.6),
     _entry("cvt_13_384", size=384, parameters=19_997_480, gmacs=16.269, top1=83.0),
     _entry("cvt_21", size=224, parameters=31_622_696, gmacs=7.178, top1=82.5, depths=_DEEP),

@@ -32,23 +32,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
+from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.linear import Linear
 from hybrid_backbones.layers.attention import merge_heads
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_embed import PatchEmbed
 from hybrid_backbones.layers.patch_merging import PatchMerging
-from hybrid_backbones.layers.shape_cache import SizeTables
+from hybrid_backbones.layers.shape_cache import ShapeCache
 from hybrid_backbones.layers.windows import resize_relative_table
 from hybrid_backbones.layers.windows2d import (
-    cut_rectangles,
-    join_rectangles,
+    merge_windows2d,
     pad_to_multiple,
     padding_mask,
-    rectangle_position_index,
+    partition_windows2d,
+    window_position_index,
 )
-from hybrid_backbones.model_spec import ModelEntry
+from hybrid_backbones.model_spec import ModelSpec
 
 _TABLE = "relative_position_bias_table"
 
@@ -163,7 +163,7 @@ class LocalBlock(nn.Module):
         sides = (min(self.window, height), min(self.window, width))
         y = pad_to_multiple(self.norm1(x), sides)
         grid = (y.shape[1] // sides[0], y.shape[2] // sides[1])
-        y = join_rectangles(self.attn(cut_rectangles(y, sides), index, mask), grid, sides)
+        y = merge_windows2d(self.attn(partition_windows2d(y, sides), index, mask), grid, sides)
         x = x + self.drop_path(y[:, :height, :width])
         result: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return result
@@ -187,7 +187,7 @@ class GlobalAttention(nn.Module):
         patch = config.window + 2 * config.overlap
         rows = (2 * -(-config.side(level) // config.window) - 1) ** 2
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, self.heads))
-        self.indices = SizeTables()
+        self.indices = ShapeCache()
         self.pre_conv = nn.Conv2d(width, reduced, 1)
         self.q = Linear(config.window**2 * reduced, width)
         self.kv = Linear(patch**2 * reduced, 2 * width)
@@ -209,13 +209,13 @@ class GlobalAttention(nn.Module):
         if self.official:
             spread = y.reshape(-1, rows * self.window, columns * self.window, channels)
         else:
-            spread = join_rectangles(y, (rows, columns), (self.window, self.window))
+            spread = merge_windows2d(y, (rows, columns), (self.window, self.window))
         given: Tensor = spread[:, :height, :width]
         return given
 
     def _patches(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Give the vectors of windows (N, L, S*S*C) and of the larger patches (N, L, T*T*C)."""
-        queries = cut_rectangles(z, (self.window, self.window)).flatten(2)
+        queries = partition_windows2d(z, (self.window, self.window)).flatten(2)
         keys = F.unfold(
             z.permute(0, 3, 1, 2),
             self.window + 2 * self.overlap,
@@ -237,7 +237,7 @@ class GlobalAttention(nn.Module):
             image = table.t().reshape(1, -1, own, own)
             resized = F.interpolate(image, sides, mode="bicubic", align_corners=False)
             table = resized.reshape(self.heads, -1).t()
-        make = partial(rectangle_position_index, rows, columns, device=table.device)
+        make = partial(window_position_index, rows, columns, device=table.device)
         index = self.indices.get((rows, columns), make, like=table.detach())
         return table[index].permute(2, 0, 1).unsqueeze(0).contiguous()
 
@@ -258,9 +258,9 @@ class MoAStage(nn.Module):
         width, last = config.width * 2**level, len(config.depths) - 1
         self.window = min(config.window, config.side(level))
         self.official = config.layout == "official"
-        index = rectangle_position_index(self.window, self.window)
+        index = window_position_index(self.window, self.window)
         self.register_buffer("position_index", index, persistent=False)
-        self.masks = SizeTables()
+        self.masks = ShapeCache()
         self.blocks = nn.ModuleList(
             LocalBlock(
                 width,
@@ -336,7 +336,7 @@ class MoA(Backbone):
         )
         self._init_as_official()
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute the maps of images (N, C, H, W), the last one normed."""
         maps = []
         x = self.patch_embed(image)
@@ -345,9 +345,9 @@ class MoA(Backbone):
             y = self.norm(x) if stage.downsample is None else x
             maps.append(y.permute(0, 3, 1, 2))
             x = stage.merge(x)
-        return Encoded(maps)
+        return EncoderOutput(maps)
 
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Mean over places, classifier."""
         logits: Tensor = self.head(encoded.maps[-1].mean((2, 3)))
         return logits
@@ -375,9 +375,9 @@ class MoA(Backbone):
                 nn.init.zeros_(module.relative_position_bias_table)
 
 
-def _entry(name: str, *, parameters: int, gmacs: float, **fields: object) -> ModelEntry:
+def _entry(name: str, *, parameters: int, gmacs: float, **fields: object) -> ModelSpec:
     config = MoAConfig(**fields)  # type: ignore[arg-type]
-    return ModelEntry(
+    return ModelSpec(
         name=name,
         build=MoA,
         config=config,
@@ -391,7 +391,7 @@ def _entry(name: str, *, parameters: int, gmacs: float, **fields: object) -> Mod
         paper="Patel et al., Aggregating Global Features into Local Vision Transformer, ICPR 2022, "
         "arXiv:2201.12903",
         code="krushi1992/MOA-transformer@61b98df",
-        weights_licence="no licence; weights not published, the authors send them on request",
+        weights_license="no license; weights not published, the authors send them on request",
     )
 
 
@@ -405,7 +405,7 @@ _CIFAR: dict[str, object] = {
     "drop_path": 0.1,
 }
 
-ENTRIES: tuple[ModelEntry, ...] = (
+ENTRIES: tuple[ModelSpec, ...] = (
     _entry("moa_tiny", parameters=17_638_396, gmacs=5.411),
     _entry("moa_small", parameters=39_036_940, gmacs=9.927, depths=_DEEP, drop_path=0.3),
     _entry(

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
+from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import RELU6
 from hybrid_backbones.kernels.inference import processor_layout
 from hybrid_backbones.layers.conv_norm import ConvNorm
@@ -41,7 +41,7 @@ from hybrid_backbones.layers.former_bridge import (
     TokenBlock,
     TokensToMap,
 )
-from hybrid_backbones.model_spec import ModelEntry
+from hybrid_backbones.model_spec import ModelSpec
 
 _SECOND_EXPANSION = 4
 _HEAD_EXPANSION = 6
@@ -229,7 +229,7 @@ class MobileFormer(Backbone):
 
     first_convolution = "stem.conv.weight"
     head_keys = ("classifier.fc2.weight", "classifier.fc2.bias")
-    undecayed = ("tokens.weight",)
+    no_weight_decay = ("tokens.weight",)
 
     def __init__(self, config: MobileFormerConfig) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ class MobileFormer(Backbone):
             self.classifier = Classifier(config)
         self._init_as_official()
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 2, 4, 8, 16, 32 and tokens (N, T, D) of images (N, C, H, W)."""
         x = self.stem(processor_layout(image))
         # No view of the weight: counters of multiply-adds trip over one where no gradient is kept.
@@ -265,9 +265,9 @@ class MobileFormer(Backbone):
             output = run_block(block, x, tokens, checkpoint=checkpoint)
             x, tokens = cast(tuple[Tensor, Tensor], output)
             made[f"features.{index}"] = x
-        return Encoded([made[info.module] for info in self.feature_info], tokens)
+        return EncoderOutput([made[info.module] for info in self.feature_info], tokens)
 
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Let the tokens read the last map once more, then classify both."""
         if encoded.tokens is None:
             raise ValueError("Mobile-Former classifies its tokens too; `encoded` has none")
@@ -341,12 +341,10 @@ _RENAMES = (
 )
 
 
-def _entry(
-    name: str, *, parameters: int, gmacs: float, top1: float, **fields: object
-) -> ModelEntry:
+def _entry(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
     config = MobileFormerConfig(**fields)  # type: ignore[arg-type]
     finest = config.lite[1] if config.lite[2] == 1 else config.stem_width
-    return ModelEntry(
+    return ModelSpec(
         name=name,
         build=MobileFormer,
         config=config,
@@ -358,7 +356,7 @@ def _entry(
         top1=top1,
         paper="Chen et al., Mobile-Former, CVPR 2022, arXiv:2108.05895",
         code="AAboys/MobileFormer@f447310",
-        weights_licence="not stated (nor is the code's)",
+        weights_license="not stated (nor is the code's)",
     )
 
 
@@ -426,7 +424,7 @@ _M52: dict[str, object] = {
 }
 _M26: dict[str, object] = {**_M52, "groups": 4, "head_dropout": 0.1}
 
-ENTRIES: tuple[ModelEntry, ...] = (
+ENTRIES: tuple[ModelSpec, ...] = (
     _entry("mobile_former_26m", parameters=3_232_788, gmacs=0.02355, top1=64.0, **_M26),
     _entry("mobile_former_52m", parameters=3_469_092, gmacs=0.04929, top1=68.7, **_M52),
     _entry("mobile_former_96m", parameters=4_585_252, gmacs=0.09202, top1=72.8, **_M96),

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
+from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import SILU
 from hybrid_backbones.kernels.inference import processor_layout
 from hybrid_backbones.kernels.linear import Linear, apply_convolution
@@ -36,7 +36,7 @@ from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.export_shapes import may_differ
 from hybrid_backbones.layers.mlp import Mlp
-from hybrid_backbones.model_spec import UNIT, ModelEntry
+from hybrid_backbones.model_spec import UNIT, ModelSpec
 
 _STEM_WIDTH = 16
 _PATCH = 2
@@ -257,7 +257,7 @@ class MobileViT(Backbone):
         )
         self._init_as_official()
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 2, 4, 8, 16, 32 of images (N, C, H, W)."""
         maps = []
         x = self.stem(processor_layout(image))
@@ -268,9 +268,9 @@ class MobileViT(Backbone):
             maps.append(x)
         if self.config.expand_last:
             maps[-1] = self.final_conv(x)
-        return Encoded(maps)
+        return EncoderOutput(maps)
 
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Expand, mean over places, classify."""
         x = encoded.maps[-1]
         logits: Tensor = self.head(x if self.config.expand_last else self.final_conv(x))
@@ -397,11 +397,9 @@ def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _entry(
-    name: str, *, parameters: int, gmacs: float, top1: float, **fields: object
-) -> ModelEntry:
+def _entry(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
     config = MobileViTConfig(**fields)  # type: ignore[arg-type]
-    return ModelEntry(
+    return ModelSpec(
         name=name,
         build=MobileViT,
         config=config,
@@ -411,10 +409,10 @@ def _entry(
         strides=(2, 4, 8, 16, 32),
         channels=config.widths,
         top1=top1,
-        normalisation=UNIT,
+        normalization=UNIT,
         paper="Mehta and Rastegari, MobileViT, ICLR 2022, arXiv:2110.02178",
         code="apple/ml-cvnets@7771756, tag cvnets-v0.1",
-        weights_licence="not stated apart from the code's (Apple sample code licence)",
+        weights_license="not stated apart from the code's (Apple sample code license)",
     )
 
 
@@ -426,7 +424,7 @@ _XXS: dict[str, object] = {
 }
 _XS: dict[str, object] = {"widths": (32, 48, 64, 80, 96), "token_widths": (96, 120, 144)}
 
-ENTRIES: tuple[ModelEntry, ...] = (
+ENTRIES: tuple[ModelSpec, ...] = (
     _entry("mobilevit_xxs", parameters=1_272_024, gmacs=0.407, top1=69.0, **_XXS),
     _entry("mobilevit_xs", parameters=2_317_848, gmacs=1.026, top1=74.8, **_XS),
     _entry("mobilevit_s", parameters=5_578_632, gmacs=2.001, top1=78.4),

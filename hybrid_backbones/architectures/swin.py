@@ -23,14 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
+from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.linear import Linear
 from hybrid_backbones.layers.attention import merge_heads
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_embed import PatchEmbed
 from hybrid_backbones.layers.patch_merging import PatchMerging
-from hybrid_backbones.layers.shape_cache import SizeTables
+from hybrid_backbones.layers.shape_cache import ShapeCache
 from hybrid_backbones.layers.windows import (
     merge_windows,
     partition_windows,
@@ -39,7 +39,7 @@ from hybrid_backbones.layers.windows import (
     shifted_window_mask,
 )
 from hybrid_backbones.layers.windows2d import pad_to_multiple
-from hybrid_backbones.model_spec import ModelEntry
+from hybrid_backbones.model_spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +150,7 @@ class SwinStage(nn.Module):
         super().__init__()
         width = config.width * 2**level
         self.window, self.dense = config.window, config.dense
-        self.masks = SizeTables()
+        self.masks = ShapeCache()
         self.blocks = nn.ModuleList(
             SwinBlock(
                 width,
@@ -217,7 +217,7 @@ class Swin(Backbone):
         )
         self._init_as_official()
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 4, 8, 16, 32 of images (N, C, H, W)."""
         maps = []
         x = self.patch_embed(image)
@@ -226,9 +226,9 @@ class Swin(Backbone):
             y = getattr(self, f"norm{level}")(x) if self.config.dense else x
             maps.append(y.permute(0, 3, 1, 2))
             x = stage.merge(x)
-        return Encoded(maps)
+        return EncoderOutput(maps)
 
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Norm, mean over places, classifier."""
         tokens = encoded.maps[-1].flatten(2).transpose(1, 2)
         logits: Tensor = self.head(self.norm(tokens).mean(1))
@@ -298,9 +298,9 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _entry(
     name: str, *, size: int, parameters: int, gmacs: float, top1: float | None, **fields: object
-) -> ModelEntry:
+) -> ModelSpec:
     config = SwinConfig(**fields)  # type: ignore[arg-type]
-    return ModelEntry(
+    return ModelSpec(
         name=name,
         build=Swin,
         config=config,
@@ -314,7 +314,7 @@ def _entry(
         trained_on="ImageNet-22k, then 1k" if config.width == 192 else "ImageNet-1k",
         paper="Liu et al., Swin Transformer, ICCV 2021, arXiv:2103.14030",
         code="microsoft/Swin-Transformer@f82860b",
-        weights_licence="MIT",
+        weights_license="MIT",
     )
 
 
@@ -322,7 +322,7 @@ _DEEP = (2, 2, 18, 2)
 _BASE: dict[str, object] = {"width": 128, "depths": _DEEP, "heads": (4, 8, 16, 32)}
 _LARGE: dict[str, object] = {"width": 192, "depths": _DEEP, "heads": (6, 12, 24, 48)}
 
-ENTRIES: tuple[ModelEntry, ...] = (
+ENTRIES: tuple[ModelSpec, ...] = (
     _entry("swin_tiny", size=224, parameters=28_288_354, gmacs=4.491, top1=81.2),
     _entry(
         "swin_tiny_c24",

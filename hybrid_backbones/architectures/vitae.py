@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
+from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.conv_sequence import ConvSequence
 from hybrid_backbones.kernels.inference import processor_layout
 from hybrid_backbones.layers.drop import DropPath
@@ -41,9 +41,9 @@ from hybrid_backbones.layers.export_shapes import may_differ, missing_to_multipl
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.position import resize_positions
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
-from hybrid_backbones.layers.shape_cache import SizeTables
+from hybrid_backbones.layers.shape_cache import ShapeCache
 from hybrid_backbones.layers.tokens import TokenAttention, TokenPerformer, TokenTransformer
-from hybrid_backbones.model_spec import ModelEntry
+from hybrid_backbones.model_spec import ModelSpec
 
 _STRIDES = (4, 2, 2)
 _KERNELS = (7, 3, 3)
@@ -265,15 +265,15 @@ class ViTAE(Backbone):
         )
         self._init_as_official()
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 4, 8 and 16 of images (N, C, H, W)."""
         maps, x = [], processor_layout(image)
         for stage in cast(list[ViTAEStage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
-        return Encoded(maps)
+        return EncoderOutput(maps)
 
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Mean over places, classifier."""
         logits: Tensor = self.head(encoded.maps[-1].mean((2, 3)))
         return logits
@@ -301,7 +301,7 @@ class PatchEmbedding(nn.Module):
     def __init__(self, config: PlainViTAEConfig) -> None:
         super().__init__()
         self.side = config.image_size // _PATCH
-        self.tables = SizeTables(limit=1)
+        self.tables = ShapeCache(limit=1)
         self.PRM = nn.ModuleDict(
             {"proj": nn.Conv2d(config.in_channels, config.width, _PATCH, _PATCH)}
         )
@@ -355,15 +355,15 @@ class PlainViTAE(Backbone):
         self.feature_info = (FeatureInfo(config.width, _PATCH, "cells"),)
         self._init_as_official()
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute the map at stride 16 and the class token of images (N, C, H, W)."""
         tokens, grid = self.embed(image)
         checkpoint = self.gradient_checkpointing and self.training
         for cell in self.cells:
             tokens = run_block(cell, tokens, grid, 1, checkpoint=checkpoint)
-        return Encoded([tokens[:, 1:].transpose(1, 2).unflatten(2, grid)], tokens[:, :1])
+        return EncoderOutput([tokens[:, 1:].transpose(1, 2).unflatten(2, grid)], tokens[:, :1])
 
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Mean over places (the class token stays out), norm, classifier."""
         logits: Tensor = self.head(self.fc_norm(encoded.maps[-1].mean((2, 3))))
         return logits
@@ -399,9 +399,9 @@ def _entry(
     parameters: int,
     gmacs: float,
     top1: float,
-) -> ModelEntry:
+) -> ModelSpec:
     cells = isinstance(config, ViTAEConfig)
-    return ModelEntry(
+    return ModelSpec(
         name=name,
         build=ViTAE if cells else PlainViTAE,
         config=config,
@@ -416,7 +416,7 @@ def _entry(
         if cells
         else "Zhang et al., ViTAEv2, IJCV 2023, arXiv:2202.10108",
         code="ViTAE-Transformer/ViTAE-Transformer@aebf1d7",
-        weights_licence="not stated (README: research purpose only)",
+        weights_license="not stated (README: research purpose only)",
     )
 
 
@@ -435,7 +435,7 @@ _SMALL = ViTAEConfig(
 _LARGE = PlainViTAEConfig(width=1024, depth=24, heads=16)
 _HUGE = PlainViTAEConfig(width=1280, depth=32, heads=16)
 
-ENTRIES: tuple[ModelEntry, ...] = (
+ENTRIES: tuple[ModelSpec, ...] = (
     _entry("vitae_tiny", ViTAEConfig(), parameters=4_886_888, gmacs=1.757, top1=75.3),
     _entry("vitae_6m", _6M, parameters=6_614_120, gmacs=2.152, top1=77.9),
     _entry("vitae_13m", _13M, parameters=10_834_728, gmacs=3.036, top1=81.0),

@@ -25,14 +25,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hybrid_backbones.backbone import Backbone, Encoded, FeatureInfo, run_block
+from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.conv_sequence import ConvSequence
 from hybrid_backbones.kernels.inference import processor_layout
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
 from hybrid_backbones.layers.tokens import TokenAttention, TokenTransformer, attend_map
-from hybrid_backbones.model_spec import ModelEntry
+from hybrid_backbones.model_spec import ModelSpec
 
 _STRIDES = (4, 2, 2, 2)
 _KERNELS = (7, 3, 3, 3)
@@ -197,15 +197,15 @@ class ViTAEv2(Backbone):
         )
         self._init_as_official()
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 4, 8, 16 and 32 of images (N, C, H, W)."""
         maps, x = [], processor_layout(image)
         for stage in cast(list[ViTAEv2Stage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
-        return Encoded(maps)
+        return EncoderOutput(maps)
 
-    def forward_head(self, encoded: Encoded) -> Tensor:
+    def forward_head(self, encoded: EncoderOutput) -> Tensor:
         """Mean over places, classifier; there is no last norm."""
         logits: Tensor = self.head(encoded.maps[-1].mean((2, 3)))
         return logits
@@ -230,8 +230,8 @@ class ViTAEv2(Backbone):
 
 def _entry(
     name: str, config: ViTAEv2Config, *, parameters: int, gmacs: float, top1: float
-) -> ModelEntry:
-    return ModelEntry(
+) -> ModelSpec:
+    return ModelSpec(
         name=name,
         build=ViTAEv2,
         config=config,
@@ -243,7 +243,7 @@ def _entry(
         top1=top1,
         paper="Zhang et al., ViTAEv2, IJCV 2023, arXiv:2202.10108",
         code="ViTAE-Transformer/ViTAE-Transformer@aebf1d7",
-        weights_licence="not stated (README: research purpose only)",
+        weights_license="not stated (README: research purpose only)",
     )
 
 
@@ -262,7 +262,7 @@ _B = ViTAEv2Config(
     drop_path=0.4,
 )
 
-ENTRIES: tuple[ModelEntry, ...] = (
+ENTRIES: tuple[ModelSpec, ...] = (
     _entry("vitaev2_s", ViTAEv2Config(), parameters=19_355_688, gmacs=5.753, top1=82.6),
     _entry("vitaev2_48m", _48M, parameters=48_674_632, gmacs=13.341, top1=83.8),
     _entry("vitaev2_b", _B, parameters=89_693_352, gmacs=24.373, top1=84.6),

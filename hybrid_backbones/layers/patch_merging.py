@@ -8,7 +8,7 @@ from hybrid_backbones.kernels.linear import Linear
 
 
 class PatchMerging(nn.Module):
-    """Halve both sides: four neighbours become one place of twice the channels.
+    """Halve both sides: four neighbors become one place of twice the channels.
 
     Odd maps get a last row or column of zeros.
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 Table = TypeVar("Table", bound=Tensor | None)
 
 
-class SizeTables:
+class ShapeCache:
     """Keeps the tables of the sizes that a module saw last.
 
     They are no part of a network's state: copies and files of it start without any, other devices
@@ -23,9 +23,9 @@ class SizeTables:
         self._limit = limit
         self._kept: dict[Hashable, tuple[Any, Tensor | None]] = {}
 
-    def __reduce__(self) -> tuple[type["SizeTables"], tuple[int]]:
+    def __reduce__(self) -> tuple[type["ShapeCache"], tuple[int]]:
         """Copy and pickle it empty."""
-        return SizeTables, (self._limit,)
+        return ShapeCache, (self._limit,)
 
     def __len__(self) -> int:
         """Count the sizes it has tables of."""

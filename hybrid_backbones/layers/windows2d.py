@@ -13,7 +13,7 @@ def pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:
     return F.pad(x, (0, 0, 0, -width % sides[1], 0, -height % sides[0]))
 
 
-def cut_rectangles(x: Tensor, sides: tuple[int, int]) -> Tensor:
+def partition_windows2d(x: Tensor, sides: tuple[int, int]) -> Tensor:
     """Cut maps (N, H, W, D) into windows (N, L, R*S, D) of R rows and S columns, row by row."""
     height, width, channels = x.shape[1:]
     rows, columns = height // sides[0], width // sides[1]
@@ -21,7 +21,7 @@ def cut_rectangles(x: Tensor, sides: tuple[int, int]) -> Tensor:
     return cut.transpose(2, 3).reshape(-1, rows * columns, sides[0] * sides[1], channels)
 
 
-def join_rectangles(windows: Tensor, grid: tuple[int, int], sides: tuple[int, int]) -> Tensor:
+def merge_windows2d(windows: Tensor, grid: tuple[int, int], sides: tuple[int, int]) -> Tensor:
     """Put windows (N, L, R*S, D) of a grid (rows, columns) back to maps (N, H, W, D)."""
     channels = windows.shape[-1]
     cut = windows.reshape(-1, *grid, *sides, channels)
@@ -39,12 +39,10 @@ def padding_mask(height: int, width: int, *, sides: tuple[int, int], like: Tenso
     real = torch.zeros(1, height, width, 1, dtype=like.dtype, device=like.device)
     pads = (0, 0, 0, -width % sides[1], 0, -height % sides[0])
     padded = F.pad(real, pads, value=float("-inf"))
-    return cut_rectangles(padded, sides)[0].transpose(1, 2)
+    return partition_windows2d(padded, sides)[0].transpose(1, 2)
 
 
-def rectangle_position_index(
-    rows: int, columns: int, *, device: torch.device | None = None
-) -> Tensor:
+def window_position_index(rows: int, columns: int, *, device: torch.device | None = None) -> Tensor:
     """Number the relative positions of all pairs of places in a rectangle.
 
     Returns:

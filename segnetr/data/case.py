@@ -19,13 +19,14 @@ SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One picture or volume with what is known about it.
+    """One image or volume with what is known about it.
 
     Attributes:
         case_id: Unique within the data set; the file's stem where the data set has no other id.
         image: The image file, in its original format.
-        mask: The truth, or None where there is none.
-        more_masks: Further files of the same truth, where each object has one of its own: what is
+        mask: The ground truth, or None where there is none.
+        more_masks: Further files of the same ground truth, where each object has one of its own:
+            what is
             marked in any of them is marked.
         label: Class index for classification, or None.
         patient_id: Cases of one patient stay in one part of a split; None: the case stands alone.
@@ -45,7 +46,7 @@ class Case:
 
     @property
     def mask_files(self) -> tuple[Path, ...]:
-        """All files of the truth; none where there is no truth."""
+        """All files of the ground truth; none where there is no ground truth."""
         return () if self.mask is None else (self.mask, *self.more_masks)
 
 
@@ -60,11 +61,11 @@ class DatasetSpec:
             Raises `UsageError` where an expected folder is missing.
         classes: Class names, background first; mask value i is class i unless `mask_values` is
             given.
-        in_channels: Channels of the images, 3 for RGB, 1 for grey; of volumes, the modalities.
-        spatial_dims: 2 for pictures, 3 for volumes.
+        in_channels: Channels of the images, 3 for RGB, 1 for gray; of volumes, the modalities.
+        spatial_dims: 2 for images, 3 for volumes.
         counts: Official number of cases by part of the split; all under train where there is none.
         source: Official address.
-        licence: Licence of the data.
+        license: License of the data.
         download_size: Size of the official archives, for people; empty where nothing is fetched.
         prepare: Writes the data set below a root where it is ours to make; None for real ones.
         describe: Completes the description by what lies below a root, where classes or channels
@@ -81,7 +82,7 @@ class DatasetSpec:
     spatial_dims: Literal[2, 3]
     counts: Mapping[SplitName, int]
     source: str
-    licence: str
+    license: str
     download_size: str = ""
     prepare: Callable[[Path], None] | None = None
     describe: Callable[[Path], "DatasetSpec"] | None = None
@@ -93,7 +94,7 @@ class DatasetSpec:
         return self.in_channels if self.spatial_dims == 3 else 1
 
 
-class Divisible(Protocol):
+class Splittable(Protocol):
     """What a split knows of a case."""
 
     @property
@@ -112,7 +113,7 @@ class Divisible(Protocol):
         ...
 
 
-AnyCase = TypeVar("AnyCase", bound=Divisible)
+AnyCase = TypeVar("AnyCase", bound=Splittable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +158,13 @@ class Batch(TypedDict):
     """What a loader gives and a task takes.
 
     Attributes:
-        image: (N, C, H, W) float32, normalised.
+        image: (N, C, H, W) float32, normalized.
         case_id: N ids, for messages.
         mask: For segmentation: (N, 1, H, W) int64 class indices, the shape MONAI's losses take.
-        label: For classification: (N,) int64 class indices; or (N, K) float32, where a picture has
-            several labels, or parts of several where pictures were mixed.
-        volume: For validation on volumes: one volume as read, in place of pictures (N = 0).
-        truth: Its class indices (X, Y, Z).
+        label: For classification: (N,) int64 class indices; or (N, K) float32, where a image has
+            several labels, or parts of several where images were mixed.
+        volume: For validation on volumes: one volume as read, in place of images (N = 0).
+        ground_truth: Its class indices (X, Y, Z).
     """
 
     image: Tensor
@@ -171,4 +172,4 @@ class Batch(TypedDict):
     mask: NotRequired[Tensor]
     label: NotRequired[Tensor]
     volume: NotRequired[ImageFile]
-    truth: NotRequired[NDArray[np.uint8]]
+    ground_truth: NotRequired[NDArray[np.uint8]]

@@ -1,11 +1,12 @@
 """How masks are scored: one rule, stated here and kept everywhere.
 
 Every case and every foreground class is scored by itself, on the grid of the file. Lengths are in
-millimetres where the file has spacing, else in pixels, and the name of the metric says which
-(`hd95_mm`, `hd95_px`). With P and T the pixels of a class in the prediction and in the truth, and
+millimeters where the file has spacing, else in pixels, and the name of the metric says which
+(`hd95_mm`, `hd95_px`). With P and T the pixels of a class in the prediction and in the ground
+truth, and
 S(.) the border of a mask (`segnetr.metrics.surface`):
 
-| metric | formula | both empty | truth missed | false alarm |
+| metric | formula | both empty | ground truth missed | false alarm |
 |---|---|---|---|---|
 | `dice` | 2 |P & T| / (|P| + |T|) | 1 | 0 | 0 |
 | `iou` | |P & T| / |P or T| | 1 | 0 | 0 |
@@ -22,7 +23,7 @@ summaries only. No score depends on how cases were batched.
 
 from segnetr.metrics.score import PIXEL_COUNTS, Outcome, Score, Summary, Unscored, name_outcome
 from segnetr.metrics.scoring import score_masks
-from segnetr.metrics.summary import MEAN, select_summary, summarise
+from segnetr.metrics.summary import MEAN, select_summary, summarize
 
 __all__ = [
     "MEAN",
@@ -34,5 +35,5 @@ __all__ = [
     "name_outcome",
     "score_masks",
     "select_summary",
-    "summarise",
+    "summarize",
 ]

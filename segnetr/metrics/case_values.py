@@ -29,7 +29,8 @@ def is_lower_better(metric: str) -> bool:
 def pair_cases(first: CaseTable, second: CaseTable, *, metric: str) -> dict[str, _Pair]:
     """Put the values of two tables beside each other, class by class.
 
-    Where truth and both predictions are empty, a distance is undefined in both and the case is left
+    Where ground truth and both predictions are empty, a distance is undefined in both and the
+    case is left
     out. Where only one of them is undefined, that one was rightly empty and the other a false
     alarm: leaving the case out would hide the false alarm, so the empty one counts as perfect (a
     distance of 0, a share of 1).

@@ -1,4 +1,4 @@
-"""How well probabilities of classes fit the truth; every measure also over weighted cases.
+"""How well probabilities of classes fit the ground truth; every measure also over weighted cases.
 
 The weights are what a bootstrap needs: a resample is the number of times each case was drawn, and
 one pass over a matrix of such numbers gives the measure of all resamples. With all weights 1 it is
@@ -22,19 +22,19 @@ _CUT = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answers:
-    """What a classifier said about cases, and the truth.
+    """What a classifier said about cases, and the ground truth.
 
     Attributes:
         case_ids: N ids.
         probabilities: (N, K); they sum to 1 over K unless a case has several labels.
-        truth: (N, K) of 0 and 1; exactly one 1 a row unless a case has several labels.
+        ground_truth: (N, K) of 0 and 1; exactly one 1 a row unless a case has several labels.
         several: A case has any number of labels.
         groups: Patient or lesion of each case; empty text: the case stands alone.
     """
 
     case_ids: tuple[str, ...]
     probabilities: FloatArray
-    truth: IntArray
+    ground_truth: IntArray
     several: bool
     groups: tuple[str, ...]
 
@@ -43,7 +43,7 @@ class Answers:
         """What is decided, (N, K) of 0 and 1: the most probable class, or each above one half."""
         if self.several:
             return (self.probabilities >= _CUT).astype(np.int64)
-        chosen = np.zeros_like(self.truth)
+        chosen = np.zeros_like(self.ground_truth)
         chosen[np.arange(len(chosen)), self.probabilities.argmax(axis=1)] = 1
         return chosen
 
@@ -75,8 +75,11 @@ def measure_classes(answers: Answers, weights: FloatArray | None = None) -> Clas
         weights: (R, N), not negative; None: one row of ones.
     """
     w = _weights(answers, weights)
-    truth, said = answers.truth.astype(np.float64), answers.decisions.astype(np.float64)
-    held, taken, found = w @ truth, w @ said, w @ (truth * said)
+    ground_truth, said = (
+        answers.ground_truth.astype(np.float64),
+        answers.decisions.astype(np.float64),
+    )
+    held, taken, found = w @ ground_truth, w @ said, w @ (ground_truth * said)
     total = w.sum(axis=1, keepdims=True)
     wrongly = taken - found
     f1 = _ratio(2 * found, held + taken)
@@ -85,16 +88,16 @@ def measure_classes(answers: Answers, weights: FloatArray | None = None) -> Clas
         specificity=_ratio(total - held - wrongly, total - held),
         precision=_ratio(found, taken),
         f1=np.where(held > 0, f1, np.nan),
-        auroc=measure_auroc(answers.probabilities, answers.truth, w),
+        auroc=measure_auroc(answers.probabilities, answers.ground_truth, w),
     )
 
 
-def measure_auroc(scores: FloatArray, truth: IntArray, weights: FloatArray) -> FloatArray:
+def measure_auroc(scores: FloatArray, ground_truth: IntArray, weights: FloatArray) -> FloatArray:
     """Give the area under the ROC curve of each class against the rest; ties count one half.
 
     Args:
         scores: (N, K).
-        truth: (N, K) of 0 and 1.
+        ground_truth: (N, K) of 0 and 1.
         weights: (R, N).
 
     Returns:
@@ -106,11 +109,11 @@ def measure_auroc(scores: FloatArray, truth: IntArray, weights: FloatArray) -> F
     areas = np.empty((len(weights), scores.shape[1]))
     for index in range(scores.shape[1]):
         order = np.argsort(scores[:, index], kind="stable")
-        ranked, positive = scores[order, index], truth[order, index].astype(np.float64)
+        ranked, positive = scores[order, index], ground_truth[order, index].astype(np.float64)
         starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-        drawn = weights[:, order]
-        above = np.add.reduceat(drawn * positive, starts, axis=1)
-        below = np.add.reduceat(drawn * (1 - positive), starts, axis=1)
+        synthetic = weights[:, order]
+        above = np.add.reduceat(synthetic * positive, starts, axis=1)
+        below = np.add.reduceat(synthetic * (1 - positive), starts, axis=1)
         lower = np.cumsum(below, axis=1) - below / 2
         pairs = above.sum(axis=1) * below.sum(axis=1)
         areas[:, index] = _ratio((above * lower).sum(axis=1), pairs)
@@ -136,14 +139,14 @@ def measure_all(
     w = _weights(answers, weights)
     total = w.sum(axis=1)
     each = measure_classes(answers, w)
-    right = answers.decisions == answers.truth
+    right = answers.decisions == answers.ground_truth
     measures = {"accuracy": _ratio(w @ right.mean(axis=1), total)}
     if answers.several:
         measures["exact_match"] = _ratio(w @ right.all(axis=1).astype(np.float64), total)
         recall = (each.recall + each.specificity) / 2
     else:
         measures["accuracy"] = _ratio(w @ right.all(axis=1).astype(np.float64), total)
-        if answers.truth.shape[1] > _TOP:
+        if answers.ground_truth.shape[1] > _TOP:
             measures["top5_accuracy"] = _ratio(w @ _is_among_top(answers), total)
         recall = each.recall
     measures["balanced_accuracy"] = _mean_over_classes(recall)
@@ -173,7 +176,7 @@ class Calibration:
 
 
 def calibrate(answers: Answers, *, bins: int, weights: FloatArray | None = None) -> Calibration:
-    """Compare confidence with truth in bins of equal width.
+    """Compare confidence with ground truth in bins of equal width.
 
     One label a case: the probability of the chosen class, and whether it is the true one. Several:
     the probability of each label, and whether the case has it.
@@ -183,11 +186,14 @@ def calibrate(answers: Answers, *, bins: int, weights: FloatArray | None = None)
     """
     w = _weights(answers, weights)
     if answers.several:
-        confidence, true = answers.probabilities.ravel(), answers.truth.ravel().astype(np.float64)
-        w = np.repeat(w, answers.truth.shape[1], axis=1)
+        confidence, true = (
+            answers.probabilities.ravel(),
+            answers.ground_truth.ravel().astype(np.float64),
+        )
+        w = np.repeat(w, answers.ground_truth.shape[1], axis=1)
     else:
         confidence = answers.probabilities.max(axis=1)
-        true = (answers.decisions == answers.truth).all(axis=1).astype(np.float64)
+        true = (answers.decisions == answers.ground_truth).all(axis=1).astype(np.float64)
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     inside = np.zeros((len(place), bins))
     inside[np.arange(len(place)), place] = 1
@@ -210,20 +216,20 @@ def count_confusions(answers: Answers) -> IntArray:
     """
     if answers.several:
         raise ValueError("cases with several labels have no table of confusions")
-    table: IntArray = answers.truth.T @ answers.decisions
+    table: IntArray = answers.ground_truth.T @ answers.decisions
     return table
 
 
 def _weights(answers: Answers, weights: FloatArray | None) -> FloatArray:
-    return np.ones((1, len(answers.truth))) if weights is None else weights
+    return np.ones((1, len(answers.ground_truth))) if weights is None else weights
 
 
 def _is_among_top(answers: Answers) -> FloatArray:
     """Say whether fewer than five classes are more probable than the true one, (N,)."""
-    own = (answers.probabilities * answers.truth).sum(axis=1, keepdims=True)
+    own = (answers.probabilities * answers.ground_truth).sum(axis=1, keepdims=True)
     # Of equal ones the first counts as the more probable, as for the decision itself.
-    index = np.arange(answers.truth.shape[1])
-    earlier = index[None] < answers.truth.argmax(axis=1)[:, None]
+    index = np.arange(answers.ground_truth.shape[1])
+    earlier = index[None] < answers.ground_truth.argmax(axis=1)[:, None]
     ahead = (answers.probabilities > own) | ((answers.probabilities == own) & earlier)
     found: FloatArray = (ahead.sum(axis=1) < _TOP).astype(np.float64)
     return found

@@ -110,10 +110,10 @@ class ClassSummary:
     absent: tuple[str, ...] = field(default=())
 
 
-def summarise_classes(
+def summarize_classes(
     answers: Answers, classes: Sequence[str], *, bins: int, bootstrap: int, seed: int
 ) -> ClassSummary:
-    """Summarise a classifier's answers.
+    """Summarize a classifier's answers.
 
     The interval is the 2.5th to 97.5th percentile over `bootstrap` resamples. Groups are drawn with
     replacement, each with all of its cases, for cases of one patient resemble each other. A
@@ -127,13 +127,13 @@ def summarise_classes(
         seed: Seed of the resampling (numpy's PCG64).
     """
     members, count = _number_groups(answers)
-    drawn, drawn_areas = _resample(
+    synthetic, drawn_areas = _resample(
         answers, members, count, bins=bins, bootstrap=bootstrap, seed=seed
     )
     rows = _describe_classes(answers, classes, drawn_areas)
     scores = []
     for metric, values in measure_all(answers, bins=bins).items():
-        low, high = _interval(drawn.get(metric))
+        low, high = _interval(synthetic.get(metric))
         left_out = _undefined(metric, rows, several=answers.several)
         scores.append(
             ClassScore(
@@ -209,7 +209,7 @@ def _describe_classes(
     answers: Answers, classes: Sequence[str], areas: FloatArray | None
 ) -> list[ClassRow]:
     each = measure_classes(answers)
-    held, decided = answers.truth.sum(axis=0), answers.decisions.sum(axis=0)
+    held, decided = answers.ground_truth.sum(axis=0), answers.decisions.sum(axis=0)
     rows = []
     for index, name in enumerate(classes):
         low, high = _interval(None if areas is None else areas[:, index])

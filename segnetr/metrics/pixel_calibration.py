@@ -15,7 +15,7 @@ _MOST_PIXELS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelReliability:
-    """Probabilities of the foreground classes against the truth.
+    """Probabilities of the foreground classes against the ground truth.
 
     Attributes:
         bins: Ten bins of the probability; `count` is in pixels and classes.
@@ -57,14 +57,19 @@ class CasePixels:
         self.table: FloatArray = np.zeros((3, _BINS))
 
     def add(
-        self, index: int, said: NDArray[np.float32], truth: NDArray[np.uint8], *, start: int = 0
+        self,
+        index: int,
+        said: NDArray[np.float32],
+        ground_truth: NDArray[np.uint8],
+        *,
+        start: int = 0,
     ) -> None:
         """Count a part of the case in one class; the background says nothing by itself.
 
         Args:
             index: The class.
             said: Its probabilities, of any shape.
-            truth: Class indices at the same pixels.
+            ground_truth: Class indices at the same pixels.
             start: Pixels of the case that lie before these, so that what is taken does not depend
                 on how the case is cut into parts.
         """
@@ -73,7 +78,7 @@ class CasePixels:
         taken = slice(-start % self._stride, None, self._stride)
         values = said.reshape(-1)[taken]
         place = np.minimum((values * _BINS).astype(np.int64), _BINS - 1)
-        is_true = truth.reshape(-1)[taken] == index
+        is_true = ground_truth.reshape(-1)[taken] == index
         for row, weights in enumerate((None, values, is_true)):
             self.table[row] += self._share * np.bincount(place, weights=weights, minlength=_BINS)
 

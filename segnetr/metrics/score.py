@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-TRUTH_PIXELS = "truth_pixels"
+GROUND_TRUTH_PIXELS = "ground_truth_pixels"
 PREDICTED_PIXELS = "predicted_pixels"
 SHARED_PIXELS = "shared_pixels"
 
 #: Counts that stand beside the metrics of each case and class: from them a summary knows what was
 #: missed, and pools. They are never averaged.
-PIXEL_COUNTS = (TRUTH_PIXELS, PREDICTED_PIXELS, SHARED_PIXELS)
+PIXEL_COUNTS = (GROUND_TRUTH_PIXELS, PREDICTED_PIXELS, SHARED_PIXELS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,10 @@ class Summary:
         low: Lower end of the 95 % bootstrap interval of `mean`; None for fewer than two patients.
         high: Upper end.
         cases: Cases that were scored, whether the metric was defined or not.
-        missed: Cases where the truth has the class and the prediction has not; in a "mean" row
+        missed: Cases where the ground truth has the class and the prediction has not; in a "mean"
+            row
             these counts are sums over the classes.
-        false_alarms: Cases where the prediction has the class and the truth has not.
+        false_alarms: Cases where the prediction has the class and the ground truth has not.
         both_empty: Cases where neither has it.
         undefined: Cases left out of the mean.
     """
@@ -83,7 +84,7 @@ Outcome = Literal["found", "missed", "false_alarm", "both_empty"]
 def name_outcome(values: Mapping[str, float | None]) -> Outcome:
     """Tell from the pixel counts of one case and class which of the four outcomes it is.
 
-    "found" says only that prediction and truth both hold the class, not that they meet.
+    "found" says only that prediction and ground truth both hold the class, not that they meet.
 
     Args:
         values: Value by metric, with the `PIXEL_COUNTS`.
@@ -91,6 +92,6 @@ def name_outcome(values: Mapping[str, float | None]) -> Outcome:
     Raises:
         KeyError: If a count is missing.
     """
-    if values[TRUTH_PIXELS]:
+    if values[GROUND_TRUTH_PIXELS]:
         return "found" if values[PREDICTED_PIXELS] else "missed"
     return "false_alarm" if values[PREDICTED_PIXELS] else "both_empty"

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segnetr.metrics.score import PREDICTED_PIXELS, SHARED_PIXELS, TRUTH_PIXELS, Score
+from segnetr.metrics.score import GROUND_TRUTH_PIXELS, PREDICTED_PIXELS, SHARED_PIXELS, Score
 from segnetr.metrics.summary import MEAN
 from segnetr.metrics.surface import BoolArray, measure_surfaces
 
@@ -16,7 +16,7 @@ _Values = dict[str, float | None]
 
 def score_masks(
     prediction: npt.NDArray[np.integer],
-    truth: npt.NDArray[np.integer],
+    ground_truth: npt.NDArray[np.integer],
     *,
     classes: Sequence[str],
     case_id: str,
@@ -28,12 +28,12 @@ def score_masks(
 
     Args:
         prediction: Class indices, (H, W) or (X, Y, Z).
-        truth: As `prediction`, on the same grid.
+        ground_truth: As `prediction`, on the same grid.
         classes: Class names, background first; index 0 is not scored.
         case_id: The case, for the scores and for messages.
-        spacing: Size of a pixel along each axis in millimetres; None: lengths are in pixels.
-        nsd_tolerance: Tolerance of the normalised surface Dice, in the unit of the lengths.
-        isic_threshold: IoU below this counts 0 in `isic_jaccard`, which pictures with one
+        spacing: Size of a pixel along each axis in millimeters; None: lengths are in pixels.
+        nsd_tolerance: Tolerance of the normalized surface Dice, in the unit of the lengths.
+        isic_threshold: IoU below this counts 0 in `isic_jaccard`, which images with one
             foreground class get.
 
     Returns:
@@ -44,16 +44,18 @@ def score_masks(
         ValueError: If the grids differ, the spacing does not fit them, a value is no class, or a
             class bears the reserved name "mean".
     """
-    size = _check(prediction, truth, classes=classes, case_id=case_id, spacing=spacing)
+    size = _check(prediction, ground_truth, classes=classes, case_id=case_id, spacing=spacing)
     unit = "px" if spacing is None else "mm"
     names = (f"hd95_{unit}", f"assd_{unit}", f"nsd_{nsd_tolerance:g}{unit}")
-    is_isic = truth.ndim == 2 and len(classes) == 2
+    is_isic = ground_truth.ndim == 2 and len(classes) == 2
     scores: list[Score] = []
-    diagonal = math.hypot(*(count * side for count, side in zip(truth.shape, size, strict=True)))
-    boxes = _find_boxes(prediction, truth, classes=len(classes))
+    diagonal = math.hypot(
+        *(count * side for count, side in zip(ground_truth.shape, size, strict=True))
+    )
+    boxes = _find_boxes(prediction, ground_truth, classes=len(classes))
     for index, class_name in enumerate(classes[1:], start=1):
         box = boxes[index - 1]
-        found, true = prediction[box] == index, truth[box] == index
+        found, true = prediction[box] == index, ground_truth[box] == index
         values = _overlap(found, true)
         if is_isic:
             iou = values["iou"]
@@ -61,7 +63,7 @@ def score_masks(
         distances = _distances(found, true, size=size, tolerance=nsd_tolerance, diagonal=diagonal)
         values |= dict(zip(names, distances, strict=True))
         values |= {
-            TRUTH_PIXELS: float(np.count_nonzero(true)),
+            GROUND_TRUTH_PIXELS: float(np.count_nonzero(true)),
             PREDICTED_PIXELS: float(np.count_nonzero(found)),
             SHARED_PIXELS: float(np.count_nonzero(found & true)),
         }
@@ -74,25 +76,28 @@ def score_masks(
 
 def _check(
     prediction: npt.NDArray[np.integer],
-    truth: npt.NDArray[np.integer],
+    ground_truth: npt.NDArray[np.integer],
     *,
     classes: Sequence[str],
     case_id: str,
     spacing: tuple[float, ...] | None,
 ) -> tuple[float, ...]:
     """Refuse what cannot be scored, and give the size of a pixel."""
-    if prediction.shape != truth.shape:
+    if prediction.shape != ground_truth.shape:
         raise ValueError(
-            f"{case_id}: prediction {_size(prediction)} and truth {_size(truth)} differ in size"
+            f"{case_id}: prediction {_size(prediction)} and ground truth {_size(ground_truth)} "
+            f"differ in size"
         )
-    if truth.ndim not in (2, 3) or truth.size == 0:
-        raise ValueError(f"{case_id}: a mask has two or three axes, not the shape {truth.shape}")
+    if ground_truth.ndim not in (2, 3) or ground_truth.size == 0:
+        raise ValueError(
+            f"{case_id}: a mask has two or three axes, not the shape {ground_truth.shape}"
+        )
     if MEAN in classes:
         raise ValueError(f"a class named {MEAN!r} would be confused with the mean over classes")
-    size = (1.0,) * truth.ndim if spacing is None else spacing
-    if len(size) != truth.ndim or not all(math.isfinite(side) and side > 0 for side in size):
-        raise ValueError(f"{case_id}: spacing {spacing} does not fit a mask {_size(truth)}")
-    for name, mask in (("prediction", prediction), ("truth", truth)):
+    size = (1.0,) * ground_truth.ndim if spacing is None else spacing
+    if len(size) != ground_truth.ndim or not all(math.isfinite(side) and side > 0 for side in size):
+        raise ValueError(f"{case_id}: spacing {spacing} does not fit a mask {_size(ground_truth)}")
+    for name, mask in (("prediction", prediction), ("ground_truth", ground_truth)):
         low, high = int(mask.min()), int(mask.max())
         if low < 0 or high >= len(classes):
             wrong = low if low < 0 else high
@@ -111,7 +116,7 @@ def _overlap(found: BoolArray, true: BoolArray) -> _Values:
 
 
 def _find_boxes(
-    prediction: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], *, classes: int
+    prediction: npt.NDArray[np.integer], ground_truth: npt.NDArray[np.integer], *, classes: int
 ) -> list[tuple[slice, ...]]:
     """Give for each foreground class the box around it in both masks; of none an empty box.
 
@@ -119,12 +124,12 @@ def _find_boxes(
     structures and not by that of the volume.
     """
     ours, theirs = (
-        ndimage.find_objects(mask, max_label=classes - 1) for mask in (prediction, truth)
+        ndimage.find_objects(mask, max_label=classes - 1) for mask in (prediction, ground_truth)
     )
     boxes = []
     for pair in zip(ours, theirs, strict=True):
         known = [box for box in pair if box is not None]
-        empty = (slice(0, 0),) * truth.ndim
+        empty = (slice(0, 0),) * ground_truth.ndim
         boxes.append(
             tuple(
                 slice(min(side.start for side in sides), max(side.stop for side in sides))

@@ -48,7 +48,7 @@ class PairedResult:
         return self.higher == self.lower == 0
 
 
-def weigh_difference(
+def measure_difference(
     first: Mapping[str, float],
     second: Mapping[str, float],
     *,

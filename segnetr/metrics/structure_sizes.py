@@ -1,4 +1,4 @@
-"""How large structures are, in truth and as predicted, and how well both agree."""
+"""How large structures are, in ground truth and as predicted, and how well both agree."""
 
 import math
 from collections import defaultdict
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segnetr.metrics.score import PREDICTED_PIXELS, TRUTH_PIXELS, Score
+from segnetr.metrics.score import GROUND_TRUTH_PIXELS, PREDICTED_PIXELS, Score
 
 _LIMITS = 1.96  # standard deviations
 
@@ -19,10 +19,10 @@ class Size:
     Attributes:
         case_id: The case.
         class_name: The foreground class.
-        true: Its size in the truth.
+        true: Its size in the ground truth.
         predicted: Its size as predicted.
         whole: Size of the whole image.
-        unit: "ml" for a volume; "mm2" for a picture with spacing, "px" for one without.
+        unit: "ml" for a volume; "mm2" for a image with spacing, "px" for one without.
     """
 
     case_id: str
@@ -40,8 +40,8 @@ class Ejection:
     Attributes:
         patient_id: The patient.
         class_name: The chamber.
-        true_ed: In the truth, at the end of diastole.
-        true_es: In the truth, at the end of systole.
+        true_ed: In the ground truth, at the end of diastole.
+        true_es: In the ground truth, at the end of systole.
         predicted_ed: As predicted, at the end of diastole.
         predicted_es: As predicted, at the end of systole.
     """
@@ -55,7 +55,7 @@ class Ejection:
 
     @property
     def true_fraction(self) -> float | None:
-        """Ejection fraction in the truth, percent; None: no volume at the end of diastole."""
+        """Ejection fraction of the ground truth in percent; None if the ED volume is 0."""
         return _fraction(self.true_ed, self.true_es)
 
     @property
@@ -97,7 +97,7 @@ def measure_sizes(
     """
     counts: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for score in scores:
-        if score.metric in (TRUTH_PIXELS, PREDICTED_PIXELS):
+        if score.metric in (GROUND_TRUTH_PIXELS, PREDICTED_PIXELS):
             counts[score.case_id, score.class_name][score.metric] = score.value or 0.0
     sizes = []
     for (case_id, class_name), found in counts.items():
@@ -109,7 +109,7 @@ def measure_sizes(
             Size(
                 case_id=case_id,
                 class_name=class_name,
-                true=factor * found[TRUTH_PIXELS],
+                true=factor * found[GROUND_TRUTH_PIXELS],
                 predicted=factor * found[PREDICTED_PIXELS],
                 whole=factor * math.prod(grid),
                 unit=unit,

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segnetr.metrics.score import (
+    GROUND_TRUTH_PIXELS,
     PIXEL_COUNTS,
     PREDICTED_PIXELS,
     SHARED_PIXELS,
-    TRUTH_PIXELS,
     Score,
     Summary,
     name_outcome,
@@ -46,14 +46,14 @@ class _Statistics:
     undefined: int = 0
 
 
-def summarise(
+def summarize(
     scores: Iterable[Score],
     *,
     patients: Mapping[str, str] | None = None,
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> list[Summary]:
-    """Summarise the scores of `score_masks` over all cases.
+    """Summarize the scores of `score_masks` over all cases.
 
     The interval is the 2.5th to 97.5th percentile of the mean over `bootstrap` resamples. Patients
     are drawn with replacement, each with all of its cases: cases of one patient resemble each
@@ -69,7 +69,7 @@ def summarise(
     Returns:
         For each class its metrics in the order they were scored, then `dice_pooled`; where there
         is more than one class also rows of the class "mean": the mean over classes of each case,
-        summarised like any class (no pooled row).
+        summarized like any class (no pooled row).
 
     Raises:
         ValueError: If a case was scored twice.
@@ -81,14 +81,14 @@ def summarise(
     for name, rows in table.items():
         for metric, values in rows.items():
             if metric not in PIXEL_COUNTS:
-                found = _summarise_values(values, owner, bootstrap=bootstrap, seed=seed)
+                found = _summarize_values(values, owner, bootstrap=bootstrap, seed=seed)
                 summaries.append(_row(name, metric, statistics=found, counts=counts[name]))
         pooled = _pool(rows, owner, bootstrap=bootstrap, seed=seed)
         summaries.append(_row(name, "dice_pooled", statistics=pooled, counts=counts[name]))
     if len(table) > 1:
         total = _total(list(counts.values()))
         for metric, values in _mean_over_classes(table).items():
-            found = _summarise_values(values, owner, bootstrap=bootstrap, seed=seed)
+            found = _summarize_values(values, owner, bootstrap=bootstrap, seed=seed)
             summaries.append(_row(MEAN, metric, statistics=found, counts=total))
     return summaries
 
@@ -120,7 +120,7 @@ def _column(rows: Mapping[str, Mapping[str, float | None]], metric: str) -> dict
 
 
 def _count(rows: Mapping[str, Mapping[str, float | None]]) -> _Counts:
-    cases = rows[TRUTH_PIXELS]
+    cases = rows[GROUND_TRUTH_PIXELS]
     outcomes = Counter(
         name_outcome({name: rows[name][case] for name in PIXEL_COUNTS}) for case in cases
     )
@@ -145,7 +145,7 @@ def _row(class_name: str, metric: str, *, statistics: _Statistics, counts: _Coun
     return Summary(class_name=class_name, metric=metric, **asdict(statistics), **asdict(counts))
 
 
-def _summarise_values(
+def _summarize_values(
     values: Mapping[str, float | None], owner: Mapping[str, str], *, bootstrap: int, seed: int
 ) -> _Statistics:
     known = {case: values[case] for case in sorted(values)}
@@ -172,7 +172,7 @@ def _pool(
     bootstrap: int,
     seed: int,
 ) -> _Statistics:
-    true, found = _column(rows, TRUTH_PIXELS), _column(rows, PREDICTED_PIXELS)
+    true, found = _column(rows, GROUND_TRUTH_PIXELS), _column(rows, PREDICTED_PIXELS)
     shared = {case: 2 * value for case, value in _column(rows, SHARED_PIXELS).items()}
     both = {case: true[case] + found[case] for case in true}
     total = sum(both.values())
@@ -225,8 +225,11 @@ def _resample(sums: FloatArray, *, bootstrap: int, seed: int) -> FloatArray:
     step = max(1, _DRAWS_AT_ONCE // patients)
     for start in range(0, bootstrap, step):
         count = min(step, bootstrap - start)
-        drawn = sums[generator.integers(patients, size=(count, patients))].sum(axis=1)
+        synthetic = sums[generator.integers(patients, size=(count, patients))].sum(axis=1)
         np.divide(
-            drawn[:, 0], drawn[:, 1], out=ratios[start : start + count], where=drawn[:, 1] > 0
+            synthetic[:, 0],
+            synthetic[:, 1],
+            out=ratios[start : start + count],
+            where=synthetic[:, 1] > 0,
         )
     return ratios

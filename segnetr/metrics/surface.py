@@ -1,8 +1,8 @@
 """Distances between the borders of two masks, exact, in two or three dimensions.
 
-The border S(M) of a mask M is the set of its pixels that have a neighbour outside M across a side
-(4 neighbours in a picture, 6 in a volume); what lies outside the image counts as outside M. A
-distance is measured between pixel centres, with the pixel's size along each axis. This is the
+The border S(M) of a mask M is the set of its pixels that have a neighbor outside M across a side
+(4 neighbors in a image, 6 in a volume); what lies outside the image counts as outside M. A
+distance is measured between pixel centers, with the pixel's size along each axis. This is the
 border MONAI takes.
 
 Source:
@@ -32,31 +32,34 @@ class SurfaceDistances:
     """Distances between the borders of two masks that both have pixels.
 
     Attributes:
-        to_truth: From each border pixel of the prediction to the truth's border, (n,).
-        to_prediction: From each border pixel of the truth to the prediction's border, (m,).
+        to_ground_truth: From each border pixel of the prediction to the ground truth's border,
+            (n,).
+        to_prediction: From each border pixel of the ground truth to the prediction's border, (m,).
     """
 
-    to_truth: FloatArray
+    to_ground_truth: FloatArray
     to_prediction: FloatArray
 
     @property
     def hd95(self) -> float:
         """The larger of the two directed 95th percentiles (linear between ranks)."""
-        return float(max(np.percentile(self.to_truth, 95), np.percentile(self.to_prediction, 95)))
+        return float(
+            max(np.percentile(self.to_ground_truth, 95), np.percentile(self.to_prediction, 95))
+        )
 
     @property
     def assd(self) -> float:
-        """(sum of `to_truth` + sum of `to_prediction`) / (n + m)."""
-        total = self.to_truth.sum() + self.to_prediction.sum()
-        return float(total / (self.to_truth.size + self.to_prediction.size))
+        """(sum of `to_ground_truth` + sum of `to_prediction`) / (n + m)."""
+        total = self.to_ground_truth.sum() + self.to_prediction.sum()
+        return float(total / (self.to_ground_truth.size + self.to_prediction.size))
 
     def nsd(self, tolerance: float) -> float:
         """Share of all n + m border pixels that lie within the tolerance of the other border."""
         # A distance of 20 x 0.1 mm counts as within 2 mm whatever its last bit is.
         limit = tolerance * (1 + 1e-9)
-        near = np.count_nonzero(self.to_truth <= limit)
+        near = np.count_nonzero(self.to_ground_truth <= limit)
         near += np.count_nonzero(self.to_prediction <= limit)
-        return float(near / (self.to_truth.size + self.to_prediction.size))
+        return float(near / (self.to_ground_truth.size + self.to_prediction.size))
 
 
 def find_border(mask: BoolArray) -> BoolArray:
@@ -66,22 +69,22 @@ def find_border(mask: BoolArray) -> BoolArray:
 
 
 def measure_surfaces(
-    prediction: BoolArray, truth: BoolArray, *, spacing: tuple[float, ...]
+    prediction: BoolArray, ground_truth: BoolArray, *, spacing: tuple[float, ...]
 ) -> SurfaceDistances:
     """Measure how far the borders of two masks lie from each other.
 
     Args:
         prediction: (H, W) or (X, Y, Z), with at least one pixel set.
-        truth: As `prediction`.
+        ground_truth: As `prediction`.
         spacing: Size of a pixel along each axis.
 
     Raises:
         ValueError: If one of the masks is empty: there is no distance to nothing.
     """
-    if not (prediction.any() and truth.any()):
+    if not (prediction.any() and ground_truth.any()):
         raise ValueError("distances need two masks that are not empty")
-    box = _common_box(prediction, truth)
-    ours, theirs = find_border(prediction[box]), find_border(truth[box])
+    box = _common_box(prediction, ground_truth)
+    ours, theirs = find_border(prediction[box]), find_border(ground_truth[box])
     border_pixels = np.count_nonzero(ours) + np.count_nonzero(theirs)
     sparse = border_pixels * _BOX_PIXELS_PER_BORDER_PIXEL < ours.size
     measure = _search_tree if sparse else _distance_map
@@ -90,9 +93,9 @@ def measure_surfaces(
     )
 
 
-def _common_box(prediction: BoolArray, truth: BoolArray) -> tuple[slice, ...]:
+def _common_box(prediction: BoolArray, ground_truth: BoolArray) -> tuple[slice, ...]:
     """Cut away what is empty in both; the cut lies outside both masks, so no border moves."""
-    return tuple(ndimage.find_objects((prediction | truth).view(np.uint8), max_label=1)[0])
+    return tuple(ndimage.find_objects((prediction | ground_truth).view(np.uint8), max_label=1)[0])
 
 
 def _search_tree(start: BoolArray, goal: BoolArray, *, spacing: tuple[float, ...]) -> FloatArray:

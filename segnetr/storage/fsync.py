@@ -10,7 +10,7 @@ _AT_ONCE = 16
 def sync_tree(root: Path) -> None:
     """Force a folder and all below it to the disk; `OSError` passes through.
 
-    Many files at once, so that the file system writes them together: 2000 pictures took 0.4 s
+    Many files at once, so that the file system writes them together: 2000 images took 0.4 s
     instead of 12 s.
     """
     files, folders = [], []

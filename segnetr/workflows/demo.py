@@ -1,4 +1,4 @@
-"""`segnetr demo`: the whole job on drawn pictures, in a few minutes on two cores."""
+"""`segnetr demo`: the whole job on drawn images, in a few minutes on two cores."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _MARK = ".segnetr-demo"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOutcome:
-    """What the demo made: a run, and masks of pictures the run was not trained on."""
+    """What the demo made: a run, and masks of images the run was not trained on."""
 
     trained: TrainOutcome
     predicted: PredictOutcome
@@ -37,11 +37,11 @@ class DemoOutcome:
 
 
 def demo(out: Path, *, assignments: Sequence[str] = (), progress: Progress) -> DemoOutcome:
-    """Draw pictures, train a small SegNetr on them, score it, predict some, write the report.
+    """Draw images, train a small SegNetr on them, score it, predict some, write the report.
 
     Args:
-        out: Folder of the demo: `data` holds the pictures, `run` the run, `predictions` masks of
-            test pictures. What an earlier demo made there is made again, but for the pictures.
+        out: Folder of the demo: `data` holds the images, `run` the run, `predictions` masks of
+            test images. What an earlier demo made there is made again, but for the images.
         assignments: Settings put over the recipe `experiment/demo`.
         progress: What the user sees meanwhile.
 

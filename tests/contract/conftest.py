@@ -78,6 +78,6 @@ def small_names() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def picture() -> Tensor:
+def image() -> Tensor:
     """Two images (2, 3, 64, 96)."""
     return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))

@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybrid_backbones import create_model, get_entry, list_models
+from hybrid_backbones import create_model, get_spec, list_models
 
 NAMES = list_models()
 
 
 def published_classes(name):
-    return get_entry(name).config.num_classes
+    return get_spec(name).config.num_classes
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_and_multiply_adds_are_the_published_ones(name):
-    entry = get_entry(name)
+    entry = get_spec(name)
     with torch.device("meta"):
         model = create_model(name, num_classes=published_classes(name)).eval()
         image = torch.empty(1, 3, entry.image_size, entry.image_size)
@@ -46,25 +46,25 @@ def test_pyramid_names_its_modules_and_goes_from_fine_to_coarse(name):
     with torch.device("meta"):
         model = create_model(name, num_classes=0)
     strides = tuple(info.stride for info in model.feature_info)
-    assert strides == tuple(sorted(set(strides))) == get_entry(name).strides
-    assert tuple(info.channels for info in model.feature_info) == get_entry(name).channels
+    assert strides == tuple(sorted(set(strides))) == get_spec(name).strides
+    assert tuple(info.channels for info in model.feature_info) == get_spec(name).channels
     modules = dict(model.named_modules())
     assert all(info.module in modules for info in model.feature_info)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_entry_states_its_sources(name):
-    entry = get_entry(name)
+    entry = get_spec(name)
     assert entry.name == name
     assert "arXiv:" in entry.paper
     assert "@" in entry.code
-    assert entry.weights_licence
+    assert entry.weights_license
     assert entry.top1 is None or 50 < entry.top1 < 100
 
 
 def test_each_architecture_is_covered_by_a_small_network(small_names):
-    builders = {get_entry(name).build for name in NAMES}
-    assert {get_entry(name).build for name in small_names} == builders
+    builders = {get_spec(name).build for name in NAMES}
+    assert {get_spec(name).build for name in small_names} == builders
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_unknown_name_is_answered_with_the_nearest(name, nearest):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_misspelt_setting_is_answered_with_the_nearest(name):
+def test_misspelled_setting_is_answered_with_the_nearest(name):
     with pytest.raises(ValueError, match="'drop_paht'; did you mean 'drop_path'"):
         create_model(name, drop_paht=0.1)
 

@@ -50,9 +50,9 @@ def build_empty(encoder: str, **fields: object) -> SegmentationModel:
 
 
 def test_every_family_has_a_small_entry_here() -> None:
-    families = {type(hybrid_backbones.get_entry(name).config) for name in FAMILIES}
-    everything = {type(hybrid_backbones.get_entry(name).config) for name in ALL}
-    plain_vitae = type(hybrid_backbones.get_entry("vitae_base").config)  # one map, no pyramid
+    families = {type(hybrid_backbones.get_spec(name).config) for name in FAMILIES}
+    everything = {type(hybrid_backbones.get_spec(name).config) for name in ALL}
+    plain_vitae = type(hybrid_backbones.get_spec("vitae_base").config)  # one map, no pyramid
     assert families == everything - {plain_vitae}
 
 
@@ -152,7 +152,7 @@ def test_finest_level_sees_a_single_pixel() -> None:
     assert moved[20, 33] == moved.max()
 
 
-def test_backbone_keeps_its_own_initialisation() -> None:
+def test_backbone_keeps_its_own_initialization() -> None:
     torch.manual_seed(0)
     expected = hybrid_backbones.create_model(
         "mobilevit_xxs", features_only=True, depths=(1, 1, 1)

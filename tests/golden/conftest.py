@@ -134,7 +134,7 @@ DRAWS = (
 
 
 @pytest.fixture(autouse=True)
-def _no_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_initialization(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave fresh weights as the memory is: to draw those of a large network takes seconds.
 
     Every entry comes from the record, and loading is strict.

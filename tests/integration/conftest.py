@@ -21,7 +21,7 @@ TINY = [
 ]
 
 _WORKFLOWS = "segnetr.workflows"
-_SETTERS = (f"{_WORKFLOWS}.predict.keep_freed_memory", f"{_WORKFLOWS}.run_setup.keep_freed_memory")
+_SETTERS = (f"{_WORKFLOWS}.predict.tune_malloc", f"{_WORKFLOWS}.run_setup.tune_malloc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +78,20 @@ def tiny() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve drawn pictures in the ISIC 2018 layout, official split and all."""
-    folder = tmp_path_factory.mktemp("drawn") / "isic2018"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn images in the ISIC 2018 layout, official split and all."""
+    folder = tmp_path_factory.mktemp("synthetic") / "isic2018"
     draw_dataset(folder, counts={"train": 6, "validation": 3, "test": 3}, seed=5)
     return folder
 
 
 @pytest.fixture(scope="session")
 def trained(
-    command: Callable[..., Done], pictures: Path, tmp_path_factory: pytest.TempPathFactory
+    command: Callable[..., Done], images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A run of four steps."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
-    arguments = ["--dataset", "isic2018", "--data-dir", pictures, "--out", run, "--steps", 4]
+    arguments = ["--dataset", "isic2018", "--data-dir", images, "--out", run, "--steps", 4]
     cache = ["--set", f"data.cache_dir={run.parent / 'cache'}"]
     done = command("train", *arguments, *TINY, *cache, "--quiet")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""`segnetr benchmark` and the hand-over on drawn pictures."""
+"""`segnetr benchmark` and the hand-over on drawn images."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ pytestmark = [pytest.mark.slow]
 
 
 def test_benchmark_trains_each_encoder_once_and_keeps_what_is_done(
-    command, pictures: Path, tiny: list[str], tmp_path: Path
+    command, images: Path, tiny: list[str], tmp_path: Path
 ) -> None:
     arguments = ["benchmark", "--encoders", "segnetr,mobile_former_26m", "--dataset", "isic2018"]
-    arguments += ["--data-dir", pictures, *tiny, "--steps", 2, "--out", tmp_path / "b", "--json"]
+    arguments += ["--data-dir", images, *tiny, "--steps", 2, "--out", tmp_path / "b", "--json"]
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     first = json.loads(done.stdout)
@@ -26,9 +26,9 @@ def test_benchmark_trains_each_encoder_once_and_keeps_what_is_done(
 
 
 def test_benchmark_prints_the_difference_of_a_pair_with_its_interval(
-    command, pictures: Path, tiny: list[str], tmp_path: Path
+    command, images: Path, tiny: list[str], tmp_path: Path
 ) -> None:
-    arguments = ["--dataset", "isic2018", "--data-dir", pictures, "--steps", 2]
+    arguments = ["--dataset", "isic2018", "--data-dir", images, "--steps", 2]
     arguments += ["--set", "train.image_size=64", "--set", "train.warmup_steps=1"]
     arguments += ["--batch-size", 2, "--workers", 0, "--device", "cpu", "--json"]
     done = command(
@@ -49,11 +49,11 @@ def test_wrong_use_is_one_line(command, tmp_path: Path) -> None:
 
 
 def test_encoder_is_handed_from_one_run_to_the_next_and_frozen(
-    command, pictures: Path, tiny: list[str], tmp_path: Path
+    command, images: Path, tiny: list[str], tmp_path: Path
 ) -> None:
     from safetensors.numpy import load_file
 
-    data = ["--dataset", "isic2018", "--data-dir", pictures, *tiny]
+    data = ["--dataset", "isic2018", "--data-dir", images, *tiny]
     data += ["--encoder", "mobile_former_26m", "--skip", "irsc"]
     first = command("train", *data, "--steps", 2, "--out", tmp_path / "first", "--quiet")
     assert first.returncode == 0, first.stderr

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from segnetr.data.readers.image import measure_pixels
-from segnetr.data.readers.image_integrity import BrokenPictureError, walk_pages
+from segnetr.data.readers.image_integrity import BrokenImageError, walk_pages
 from segnetr.data.readers.nifti_stream import open_volume
 from segnetr.data.readers.read_files import read_image, read_mask
 from segnetr.errors import ReadError
@@ -33,7 +33,7 @@ VOXELS = RANDOM.integers(-500, 500, (20, 16, 3)).astype(np.int16)
 HAS_DICOM = importlib.util.find_spec("pydicom") is not None
 
 
-def picture(kind: str, *, pages: int = 1) -> bytes:
+def image(kind: str, *, pages: int = 1) -> bytes:
     buffer = io.BytesIO()
     more = {"save_all": True, "append_images": [Image.fromarray(PLANE)] * 2} if pages > 1 else {}
     Image.fromarray(PLANE).save(buffer, format=kind, **more)
@@ -45,7 +45,7 @@ def without_padding(data: bytes) -> bytes:
     while data:
         try:
             assert sum(1 for _ in walk_pages(data[:-1])) == 3
-        except BrokenPictureError:
+        except BrokenImageError:
             break
         data = data[:-1]
     return data
@@ -66,11 +66,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A sound file of every format that is one file, by name."""
     folder = tmp_path_factory.mktemp("whole")
     files = {
-        "p.png": picture("PNG"),
-        "j.jpg": picture("JPEG"),
-        "b.bmp": picture("BMP"),
-        "one.tif": picture("TIFF"),
-        "pages.tif": without_padding(picture("TIFF", pages=3)),
+        "p.png": image("PNG"),
+        "j.jpg": image("JPEG"),
+        "b.bmp": image("BMP"),
+        "one.tif": image("TIFF"),
+        "pages.tif": without_padding(image("TIFF", pages=3)),
         "n.nii": nifti(),
         "nifti.nii.gz": gzip.compress(nifti()),
         "nrrd_raw.nrrd": by_itk("nrrd_raw.nrrd", folder, packed=False),
@@ -99,7 +99,7 @@ def npy() -> bytes:
 
 
 def gif() -> bytes:
-    return picture("GIF")
+    return image("GIF")
 
 
 KINDS: dict[str, Callable[[bytes], bytes]] = {
@@ -246,8 +246,8 @@ def model(tmp_path: Path) -> Path:
         image_size=(32, 32),
         intensity={"mean": (0.5,), "std": (0.25,)},  # type: ignore[arg-type]
         predict={},  # type: ignore[arg-type]
-        dataset="drawn",
-        data_licence="Apache-2.0",
+        dataset="synthetic",
+        data_license="Apache-2.0",
         split_sha256="0" * 64,
         scores={},
         versions={},
@@ -334,6 +334,6 @@ def test_volume_that_cannot_be_read_plane_by_plane_is_refused_under_a_memory_lim
     assert result.returncode == PARTIAL, result.stderr
     facts = json.loads(result.stdout)
     assert [item["mask"] for item in facts["done"]] == ["n.nii"]
-    assert all("--max-memory holds for pictures and NIfTI" in item["reason"]
+    assert all("--max-memory holds for images and NIfTI" in item["reason"]
                for item in facts["failed"])  # fmt: skip
     assert len(facts["failed"]) == 2

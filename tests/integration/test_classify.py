@@ -1,4 +1,4 @@
-"""`segnetr classify` from a file of pictures to a table of probabilities."""
+"""`segnetr classify` from a file of images to a table of probabilities."""
 
 import csv
 import json
@@ -39,9 +39,9 @@ def one_line(done) -> str:
 
 def draw(label: int, number: int) -> np.ndarray:
     """A bright square on the left or on the right."""
-    picture = np.random.default_rng([label, number]).integers(0, 90, (28, 28)).astype(np.uint8)
-    picture[8:20, 3 + 12 * label : 13 + 12 * label] += 150
-    return picture
+    image = np.random.default_rng([label, number]).integers(0, 90, (28, 28)).astype(np.uint8)
+    image[8:20, 3 + 12 * label : 13 + 12 * label] += 150
+    return image
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def npz(tmp_path_factory) -> Path:
     arrays = {}
     for part, count in (("train", 12), ("val", 6), ("test", 6)):
         labels = np.arange(count) % 2
-        pictures = [draw(label, number) for number, label in enumerate(labels)]
-        arrays[f"{part}_images"] = np.stack(pictures)
+        images = [draw(label, number) for number, label in enumerate(labels)]
+        arrays[f"{part}_images"] = np.stack(images)
         arrays[f"{part}_labels"] = labels[:, None].astype(np.uint8)
     path = tmp_path_factory.mktemp("medmnist") / "pneumoniamnist.npz"
     np.savez(path, **arrays)
@@ -104,9 +104,9 @@ def test_terminated_run_resumes_to_the_same_bits_with_mixing_balance_and_average
         assignments=[
             "train.image_size=32", "train.batch_size=4", "train.steps=6", "train.device=cpu",
             "train.validate_every=2", "mixing.mixup_alpha=0.4", "mixing.cutmix_alpha=1.0",
-            "regularisation.balanced_sampling=true", "regularisation.class_weights=balanced",
-            "regularisation.label_smoothing=0.1", "augment.brightness=0.2",
-            "regularisation.drop_path=0.1", "evaluate.bootstrap=0",
+            "regularization.balanced_sampling=true", "regularization.class_weights=balanced",
+            "regularization.label_smoothing=0.1", "augment.brightness=0.2",
+            "regularization.drop_path=0.1", "evaluate.bootstrap=0",
         ],
     )  # fmt: skip
     whole = classify(config, out=tmp_path / "whole", progress=Progress(quiet=True))
@@ -128,17 +128,17 @@ def test_resume_with_other_labels_or_settings_is_refused(command, run, npz, tmp_
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     arguments = ["--data-dir", npz, "--out", copy, "--resume", "--config", copy / "config.yaml"]
-    other = command("classify", *arguments, "--set", "regularisation.label_smoothing=0.2")
+    other = command("classify", *arguments, "--set", "regularization.label_smoothing=0.2")
     assert other.returncode == 2
-    assert "regularisation" in one_line(other)
+    assert "regularization" in one_line(other)
     with np.load(npz) as file:
         arrays = dict(file)
     arrays["train_labels"] = 1 - arrays["train_labels"]
     changed = tmp_path / "pneumoniamnist.npz"
     np.savez(changed, **arrays)
-    relabelled = command("classify", *arguments, "--data-dir", changed)
-    assert relabelled.returncode == 2
-    assert "labels" in one_line(relabelled)
+    relabeled = command("classify", *arguments, "--data-dir", changed)
+    assert relabeled.returncode == 2
+    assert "labels" in one_line(relabeled)
 
 
 def test_prediction_writes_one_row_a_file_and_one_bad_file_stops_nothing(command, run, tmp_path):
@@ -147,7 +147,7 @@ def test_prediction_writes_one_row_a_file_and_one_bad_file_stops_nothing(command
     for label in (0, 1):
         Image.fromarray(draw(label, 99)).save(source / f"{label}.png")
     rgb = np.repeat(draw(1, 98)[..., None], 3, axis=2)
-    Image.fromarray(rgb).save(source / "colour.png")
+    Image.fromarray(rgb).save(source / "color.png")
     (source / "broken.png").write_bytes((source / "0.png").read_bytes()[:-20])
     out = tmp_path / "out"
     done = command("predict", source, "--model", run, "--out", out, "--json")
@@ -155,7 +155,7 @@ def test_prediction_writes_one_row_a_file_and_one_bad_file_stops_nothing(command
     assert [Path(f["input"]).name for f in json.loads(done.stdout)["failed"]] == ["broken.png"]
     with (out / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [Path(row["file"]).name for row in rows] == ["0.png", "1.png", "colour.png"]
+    assert [Path(row["file"]).name for row in rows] == ["0.png", "1.png", "color.png"]
     for row in rows:
         values = [float(row["p_normal"]), float(row["p_pneumonia"])]
         assert sum(values) == pytest.approx(1)
@@ -201,7 +201,7 @@ def test_written_configuration_repeats_the_run(command, run, tmp_path):
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-def test_several_labels_a_picture_from_training_to_prediction(command, tmp_path):
+def test_several_labels_a_image_from_training_to_prediction(command, tmp_path):
     generator = np.random.default_rng(0)
     arrays = {}
     for part, count in (("train", 12), ("val", 6), ("test", 6)):
@@ -212,7 +212,7 @@ def test_several_labels_a_picture_from_training_to_prediction(command, tmp_path)
     done = command(
         "classify", "--dataset", "medmnist", "--data-dir", tmp_path / "three.npz", *SMALL,
         "--steps", 2, "--out", tmp_path / "run", "--json", "--set",
-        "regularisation.class_weights=balanced", "--set", "mixing.mixup_alpha=0.2",
+        "regularization.class_weights=balanced", "--set", "mixing.mixup_alpha=0.2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)["evaluation"]["summary"]
@@ -228,16 +228,16 @@ def test_several_labels_a_picture_from_training_to_prediction(command, tmp_path)
     assert row["decided"] == "; ".join(held)
     balanced = command(
         "classify", "--config", tmp_path / "run" / "config.yaml", "--out", tmp_path / "other",
-        "--set", "regularisation.balanced_sampling=true",
+        "--set", "regularization.balanced_sampling=true",
     )  # fmt: skip
     assert balanced.returncode == 2
-    assert "one label a picture" in one_line(balanced)
+    assert "one label a image" in one_line(balanced)
 
 
 def test_lesions_of_a_table_stay_together_and_are_resampled_together(command, tmp_path):
     lines = ["image_id,dx,lesion_id"]
     for number in range(24):
-        put(tmp_path / "set" / "pictures" / f"i{number}.png", number)
+        put(tmp_path / "set" / "images" / f"i{number}.png", number)
         lines.append(f"i{number},{'nv' if number // 2 % 2 else 'mel'},L{number // 2}")
     (tmp_path / "set" / "labels.csv").write_text("\n".join(lines))
     done = command(
@@ -259,7 +259,7 @@ def put(path: Path, seed: int) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def test_folders_with_a_torn_picture_are_refused_unless_it_may_be_left_out(command, tmp_path):
+def test_folders_with_a_torn_image_are_refused_unless_it_may_be_left_out(command, tmp_path):
     root = tmp_path / "set"
     for label in "ab":
         for number in range(8):
@@ -272,9 +272,7 @@ def test_folders_with_a_torn_picture_are_refused_unless_it_may_be_left_out(comma
     assert refused.returncode == 4
     assert "3.png" in one_line(refused)
     assert not (tmp_path / "run" / "checkpoints").exists()
-    done = command(
-        "classify", *where, *SMALL, *cache, "--steps", 1, "--quiet", "--leave-out-faulty"
-    )
+    done = command("classify", *where, *SMALL, *cache, "--steps", 1, "--quiet", "--skip-invalid")
     assert done.returncode == 0, done.stderr
     split = json.loads((tmp_path / "run" / "splits.json").read_text())
     ids = [i for name in ("train", "validation", "test") for i in split[name]]
@@ -306,7 +304,7 @@ def test_a_set_without_copies_is_read_as_it_comes(command, tmp_path):
         (["--set", "trian.steps=3"], 2, "did you mean 'train'"),
         (["--weights", "nowhere"], 1, "nowhere"),
         (["--pretrained", "nowhere.pth"], 1, "nowhere.pth"),
-        (["--set", "regularisation.class_weights=[1,2,3]"], 2, "3 numbers for 2 classes"),
+        (["--set", "regularization.class_weights=[1,2,3]"], 2, "3 numbers for 2 classes"),
         (["--resume"], 2, "--out"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The commands on drawn pictures: what they write, what they say, which code they return."""
+"""The commands on drawn images: what they write, what they say, which code they return."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def test_trained_run_holds_everything_a_reader_needs(trained):
     assert 'href="http' not in page
 
 
-def test_written_configuration_repeats_the_run(command, trained, pictures, tmp_path):
+def test_written_configuration_repeats_the_run(command, trained, images, tmp_path):
     config = trained / "config.yaml"
     done = command("train", "--config", config, "--out", tmp_path / "again", "--quiet")
     assert done.returncode == 0, done.stderr
@@ -52,8 +52,8 @@ def test_written_configuration_repeats_the_run(command, trained, pictures, tmp_p
     assert (trained / "metrics.jsonl").read_text() == (tmp_path / "again/metrics.jsonl").read_text()
 
 
-def test_terminated_run_resumes_to_the_same_bits(start, pictures, tmp_path, tiny):
-    arguments = ["train", "--dataset", "isic2018", "--data-dir", pictures, "--steps", 30, *tiny]
+def test_terminated_run_resumes_to_the_same_bits(start, images, tmp_path, tiny):
+    arguments = ["train", "--dataset", "isic2018", "--data-dir", images, "--steps", 30, *tiny]
     arguments += ["--set", "train.validate_every=20", "--set", "train.save_every=1"]
     whole = start(*arguments, "--out", tmp_path / "whole", "--quiet")
     broken = start(*arguments, "--out", tmp_path / "broken", "--quiet")
@@ -73,11 +73,11 @@ def test_terminated_run_resumes_to_the_same_bits(start, pictures, tmp_path, tiny
 
 
 def test_prediction_keeps_names_folders_and_grids_and_one_bad_file_stops_nothing(
-    command, trained, pictures, tmp_path
+    command, trained, images, tmp_path
 ):
     source = tmp_path / "in"
     (source / "left").mkdir(parents=True)
-    good = next(pictures.glob("*Test_Input/*.jpg"))
+    good = next(images.glob("*Test_Input/*.jpg"))
     shutil.copy(good, source / "left" / "a.jpg")
     Image.open(good).save(source / "left" / "a.png")
     (source / "broken.jpg").write_bytes(good.read_bytes()[:-200])
@@ -110,35 +110,37 @@ def test_volume_is_predicted_slice_by_slice_on_its_own_grid(command, trained, tm
     assert np.array_equal(mask.affine, nibabel.load(tmp_path / "v.nii.gz").affine)
 
 
-def test_evaluating_another_data_set_and_a_folder_of_masks(command, trained, pictures, tmp_path):
-    arguments = ["--dataset", "isic2018", "--data-dir", pictures, "--part", "validation"]
+def test_evaluating_another_data_set_and_a_folder_of_masks(command, trained, images, tmp_path):
+    arguments = ["--dataset", "isic2018", "--data-dir", images, "--part", "validation"]
     done = command("evaluate", trained, *arguments, "--out", tmp_path / "scores", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["title"].endswith("3 cases")
     assert (tmp_path / "scores" / "per_case.csv").is_file()
-    truth = pictures / "ISIC2018_Task1_Test_GroundTruth"
-    perfect = command("evaluate", "--predictions", truth, "--truth", truth, "--json")
+    ground_truth = images / "ISIC2018_Task1_Test_GroundGroundTruth"
+    perfect = command(
+        "evaluate", "--predictions", ground_truth, "--ground truth", ground_truth, "--json"
+    )
     rows = {row["metric"]: row for row in json.loads(perfect.stdout)["summaries"]}
     assert rows["dice"]["mean"] == rows["iou"]["mean"] == 1.0
     assert rows["hd95_px"]["mean"] == 0.0
 
 
-def test_faults_are_named_and_refused_and_may_be_left_out(command, pictures, tmp_path, tiny):
+def test_issues_are_named_and_refused_and_may_be_left_out(command, images, tmp_path, tiny):
     folder = tmp_path / "isic2018"
-    shutil.copytree(pictures, folder)
+    shutil.copytree(images, folder)
     images = sorted((folder / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
     images[0].write_bytes(images[0].read_bytes()[:-100])
-    next((folder / "ISIC2018_Task1_Test_GroundTruth").glob("*.png")).unlink()
+    next((folder / "ISIC2018_Task1_Test_GroundGroundTruth").glob("*.png")).unlink()
     where = ["--dataset", "isic2018", "--data-dir", folder]
     checked = command("data", "check", *where, "--workers", 0, "--json")
     assert checked.returncode == 4
-    kinds = sorted(fault["kind"] for fault in json.loads(checked.stdout)["faults"])
+    kinds = sorted(issue["kind"] for issue in json.loads(checked.stdout)["issues"])
     assert kinds == ["image-unreadable", "mask-missing"]
     refused = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")
     assert refused.returncode == 4
-    assert "2 faults" in one_line(refused)
+    assert "2 issues" in one_line(refused)
     assert not (tmp_path / "run" / "checkpoints").exists()
-    left_out = ["--leave-out-faulty", "--out", tmp_path / "run", "--quiet"]
+    left_out = ["--skip-invalid", "--out", tmp_path / "run", "--quiet"]
     assert command("train", *where, *tiny, "--steps", 2, *left_out).returncode == 0
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert len(provenance["dataset"]["left_out"]) == 2
@@ -171,31 +173,31 @@ def test_unknown_flag_names_the_nearest(command):
     assert "--epochs" in done.stderr
 
 
-def test_changed_model_is_refused_in_one_line(command, trained, pictures, tmp_path):
+def test_changed_model_is_refused_in_one_line(command, trained, images, tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(trained / "model", copy)
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-5] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    image = next(pictures.glob("*Test_Input/*.jpg"))
+    image = next(images.glob("*Test_Input/*.jpg"))
     done = command("predict", image, "--model", copy, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "model.safetensors" in one_line(done)
 
 
-def test_a_run_in_use_is_not_overwritten(command, trained, pictures, tiny):
+def test_a_run_in_use_is_not_overwritten(command, trained, images, tiny):
     before = (trained / "metrics.jsonl").read_bytes()
-    arguments = ["--dataset", "isic2018", "--data-dir", pictures, "--out", trained, *tiny]
+    arguments = ["--dataset", "isic2018", "--data-dir", images, "--out", trained, *tiny]
     done = command("train", *arguments, "--quiet")
     assert done.returncode == 2
     assert "--resume" in one_line(done)
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
-def test_output_that_cannot_be_written_is_one_line(command, pictures, tmp_path, tiny):
+def test_output_that_cannot_be_written_is_one_line(command, images, tmp_path, tiny):
     file = tmp_path / "file"
     file.write_text("in the way")
-    arguments = ["--dataset", "isic2018", "--data-dir", pictures, "--steps", 1, *tiny]
+    arguments = ["--dataset", "isic2018", "--data-dir", images, "--steps", 1, *tiny]
     done = command("train", *arguments, "--out", file / "run", "--quiet")
     assert done.returncode == 1
     assert str(file) in one_line(done)
@@ -210,13 +212,13 @@ def test_every_help_fits_one_screen_and_lists_only_flags_that_exist(command):
 
 
 def test_encoder_weights_that_cannot_be_taken_are_refused_before_anything_is_decoded(
-    command, tiny, pictures, tmp_path
+    command, tiny, images, tmp_path
 ):
     wrong = tmp_path / "wrong.safetensors"
     save_file({"foreign.weight": np.zeros(3)}, wrong)
     flags = ["--encoder", "mobilevit_xxs", "--encoder-weights", wrong]
     cache = ["--set", f"data.cache_dir={tmp_path / 'cache'}"]
-    data = ["--dataset", "isic2018", "--data-dir", pictures]
+    data = ["--dataset", "isic2018", "--data-dir", images]
     done = command("train", *data, *tiny, *flags, *cache, "--out", tmp_path / "run", "--quiet")
     assert done.returncode != 0
     assert str(wrong) in done.stderr

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def crossed(command, pictures, tiny, tmp_path_factory) -> Path:
+def crossed(command, images, tiny, tmp_path_factory) -> Path:
     """Three folds, the second trained by itself first."""
     run = tmp_path_factory.mktemp("folds") / "cv"
-    arguments = ["--dataset", "isic2018", "--data-dir", pictures, "--out", run, "--steps", 2]
+    arguments = ["--dataset", "isic2018", "--data-dir", images, "--out", run, "--steps", 2]
     arguments += [*tiny, "--folds", 3]
     first = command("train", *arguments, "--fold", 2, "--json")
     assert first.returncode == 0, first.stderr
@@ -34,7 +34,7 @@ def crossed(command, pictures, tiny, tmp_path_factory) -> Path:
     return run
 
 
-def test_each_case_is_scored_and_predicted_once_by_a_network_that_never_saw_it(crossed, pictures):
+def test_each_case_is_scored_and_predicted_once_by_a_network_that_never_saw_it(crossed, images):
     scores = read_per_case_csv(crossed / "out_of_fold" / "per_case.csv")
     scored = [score.case_id for score in scores if score.metric == "dice"]
     folds = [read_split(crossed / f"fold-{number}" / "splits.json") for number in (1, 2, 3)]
@@ -44,9 +44,9 @@ def test_each_case_is_scored_and_predicted_once_by_a_network_that_never_saw_it(c
     assert len(scored) == 9
     masks = {path.stem: path for path in (crossed / "out_of_fold" / "masks").iterdir()}
     assert sorted(masks) == sorted(scored)
-    image = next(pictures.glob(f"*/{scored[0]}.jpg"))
-    with Image.open(masks[scored[0]]) as mask, Image.open(image) as picture:
-        assert mask.size == picture.size
+    image = next(images.glob(f"*/{scored[0]}.jpg"))
+    with Image.open(masks[scored[0]]) as mask, Image.open(image) as pixels:
+        assert mask.size == pixels.size
     for fold in folds:
         assert fold.test == whole.test
         assert len(fold.test) == 3
@@ -70,8 +70,8 @@ def test_report_shows_each_fold_and_all_cases(crossed, command):
     assert "Can the probabilities be believed?" in text
 
 
-def test_prediction_by_the_folder_is_the_mean_of_its_folds(crossed, command, pictures, tmp_path):
-    image = next(pictures.glob("*Test_Input/*.jpg"))
+def test_prediction_by_the_folder_is_the_mean_of_its_folds(crossed, command, images, tmp_path):
+    image = next(images.glob("*Test_Input/*.jpg"))
     answers = []
     for model in (crossed, *(crossed / f"fold-{number}" for number in (1, 2, 3))):
         out = tmp_path / model.name
@@ -84,7 +84,7 @@ def test_prediction_by_the_folder_is_the_mean_of_its_folds(crossed, command, pic
     assert np.abs(members[0] - members[1]).max() > 1e-3
 
 
-def test_fold_alone_repeats_the_fold_of_all(crossed, command, pictures, tiny, tmp_path):
+def test_fold_alone_repeats_the_fold_of_all(crossed, command, images, tiny, tmp_path):
     config = crossed / "fold-1" / "config.yaml"
     done = command("train", "--config", config, "--out", tmp_path / "again", "--quiet")
     assert done.returncode == 0, done.stderr
@@ -93,8 +93,8 @@ def test_fold_alone_repeats_the_fold_of_all(crossed, command, pictures, tiny, tm
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-def test_terminated_fold_goes_on_to_the_same_bits(start, pictures, tiny, tmp_path):
-    arguments = ["train", "--dataset", "isic2018", "--data-dir", pictures, "--steps", 20, *tiny]
+def test_terminated_fold_goes_on_to_the_same_bits(start, images, tiny, tmp_path):
+    arguments = ["train", "--dataset", "isic2018", "--data-dir", images, "--steps", 20, *tiny]
     arguments += ["--set", "train.save_every=1", "--folds", 2, "--quiet"]
     broken = start(*arguments, "--fold", 2, "--out", tmp_path / "broken")
     last = tmp_path / "broken" / "fold-2" / "checkpoints" / "last"
@@ -113,8 +113,8 @@ def test_terminated_fold_goes_on_to_the_same_bits(start, pictures, tiny, tmp_pat
     assert not (tmp_path / "whole" / "report.html").exists()
 
 
-def test_wrong_use_of_folds_is_one_line(crossed, command, pictures, tiny, tmp_path):
-    where = ["--dataset", "isic2018", "--data-dir", pictures, *tiny, "--steps", 1]
+def test_wrong_use_of_folds_is_one_line(crossed, command, images, tiny, tmp_path):
+    where = ["--dataset", "isic2018", "--data-dir", images, *tiny, "--steps", 1]
     wrong = {
         ("--fold", "all", "--folds", "3", "--out", crossed): "--resume",
         ("--fold", "all", "--folds", "4", "--out", crossed, "--resume"): "divided into 3 folds",
@@ -131,7 +131,7 @@ def test_wrong_use_of_folds_is_one_line(crossed, command, pictures, tiny, tmp_pa
     part = tmp_path / "part"
     shutil.copytree(crossed, part)
     shutil.rmtree(part / "fold-3")
-    image = next(pictures.glob("*Test_Input/*.jpg"))
+    image = next(images.glob("*Test_Input/*.jpg"))
     done = command("predict", image, "--model", part, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "2 of 3 folds are done" in done.stderr

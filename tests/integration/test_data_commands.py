@@ -1,4 +1,4 @@
-"""`segnetr data audit | check | split` on drawn pictures with copies put among them."""
+"""`segnetr data audit | check | split` on drawn images with copies put among them."""
 
 import json
 import shutil
@@ -15,21 +15,21 @@ TRAIN, TEST = "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1-2_Test_Input"
 
 
 @pytest.fixture
-def leaky(pictures: Path, tmp_path: Path) -> Path:
-    """A data set whose first test picture is a mirrored, resized training picture."""
+def leaky(images: Path, tmp_path: Path) -> Path:
+    """A data set whose first test image is a mirrored, resized training image."""
     folder = tmp_path / "isic2018"
-    shutil.copytree(pictures, folder)
+    shutil.copytree(images, folder)
     source = min((folder / TRAIN).glob("*.jpg"))
     target = min((folder / TEST).glob("*.jpg"))
-    mask = folder / "ISIC2018_Task1_Test_GroundTruth" / f"{target.stem}_segmentation.png"
-    with Image.open(source) as picture:
-        small = picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize((200, 150))
+    mask = folder / "ISIC2018_Task1_Test_GroundGroundTruth" / f"{target.stem}_segmentation.png"
+    with Image.open(source) as image:
+        small = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize((200, 150))
     small.save(target, quality=80)
     Image.new("L", small.size, 0).save(mask)
     return folder
 
 
-def test_picture_in_two_parts_is_one_line_and_code_four(command, leaky):
+def test_image_in_two_parts_is_one_line_and_code_four(command, leaky):
     where = ["--dataset", "isic2018", "--data-dir", leaky, "--workers", 0]
     done = command("data", "audit", *where, "--quiet")
     assert done.returncode == 4, done.stderr
@@ -40,23 +40,23 @@ def test_picture_in_two_parts_is_one_line_and_code_four(command, leaky):
     assert "1 pairs in two parts or sets, 0 within one" in total
     checked = command("data", "check", *where, "--json")
     assert checked.returncode == 4
-    (fault,) = json.loads(checked.stdout)["faults"]
-    assert fault["kind"] == "leak"
+    (issue,) = json.loads(checked.stdout)["issues"]
+    assert issue["kind"] == "leak"
 
 
-def test_sound_set_is_clean_and_a_copy_of_it_elsewhere_is_not(command, pictures, tmp_path):
-    where = ["--dataset", "isic2018", "--data-dir", pictures, "--workers", 0]
+def test_sound_set_is_clean_and_a_copy_of_it_elsewhere_is_not(command, images, tmp_path):
+    where = ["--dataset", "isic2018", "--data-dir", images, "--workers", 0]
     alone = command("data", "audit", *where, "--json")
     assert (alone.returncode, json.loads(alone.stdout)["pairs"]) == (0, [])
     copies = tmp_path / "copies"
     copies.mkdir()
-    for path in sorted((pictures / TRAIN).glob("*.jpg"))[:2]:
+    for path in sorted((images / TRAIN).glob("*.jpg"))[:2]:
         shutil.copy(path, copies)
-    twice = ["--against", copies, "--against", f"isic2018={pictures}"]
+    twice = ["--against", copies, "--against", f"isic2018={images}"]
     done = command("data", "audit", *where, *twice, "--json")
     assert done.returncode == 4
     outcome = json.loads(done.stdout)
-    assert outcome["pictures"] == 12 + 2 + 12
+    assert outcome["images"] == 12 + 2 + 12
     assert {pair["kind"] for pair in outcome["pairs"]} == {"identical"}
     assert outcome["leaks"] == len(outcome["pairs"]) == 12 + 2 + 2
     assert command("data", "audit", *where, "--against", tmp_path / "none").returncode == 2
@@ -68,12 +68,12 @@ def test_training_says_what_the_audit_found_before(command, leaky, tiny, tmp_pat
     run = tmp_path / "run"
     done = command("train", *where, *tiny, "--steps", 2, "--out", run)
     assert done.returncode == 0, done.stderr
-    assert "1 pairs of alike pictures lie in two parts" in done.stderr
+    assert "1 pairs of alike images lie in two parts" in done.stderr
     assert len(json.loads((run / "provenance.json").read_text())["dataset"]["leaks"]) == 1
     assert "scores promise too much" in (run / "report.html").read_text().replace("\n", " ")
 
 
-def test_page_holds_statistics_faults_and_a_contact_sheet_and_names_no_address(
+def test_page_holds_statistics_issues_and_a_contact_sheet_and_names_no_address(
     command, leaky, tmp_path
 ):
     page = tmp_path / "deep" / "check.html"
@@ -90,8 +90,8 @@ def test_page_holds_statistics_faults_and_a_contact_sheet_and_names_no_address(
     assert "<script" not in text
 
 
-def test_written_split_is_the_one_a_training_makes(command, pictures, trained, tmp_path):
-    where = ["--dataset", "isic2018", "--data-dir", pictures]
+def test_written_split_is_the_one_a_training_makes(command, images, trained, tmp_path):
+    where = ["--dataset", "isic2018", "--data-dir", images]
     out = tmp_path / "splits.json"
     done = command("data", "split", *where, "--out", out, "--json")
     assert done.returncode == 0, done.stderr

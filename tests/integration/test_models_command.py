@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_backbones import get_entry, list_models
+from hybrid_backbones import get_spec, list_models
 from segnetr.workflows.models.backbones import backbone_markdown
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -36,7 +36,7 @@ def test_list_as_json_holds_all_facts_of_every_backbone(command):
     assert (row["image_size"], row["top1"]) == (224, 81.2)
     assert row["strides"] == [4, 8, 16, 32]
     assert row["channels"] == [96, 192, 384, 768]
-    assert row["weights_licence"] == "MIT"
+    assert row["weights_license"] == "MIT"
     assert rows["mobilevit_s"]["mean"] == [0, 0, 0]
     assert rows["cvt_13"]["mean"] == [0.485, 0.456, 0.406]
     for row in rows.values():
@@ -49,7 +49,7 @@ def test_show_gives_a_backbone_for_people_and_machines(command):
     assert "19,997,480" in shown.stdout
     assert "arXiv:2103.15808" in shown.stdout
     facts = json.loads(command("models", "show", "cvt_13", "--json").stdout)
-    assert facts["settings"]["depths"] == list(get_entry("cvt_13").config.depths)
+    assert facts["settings"]["depths"] == list(get_spec("cvt_13").config.depths)
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,20 @@ pytestmark = pytest.mark.slow
 
 
 def draw_cells(folder: Path, *, count: int) -> Path:
-    """Pictures of bright discs, one mask file for each disc, grey values 0 and 255."""
+    """Images of bright discs, one mask file for each disc, gray values 0 and 255."""
     rows, columns = np.mgrid[:40, :48]
     for number in range(count):
         draw = np.random.default_rng(number)
-        name, picture = f"cell{number:02d}", draw.integers(20, 60, (40, 48))
+        name, image = f"cell{number:02d}", draw.integers(20, 60, (40, 48))
         home = folder / "all" / name
         for part in ("images", "masks"):
             (home / part).mkdir(parents=True)
         for disc in range(2):
             row, column = draw.integers(8, 32), 12 + 24 * disc
             inside = (rows - row) ** 2 + (columns - column) ** 2 < 40
-            picture = np.where(inside, 200, picture)
+            image = np.where(inside, 200, image)
             Image.fromarray(inside.astype(np.uint8) * 255).save(home / "masks" / f"m{disc}.png")
-        Image.fromarray(picture.astype(np.uint8)).save(home / "images" / f"{name}.png")
+        Image.fromarray(image.astype(np.uint8)).save(home / "images" / f"{name}.png")
     return folder
 
 
@@ -54,7 +54,7 @@ def test_folder_is_described_checked_trained_on_predicted_and_scored(command, ti
     assert command("predict", image, "--model", run, "--out", tmp_path / "masks").returncode == 0
 
 
-def test_each_fault_is_a_line_and_code_four_and_training_refuses_it(command, tiny, tmp_path):
+def test_each_issue_is_a_line_and_code_four_and_training_refuses_it(command, tiny, tmp_path):
     folder = draw_cells(tmp_path / "cells", count=4)
     assert command("data", "init", folder).returncode == 0
     masks = sorted(folder.glob("all/*/masks/m1.png"))
@@ -68,7 +68,7 @@ def test_each_fault_is_a_line_and_code_four_and_training_refuses_it(command, tin
     assert [str(path) in line for path, line in zip(masks, lines, strict=False)][:2] == [True, True]
     refused = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")
     assert refused.returncode == 4
-    assert "2 faults" in refused.stderr
+    assert "2 issues" in refused.stderr
     for path in folder.glob("all/*/masks/*.png"):
         Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
     empty = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")

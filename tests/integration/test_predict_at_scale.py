@@ -51,7 +51,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Five pictures in two folders."""
+    """Five images in two folders."""
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -169,7 +169,7 @@ def test_several_models_answer_together_however_they_are_written(
     index = read_index(tmp_path / "one")
     assert [member["path"] for member in index["model"]["members"]] == [str(a), str(b), str(c)]
     assert len(index["done"]) == 5
-    # A picture behind a model is an input, not a model.
+    # A image behind a model is an input, not a model.
     behind = ["predict", "--model", a, photos / "a.png", "--out", tmp_path / "three", "--quiet"]
     assert command(*behind).returncode == 0
     for how in ("vote", "soup"):

@@ -16,13 +16,16 @@ import numpy as np
 import pytest
 
 from segnetr.data.download.sources import OFFICIAL, Archive
-from segnetr.data.download.transaction import open_staging
+from segnetr.data.download.transaction import open_transaction
 from segnetr.workflows.datasets import list_datasets as data_list
 from segnetr.workflows.datasets import prepare
 
 FOLDERS = {
-    "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
-    "validation": ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth"),
+    "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundGroundTruth"),
+    "validation": (
+        "ISIC2018_Task1-2_Validation_Input",
+        "ISIC2018_Task1_Validation_GroundGroundTruth",
+    ),
 }
 
 
@@ -48,12 +51,12 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.fixture
-def archives(pictures: Path, tmp_path: Path) -> Path:
+def archives(images: Path, tmp_path: Path) -> Path:
     """Training images and masks, each in an archive with a name of its own."""
     folder = tmp_path / "archives"
     folder.mkdir()
     for name in FOLDERS["train"]:
-        pack(pictures / name, folder / f"my_{name}.zip")
+        pack(images / name, folder / f"my_{name}.zip")
     return folder
 
 
@@ -76,7 +79,7 @@ def one_line(done) -> str:
 
 
 def test_archives_become_audited_data_and_stay_as_they_are(
-    run, command, archives, pictures, tmp_path
+    run, command, archives, images, tmp_path
 ):
     before = snapshot(archives)
     done = run("--source", *archives.glob("*.zip"), "--json")
@@ -84,12 +87,12 @@ def test_archives_become_audited_data_and_stay_as_they_are(
     facts = json.loads(done.stdout)
     assert {item["name"] for item in facts["prepared"]} == set(before)
     assert facts["checks"][0]["cases"] == 6
-    assert facts["checks"][0]["faults"] == []
+    assert facts["checks"][0]["issues"] == []
     data = tmp_path / "data"
     assert names(data) == {*FOLDERS["train"], ".segnetr-prepared.json"}
     for name in FOLDERS["train"]:
         assert {k: v[1] for k, v in snapshot(data / name).items()} == {
-            k: v[1] for k, v in snapshot(pictures / name).items()
+            k: v[1] for k, v in snapshot(images / name).items()
         }
     assert snapshot(archives) == before
     checked = command("data", "check", "--dataset", "isic2018", "--data-dir", data, "--workers", 0)
@@ -114,10 +117,10 @@ def test_what_was_removed_is_prepared_again(run, archives, tmp_path):
     assert len(json.loads(done.stdout)["prepared"]) == 1
 
 
-def test_further_part_is_added_to_what_is_there(run, archives, pictures, tmp_path):
+def test_further_part_is_added_to_what_is_there(run, archives, images, tmp_path):
     assert run("--source", archives).returncode == 0
     for name in FOLDERS["validation"]:
-        pack(pictures / name, tmp_path / f"{name[:-1]}.zip")
+        pack(images / name, tmp_path / f"{name[:-1]}.zip")
     done = run("--source", *tmp_path.glob("ISIC*.zip"), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["checks"][0]["cases"] == 9
@@ -132,9 +135,9 @@ def test_images_without_masks_say_what_is_missing(run, archives, tmp_path):
     assert names(tmp_path / "data") == {FOLDERS["train"][0], ".segnetr-prepared.json"}
 
 
-def test_faults_of_the_data_are_named_with_exit_code_4(run, pictures, tmp_path):
+def test_issues_of_the_data_are_named_with_exit_code_4(run, images, tmp_path):
     for name in FOLDERS["train"]:
-        shutil.copytree(pictures / name, tmp_path / "copy" / name)
+        shutil.copytree(images / name, tmp_path / "copy" / name)
     torn = sorted((tmp_path / "copy" / FOLDERS["train"][0]).iterdir())[0]
     torn.write_bytes(torn.read_bytes()[:500])
     done = run("--source", pack(tmp_path / "copy", tmp_path / "a.zip", inside=""))
@@ -142,9 +145,9 @@ def test_faults_of_the_data_are_named_with_exit_code_4(run, pictures, tmp_path):
     assert f"image-unreadable: {tmp_path / 'data' / FOLDERS['train'][0] / torn.name}" in done.stdout
 
 
-def test_official_name_with_other_bytes_is_refused(run, pictures, tmp_path):
+def test_official_name_with_other_bytes_is_refused(run, images, tmp_path):
     name = FOLDERS["train"][1]
-    done = run("--source", pack(pictures / name, tmp_path / f"{name}.zip"))
+    done = run("--source", pack(images / name, tmp_path / f"{name}.zip"))
     assert done.returncode == 4
     assert "99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c" in one_line(done)
     assert not (tmp_path / "data").exists()
@@ -235,19 +238,19 @@ def test_move_that_fails_is_taken_back(run, archives, tmp_path, monkeypatch):
 
 
 def test_two_processes_do_not_prepare_one_folder(run, archives, tmp_path):
-    with open_staging(tmp_path / "data"):
+    with open_transaction(tmp_path / "data"):
         done = run("--source", archives)
     assert done.returncode == 2
     assert "another process" in one_line(done)
 
 
-def test_unpacked_folder_is_copied_and_not_touched(run, pictures, tmp_path):
-    before = snapshot(pictures)
-    done = run("--source", pictures, "--json")
+def test_unpacked_folder_is_copied_and_not_touched(run, images, tmp_path):
+    before = snapshot(images)
+    done = run("--source", images, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["checks"][0]["cases"] == 12
-    assert snapshot(pictures) == before
-    again = run("--source", pictures)
+    assert snapshot(images) == before
+    again = run("--source", images)
     assert "was prepared before" in again.stdout
 
 
@@ -283,13 +286,13 @@ def test_limits_are_settings(run, archives, flag: str, value: float, said: str):
     [
         ("isic2018", [], "nothing to prepare isic2018 from; give --source ARCHIVE or DIR, or --do"),
         ("isic18", ["--download"], "did you mean 'isic2018'"),
-        ("drawn", ["--download"], "made by this program"),
+        ("synthetic", ["--download"], "made by this program"),
         ("medmnist", ["--download"], "--subset is missing: one of pathmnist"),
         ("medmnist", ["--download", "--subset", "mnist"], "unknown --subset 'mnist'; there are"),
         ("isic2018", ["--download", "--subset", "x"], "one set, without subsets"),
         ("isic2018", ["--source", "not-there.zip"], "no such file or folder"),
-        ("isic2018", ["--download"], "licence: CC BY-NC 4.0"),
-        ("cifar10", ["--download"], "add --accept-licence if you agree"),
+        ("isic2018", ["--download"], "license: CC BY-NC 4.0"),
+        ("cifar10", ["--download"], "add --accept-license if you agree"),
     ],
 )
 def test_wrong_usage_is_one_line_and_asks_nobody(run, tmp_path, name, arguments, said):
@@ -299,15 +302,15 @@ def test_wrong_usage_is_one_line_and_asks_nobody(run, tmp_path, name, arguments,
     assert not (tmp_path / "data").exists()
 
 
-def test_source_and_target_in_one_another_are_refused(command, pictures):
-    for target in (pictures, pictures / "sub"):
-        done = command("data", "prepare", "isic2018", "--source", pictures, "--data-dir", target)
+def test_source_and_target_in_one_another_are_refused(command, images):
+    for target in (images, images / "sub"):
+        done = command("data", "prepare", "isic2018", "--source", images, "--data-dir", target)
         assert done.returncode == 2
         assert "lie in one another" in one_line(done)
-    assert not (pictures / "sub").exists()
+    assert not (images / "sub").exists()
 
 
-def test_labelled_pictures_are_prepared_too(run, tmp_path):
+def test_labeled_images_are_prepared_too(run, tmp_path):
     rng = np.random.default_rng(0)
     arrays = {
         f"{part}_{kind}": value
@@ -326,21 +329,21 @@ def test_labelled_pictures_are_prepared_too(run, tmp_path):
     assert run("--source", tmp_path / "torn.npz", name="medmnist").returncode != 0
 
 
-def test_list_says_what_can_be_fetched_under_which_licence(command):
+def test_list_says_what_can_be_fetched_under_which_license(command):
     rows = json.loads(command("data", "list", "--json").stdout)["datasets"]
     sets = {row["name"]: row for row in rows}
-    assert sets["drawn"]["download"] == "none needed"
-    assert sets["drawn"]["archives"] == []
+    assert sets["synthetic"]["download"] == "none needed"
+    assert sets["synthetic"]["archives"] == []
     assert sets["isic2018"]["download"] == "about 13 GB"
     assert len(sets["isic2018"]["archives"]) == 6
     assert sets["cifar10"]["archives"][0]["md5"] == "c58f30108f718f92721af3b95e74349a"
-    assert all(row["licence"] for row in rows)
+    assert all(row["license"] for row in rows)
 
 
 def test_every_official_archive_has_a_sound_description():
     for name, source in OFFICIAL.items():
         assert source.title, name
-        assert source.licence, name
+        assert source.license, name
         assert source.page.startswith("http"), name
         files = [archive.name for archive in source.archives]
         assert len(files) == len(set(files)) > 0
@@ -378,7 +381,7 @@ class _Files(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def site(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+def site(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
     """A server with two official archives, one of them without its folder, and their table."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -391,7 +394,7 @@ def site(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     address = f"http://127.0.0.1:{server.server_address[1]}"
     found = []
     for number, name in enumerate(FOLDERS["train"]):
-        path = pack(pictures / name, folder / f"{name}.zip", inside="" if number else None)
+        path = pack(images / name, folder / f"{name}.zip", inside="" if number else None)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         place = f"{address}/{path.name}"
         found.append(Archive(name=path.name, address=place, folder=name, sha256=sha256))
@@ -407,12 +410,12 @@ def site(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     server.server_close()
 
 
-def test_download_needs_the_licence_then_fetches_checks_and_lays_out(run, site, tmp_path):
+def test_download_needs_the_license_then_fetches_checks_and_lays_out(run, site, tmp_path):
     done = run("--download")
     assert done.returncode == 2
     assert "CC BY-NC 4.0" in one_line(done)
     assert site.asked == []
-    done = run("--download", "--accept-licence", "--json")
+    done = run("--download", "--accept-license", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert all(item["is_official"] for item in facts["prepared"])
@@ -427,7 +430,7 @@ def test_download_needs_the_licence_then_fetches_checks_and_lays_out(run, site, 
 
 def test_download_fetches_only_what_the_sources_lack(run, site, tmp_path):
     mine = tmp_path / "site" / f"{FOLDERS['train'][0]}.zip"
-    done = run("--source", mine, "--download", "--accept-licence", "--keep-archives")
+    done = run("--source", mine, "--download", "--accept-license", "--keep-archives")
     assert done.returncode == 0, done.stderr
     assert site.asked == [f"/{FOLDERS['train'][1]}.zip"]
     assert names(tmp_path / "data/.segnetr-downloads") == {f"{FOLDERS['train'][1]}.zip"}
@@ -438,13 +441,13 @@ def test_download_of_wrong_bytes_leaves_nothing_and_keeps_the_good_file(run, sit
     bad = tmp_path / "site" / f"{FOLDERS['train'][1]}.zip"
     good = bad.read_bytes()
     bad.write_bytes(good[:-1] + b"!")
-    done = run("--download", "--accept-licence")
+    done = run("--download", "--accept-license")
     assert done.returncode == 1
     assert "has the sha256" in one_line(done)
     assert names(tmp_path / "data") == {".segnetr-downloads"}
     bad.write_bytes(good)
     site.asked.clear()
-    assert run("--download", "--accept-licence").returncode == 0
+    assert run("--download", "--accept-license").returncode == 0
     assert site.asked == [f"/{bad.name}"]
     assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
 
@@ -453,7 +456,7 @@ def test_download_that_is_led_to_a_file_of_the_machine_is_refused(run, site, tmp
     first, second = site.table["isic2018"].archives
     astray = replace(first, address=first.address.replace(".zip", "-astray.zip"))
     site.table["isic2018"] = replace(site.table["isic2018"], archives=(astray, second))
-    done = run("--download", "--accept-licence")
+    done = run("--download", "--accept-license")
     assert done.returncode == 1
     assert "no http or https address; it was not followed" in one_line(done)
 
@@ -467,10 +470,10 @@ def test_renamed_official_archive_is_known_by_its_hash(run, site, tmp_path):
     assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
 
 
-def test_tar_without_compression_and_with_leftovers_is_prepared(run, pictures, tmp_path):
+def test_tar_without_compression_and_with_leftovers_is_prepared(run, images, tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name in FOLDERS["train"]:
-            archive.add(pictures / name, name)
+            archive.add(images / name, name)
         archive.addfile(tarfile.TarInfo(f"{FOLDERS['train'][0]}/._ISIC_0000000.jpg"))
     done = run("--source", tmp_path / "a.tar")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Predicted Dice, flags and maps through the real commands, on drawn pictures and volumes."""
+"""Predicted Dice, flags and maps through the real commands, on drawn images and volumes."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> Path:
-    """Pictures of which enough are for validation."""
+    """Images of which enough are for validation."""
     folder = tmp_path_factory.mktemp("many") / "isic2018"
     draw_dataset(folder, counts={"train": 6, "validation": 5, "test": 3}, seed=6)
     return folder
@@ -42,7 +42,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_dataset_images(folder: Path) -> list[Path]:
     return sorted((folder / "ISIC2018_Task1-2_Test_Input").glob("*.jpg"))
 
 
@@ -63,12 +63,12 @@ def test_training_calibrates_on_validation_cases_alone(judged):
 
 
 def test_model_with_few_validation_cases_says_so_and_predicts_without(
-    command, trained, pictures, tmp_path
+    command, trained, images, tmp_path
 ):
     assert not has_quality(trained)
     line = "no predicted Dice: 3 validation patients, 5 are needed"
     assert line in (trained / "log.txt").read_text()
-    done = command("predict", list_pictures(pictures)[0], "--model", trained, "--out", tmp_path)
+    done = command("predict", list_dataset_images(images)[0], "--model", trained, "--out", tmp_path)
     assert done.returncode == 0
     assert done.stderr.count("no predicted Dice") == 1
     (row,) = read_table(tmp_path / "predictions.csv")
@@ -78,9 +78,9 @@ def test_model_with_few_validation_cases_says_so_and_predicts_without(
 def test_predictions_are_listed_with_dice_interval_flag_and_reason(command, judged, many, tmp_path):
     strange = tmp_path / "in" / "strange.png"
     strange.parent.mkdir()
-    grey = np.random.default_rng(0).integers(0, 40, (64, 64), dtype=np.uint8)
-    Image.fromarray(grey).save(strange)
-    inputs = [*list_pictures(many), strange]
+    gray = np.random.default_rng(0).integers(0, 40, (64, 64), dtype=np.uint8)
+    Image.fromarray(gray).save(strange)
+    inputs = [*list_dataset_images(many), strange]
     out = tmp_path / "out"
     done = command("predict", *inputs, "--model", judged, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
@@ -103,29 +103,29 @@ def test_predictions_are_listed_with_dice_interval_flag_and_reason(command, judg
 
 
 def test_shards_join_their_tables(command, judged, many, tmp_path):
-    pictures = list_pictures(many)
+    images = list_dataset_images(many)
     for shard in ("1/2", "2/2"):
         done = command(
-            "predict", *pictures, "--model", judged, "--out", tmp_path, "--shard", shard, "--quiet"
+            "predict", *images, "--model", judged, "--out", tmp_path, "--shard", shard, "--quiet"
         )
         assert done.returncode == 0, done.stderr
     rows = read_table(tmp_path / "predictions.csv")
-    assert [Path(row["input"]).name for row in rows] == [path.name for path in pictures]
+    assert [Path(row["input"]).name for row in rows] == [path.name for path in images]
     assert all(row["predicted_dice"] for row in rows)
 
 
 def test_quality_is_left_away_when_asked_and_where_it_would_not_hold(
     command, judged, many, tmp_path
 ):
-    picture = list_pictures(many)[0]
-    asked = command("predict", picture, "--model", judged, "--out", tmp_path / "a", "--no-quality")
+    pixels = list_dataset_images(many)[0]
+    asked = command("predict", pixels, "--model", judged, "--out", tmp_path / "a", "--no-quality")
     assert asked.returncode == 0
     assert "predicted Dice" not in asked.stderr
-    other = command("predict", picture, "--model", judged, "--out", tmp_path / "b", "--tta", "none")
+    other = command("predict", pixels, "--model", judged, "--out", tmp_path / "b", "--tta", "none")
     assert "it is calibrated for predict.tta=flips, not none" in other.stderr
     for name in ("a", "b"):
         assert read_table(tmp_path / name / "predictions.csv")[0]["predicted_dice"] == ""
-    whole = command("predict", picture, "--model", judged, "--out", tmp_path / "c")
+    whole = command("predict", pixels, "--model", judged, "--out", tmp_path / "c")
     assert whole.returncode == 0
     masks = [next((tmp_path / name).glob("*.png")).read_bytes() for name in ("a", "c")]
     assert masks[0] == masks[1]
@@ -135,7 +135,7 @@ def test_report_plots_predicted_against_true_dice_with_badges(judged):
     page = (judged / "report.html").read_text()
     assert "When not to believe" in page
     assert "Predicted against true Dice: Spearman" in page
-    assert page.count('<span class="badge') >= 3 + 3  # a row and a picture for each test case
+    assert page.count('<span class="badge') >= 3 + 3  # a row and a image for each test case
 
 
 def test_calibration_cases_are_scored_by_the_fit_without_them(command, judged, tmp_path):
@@ -146,22 +146,22 @@ def test_calibration_cases_are_scored_by_the_fit_without_them(command, judged, t
     assert {record.case_id: record.quality.dice for record in records} == left_out
 
 
-def test_maps_of_a_picture_are_pictures_of_its_size(command, judged, many, tmp_path):
-    picture = list_pictures(many)[0]
+def test_maps_of_a_image_are_images_of_its_size(command, judged, many, tmp_path):
+    pixels = list_dataset_images(many)[0]
     arguments = ["--model", judged, "--out", tmp_path, "--save-uncertainty"]
-    done = command("predict", picture, *arguments)
+    done = command("predict", pixels, *arguments)
     assert done.returncode == 0, done.stderr
-    with Image.open(picture) as image:
+    with Image.open(pixels) as image:
         size = image.size
     for kind in ("entropy", "variance"):
-        with Image.open(tmp_path / f"{picture.stem}_{kind}.png") as drawn:
-            assert drawn.size == size
-            values = np.asarray(drawn).astype(float)
+        with Image.open(tmp_path / f"{pixels.stem}_{kind}.png") as synthetic:
+            assert synthetic.size == size
+            values = np.asarray(synthetic).astype(float)
         assert 0 < values.max() <= 65535
-    (tmp_path / f"{picture.stem}_entropy.png").unlink()
-    again = command("predict", picture, *arguments, "--skip-existing", "--json")
+    (tmp_path / f"{pixels.stem}_entropy.png").unlink()
+    again = command("predict", pixels, *arguments, "--skip-existing", "--json")
     assert json.loads(again.stdout)["skipped"] == 0
-    once_more = command("predict", picture, *arguments, "--skip-existing", "--json")
+    once_more = command("predict", pixels, *arguments, "--skip-existing", "--json")
     assert json.loads(once_more.stdout)["skipped"] == 1
 
 
@@ -184,7 +184,7 @@ def test_maps_of_a_volume_have_its_geometry_and_a_limit_holds_or_refuses(command
     assert 0 <= maps["variance"].min() <= maps["variance"].max() <= 0.25
     (row,) = read_table(tmp_path / "out" / "predictions.csv")
     assert row["out_of_distribution"] == "yes"
-    assert row["reason"].startswith("a volume, trained on pictures")
+    assert row["reason"].startswith("a volume, trained on images")
     limited = command("predict", *arguments, "--out", tmp_path / "l", "--max-memory", "32G")
     assert limited.returncode == 0, limited.stderr
     for kind, values in maps.items():

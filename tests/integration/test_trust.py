@@ -15,18 +15,18 @@ from support.volume_files import draw_volume, write_acdc, write_nifti
 import segnetr
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.models.model_file import read_card
-from segnetr.workflows.comparison import figures as compare_pictures
+from segnetr.workflows.comparison import figures as compare_images
 from segnetr.workflows.prediction.model_folder import open_predictor
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def other(command, pictures, trained, tiny, tmp_path_factory) -> Path:
+def other(command, images, trained, tiny, tmp_path_factory) -> Path:
     """A second run on the same split, another seed, told to choose repairs."""
     run = tmp_path_factory.mktemp("runs") / "other"
-    arguments = ["--dataset", "isic2018", "--data-dir", pictures, "--out", run, "--steps", 4]
-    choices = ["--seed", 3, "--set", "predict.choose_post=true"]
+    arguments = ["--dataset", "isic2018", "--data-dir", images, "--out", run, "--steps", 4]
+    choices = ["--seed", 3, "--set", "predict.search_postprocessing=true"]
     cache = ["--set", f"data.cache_dir={trained.parent / 'cache'}"]
     done = command("train", *arguments, *tiny, *choices, *cache, "--quiet")
     assert done.returncode == 0, done.stderr
@@ -47,19 +47,19 @@ def hearts(command, tiny, tmp_path_factory) -> Path:
     return out
 
 
-def test_runs_are_compared_with_pictures_of_where_they_differ(command, trained, other, tmp_path):
+def test_runs_are_compared_with_images_of_where_they_differ(command, trained, other, tmp_path):
     done = command("compare", trained, other, "--out", tmp_path / "c", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["comparisons"][0]["cases"] == 3
     page = (tmp_path / "c" / "compare.html").read_text()
-    assert "no pictures" not in page
+    assert "no images" not in page
     differing = len(re.findall(r'<img src="data:image/jpeg[^"]*" alt="[^"]+"', page))
     changed = json.loads(done.stdout)["comparisons"][0]
     assert differing == 3 - changed["equal"]
     assert "train.seed" in page
 
 
-def test_pictures_of_a_comparison_are_predicted_as_the_scores_were(
+def test_images_of_a_comparison_are_predicted_as_the_scores_were(
     command, trained, tmp_path, monkeypatch
 ):
     mirrored = tmp_path / "mirrored"
@@ -71,7 +71,7 @@ def test_pictures_of_a_comparison_are_predicted_as_the_scores_were(
         opened.append((path, options["changes"]))
         return open_predictor(path, **options)
 
-    monkeypatch.setattr(compare_pictures, "open_predictor", open_and_note)
+    monkeypatch.setattr(compare_images, "open_predictor", open_and_note)
     done = command("compare", trained, mirrored, "--out", tmp_path / "c")
     assert done.returncode == 0, done.stderr
     assert opened == [(trained, {"tta": "none"}), (mirrored, {"tta": "flips"})]
@@ -80,19 +80,29 @@ def test_pictures_of_a_comparison_are_predicted_as_the_scores_were(
 
 def test_repairs_are_tried_on_validation_and_written_into_the_model(other):
     card = read_card(other)
-    assert {trial.step for trial in card.post_trials} >= {"largest_component", "fill_holes"}
-    assert all(trial.cases == 3 and not trial.taken for trial in card.post_trials)
+    assert {trial.step for trial in card.postprocessing_trials} >= {
+        "largest_component",
+        "fill_holes",
+    }
+    assert all(trial.cases == 3 and not trial.taken for trial in card.postprocessing_trials)
     assert (card.predict.post, card.predict.threshold) == ((), 0.5)  # three patients decide nothing
-    assert not card.predict.choose_post
+    assert not card.predict.search_postprocessing
     assert "fewer than 6 patients" in (other / "log.txt").read_text()
     assert "Repairs" in (other / "report.html").read_text()
 
 
-def test_choosing_repairs_is_no_setting_of_a_prediction(command, trained, pictures, tmp_path):
-    arguments = ["--model", trained, "--out", tmp_path / "o", "--set", "predict.choose_post=true"]
-    done = command("predict", pictures, *arguments)
+def test_choosing_repairs_is_no_setting_of_a_prediction(command, trained, images, tmp_path):
+    arguments = [
+        "--model",
+        trained,
+        "--out",
+        tmp_path / "o",
+        "--set",
+        "predict.search_postprocessing=true",
+    ]
+    done = command("predict", images, *arguments)
     assert done.returncode == 2
-    assert "predict.choose_post is for segnetr train" in done.stderr
+    assert "predict.search_postprocessing is for segnetr train" in done.stderr
 
 
 def test_evaluation_knows_its_cases_and_the_report_shows_them(trained):
@@ -102,7 +112,7 @@ def test_evaluation_knows_its_cases_and_the_report_shows_them(trained):
     assert json.loads((folder / "reliability.json").read_text())["cases"] == 3
     page = (trained / "report.html").read_text()
     for words in ("Dice by class", "Area, lesion", "Can the probabilities be believed?",
-                  "Licence of the model", "Prediction of a case", "4 steps in"):  # fmt: skip
+                  "License of the model", "Prediction of a case", "4 steps in"):  # fmt: skip
         assert words in page, words
 
 
@@ -122,8 +132,8 @@ def test_hearts_have_ejection_fractions_and_their_slices_a_slider_without_script
     assert len(page) < 10_000_000
 
 
-def test_python_gives_the_labels_of_the_command(command, trained, pictures, tmp_path):
-    path = sorted(pictures.glob("*Test_Input/*.jpg"))[0]
+def test_python_gives_the_labels_of_the_command(command, trained, images, tmp_path):
+    path = sorted(images.glob("*Test_Input/*.jpg"))[0]
     settings = ["--tta", "flips", "--set", "predict.threshold=0.45", "--save-prob"]
     done = command("predict", path, "--model", trained, "--out", tmp_path / "o", *settings)
     assert done.returncode == 0, done.stderr
@@ -145,12 +155,12 @@ def test_python_gives_the_labels_of_the_command(command, trained, pictures, tmp_
     np.testing.assert_array_equal(plain.labels * 255, mask)
 
 
-def test_the_example_of_the_readme_runs(trained, pictures, tmp_path, monkeypatch, capsys):
+def test_the_example_of_the_readme_runs(trained, images, tmp_path, monkeypatch, capsys):
     text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     code = re.search(r"## From Python\n\n```python\n(.*?)```", text, re.DOTALL).group(1)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "first").symlink_to(trained)
-    shutil.copy(sorted(pictures.glob("*Test_Input/*.jpg"))[0], tmp_path / "photo.jpg")
+    shutil.copy(sorted(images.glob("*Test_Input/*.jpg"))[0], tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -196,19 +206,19 @@ def test_of_several_dicom_series_python_takes_the_one_that_is_named(hearts, tmp_
 
 
 def test_arrays_that_do_not_fit_are_refused(trained, hearts):
-    pictures, volumes = (segnetr.load(run, device="cpu") for run in (trained, hearts))
+    images, volumes = (segnetr.load(run, device="cpu") for run in (trained, hearts))
     for model, array, options, error, said in (
-        (pictures, np.zeros(5), {}, ReadError, r"its shape is \(5,\)"),
-        (pictures, np.zeros((9, 9, 2), np.uint8), {}, ReadError, "2 channels where 3"),
-        (pictures, np.full((9, 9), np.nan), {}, ReadError, "NaN"),
-        (pictures, np.zeros((9, 9), int), {}, ReadError, "int64; give uint8"),
-        (pictures, np.full((9, 9), 255.0), {}, ReadError, "255 to 255; floats go from 0 to 1"),
-        (pictures, np.zeros((9, 9), complex), {}, ReadError, "complex128"),
-        (pictures, np.zeros((9, 9), np.uint8), {"spacing": (1, 0)}, UsageError, "above 0"),
+        (images, np.zeros(5), {}, ReadError, r"its shape is \(5,\)"),
+        (images, np.zeros((9, 9, 2), np.uint8), {}, ReadError, "2 channels where 3"),
+        (images, np.full((9, 9), np.nan), {}, ReadError, "NaN"),
+        (images, np.zeros((9, 9), int), {}, ReadError, "int64; give uint8"),
+        (images, np.full((9, 9), 255.0), {}, ReadError, "255 to 255; floats go from 0 to 1"),
+        (images, np.zeros((9, 9), complex), {}, ReadError, "complex128"),
+        (images, np.zeros((9, 9), np.uint8), {"spacing": (1, 0)}, UsageError, "above 0"),
         (volumes, np.zeros((9, 9), np.int16), {}, ReadError, r"\(X, Y, Z\)"),
         (volumes, np.zeros((9, 9, 4, 2), np.int16), {}, ReadError, "2 values a voxel"),
         (volumes, np.zeros((9, 9, 4), np.int16), {}, UsageError, r"give spacing=\(x, y, z\)"),
-        (pictures, "photo.jpg", {"spacing": (1, 1)}, UsageError, "is a file"),
+        (images, "photo.jpg", {"spacing": (1, 1)}, UsageError, "is a file"),
     ):
         with pytest.raises(error, match=said):
             model.predict(array, **options)

@@ -18,12 +18,12 @@ SHAPE = (20, 24, 6)
 
 @pytest.fixture(scope="module")
 def trained_on_volumes(command, tiny, tmp_path_factory) -> Path:
-    """A run on a task whose slices are padded, seen with neighbours and resampled."""
+    """A run on a task whose slices are padded, seen with neighbors and resampled."""
     folder = tmp_path_factory.mktemp("task")
     run = folder / "run"
     settings = {
         "data.cache_dir": folder / "cache",
-        "data.slices.neighbours": 1,
+        "data.slices.neighbors": 1,
         "data.slices.spacing_mm": 1.2,
         "data.slices.empty_share": 0.2,
         "predict.mode": "window",
@@ -36,7 +36,7 @@ def trained_on_volumes(command, tiny, tmp_path_factory) -> Path:
     return run
 
 
-def test_run_on_volumes_is_validated_and_scored_in_millimetres(trained_on_volumes: Path) -> None:
+def test_run_on_volumes_is_validated_and_scored_in_millimeters(trained_on_volumes: Path) -> None:
     lines = (trained_on_volumes / "metrics.jsonl").read_text().splitlines()
     validations = [line for line in map(json.loads, lines) if line["phase"] == "validation"]
     assert [line["step"] for line in validations] == [2, 4]
@@ -148,7 +148,7 @@ def test_bad_volume_is_one_line_and_exit_code_four(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["data.intensity.kind=per_image"], "is for pictures"),
+        (["data.intensity.kind=per_image"], "is for images"),
         (["data.slices.spacing_mm=1.0", "predict.mode=resize"], "predict.mode=window"),
         (["data.slices.axis=3"], "data.slices.axis"),
         (["data.intensity.kind=window"], "a window needs low below high"),
@@ -164,11 +164,11 @@ def test_settings_that_do_not_fit_volumes_are_refused_at_once(
     assert said in done.stderr
 
 
-@pytest.mark.parametrize("change", ["data.slices.neighbours=1", "data.intensity.kind=per_volume"])
-def test_settings_of_volumes_are_refused_for_pictures(
-    command, tiny, pictures: Path, tmp_path: Path, change: str
+@pytest.mark.parametrize("change", ["data.slices.neighbors=1", "data.intensity.kind=per_volume"])
+def test_settings_of_volumes_are_refused_for_images(
+    command, tiny, images: Path, tmp_path: Path, change: str
 ) -> None:
-    data = ["--dataset", "isic2018", "--data-dir", pictures]
+    data = ["--dataset", "isic2018", "--data-dir", images]
     done = command("train", *data, *tiny, "--set", change, "--out", tmp_path / "run", "--quiet")
     assert done.returncode == 2
     assert "is for volumes" in done.stderr

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnetr.metrics import score_masks, summarise
+from segnetr.metrics import score_masks, summarize
 from segnetr.outputs.reports.case_section import read_case_section
 from segnetr.outputs.reports.figures import Figure
 from segnetr.outputs.reports.run_report import ReportContent, write_report
@@ -36,11 +36,11 @@ def write_page(folder: Path) -> Path:
     """A page with everything a report can hold."""
     scores, records = [], []
     for number in range(6):
-        truth = np.zeros((20, 20, 4), np.uint8)
-        truth[4:12, 4:12] = 1
+        ground_truth = np.zeros((20, 20, 4), np.uint8)
+        ground_truth[4:12, 4:12] = 1
         scores += score_masks(
-            np.roll(truth, number, axis=0),
-            truth,
+            np.roll(ground_truth, number, axis=0),
+            ground_truth,
             classes=("background", "left ventricle"),
             case_id=f"c{number}",
             spacing=(1.0, 1.0, 3.0),
@@ -60,7 +60,7 @@ def write_page(folder: Path) -> Path:
     slices = tuple(jpeg(40 * number) for number in range(5))
     content = ReportContent(
         title="A page",
-        summaries=summarise(scores, bootstrap=50),
+        summaries=summarize(scores, bootstrap=50),
         curves=[{"step": step, "phase": "train", "total": 1 / step} for step in range(1, 20)],
         figures=[
             Figure(

@@ -36,8 +36,8 @@ def draw_case(number: int) -> tuple[Tensor, Tensor]:
     """Draw a disc on noise, a function of the number alone."""
     generator = torch.Generator().manual_seed(number)
     y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    centre = torch.randint(4, SIDE - 4, (2,), generator=generator)
-    disc = ((y - centre[0]) ** 2 + (x - centre[1]) ** 2) < 16
+    center = torch.randint(4, SIDE - 4, (2,), generator=generator)
+    disc = ((y - center[0]) ** 2 + (x - center[1]) ** 2) < 16
     image = torch.randn(3, SIDE, SIDE, generator=generator) * 0.3 + disc
     return image, disc.long()[None]
 
@@ -48,7 +48,7 @@ def collate(numbers: list[int]) -> Batch:
     return {"image": torch.stack(images), "mask": torch.stack(masks), "case_id": ids}
 
 
-class DrawnBatches(Dataset[Batch]):
+class SyntheticBatches(Dataset[Batch]):
     """Batch i of a training, by its number."""
 
     def __init__(self, start: int, count: int, size: int, *, rank: int = 0, world: int = 1) -> None:
@@ -88,7 +88,7 @@ def make_trainer(
 
     def train_batches(step: int) -> Iterable[Batch]:
         count = ((config.steps or 0) - step) * config.accumulate
-        data = DrawnBatches(
+        data = SyntheticBatches(
             step * config.accumulate, count, config.batch_size, rank=rank, world=world
         )
         return iter(DataLoader(data, batch_size=None, num_workers=workers))

@@ -71,7 +71,7 @@ def test_gradient_reaches_every_class_and_points_downhill(name, shape, seed):
 
 
 @every_loss
-def test_loss_of_a_batch_is_the_mean_over_its_pictures(name):
+def test_loss_of_a_batch_is_the_mean_over_its_images(name):
     shape = (4, 3, 8, 8)
     logits, mask = draw_logits(shape, 3, 2.0), draw_mask(shape, 3)
     loss = build_loss(name, num_classes=3)
@@ -89,8 +89,10 @@ def test_ce_equals_torch_cross_entropy():
 def test_dice_equals_its_formula_without_background():
     shape = (1, 2, 8, 8)
     logits, mask = draw_logits(shape, 1, 3.0), draw_mask(shape, 1)
-    found, truth = logits.softmax(dim=1)[:, 1], (mask[:, 0] == 1).float()
-    expected = 1 - (2 * (found * truth).sum() + 1e-5) / (found.sum() + truth.sum() + 1e-5)
+    found, ground_truth = logits.softmax(dim=1)[:, 1], (mask[:, 0] == 1).float()
+    expected = 1 - (2 * (found * ground_truth).sum() + 1e-5) / (
+        found.sum() + ground_truth.sum() + 1e-5
+    )
     torch.testing.assert_close(build_loss("dice", num_classes=2)(logits, mask), expected)
 
 

@@ -11,7 +11,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def colours(monkeypatch):
+def colors(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
@@ -40,8 +40,8 @@ def test_pipe_gets_plain_lines_without_control_characters():
     ]
 
 
-@pytest.mark.usefixtures("colours")
-def test_terminal_gets_a_bar_that_fills_and_colours():
+@pytest.mark.usefixtures("colors")
+def test_terminal_gets_a_bar_that_fills_and_colors():
     text = show(Terminal())
     assert "[............" in text
     assert "[############............]" in text
@@ -49,7 +49,7 @@ def test_terminal_gets_a_bar_that_fills_and_colours():
     assert "\x1b[32mvalidation" in text
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_no_color_is_honoured(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     text = show(Terminal())
@@ -57,7 +57,7 @@ def test_no_color_is_honoured(monkeypatch):
     assert "[############............]" in text
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_bar_never_breaks_the_line_of_a_narrow_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     stream = Terminal()

@@ -1,4 +1,4 @@
-"""Random changes of training pictures: part of the schema."""
+"""Random changes of training images: part of the schema."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class AugmentConfig:
-    """Random changes of training pictures; 0 or 1 as a range's end switches a change off.
+    """Random changes of training images; 0 or 1 as a range's end switches a change off.
 
     Attributes:
         flip: Mirror left-right and up-down, each with probability 1/2, and turn by quarter turns.
@@ -22,16 +22,16 @@ class AugmentConfig:
             and looks like the dark corners of a dermoscope; "either" draws one of both.
         brightness: Largest relative change of brightness.
         contrast: Largest relative change of contrast.
-        saturation: Largest relative change of saturation; colour images only.
-        hue: Largest shift of hue, share of the colour circle; colour images only.
+        saturation: Largest relative change of saturation; color images only.
+        hue: Largest shift of hue, share of the color circle; color images only.
         gamma: Largest logarithm of the exponent of a gamma curve.
-        cast: Largest logarithm of a gain drawn for each colour by itself.
-        uneven_light: Largest deviation of the logarithm of a smooth gain over the picture.
+        cast: Largest logarithm of a gain drawn for each color by itself.
+        uneven_light: Largest deviation of the logarithm of a smooth gain over the image.
         blur: Probability of a slight Gaussian blur.
         noise: Probability of slight Gaussian noise.
         elastic: Probability of an elastic deformation.
-        dropout: Probability that random rectangles of the picture (not of the mask) are blanked.
-        stickers: Probability of coloured ellipses in the outer parts; background for the mask.
+        dropout: Probability that random rectangles of the image (not of the mask) are blanked.
+        stickers: Probability of colored ellipses in the outer parts; background for the mask.
         pen_strokes: Probability of blue or purple pen strokes; likewise.
         vignette: Probability of darkness outside an ellipse, as a dermoscope's tube leaves it.
     """

@@ -14,9 +14,9 @@ from pydantic.dataclasses import dataclass
 
 from segnetr.config.load import merge_settings, parse_plain
 from segnetr.config.schema.classification_recipe import (
-    LabelledAugmentConfig,
+    ClassificationAugmentConfig,
     MixingConfig,
-    RegularisationConfig,
+    RegularizationConfig,
 )
 from segnetr.config.schema.segmentation import (
     IntensityConfig,
@@ -36,13 +36,13 @@ class TableConfig:
     Attributes:
         file: The table, below the data folder; None: the only one there, or the official ones of
             ISIC 2017.
-        images: Folder of the pictures, below the data folder; None: the data folder.
-        id_column: Names the picture; None: found by its usual names.
+        images: Folder of the images, below the data folder; None: the data folder.
+        id_column: Names the image; None: found by its usual names.
         label_columns: One column of class names, or a column of 0 and 1 for each class; empty:
             found by their usual names.
-        group_column: Pictures of one group stay in one part; None: found by its usual names, also
+        group_column: Images of one group stay in one part; None: found by its usual names, also
             in other tables of the folder.
-        multi_label: A picture has any number of the labels.
+        multi_label: A image has any number of the labels.
     """
 
     file: str | None = None
@@ -54,27 +54,27 @@ class TableConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class LabelledDataConfig:
-    """Which labelled pictures, where they lie, how they are split and loaded.
+class ClassificationDataConfig:
+    """Which labeled images, where they lie, how they are split and loaded.
 
     Attributes:
         dataset: The format.
         data_dir: The folder, or for "medmnist" also the file.
         subset: For "medmnist": name of the file without its ending.
         class_names: For "medmnist": names of the classes where the published ones are not right.
-        in_channels: For "imagefolder" and "table": 1 reads the pictures as grey values, 3 as
-            colours; None: 3.
+        in_channels: For "imagefolder" and "table": 1 reads the images as gray values, 3 as
+            colors; None: 3.
         table: For "table": columns.
         validation_share: Share of the divided cases for validation where no part is official.
         test_share: Share of the divided cases for testing, likewise.
         split_seed: Seed of such a split.
-        leave_out_faulty: Train without the pictures that have faults, and list them in the run.
+        skip_invalid: Train without the images that have issues, and list them in the run.
         cache_dir: Folder of decoded, reduced copies; None: the user's cache folder.
         cache: Keep such copies; off for sets that no disk holds twice, whose files are then
-            decoded, and found faulty, when it is their turn.
+            decoded, and found invalid, when it is their turn.
         workers: Worker processes for loading; 0 loads in the training process.
-        max_pixels: Larger pictures are refused before memory is taken for them.
-        intensity: How values are normalised.
+        max_pixels: Larger images are refused before memory is taken for them.
+        intensity: How values are normalized.
     """
 
     dataset: Literal["cifar10", "cifar100", "imagefolder", "medmnist", "table"] = "imagefolder"
@@ -86,7 +86,7 @@ class LabelledDataConfig:
     validation_share: Share = 0.15
     test_share: Share = 0.15
     split_seed: int = 0
-    leave_out_faulty: bool = False
+    skip_invalid: bool = False
     cache_dir: Path | None = None
     cache: bool = True
     workers: Natural = 2
@@ -116,7 +116,7 @@ class BackboneConfig:
 class ClassifyTrainConfig(LoopConfig):
     """How a classifier is trained; see `LoopConfig` for what it shares with segmentation.
 
-    The loss is the cross entropy; where a picture has several labels, the mean over the classes of
+    The loss is the cross entropy; where a image has several labels, the mean over the classes of
     the binary one.
 
     Attributes:
@@ -131,8 +131,8 @@ class ClassifyPredictConfig:
     """How a classifier is applied to a file.
 
     Attributes:
-        batch_size: Pictures in one forward pass.
-        tta: "flips": mean over a picture and its mirror image.
+        batch_size: Images in one forward pass.
+        tta: "flips": mean over a image and its mirror image.
     """
 
     batch_size: Positive = 32
@@ -160,10 +160,10 @@ class ClassifyConfig:
 
     Attributes:
         task: Tells such a configuration from one of segmentation.
-        data: The pictures.
-        augment: Random changes of training pictures.
-        mixing: Mixing pictures of a batch.
-        regularisation: What else keeps the network from learning its training set by heart.
+        data: The images.
+        augment: Random changes of training images.
+        mixing: Mixing images of a batch.
+        regularization: What else keeps the network from learning its training set by heart.
         backbone: The network.
         train: The training.
         predict: How the classifier is applied.
@@ -171,10 +171,10 @@ class ClassifyConfig:
     """
 
     task: Literal["classification"] = "classification"
-    data: LabelledDataConfig = Field(default_factory=LabelledDataConfig)
-    augment: LabelledAugmentConfig = Field(default_factory=LabelledAugmentConfig)
+    data: ClassificationDataConfig = Field(default_factory=ClassificationDataConfig)
+    augment: ClassificationAugmentConfig = Field(default_factory=ClassificationAugmentConfig)
     mixing: MixingConfig = Field(default_factory=MixingConfig)
-    regularisation: RegularisationConfig = Field(default_factory=RegularisationConfig)
+    regularization: RegularizationConfig = Field(default_factory=RegularizationConfig)
     backbone: BackboneConfig = Field(default_factory=BackboneConfig)
     train: ClassifyTrainConfig = Field(default_factory=ClassifyTrainConfig)
     predict: ClassifyPredictConfig = Field(default_factory=ClassifyPredictConfig)

@@ -1,4 +1,4 @@
-"""The settings that only a classifier's training has: its pictures, its mixing, its regularisation.
+"""The settings that only a classifier's training has: its images, its mixing, its regularization.
 
 Same rules as `segnetr.config.schema.segmentation`: frozen, strict, plain data.
 """
@@ -27,22 +27,22 @@ Ratios = Annotated[tuple[PositiveNumber, PositiveNumber], AfterValidator(_in_ord
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class LabelledAugmentConfig:
-    """Random changes of pictures that carry a label, and how pictures are fitted for evaluation.
+class ClassificationAugmentConfig:
+    """Random changes of images that carry a label, and how images are fitted for evaluation.
 
     Attributes:
-        crop_scale: Smallest and largest share of the picture's area in a random crop, which is
-            then resized to the training size; (1, 1): the whole picture.
+        crop_scale: Smallest and largest share of the image's area in a random crop, which is
+            then resized to the training size; (1, 1): the whole image.
         crop_ratio: Smallest and largest width over height of such a crop.
-        padding: Instead of cropping and resizing: resize the whole picture, add so many pixels of
+        padding: Instead of cropping and resizing: resize the whole image, add so many pixels of
             black on all sides and cut the training size out at random, as is usual for CIFAR. 0:
             crop as above.
         flip: Probability of mirroring left and right.
         flip_vertical: Probability of mirroring up and down.
-        interpolation: How pictures are resized, with an antialiasing filter as wide as the
-            shrinking asks for; "random" takes one of the two for each picture in training, and
+        interpolation: How images are resized, with an antialiasing filter as wide as the
+            shrinking asks for; "random" takes one of the two for each image in training, and
             "bicubic" in evaluation.
-        randaugment_operations: Operations of RandAugment for each picture, N of the article; 0:
+        randaugment_operations: Operations of RandAugment for each image, N of the article; 0:
             none.
         randaugment_magnitude: Their strength, M of the article, 0 to 10.
         randaugment_deviation: Standard deviation of the normal noise on M, drawn for each
@@ -51,16 +51,16 @@ class LabelledAugmentConfig:
             article, 0.5 in most recipes since then.
         brightness: Largest relative change of brightness.
         contrast: Largest relative change of contrast.
-        saturation: Largest relative change of saturation; colour images only.
-        hue: Largest shift of hue, share of the colour circle; colour images only.
+        saturation: Largest relative change of saturation; color images only.
+        hue: Largest shift of hue, share of the color circle; color images only.
         erasing_probability: Probability that rectangles are erased.
         erasing_mode: What takes their place: "pixel" random values, each its own (the article);
-            "colour" one random colour for each rectangle; "mean" the picture's mean colour.
+            "color" one random color for each rectangle; "mean" the image's mean color.
         erasing_count: Largest number of rectangles; their whole area is shared among them.
-        evaluation_crop: Share of the fitted picture's sides that the central crop of evaluation
+        evaluation_crop: Share of the fitted image's sides that the central crop of evaluation
             keeps; 1: all that the image size's proportions leave.
         evaluation_fit: "crop" keeps proportions and cuts the middle out; "squash" resizes the
-            whole picture to the image size, whatever its proportions.
+            whole image to the image size, whatever its proportions.
     """
 
     crop_scale: Shares = (0.6, 1.0)
@@ -78,7 +78,7 @@ class LabelledAugmentConfig:
     saturation: Share = 0.0
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     erasing_probability: Share = 0.0
-    erasing_mode: Literal["pixel", "colour", "mean"] = "pixel"
+    erasing_mode: Literal["pixel", "color", "mean"] = "pixel"
     erasing_count: Positive = 1
     evaluation_crop: PositiveShare = 1.0
     evaluation_fit: Literal["crop", "squash"] = "crop"
@@ -86,7 +86,7 @@ class LabelledAugmentConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class MixingConfig:
-    """How the pictures of a batch and their labels are mixed with each other.
+    """How the images of a batch and their labels are mixed with each other.
 
     Attributes:
         mixup_alpha: Both parameters of the beta distribution of mixup's share; 0: no mixup.
@@ -104,11 +104,11 @@ class MixingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class RegularisationConfig:
+class RegularizationConfig:
     """What else keeps a classifier from learning its training set by heart.
 
     Attributes:
-        label_smoothing: Share of the truth that is spread evenly over all classes.
+        label_smoothing: Share of the ground truth that is spread evenly over all classes.
         drop_path: Rate of stochastic depth in the last block; None: the network's own.
         layer_decay: Learning rate of a layer over that of the layer behind it; the head has the
             full rate; 1: one rate for all.

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
-MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**32)] | Colour
+Color = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
+MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**32)] | Color
 
 
 def _as_tuple(value: Any) -> Any:
@@ -33,15 +33,15 @@ class FolderDescription:
         name: Name of the data set, for people.
         classes: Class names, background first: a list where mask value i is class i (or 0 and the
             highest value, where there are two), or a mapping from each name to its value or values
-            in the masks: grey values, palette indices, labels, or colours as "#ff0000".
-        channels: 1 (grey) or 3 (colours); pictures that are otherwise are converted.
-        spatial_dims: 2 for pictures, 3 for volumes.
+            in the masks: gray values, palette indices, labels, or colors as "#ff0000".
+        channels: 1 (gray) or 3 (colors); images that are otherwise are converted.
+        spatial_dims: 2 for images, 3 for volumes.
         images: Pattern of image paths below `root`, see
             `segnetr.data.datasets.folder.patterns`.
         masks: Pattern of the masks' paths.
         pairs: Table of pairs (.csv or .json) below `root`.
         root: The folder that holds the files, relative to the description's own.
-        licence: Licence of the data, in your words; it goes into every model trained on them.
+        license: License of the data, in your words; it goes into every model trained on them.
         source: Where the data come from, in your words.
     """
 
@@ -53,5 +53,5 @@ class FolderDescription:
     masks: str | None = None
     pairs: str | None = None
     root: Path = Path()
-    licence: str = "not stated"
+    license: str = "not stated"
     source: str = "not stated"

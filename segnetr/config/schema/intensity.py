@@ -1,4 +1,4 @@
-"""How grey values and colours become numbers: part of the schema."""
+"""How gray values and colors become numbers: part of the schema."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class IntensityConfig:
-    """How grey values and colours become the numbers a network sees.
+    """How gray values and colors become the numbers a network sees.
 
     Attributes:
         kind: "fixed" scales by the file's integer range to 0..1 and then uses `mean` and `std`;
@@ -36,7 +36,7 @@ class IntensityConfig:
 
     @property
     def is_of_volumes(self) -> bool:
-        """Whether values are normalised over whole volumes."""
+        """Whether values are normalized over whole volumes."""
         return self.kind in ("per_volume", "percentiles", "window")
 
     @model_validator(mode="after")

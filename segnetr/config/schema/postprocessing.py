@@ -5,14 +5,14 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, FiniteFloat
 from pydantic.dataclasses import dataclass
 
-PostStep = Annotated[
+PostprocessingStep = Annotated[
     str, Field(pattern=r"^(largest_component|fill_holes|remove_small:[1-9][0-9]{0,8})$")
 ]
 """One repair by its name; `remove_small:N` with the least number of pixels that a piece keeps."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class PostTrial:
+class PostprocessingTrial:
     """A repair that was tried on the validation cases.
 
     Attributes:

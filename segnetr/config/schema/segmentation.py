@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from segnetr.config.schema.augmentation import AugmentConfig as AugmentConfig  # noqa: PLC0414
 from segnetr.config.schema.intensity import IntensityConfig as IntensityConfig  # noqa: PLC0414
-from segnetr.config.schema.postprocessing import PostStep
+from segnetr.config.schema.postprocessing import PostprocessingStep
 from segnetr.config.schema.volumes import SliceConfig
 
 _STRICT = ConfigDict(extra="forbid")
@@ -55,22 +55,22 @@ class DataConfig:
         fold: Validate on this fold, 1 to `folds`, and train on the others; the test part is in no
             fold. None: no cross-validation.
         folds: Number of folds.
-        leave_out_faulty: Train without the cases that have faults, and list them in the run.
+        skip_invalid: Train without the cases that have issues, and list them in the run.
         cache_dir: Folder of decoded, reduced copies; None: the user's cache folder.
         workers: Worker processes for loading; 0 loads in the training process.
         max_pixels: Larger images are refused before memory is taken for them.
-        intensity: How values are normalised.
-        slices: How volumes are cut into pictures.
+        intensity: How values are normalized.
+        slices: How volumes are cut into images.
     """
 
-    dataset: str = "drawn"
+    dataset: str = "synthetic"
     data_dir: Path | None = None
     validation_share: Share = 0.15
     test_share: Share = 0.15
     split_seed: int = 0
     fold: Positive | None = None
     folds: Annotated[int, Field(ge=2)] = 5
-    leave_out_faulty: bool = False
+    skip_invalid: bool = False
     cache_dir: Path | None = None
     workers: Natural = 2
     max_pixels: Positive = 200_000_000
@@ -122,7 +122,7 @@ class SegNetrConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class UNetConfig:
-    """The U-Net the paper compares with: no batch normalisation, transposed convolutions.
+    """The U-Net the paper compares with: no batch normalization, transposed convolutions.
 
     Attributes:
         architecture: The discriminator of the model configurations.
@@ -177,11 +177,11 @@ class LoopConfig:
     """How any network is trained: what segmentation and classification share.
 
     Attributes:
-        image_size: Size of the training pictures, (height, width) in pixels; one number: a square.
+        image_size: Size of the training images, (height, width) in pixels; one number: a square.
         batch_size: Images in one forward pass of one process.
-        accumulate: Forward passes for one optimiser step.
+        accumulate: Forward passes for one optimizer step.
         epochs: Passes over the training cases; ignored where `steps` is given.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         max_minutes: Stop after this many minutes of training, at the end of a step. The schedule
             is not shortened: give `steps` as well. A run stopped so is not repeatable to the bit.
         optimizer: "adamw", "adam" (the paper's) or "sgd" (with Nesterov momentum 0.9).
@@ -202,7 +202,7 @@ class LoopConfig:
         save_every: Steps between checkpoints; 0: at every validation.
         patience: Stop after this many validations without a better score; 0: never.
         weights: A run or model folder whose weights the training starts from; a run on drawn
-            pictures is a start where there are few real ones. None: from scratch.
+            images is a start where there are few real ones. None: from scratch.
         keep: Which weights become the model: those with the best validation score, or the last
             ones. Without validation cases always the last.
     """
@@ -261,18 +261,19 @@ class PredictConfig:
     """How a network is applied to a file.
 
     Attributes:
-        mode: "resize" brings the whole picture to the training size and the result back;
-            "window" slides windows of the training size over the picture.
-        overlap: Overlap of neighbouring windows, share of the window.
+        mode: "resize" brings the whole image to the training size and the result back;
+            "window" slides windows of the training size over the image.
+        overlap: Overlap of neighboring windows, share of the window.
         window_batch: Windows in one forward pass.
         weights: "gaussian": the middle of a window counts most; "constant": all of it alike.
-        tta: "flips": mean over the four mirrorings of a picture; "d4": over its turns by a quarter
+        tta: "flips": mean over the four mirrorings of a image; "d4": over its turns by a quarter
             as well, eight in all.
         threshold: A pixel is foreground where its most probable foreground class stands to the
             background at least as this to the rest of 1; with one foreground class, where its
             probability is above this.
         post: Repairs of the labels, in their order; see `segnetr.engine.inference.postprocessing`.
-        choose_post: Let the training choose `threshold` and `post` on its validation cases; what
+        search_postprocessing: Let the training choose `threshold` and `post` on its validation
+            cases; what
             it chose then stands in the model.
         quality: Say of each mask which Dice it probably has, and whether the image is unlike the
             training set. A training with validation cases fits what is needed at its end.
@@ -284,8 +285,8 @@ class PredictConfig:
     weights: Literal["gaussian", "constant"] = "gaussian"
     tta: Literal["none", "flips", "d4"] = "none"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    post: tuple[PostStep, ...] = ()
-    choose_post: bool = False
+    post: tuple[PostprocessingStep, ...] = ()
+    search_postprocessing: bool = False
     quality: bool = True
 
 
@@ -294,7 +295,7 @@ class EvaluateConfig:
     """How masks are scored.
 
     Attributes:
-        nsd_tolerance: Tolerance of the normalised surface Dice, in millimetres where the file has
+        nsd_tolerance: Tolerance of the normalized surface Dice, in millimeters where the file has
             spacing, else in pixels.
         bootstrap: Resamples of the 95 % interval.
         isic_threshold: IoU below this counts 0 in the ISIC challenge's thresholded Jaccard.

@@ -1,11 +1,11 @@
-"""How volumes become pictures: which slices, how many together, at which pixel size."""
+"""How volumes become images: which slices, how many together, at which pixel size."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-_MOST_NEIGHBOURS = 8
+_MOST_NEIGHBORS = 8
 
 
 def _as_pair(value: Any) -> Any:
@@ -21,12 +21,12 @@ PlaneSpacing = Annotated[tuple[Spacing, Spacing], BeforeValidator(_as_pair)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class SliceConfig:
-    """How volumes are cut into the pictures that a network sees.
+    """How volumes are cut into the images that a network sees.
 
     Attributes:
         axis: The axis of the file that slices are stacked along, as stored: 0, 1 or 2. Of the two
             others the lower one becomes the height of a slice.
-        neighbours: So many slices on either side come with each slice, as channels: 2 k + 1 times
+        neighbors: So many slices on either side come with each slice, as channels: 2 k + 1 times
             the channels of the file. At the ends the last slice is repeated.
         spacing_mm: Pixel sides that slices are brought to, along height and width; one number:
             both. Slices are then padded or cut to the image size and not squashed, and prediction
@@ -36,11 +36,11 @@ class SliceConfig:
     """
 
     axis: Literal[0, 1, 2] = 2
-    neighbours: Annotated[int, Field(ge=0, le=_MOST_NEIGHBOURS)] = 0
+    neighbors: Annotated[int, Field(ge=0, le=_MOST_NEIGHBORS)] = 0
     spacing_mm: PlaneSpacing | None = None
     empty_share: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     @property
     def together(self) -> int:
         """Slices that a network sees at once."""
-        return 2 * self.neighbours + 1
+        return 2 * self.neighbors + 1

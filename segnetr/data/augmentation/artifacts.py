@@ -1,6 +1,6 @@
-"""Random changes of colour that albumentations does not have: light, stickers, ink, vignettes.
+"""Random changes of color that albumentations does not have: light, stickers, ink, vignettes.
 
-All leave the mask alone: they teach that a smooth change of colour, a disc of a colour no skin has
+All leave the mask alone: they teach that a smooth change of color, a disc of a color no skin has
 and a stroke of a surgeon's pen are not what is looked for.
 """
 
@@ -16,7 +16,7 @@ from segnetr.data.preprocessing.resize import Array
 
 # Points along a side of the coarse grid whose random values make the uneven light.
 _GRID = (2, 6)
-# Shares of the shorter side: how far from the middle a sticker's centre lies, and its half axes.
+# Shares of the shorter side: how far from the middle a sticker's center lies, and its half axes.
 _STICKER_DISTANCE = (0.35, 0.75)
 _STICKER_AXES = (0.08, 0.33)
 _STICKER_COUNT = (1, 3)
@@ -27,10 +27,10 @@ _STROKE_COUNT = (1, 3)
 _STROKE_CORNERS = (3, 7)
 _STROKE_STEP = 0.1
 _STROKE_THICKNESS = 0.07
-_STROKE_COLOUR = ((200, 320), (0.2, 0.8), (0.15, 0.7))
+_STROKE_COLOR = ((200, 320), (0.2, 0.8), (0.15, 0.7))
 _STROKE_COVER = (0.4, 1.0)
 _SUBPIXEL_BITS = 3
-# A vignette, in shares of the picture's sides: how far its middle lies from the picture's, its
+# A vignette, in shares of the image's sides: how far its middle lies from the image's, its
 # radius, the width of its soft edge; the largest logarithm of the ratio of its axes; what is left
 # of the light outside.
 _VIGNETTE_SHIFT = 0.08
@@ -41,12 +41,12 @@ _VIGNETTE_LIGHT = (0.0, 0.25)
 
 
 class UnevenLight(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Multiply a picture by a gain for each colour and by a smooth random field.
+    """Multiply a image by a gain for each color and by a smooth random field.
 
     Args:
-        cast: Largest logarithm of the gain of a colour; the same all over the picture.
+        cast: Largest logarithm of the gain of a color; the same all over the image.
         strength: Largest deviation of the logarithm of the field, which is normally distributed on
-            a coarse grid of 2 to 6 points a side and interpolated; partly alike in all colours.
+            a coarse grid of 2 to 6 points a side and interpolated; partly alike in all colors.
     """
 
     def __init__(self, *, cast: float, strength: float) -> None:
@@ -75,12 +75,12 @@ class UnevenLight(A.ImageOnlyTransform):  # type: ignore[misc]
         return {"gain": np.exp(logarithm)}
 
     def apply(self, img: Array, gain: NDArray[np.float32], **_: Any) -> Array:
-        """Apply the drawn gains to a picture (H, W, C)."""
+        """Apply the drawn gains to a image (H, W, C)."""
         return _back(img, _as_share(img) * gain)
 
 
 class _Overlay(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Lay one to three shapes of one colour each upon a picture."""
+    """Lay one to three shapes of one color each upon a image."""
 
     count: tuple[int, int]
 
@@ -89,22 +89,22 @@ class _Overlay(A.ImageOnlyTransform):  # type: ignore[misc]
         params: dict[str, Any],  # noqa: ARG002
         data: dict[str, Any],
     ) -> dict[str, Any]:
-        """Draw the shapes: cover (H, W, 1) and colour (C) of each."""
+        """Draw the shapes: cover (H, W, 1) and color (C) of each."""
         height, width, channels = data["image"].shape
         count = int(self.random_generator.integers(*self.count, endpoint=True))
         return {
             "shapes": [
-                (self._draw_cover(height, width), self._draw_colour(channels)) for _ in range(count)
+                (self._draw_cover(height, width), self._draw_color(channels)) for _ in range(count)
             ]
         }
 
     def apply(
         self, img: Array, shapes: list[tuple[NDArray[np.float32], NDArray[np.float32]]], **_: Any
     ) -> Array:
-        """Lay the drawn shapes upon a picture (H, W, C)."""
+        """Lay the drawn shapes upon a image (H, W, C)."""
         values = _as_share(img)
-        for cover, colour in shapes:
-            values = values + cover * (colour - values)
+        for cover, color in shapes:
+            values = values + cover * (color - values)
         return _back(img, values)
 
     @abstractmethod
@@ -112,15 +112,15 @@ class _Overlay(A.ImageOnlyTransform):  # type: ignore[misc]
         """Draw the share of each pixel that a shape covers, (H, W, 1) in 0..1."""
 
     @abstractmethod
-    def _draw_colour(self, channels: int) -> NDArray[np.float32]:
-        """Draw the shape's colour, (C) in 0..1."""
+    def _draw_color(self, channels: int) -> NDArray[np.float32]:
+        """Draw the shape's color, (C) in 0..1."""
 
 
 class Stickers(_Overlay):
-    """Lay one to three ellipses of one strong colour each upon the outer parts of a picture.
+    """Lay one to three ellipses of one strong color each upon the outer parts of a image.
 
     Args:
-        p: Probability that a picture gets any.
+        p: Probability that a image gets any.
     """
 
     count = _STICKER_COUNT
@@ -131,23 +131,23 @@ class Stickers(_Overlay):
     def _draw_cover(self, height: int, width: int) -> NDArray[np.float32]:
         draw, shorter = self.random_generator, min(height, width)
         angle, far = draw.uniform(0, 2 * np.pi), draw.uniform(*_STICKER_DISTANCE) * shorter
-        centre = (int(width / 2 + far * np.cos(angle)), int(height / 2 + far * np.sin(angle)))
+        center = (int(width / 2 + far * np.cos(angle)), int(height / 2 + far * np.sin(angle)))
         half = [max(1, int(axis * shorter)) for axis in draw.uniform(*_STICKER_AXES, 2)]
         cover = np.zeros((height, width), np.float32)
         turn = float(draw.uniform(0, 180))
-        cv2.ellipse(cover, centre, half, turn, 0, 360, 1.0, -1, cv2.LINE_AA)
+        cv2.ellipse(cover, center, half, turn, 0, 360, 1.0, -1, cv2.LINE_AA)
         cover *= draw.uniform(*_STICKER_COVER)
         return cover[..., None]
 
-    def _draw_colour(self, channels: int) -> NDArray[np.float32]:
-        return _draw_colour(self.random_generator, channels, (0, 360), (0.2, 1), (0.2, 1))
+    def _draw_color(self, channels: int) -> NDArray[np.float32]:
+        return _draw_color(self.random_generator, channels, (0, 360), (0.2, 1), (0.2, 1))
 
 
 class PenStrokes(_Overlay):
-    """Draw one to three broken lines of a blue or purple pen anywhere upon a picture.
+    """Draw one to three broken lines of a blue or purple pen anywhere upon a image.
 
     Args:
-        p: Probability that a picture gets any.
+        p: Probability that a image gets any.
     """
 
     count = _STROKE_COUNT
@@ -167,15 +167,15 @@ class PenStrokes(_Overlay):
         cover *= draw.uniform(*_STROKE_COVER)
         return cover[..., None]
 
-    def _draw_colour(self, channels: int) -> NDArray[np.float32]:
-        return _draw_colour(self.random_generator, channels, *_STROKE_COLOUR)
+    def _draw_color(self, channels: int) -> NDArray[np.float32]:
+        return _draw_color(self.random_generator, channels, *_STROKE_COLOR)
 
 
 class Vignette(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Darken a picture outside an ellipse about its middle, as a dermoscope's tube does.
+    """Darken a image outside an ellipse about its middle, as a dermoscope's tube does.
 
     Args:
-        p: Probability that a picture is darkened.
+        p: Probability that a image is darkened.
     """
 
     def __init__(self, *, p: float) -> None:
@@ -200,14 +200,14 @@ class Vignette(A.ImageOnlyTransform):  # type: ignore[misc]
         return {"light": (inside + (1 - inside) * left).astype(np.float32)[..., None]}
 
     def apply(self, img: Array, light: NDArray[np.float32], **_: Any) -> Array:
-        """Apply the drawn light to a picture (H, W, C)."""
+        """Apply the drawn light to a image (H, W, C)."""
         return _back(img, _as_share(img) * light)
 
 
-def _draw_colour(
+def _draw_color(
     draw: np.random.Generator, channels: int, *ranges: tuple[float, float]
 ) -> NDArray[np.float32]:
-    """Draw a colour by ranges of hue (degrees), saturation and value; a grey by its value."""
+    """Draw a color by ranges of hue (degrees), saturation and value; a gray by its value."""
     hue = [draw.uniform(*span) for span in ranges]
     if channels != 3:
         return np.full(channels, hue[2], np.float32)
@@ -215,7 +215,7 @@ def _draw_colour(
 
 
 def _as_share(image: Array) -> NDArray[np.float32]:
-    """Give the values of a picture as shares of the full range, float32 in 0..1."""
+    """Give the values of a image as shares of the full range, float32 in 0..1."""
     return image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
 
 

@@ -1,6 +1,6 @@
-"""Random changes of pictures that carry a label, and fitting them for evaluation.
+"""Random changes of images that carry a label, and fitting them for evaluation.
 
-One albumentations pipeline each: a picture (H, W, C), uint8 or float32 in 0..1, in, one of the
+One albumentations pipeline each: a image (H, W, C), uint8 or float32 in 0..1, in, one of the
 training size out. The pipelines take their random numbers from
 `Compose.set_random_state` and from nothing else, as that of segmentation does.
 """
@@ -10,16 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig
 from segnetr.data.augmentation.pipeline import A, Pipeline
 from segnetr.data.augmentation.randaugment import find_operations
-from segnetr.data.augmentation.segmentation import build_colour_steps
+from segnetr.data.augmentation.segmentation import build_color_steps
 from segnetr.data.preprocessing.resample import Filter, resample
 from segnetr.data.preprocessing.resize import Array
 
-ErasingMode = Literal["pixel", "colour", "mean"]
+ErasingMode = Literal["pixel", "color", "mean"]
 
-# Share of the picture's area, and height over width, of an erased rectangle: arXiv:1708.04896, with
+# Share of the image's area, and height over width, of an erased rectangle: arXiv:1708.04896, with
 # the largest share of most recipes since then (0.4 in the article).
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_RATIO = (0.3, 1 / 0.3)
@@ -27,17 +27,17 @@ _TRIES = 10
 _STRONGEST = 10.0
 
 
-def build_labelled_augmentation(
-    config: LabelledAugmentConfig, *, image_size: tuple[int, int], channels: int
+def build_classification_augmentation(
+    config: ClassificationAugmentConfig, *, image_size: tuple[int, int], channels: int
 ) -> Pipeline:
     """Build the pipeline of training.
 
-    In the order of the published recipes: crop, mirror, RandAugment, colours, erase.
+    In the order of the published recipes: crop, mirror, RandAugment, colors, erase.
 
     Args:
         config: What changes and how much; what is switched off is not in the pipeline at all.
         image_size: (height, width) of the result in pixels.
-        channels: Channels of the pictures; saturation, hue and RandAugment's "colour" need 3.
+        channels: Channels of the images; saturation, hue and RandAugment's "color" need 3.
 
     Returns:
         Takes `image` (H, W, C).
@@ -57,7 +57,7 @@ def build_labelled_augmentation(
                 channels=channels,
             )
         )
-    steps += build_colour_steps(config, channels)
+    steps += build_color_steps(config, channels)
     if config.erasing_probability:
         steps.append(
             RandomErasing(
@@ -67,8 +67,8 @@ def build_labelled_augmentation(
     return Pipeline(steps)
 
 
-def build_labelled_evaluation(
-    config: LabelledAugmentConfig, *, image_size: tuple[int, int]
+def build_classification_evaluation(
+    config: ClassificationAugmentConfig, *, image_size: tuple[int, int]
 ) -> Pipeline:
     """Build the pipeline of evaluation, which has nothing random in it.
 
@@ -82,22 +82,22 @@ def build_labelled_evaluation(
     filter_name: Filter = "bilinear" if config.interpolation == "bilinear" else "bicubic"
     whole = config.evaluation_fit == "squash"
     return Pipeline(
-        [CentreCrop(image_size, None if whole else config.evaluation_crop, filter_name)]
+        [CenterCrop(image_size, None if whole else config.evaluation_crop, filter_name)]
     )
 
 
 class CropToSize(A.ImageOnlyTransform):  # type: ignore[misc]
     """Cut a random rectangle out and resize it.
 
-    Its area is a uniform share of the picture's, its proportions are drawn so that twice as wide
-    is as likely as twice as high. Where ten draws do not fit into the picture, the largest central
+    Its area is a uniform share of the image's, its proportions are drawn so that twice as wide
+    is as likely as twice as high. Where ten draws do not fit into the image, the largest central
     rectangle of the nearest allowed proportions is taken.
 
     Args:
         size: (height, width) of the result in pixels.
         scale: Smallest and largest share of the area.
         ratio: Smallest and largest width over height.
-        filters: One of these is drawn for each picture.
+        filters: One of these is drawn for each image.
 
     Source:
         Szegedy et al., Going deeper with convolutions, arXiv:1409.4842, section 6.
@@ -151,7 +151,7 @@ class PaddedCrop(A.ImageOnlyTransform):  # type: ignore[misc]
     Args:
         size: (height, width) of the result in pixels.
         padding: Width of the black, in pixels of the result.
-        filters: One of these is drawn for each picture.
+        filters: One of these is drawn for each image.
     """
 
     def __init__(self, size: tuple[int, int], padding: int, filters: tuple[Filter, ...]) -> None:
@@ -171,13 +171,13 @@ class PaddedCrop(A.ImageOnlyTransform):  # type: ignore[misc]
         return np.ascontiguousarray(padded[rows, corner[1] : corner[1] + self.size[1]])
 
 
-class CentreCrop(A.ImageOnlyTransform):  # type: ignore[misc]
+class CenterCrop(A.ImageOnlyTransform):  # type: ignore[misc]
     """Resize with proportions kept and cut the middle out, or squash.
 
     Args:
         size: (height, width) of the result in pixels.
-        share: Share of the resized picture's sides that stays, of the side that fits tighter;
-            None: squash the whole picture to the size.
+        share: Share of the resized image's sides that stays, of the side that fits tighter;
+            None: squash the whole image to the size.
         filter_name: How it is resized.
     """
 
@@ -206,14 +206,14 @@ class RandAugment(A.ImageOnlyTransform):  # type: ignore[misc]
     """N operations of one strength, drawn from a list with replacement.
 
     The list and the ranges are those of the article, which takes them from AutoAugment; all
-    operations grow stronger with M. For pictures that are not coloured, "colour" is not among them.
+    operations grow stronger with M. For images that are not colored, "color" is not among them.
 
     Args:
-        count: Operations for each picture, N.
+        count: Operations for each image, N.
         magnitude: Their strength, M, 0 to 10.
         deviation: Standard deviation of the noise on M.
         probability: Probability that a drawn operation is carried out.
-        channels: Channels of the pictures.
+        channels: Channels of the images.
 
     Source:
         Cubuk et al., RandAugment, arXiv:1909.13719, section 3; ranges: AutoAugment,
@@ -231,18 +231,18 @@ class RandAugment(A.ImageOnlyTransform):  # type: ignore[misc]
 
     def get_params(self) -> dict[str, Any]:
         """Draw the operations with their strengths from -1 to 1."""
-        drawn = []
+        synthetic = []
         for _ in range(self.count):
             name = self.py_random.choice(tuple(self.operations))
             strength = self.py_random.gauss(self.magnitude, self.deviation) / _STRONGEST
             sign = self.py_random.choice((-1, 1))
             if self.py_random.random() < self.probability:
-                drawn.append((name, sign * min(max(strength, 0.0), 1.0)))
-        return {"drawn": drawn}
+                synthetic.append((name, sign * min(max(strength, 0.0), 1.0)))
+        return {"synthetic": synthetic}
 
-    def apply(self, img: Array, drawn: list[tuple[str, float]], **_: Any) -> Array:
+    def apply(self, img: Array, synthetic: list[tuple[str, float]], **_: Any) -> Array:
         """Carry the drawn operations out on (H, W, C)."""
-        for name, strength in drawn:
+        for name, strength in synthetic:
             img = self.operations[name](img, strength)
         return np.ascontiguousarray(img)
 
@@ -289,11 +289,11 @@ class RandomErasing(A.ImageOnlyTransform):  # type: ignore[misc]
         """Erase in (H, W, C)."""
         erased = img.copy()
         mean = img.mean((0, 1), dtype=np.float64)
-        colour = (np.rint(mean) if img.dtype == np.uint8 else mean).astype(img.dtype)
+        color = (np.rint(mean) if img.dtype == np.uint8 else mean).astype(img.dtype)
         for box in boxes:
             place = erased[box]
             shape = place.shape if self.mode == "pixel" else (1, 1, place.shape[2])
-            erased[box] = colour if self.mode == "mean" else self._draw(shape, img)
+            erased[box] = color if self.mode == "mean" else self._draw(shape, img)
         return erased
 
     def _draw(self, shape: tuple[int, ...], like: Array) -> NDArray[Any]:
@@ -303,7 +303,7 @@ class RandomErasing(A.ImageOnlyTransform):  # type: ignore[misc]
         return generator.random(shape, dtype=np.float32)
 
 
-def _build_crop(config: LabelledAugmentConfig, size: tuple[int, int]) -> A.BasicTransform:
+def _build_crop(config: ClassificationAugmentConfig, size: tuple[int, int]) -> A.BasicTransform:
     names: dict[str, tuple[Filter, ...]] = {
         "bilinear": ("bilinear",),
         "bicubic": ("bicubic",),

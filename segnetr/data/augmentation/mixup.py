@@ -1,4 +1,4 @@
-"""Mixing the pictures and labels of a batch: mixup and CutMix.
+"""Mixing the images and labels of a batch: mixup and CutMix.
 
 Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, arXiv:1710.09412. Yun et al.,
 CutMix: Regularization Strategy to Train Strong Classifiers, ICCV 2019, arXiv:1905.04899.
@@ -17,7 +17,7 @@ Box = tuple[slice, slice]
 
 
 class BatchMixer:
-    """Mixes each picture of a batch with another one, all with the same share.
+    """Mixes each image of a batch with another one, all with the same share.
 
     The share, the partners and the place of CutMix's rectangle come from a generator and from
     nothing else, and every call takes the same numbers from it, whatever it does with them.
@@ -62,7 +62,7 @@ class BatchMixer:
         share = float(betaincinv(alpha, alpha, draws[2]))
         if cuts:
             height, width = images.shape[-2:]
-            box = cut_box(height, width, share=share, centre=(draws[3], draws[4]))
+            box = cut_box(height, width, share=share, center=(draws[3], draws[4]))
             share = 1 - _area(box) / (height * width)
             mixed = images.clone()
             mixed[..., box[0], box[1]] = images[partners][..., box[0], box[1]]
@@ -94,15 +94,15 @@ class BatchMixer:
         return F.one_hot(targets.long(), self.num_classes).float()
 
 
-def cut_box(height: int, width: int, *, share: float, centre: tuple[float, float]) -> Box:
+def cut_box(height: int, width: int, *, share: float, center: tuple[float, float]) -> Box:
     """Choose CutMix's rectangle: sides in proportion, cut off at the border.
 
     Args:
-        height: Of the pictures, in pixels.
+        height: Of the images, in pixels.
         width: Likewise.
-        share: Share of the picture that is meant to stay; less is cut near the border, so the
+        share: Share of the image that is meant to stay; less is cut near the border, so the
             label's share has to be counted from the box.
-        centre: Place of its middle, (down, across), in 0..1 of the picture's sides.
+        center: Place of its middle, (down, across), in 0..1 of the image's sides.
 
     Returns:
         Rows and columns; perhaps none.
@@ -112,7 +112,7 @@ def cut_box(height: int, width: int, *, share: float, centre: tuple[float, float
     """
     ratio = (1 - share) ** 0.5
     sides = []
-    for side, place in ((height, centre[0]), (width, centre[1])):
+    for side, place in ((height, center[0]), (width, center[1])):
         length, middle = int(side * ratio), int(side * place)
         start = middle - length // 2
         sides.append(slice(max(start, 0), min(start + length, side)))

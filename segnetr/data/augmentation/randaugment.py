@@ -1,4 +1,4 @@
-"""The operations of RandAugment on pictures (H, W, C), uint8 or float32 in 0..1.
+"""The operations of RandAugment on images (H, W, C), uint8 or float32 in 0..1.
 
 Cubuk et al., RandAugment: Practical automated data augmentation with a reduced search space,
 arXiv:1909.13719, section 3; the ranges are AutoAugment's, arXiv:1805.09501, table 6. Strengths run
@@ -17,7 +17,7 @@ from segnetr.data.preprocessing.resize import Array
 
 Operation = Callable[[Array, float], Array]
 
-_GREY = 0.5  # What comes in from outside, share of the range.
+_GRAY = 0.5  # What comes in from outside, share of the range.
 _MOST_DEGREES = 30.0
 _MOST_SHEAR = 0.3
 _MOST_SHIFT = 150 / 331  # Of the side: 150 pixels of the article's 331.
@@ -28,10 +28,10 @@ _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13
 
 
 def find_operations(channels: int) -> Mapping[str, Operation]:
-    """Give the operations by name for pictures of so many channels."""
+    """Give the operations by name for images of so many channels."""
     if channels == 3:
         return _OPERATIONS
-    return {name: made for name, made in _OPERATIONS.items() if name != "colour"}
+    return {name: made for name, made in _OPERATIONS.items() if name != "color"}
 
 
 def leave(image: Array, strength: float) -> Array:  # noqa: ARG001
@@ -48,7 +48,7 @@ def stretch_contrast(image: Array, strength: float) -> Array:  # noqa: ARG001
     return _like(np.where(high > low, stretched, values), image)
 
 
-def equalise(image: Array, strength: float) -> Array:  # noqa: ARG001
+def equalize(image: Array, strength: float) -> Array:  # noqa: ARG001
     """Make all of 256 levels equally frequent, channel by channel."""
     levels = _to_bytes(image)
     planes = [
@@ -57,7 +57,7 @@ def equalise(image: Array, strength: float) -> Array:  # noqa: ARG001
     return _from_bytes(np.stack(planes, axis=2), image)
 
 
-def posterise(image: Array, strength: float) -> Array:
+def posterize(image: Array, strength: float) -> Array:
     """Keep 8 bits at strength 0 down to 4 at 1."""
     bits = 8 - round((8 - _FEWEST_BITS) * abs(strength))
     if bits == 8:
@@ -65,7 +65,7 @@ def posterise(image: Array, strength: float) -> Array:
     return _from_bytes(_to_bytes(image) & np.uint8(256 - (1 << (8 - bits))), image)
 
 
-def solarise(image: Array, strength: float) -> Array:
+def solarize(image: Array, strength: float) -> Array:
     """Invert what is brighter than a threshold, which falls from the highest value to 0."""
     highest = _highest(image)
     # One level above the highest at strength 0, so that nothing is inverted; 0 at 1: all.
@@ -73,17 +73,17 @@ def solarise(image: Array, strength: float) -> Array:
     return np.where(image >= threshold, image.dtype.type(highest) - image, image)
 
 
-def change_colour(image: Array, strength: float) -> Array:
-    """Blend with the grey picture, or away from it; (H, W, 3) only."""
-    grey = (image.astype(np.float32) @ _LUMA)[..., None]
-    return _blend(grey, image, strength)
+def change_color(image: Array, strength: float) -> Array:
+    """Blend with the gray image, or away from it; (H, W, 3) only."""
+    gray = (image.astype(np.float32) @ _LUMA)[..., None]
+    return _blend(gray, image, strength)
 
 
 def change_contrast(image: Array, strength: float) -> Array:
-    """Blend with the mean grey value, or away from it."""
+    """Blend with the mean gray value, or away from it."""
     values = image.astype(np.float32)
-    grey = values @ _LUMA if image.shape[2] == 3 else values
-    return _blend(grey.mean(), image, strength)
+    gray = values @ _LUMA if image.shape[2] == 3 else values
+    return _blend(gray.mean(), image, strength)
 
 
 def change_brightness(image: Array, strength: float) -> Array:
@@ -92,7 +92,7 @@ def change_brightness(image: Array, strength: float) -> Array:
 
 
 def change_sharpness(image: Array, strength: float) -> Array:
-    """Blend with a smoothed picture, or away from it; the border stays as it is."""
+    """Blend with a smoothed image, or away from it; the border stays as it is."""
     values = image.astype(np.float32)
     smooth = values.copy()
     filtered = cv2.filter2D(values, -1, _SMOOTH).reshape(values.shape)
@@ -130,11 +130,11 @@ def shift_down(image: Array, strength: float) -> Array:
 _OPERATIONS: Mapping[str, Operation] = {
     "identity": leave,
     "auto_contrast": stretch_contrast,
-    "equalise": equalise,
+    "equalize": equalize,
     "rotate": rotate,
-    "solarise": solarise,
-    "colour": change_colour,
-    "posterise": posterise,
+    "solarize": solarize,
+    "color": change_color,
+    "posterize": posterize,
     "contrast": change_contrast,
     "brightness": change_brightness,
     "sharpness": change_sharpness,
@@ -146,7 +146,7 @@ _OPERATIONS: Mapping[str, Operation] = {
 
 
 def _blend(other: NDArray[np.float32] | np.float32, image: Array, strength: float) -> Array:
-    """Go from `other` (factor 0) through the picture (1) and beyond; the factor is 0.1 to 1.9."""
+    """Go from `other` (factor 0) through the image (1) and beyond; the factor is 0.1 to 1.9."""
     factor = np.float32(1 + _MOST_BLEND * strength)
     return _like(other + (image.astype(np.float32) - other) * factor, image)
 
@@ -156,14 +156,14 @@ def _move(image: Array, matrix: NDArray[np.float64], shift: tuple[float, float])
     height, width, channels = image.shape
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     offset = middle - matrix @ middle + np.array(shift)
-    grey = _GREY * _highest(image)
+    gray = _GRAY * _highest(image)
     moved = cv2.warpAffine(
         np.ascontiguousarray(image),
         np.hstack([matrix, offset[:, None]]),
         (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=[grey] * 4,
+        borderValue=[gray] * 4,
     )
     return np.asarray(moved).reshape(height, width, channels)  # OpenCV drops an axis of length 1
 

@@ -1,4 +1,4 @@
-"""Random changes of training pictures, as one albumentations pipeline.
+"""Random changes of training images, as one albumentations pipeline.
 
 Only this file and those beside it whose names begin with "augment" import albumentations.
 """
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig
 from segnetr.config.schema.segmentation import AugmentConfig
 from segnetr.data.augmentation.artifacts import PenStrokes, Stickers, UnevenLight, Vignette
 from segnetr.data.augmentation.pipeline import A, Pipeline
@@ -26,7 +26,7 @@ from segnetr.data.preprocessing.resize import (
 # "Slight", at the size the network sees: pixels for the blur, share of the range for the noise.
 _BLUR_SIGMA = (0.3, 1.2)
 _NOISE_DEVIATION = (0.01, 0.04)
-# Shares of the picture's shorter side. The displacement is uniform noise blurred with the sigma
+# Shares of the image's shorter side. The displacement is uniform noise blurred with the sigma
 # and multiplied by alpha; blurring leaves about 0.16 / sigma of its deviation, so a point moves by
 # about 0.02 of the side.
 _ELASTIC_SIGMA = 0.04
@@ -39,7 +39,7 @@ _DROPOUT_SIDE = (0.05, 0.2)
 class WarpToSize(A.DualTransform):  # type: ignore[misc]
     """Turn, zoom, shift, squash to a size and mirror, in one interpolation.
 
-    Turn, zoom and shift happen in the picture's own proportions, around its middle. It is then
+    Turn, zoom and shift happen in the image's own proportions, around its middle. It is then
     squashed to the size as a whole, as it is for prediction, and mirrored there: left-right,
     up-down and along the diagonal, each with probability 1/2, which gives all eight mirrorings and
     quarter turns alike and no border. With no turn, zoom and shift it is the plain resizing of
@@ -47,14 +47,14 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
 
     What lies outside is filled by reflection, image and mask alike, so that a lesion cut by the
     border goes on with its mask; or with black and background, which looks like the dark corners
-    of a dermoscope; or with one of both, drawn anew for each picture.
+    of a dermoscope; or with one of both, drawn anew for each image.
 
     Args:
         size: (height, width) of the result in pixels.
         flip: Mirror at random.
         degrees: Largest turn to either side.
         zoom: Smallest and largest zoom; drawn so that doubling is as likely as halving.
-        shift: Largest shift to either side, share of the picture's side.
+        shift: Largest shift to either side, share of the image's side.
         stretch: Largest relative change of the width over the height, half of it on each axis.
         border: What lies outside.
     """
@@ -118,7 +118,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         mirrors: tuple[bool, bool, bool],
         **_: Any,
     ) -> Array:
-        """Apply the drawn change to a picture (H, W, C)."""
+        """Apply the drawn change to a image (H, W, C)."""
         if matrix is None:
             return _mirror(resize_image(img, upright), *mirrors)
         return _mirror(_warp(img, matrix, upright, outside), *mirrors)
@@ -145,12 +145,12 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
 def build_augmentation(
     config: AugmentConfig, *, image_size: tuple[int, int], channels: int
 ) -> Pipeline:
-    """Build the pipeline: cached picture and mask in, both changed and at `image_size` out.
+    """Build the pipeline: cached image and mask in, both changed and at `image_size` out.
 
     Args:
         config: What changes and how much; what is switched off is not in the pipeline at all.
         image_size: (height, width) of the result in pixels.
-        channels: Channels of the pictures; saturation and hue need 3.
+        channels: Channels of the images; saturation and hue need 3.
 
     Returns:
         Takes `image` (H, W, C), uint8 or float32 in 0..1, and `mask` (H, W) uint8.
@@ -176,7 +176,7 @@ def build_augmentation(
                 p=config.elastic,
             )
         )
-    steps += build_colour_steps(config, channels)
+    steps += build_color_steps(config, channels)
     if config.gamma:
         limits = tuple(100 * math.exp(sign * config.gamma) for sign in (-1, 1))
         steps.append(A.RandomGamma(gamma_limit=limits, p=1.0))
@@ -205,8 +205,8 @@ def build_augmentation(
     return Pipeline(steps)
 
 
-def build_colour_steps(
-    config: AugmentConfig | LabelledAugmentConfig, channels: int
+def build_color_steps(
+    config: AugmentConfig | ClassificationAugmentConfig, channels: int
 ) -> list[A.BasicTransform]:
     """Build the steps for brightness, contrast, saturation and hue; none where all are 0."""
     if channels == 3 and (config.brightness or config.contrast or config.saturation or config.hue):
@@ -220,7 +220,7 @@ def build_colour_steps(
             )
         ]
     if config.brightness or config.contrast:
-        # Relative to the picture's mean, which is what "relative change" means without colours.
+        # Relative to the image's mean, which is what "relative change" means without colors.
         return [
             A.RandomBrightnessContrast(
                 brightness_limit=(-config.brightness, config.brightness),
@@ -258,9 +258,9 @@ def _build_matrix(
 
 
 def _warp(image: Array, matrix: NDArray[np.float64], size: tuple[int, int], border: int) -> Array:
-    """Warp a picture (H, W, C), averaging first where two or more pixels fall onto one."""
+    """Warp a image (H, W, C), averaging first where two or more pixels fall onto one."""
     height, width = image.shape[:2]
-    # A linear warp reads four neighbours: what shrinks to less than a half would be skipped.
+    # A linear warp reads four neighbors: what shrinks to less than a half would be skipped.
     across = max(1, int(1 / np.linalg.norm(matrix[:2, 0])))
     down = max(1, int(1 / np.linalg.norm(matrix[:2, 1])))
     if across > 1 or down > 1:
@@ -291,7 +291,7 @@ def _warp_affine(
 
     if image.ndim == 2 or image.shape[2] <= _CHANNELS_AT_ONCE:
         return warp(image)
-    # OpenCV warps no more channels at once; slices with neighbours have them.
+    # OpenCV warps no more channels at once; slices with neighbors have them.
     starts = range(0, image.shape[2], _CHANNELS_AT_ONCE)
     parts = [warp(image[..., start : start + _CHANNELS_AT_ONCE]) for start in starts]
     return np.concatenate([part.reshape(*size, -1) for part in parts], axis=2)

@@ -2,7 +2,7 @@
 
 A chain is an ordinary `monai.transforms.Compose`. Its items have the keys "image", "mask" and
 "case_id". A transform of one's own goes in by `training_transform(..., extra=[...])`: there the
-image is float32 (C, H, W), normalised, and the mask uint8 (1, H, W), the layout MONAI expects;
+image is float32 (C, H, W), normalized, and the mask uint8 (1, H, W), the layout MONAI expects;
 random ones are seeded for each sample with the rest. For another place, `Compose.transforms` is
 a tuple that can be taken apart and put together again.
 """
@@ -19,7 +19,7 @@ from segnetr.config.schema.segmentation import AugmentConfig, IntensityConfig
 from segnetr.data.augmentation.pipeline import Pipeline
 from segnetr.data.augmentation.segmentation import build_augmentation
 from segnetr.data.loading.volume_slices import SliceOf
-from segnetr.data.preprocessing.intensity import check_channels, normalise
+from segnetr.data.preprocessing.intensity import check_channels, normalize
 from segnetr.data.preprocessing.resize import Array, resize_image, resize_mask
 from segnetr.data.volumes.slice_stack import pad_plane
 from segnetr.errors import ReadError
@@ -33,7 +33,7 @@ MASK = "mask"
 class LoadCachedd(MapTransform):  # type: ignore[misc]
     """Replace the path of a cached copy by the array, mapped into memory.
 
-    Pictures of 16 bits become float32 in 0..1, because albumentations knows uint8 and float32.
+    Images of 16 bits become float32 in 0..1, because albumentations knows uint8 and float32.
 
     Args:
         keys: Keys whose values are paths of .npy files.
@@ -114,7 +114,7 @@ class Albumentationsd(MapTransform, Randomizable):  # type: ignore[misc]
         """Seed the pipeline as well."""
         super().set_random_state(seed=seed, state=state)
         number = int(self.R.randint(2**32, dtype=np.uint32))
-        # Not set_random_seed: it gives all transforms one seed, and then a picture that turns to
+        # Not set_random_seed: it gives all transforms one seed, and then a image that turns to
         # the left is always the one that gets darker.
         self.pipeline.set_random_state(
             np.random.Generator(np.random.PCG64(number)), random.Random(number)
@@ -147,11 +147,11 @@ class FitToSized(MapTransform):  # type: ignore[misc]
         }
 
 
-class NormaliseIntensityd(MapTransform):  # type: ignore[misc]
-    """Normalise the image and put the channels of image and mask first.
+class NormalizeIntensityd(MapTransform):  # type: ignore[misc]
+    """Normalize the image and put the channels of image and mask first.
 
     Args:
-        intensity: How values are normalised.
+        intensity: How values are normalized.
     """
 
     def __init__(self, intensity: IntensityConfig) -> None:
@@ -160,7 +160,7 @@ class NormaliseIntensityd(MapTransform):  # type: ignore[misc]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
         """Give image (C, H, W) float32 and mask (1, H, W)."""
-        image = normalise(data[IMAGE], self.intensity).transpose(2, 0, 1)
+        image = normalize(data[IMAGE], self.intensity).transpose(2, 0, 1)
         return {**data, IMAGE: np.ascontiguousarray(image), MASK: data[MASK][None]}
 
 
@@ -191,7 +191,7 @@ def training_transform(
     image_size: tuple[int, int],
     intensity: IntensityConfig,
     channels: int,
-    colour: bool = True,
+    color: bool = True,
     crop: bool = False,
     extra: Sequence[Transform] = (),
 ) -> Compose:
@@ -200,11 +200,11 @@ def training_transform(
     Args:
         augment: The random changes.
         image_size: (height, width) in pixels.
-        intensity: How values are normalised.
-        channels: Channels of the pictures, C.
-        colour: Three channels are red, green and blue, and their saturation and hue may change.
-        crop: Cut windows of the image size out of the pictures in place of squashing them.
-        extra: Further MONAI dictionary transforms, applied after augmentation and normalisation
+        intensity: How values are normalized.
+        channels: Channels of the images, C.
+        color: Three channels are red, green and blue, and their saturation and hue may change.
+        crop: Cut windows of the image size out of the images in place of squashing them.
+        extra: Further MONAI dictionary transforms, applied after augmentation and normalization
             and before conversion to tensors: "image" is float32 (C, H, W), "mask" uint8 (1, H, W).
 
     Returns:
@@ -214,15 +214,13 @@ def training_transform(
         UsageError: If `intensity` does not fit `channels`.
     """
     check_channels(intensity, channels)
-    pipeline = build_augmentation(
-        augment, image_size=image_size, channels=channels if colour else 1
-    )
+    pipeline = build_augmentation(augment, image_size=image_size, channels=channels if color else 1)
     return Compose(
         [
             LoadCachedd((IMAGE, MASK)),
             *([CropToSized(image_size)] if crop else []),
             Albumentationsd(pipeline),
-            NormaliseIntensityd(intensity),
+            NormalizeIntensityd(intensity),
             *extra,
             ToPlainTensord(),
         ]
@@ -242,7 +240,7 @@ def evaluation_transform(
         [
             LoadCachedd((IMAGE, MASK)),
             FitToSized(image_size),
-            NormaliseIntensityd(intensity),
+            NormalizeIntensityd(intensity),
             ToPlainTensord(),
         ]
     )

@@ -14,20 +14,20 @@ from segnetr.data.cache.store import CacheFolder, FileStamp, find_cache_folder, 
 from segnetr.data.preprocessing.resize import reduce_size, resize_image
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS
 from segnetr.data.readers.read_files import read_image
-from segnetr.data.validation.audit import Fault
+from segnetr.data.validation.audit import Issue
 from segnetr.errors import ReadError, WriteError
 
 _NAME = "image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureSettings:
+class ImageSettings:
     """What a copy depends on beside the file.
 
     Attributes:
-        side: Length of the copy's shorter side in pixels; smaller pictures stay as they are.
-        channels: Channels of the pictures.
-        max_pixels: Larger pictures are refused.
+        side: Length of the copy's shorter side in pixels; smaller images stay as they are.
+        channels: Channels of the images.
+        max_pixels: Larger images are refused.
     """
 
     side: int
@@ -43,14 +43,14 @@ class _Refusal:
     reason: str
 
 
-def cache_pictures(
+def cache_images(
     files: Sequence[tuple[str, Path]],
-    settings: PictureSettings,
+    settings: ImageSettings,
     *,
     folder: Path | None,
     workers: int,
     progress: Progress | None = None,
-) -> tuple[dict[str, Path], list[Fault]]:
+) -> tuple[dict[str, Path], list[Issue]]:
     """Make the copies that are missing, and find the others.
 
     Args:
@@ -61,7 +61,7 @@ def cache_pictures(
         progress: Called with (files done, all files) now and then, last with all done.
 
     Returns:
-        The copy, a .npy file (h, w, C), of each sound file by case id; and a fault for each other.
+        The copy, a .npy file (h, w, C), of each sound file by case id; and a issue for each other.
 
     Raises:
         WriteError: If the folder cannot be written.
@@ -78,7 +78,7 @@ def cache_pictures(
             jobs[number] = (path, settings, cache)
     if jobs:
         cache.remove_old_parts()
-    faults = []
+    issues = []
     done = len(files) - len(jobs)
     if progress is not None:
         progress(done, len(files))
@@ -89,22 +89,22 @@ def cache_pictures(
             copies[case_id] = made
         else:
             message = f"{path}: {made.reason}"
-            faults.append(Fault(case_id=case_id, path=path, kind=made.kind, message=message))
+            issues.append(Issue(case_id=case_id, path=path, kind=made.kind, message=message))
         if progress is not None:
             progress(done, len(files))
-    return copies, sorted(faults, key=lambda fault: fault.case_id)
+    return copies, sorted(issues, key=lambda issue: issue.case_id)
 
 
-def _recall_file(path: Path, settings: PictureSettings, cache: CacheFolder) -> Path | None:
+def _recall_file(path: Path, settings: ImageSettings, cache: CacheFolder) -> Path | None:
     """Find a copy without opening the file."""
     try:
-        sha256 = cache.recall_sha256(path.absolute(), FileStamp.of(path))
+        sha256 = cache.load_cached_sha256(path.absolute(), FileStamp.of(path))
     except OSError:
         return None
-    return None if sha256 is None else _recall(_make_key(path, sha256, settings), cache)
+    return None if sha256 is None else _load_cached(_make_key(path, sha256, settings), cache)
 
 
-def _recall(key: str, cache: CacheFolder) -> Path | None:
+def _load_cached(key: str, cache: CacheFolder) -> Path | None:
     record = cache.read_record(key)
     if not record:
         return None
@@ -113,36 +113,36 @@ def _recall(key: str, cache: CacheFolder) -> Path | None:
     return copy if sound else None
 
 
-def _build(path: Path, settings: PictureSettings, cache: CacheFolder) -> Path | _Refusal:
+def _build(path: Path, settings: ImageSettings, cache: CacheFolder) -> Path | _Refusal:
     try:
         stamp = FileStamp.of(path)
         key = _make_key(path, hash_original(path, cache), settings)
-        known = _recall(key, cache)
+        known = _load_cached(key, cache)
         if known is not None:
             return known
-        picture = read_image(path, channels=settings.channels, max_pixels=settings.max_pixels)
+        pixels = read_image(path, channels=settings.channels, max_pixels=settings.max_pixels)
         if FileStamp.of(path) != stamp:
             return _Refusal("changing", "it changed while it was read")
     except OSError as error:
         return _Refusal("image-unreadable", f"cannot be read ({error.strerror or error})")
     except ReadError as error:
         return _Refusal("image-unreadable", error.reason)
-    if picture.kind != "picture":
-        return _Refusal("not-a-picture", "it is a volume where a picture is expected")
-    image = picture.array
+    if pixels.kind != "image":
+        return _Refusal("not-a-image", "it is a volume where a image is expected")
+    image = pixels.array
     if image.dtype not in (np.uint8, np.uint16):
         image = image.astype(np.float32)
     height, width = image.shape[:2]
     copy = resize_image(image, reduce_size((height, width), settings.side))
     cache.write_array(key, _NAME, copy)
     cache.write_record(key, {"shape": copy.shape, "dtype": copy.dtype.name})
-    built = _recall(key, cache)
+    built = _load_cached(key, cache)
     if built is None:
         raise WriteError(f"{cache.root}: a copy just written cannot be read back; check the disk")
     return built
 
 
-def _make_key(path: Path, sha256: str, settings: PictureSettings) -> str:
+def _make_key(path: Path, sha256: str, settings: ImageSettings) -> str:
     # With the ending, because readers choose the decoder by it.
-    text = json.dumps(["picture", sha256, path.suffix.lower(), asdict(settings)])
+    text = json.dumps(["image", sha256, path.suffix.lower(), asdict(settings)])
     return hashlib.sha256(text.encode()).hexdigest()

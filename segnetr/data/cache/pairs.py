@@ -20,7 +20,7 @@ import numpy as np
 from segnetr.data.cache.store import CacheFolder, FileStamp, is_sound
 from segnetr.data.cache.volumes import VolumeSettings, make_slice_copies
 from segnetr.data.preprocessing.resize import Array, reduce_size, resize_image, resize_mask
-from segnetr.data.readers.ground_truth import read_truth
+from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import (
     DEFAULT_MAX_PIXELS,
     ClassValues,
@@ -39,12 +39,12 @@ class CacheSettings:
     """What a cached copy depends on beside the files.
 
     Attributes:
-        side: Length of the copy's shorter side in pixels; smaller pictures stay as they are.
-        channels: Channels of the pictures.
+        side: Length of the copy's shorter side in pixels; smaller images stay as they are.
+        channels: Channels of the images.
         classes: Number of classes of the masks.
         values: Values of each class in the mask files; None: as `read_mask_file` says.
-        max_pixels: Larger pictures are refused.
-        volume: How volumes become slices; None: the images are pictures.
+        max_pixels: Larger images are refused.
+        volume: How volumes become slices; None: the images are images.
     """
 
     side: int
@@ -61,7 +61,7 @@ class PairCopies:
 
     Attributes:
         key: By which the cache folder finds them.
-        original_size: (height, width) of the original picture in pixels, (X, Y, Z) of a volume.
+        original_size: (height, width) of the original image in pixels, (X, Y, Z) of a volume.
         classes: Indices of the classes that the original mask shows.
         filled: Of a volume: whether each of its slices has foreground.
     """
@@ -69,7 +69,7 @@ class PairCopies:
     key: str
     original_size: tuple[int, ...]
     classes: tuple[int, ...]
-    filled: tuple[bool, ...] = ()
+    has_foreground: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +97,23 @@ class Decoded:
     mask: Array
     original_size: tuple[int, ...]
     classes: tuple[int, ...]
-    filled: tuple[bool, ...] = ()
+    has_foreground: tuple[bool, ...] = ()
 
 
-def recall_pair(
+def load_cached_pair(
     image: Path, masks: Sequence[Path], *, settings: CacheSettings, cache: CacheFolder
 ) -> PairCopies | Finding | None:
     """Find what is known of a pair without opening its files; None: it has to be built."""
     hashes = []
     for path in (image, *masks):
         try:
-            sha256 = cache.recall_sha256(path.absolute(), FileStamp.of(path))
+            sha256 = cache.load_cached_sha256(path.absolute(), FileStamp.of(path))
         except OSError:
             return None
         if sha256 is None:
             return None
         hashes.append(sha256)
-    return _recall(_make_key((image, *masks), hashes, settings), cache)
+    return _load_cached(_make_key((image, *masks), hashes, settings), cache)
 
 
 def build_pair(
@@ -129,7 +129,7 @@ def build_pair(
         stamps = [FileStamp.of(path) for path in paths]
         hashes = [hash_original(path, cache) for path in paths]
         key = _make_key(paths, hashes, settings)
-        known = _recall(key, cache)
+        known = _load_cached(key, cache)
         if known is not None:
             return known
         decoded = _decode(image, masks, settings)
@@ -138,10 +138,10 @@ def build_pair(
     except OSError as error:
         return _describe_os_error(error, masks)
     if isinstance(decoded, Finding):
-        cache.write_record(key, {"fault": asdict(decoded)})
+        cache.write_record(key, {"issue": asdict(decoded)})
         return decoded
     _store(decoded, cache, key)
-    built = _recall(key, cache)
+    built = _load_cached(key, cache)
     if built is None:
         raise WriteError(f"{cache.root}: a copy just written cannot be read back; check the disk")
     return built
@@ -162,10 +162,10 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _recall(key: str, cache: CacheFolder) -> PairCopies | Finding | None:
+def _load_cached(key: str, cache: CacheFolder) -> PairCopies | Finding | None:
     record = cache.read_record(key)
-    if "fault" in record:
-        return Finding(**record["fault"])
+    if "issue" in record:
+        return Finding(**record["issue"])
     if "classes" not in record:  # none, or that of an earlier version
         return None
     for name in ("image", "mask"):
@@ -181,11 +181,11 @@ def _decode(image: Path, masks: Sequence[Path], settings: CacheSettings) -> Deco
     try:
         if settings.volume is not None:
             return _decode_volume(image, masks, settings, settings.volume)
-        return _decode_picture(image, masks, settings)
+        return _decode_image(image, masks, settings)
     except ReadError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno is not None:
-            raise cause from error  # the disk's fault, not the file's: not to be remembered
+            raise cause from error  # the disk's issue, not the file's: not to be remembered
         return _describe_read_error(error, masks)
 
 
@@ -194,25 +194,23 @@ def _decode_volume(
 ) -> Decoded | Finding:
     volume = read_image(image, volume_channels=settings.channels, max_pixels=settings.max_pixels)
     if volume.kind != "volume":
-        return Finding("image", "not-a-volume", "it is a picture where a volume is expected")
-    truth = _read_masks(masks, settings)
-    different = compare_grids(volume, truth)
+        return Finding("image", "not-a-volume", "it is a image where a volume is expected")
+    ground_truth = _read_masks(masks, settings)
+    different = compare_grids(volume, ground_truth)
     if different is not None:
         return Finding("mask", *different)
-    copies = make_slice_copies(volume, truth, how, side=settings.side)
-    shown = _find_classes(truth)
-    return Decoded(copies.image, copies.mask, volume.grid, shown, copies.filled)
+    copies = make_slice_copies(volume, ground_truth, how, side=settings.side)
+    shown = _find_classes(ground_truth)
+    return Decoded(copies.image, copies.mask, volume.grid, shown, copies.has_foreground)
 
 
-def _decode_picture(
-    image: Path, masks: Sequence[Path], settings: CacheSettings
-) -> Decoded | Finding:
-    picture = read_image(image, channels=settings.channels, max_pixels=settings.max_pixels)
-    if picture.kind != "picture":
-        return Finding("image", "not-a-picture", "it is a volume where a picture is expected")
-    truth = _read_masks(masks, settings)
-    labels = truth.array
-    height, width = picture.array.shape[:2]
+def _decode_image(image: Path, masks: Sequence[Path], settings: CacheSettings) -> Decoded | Finding:
+    pixels = read_image(image, channels=settings.channels, max_pixels=settings.max_pixels)
+    if pixels.kind != "image":
+        return Finding("image", "not-a-image", "it is a volume where a image is expected")
+    ground_truth = _read_masks(masks, settings)
+    labels = ground_truth.array
+    height, width = pixels.array.shape[:2]
     if labels.shape != (height, width):
         shown = " x ".join(map(str, labels.shape))
         reason = (
@@ -221,21 +219,21 @@ def _decode_picture(
         )
         return Finding("mask", "size-mismatch", reason)
     size = reduce_size((height, width), settings.side)
-    array = picture.array
+    array = pixels.array
     if array.dtype not in (np.uint8, np.uint16):
         array = array.astype(np.float32)
     copies = resize_image(array, size), resize_mask(labels, size)
-    return Decoded(*copies, (height, width), _find_classes(truth))
+    return Decoded(*copies, (height, width), _find_classes(ground_truth))
 
 
 def _read_masks(masks: Sequence[Path], settings: CacheSettings) -> MaskFile:
-    return read_truth(
+    return read_ground_truth(
         masks, classes=settings.classes, values=settings.values, max_pixels=settings.max_pixels
     )
 
 
-def _find_classes(truth: MaskFile) -> tuple[int, ...]:
-    return tuple(find_values(truth.array).tolist())
+def _find_classes(ground_truth: MaskFile) -> tuple[int, ...]:
+    return tuple(find_values(ground_truth.array).tolist())
 
 
 def _describe_read_error(error: ReadError, masks: Sequence[Path]) -> Finding:
@@ -261,7 +259,7 @@ def _store(decoded: Decoded, cache: CacheFolder, key: str) -> None:
     record: dict[str, Any] = {
         "original_size": list(decoded.original_size),
         "classes": list(decoded.classes),
-        "filled": list(decoded.filled),
+        "filled": list(decoded.has_foreground),
     }
     for name, array in (("image", decoded.image), ("mask", decoded.mask)):
         cache.write_array(key, name, array)
@@ -286,7 +284,7 @@ def hash_original(path: Path, cache: CacheFolder) -> str:
 def _make_key(paths: Sequence[Path], hashes: Sequence[str], settings: CacheSettings) -> str:
     # With the endings, because readers choose the decoder by them.
     endings = [path.suffix.lower() for path in paths]
-    # Without what is not set, so that copies of pictures keep the names they had before volumes.
+    # Without what is not set, so that copies of images keep the names they had before volumes.
     chosen = {name: value for name, value in asdict(settings).items() if value is not None}
     text = json.dumps([*hashes, *endings, chosen])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""Decoded, reduced copies of pictures and masks, made once and kept on disk.
+"""Decoded, reduced copies of images and masks, made once and kept on disk.
 
-Decoding is the bottleneck of dermoscopy data, whose pictures have up to 6700 pixels a side. A copy
+Decoding is the bottleneck of dermoscopy data, whose images have up to 6700 pixels a side. A copy
 is found by the content of the original files and by the settings, so moved, renamed and shared
-files are not decoded again and changed ones are. Faults are remembered in the same way.
+files are not decoded again and changed ones are. Issues are remembered in the same way.
 """
 
 import multiprocessing
@@ -18,12 +18,12 @@ from segnetr.data.cache.pairs import (
     Finding,
     PairCopies,
     build_pair,
-    recall_pair,
+    load_cached_pair,
     start_worker,
 )
 from segnetr.data.cache.store import CacheFolder, find_cache_folder
 from segnetr.data.case import Case
-from segnetr.data.validation.audit import Fault, describe_no_foreground
+from segnetr.data.validation.audit import Issue, describe_no_foreground
 from segnetr.errors import SegNetrError
 
 __all__ = ["CacheResult", "CacheSettings", "CachedCase", "build_cache"]
@@ -40,7 +40,7 @@ class CachedCase:
         image: .npy file, (h, w, C), uint8 or uint16 (float32 where the original has fractions);
             of a volume (D, h, w, C) uint16, slice by slice.
         mask: .npy file, (h, w) uint8 class indices; of a volume (D, h, w).
-        original_size: (height, width) of the original picture in pixels, (X, Y, Z) of a volume.
+        original_size: (height, width) of the original image in pixels, (X, Y, Z) of a volume.
         filled: Of a volume: whether each of its slices has foreground.
     """
 
@@ -48,7 +48,7 @@ class CachedCase:
     image: Path
     mask: Path
     original_size: tuple[int, ...]
-    filled: tuple[bool, ...] = ()
+    has_foreground: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +58,15 @@ class CacheResult:
     Attributes:
         entries: The sound cases by id, in the order they were given; none where no mask of any
             shows an object.
-        faults: One for each of the others, in the order they were given; one for all where no mask
+        issues: One for each of the others, in the order they were given; one for all where no mask
             shows an object.
     """
 
     entries: dict[str, CachedCase]
-    faults: list[Fault]
+    issues: list[Issue]
 
 
-Outcome = CachedCase | Fault
+Outcome = CachedCase | Issue
 Job = tuple[Path, tuple[Path, ...], CacheSettings, CacheFolder]
 Made = TypeVar("Made")
 
@@ -104,7 +104,7 @@ def build_cache(
             missing_mask = Finding("image", "mask-missing", "it has no mask")
             outcomes[place] = _describe(case, missing_mask, cache)
             continue
-        known = recall_pair(case.image, case.mask_files, settings=settings, cache=cache)
+        known = load_cached_pair(case.image, case.mask_files, settings=settings, cache=cache)
         if known is None:
             jobs[place] = (case.image, case.mask_files, settings, cache)
         else:
@@ -119,13 +119,13 @@ def build_cache(
         _report(progress, outcomes, cases)
     ordered = [outcomes[place] for place in range(len(cases))]
     entries = {entry.case_id: entry for entry in ordered if isinstance(entry, CachedCase)}
-    faults = [fault for fault in ordered if isinstance(fault, Fault)]
+    issues = [issue for issue in ordered if isinstance(issue, Issue)]
     if entries and not any(shown):
         first = next(case for case in cases if case.case_id in entries)
         return CacheResult(
-            entries={}, faults=[*faults, describe_no_foreground(first, len(entries))]
+            entries={}, issues=[*issues, describe_no_foreground(first, len(entries))]
         )
-    return CacheResult(entries=entries, faults=faults)
+    return CacheResult(entries=entries, issues=issues)
 
 
 def _classes_of(made: PairCopies | Finding) -> tuple[int, ...]:
@@ -178,7 +178,7 @@ def _describe(case: Case, made: PairCopies | Finding, cache: CacheFolder) -> Out
             image=cache.array_path(made.key, "image"),
             mask=cache.array_path(made.key, "mask"),
             original_size=made.original_size,
-            filled=made.filled,
+            has_foreground=made.has_foreground,
         )
     path = case.mask_files[made.place] if made.of == "mask" else case.image
-    return Fault(case_id=case.case_id, path=path, kind=made.kind, message=f"{path}: {made.reason}")
+    return Issue(case_id=case.case_id, path=path, kind=made.kind, message=f"{path}: {made.reason}")

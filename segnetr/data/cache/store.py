@@ -1,13 +1,13 @@
 """The folder of decoded, reduced copies: where things lie, and how they get there safely.
 
     v1/files/ab/<path>.json     one image or mask file: size, time and sha256 when last seen
-    v1/cases/ab/<key>.json      one case under one content and one setting: shapes, or its fault
+    v1/cases/ab/<key>.json      one case under one content and one setting: shapes, or its issue
     v1/cases/ab/<key>.image.npy, <key>.mask.npy
     v1/parts/                   being written; renamed when complete
 
 Every file is written aside and renamed, the record of a case last, so a builder may be killed at
 any time, and any number of builders may work at once: at worst two do the same work. Nothing is
-synchronised to the disk: what a power cut tears is found by its size and made anew.
+synchronized to the disk: what a power cut tears is found by its size and made anew.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from segnetr.data.preprocessing.resize import Array
 from segnetr.errors import WriteError
 
 # Raise it when readers or resizing change what they make of a file: old copies are then unused.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 _DAY = 24 * 60 * 60
 
@@ -80,7 +80,7 @@ class CacheFolder:
         """Give the place of an array of a case, `name` being "image" or "mask"."""
         return self._place("cases", key, f".{name}.npy")
 
-    def recall_sha256(self, path: Path, stamp: FileStamp) -> str | None:
+    def load_cached_sha256(self, path: Path, stamp: FileStamp) -> str | None:
         """Give a file's sha256 if the file was seen before and has the same stamp."""
         known = _read_json(self._place("files", _hash_text(str(path)), ".json"))
         if known.get("size") != stamp.size or known.get("mtime_ns") != stamp.mtime_ns:

@@ -42,7 +42,7 @@ class SliceCopies:
 
     image: Array
     mask: Array
-    filled: tuple[bool, ...]
+    has_foreground: tuple[bool, ...]
 
 
 def make_slice_copies(
@@ -65,5 +65,5 @@ def make_slice_copies(
     return SliceCopies(
         image=np.stack(images),
         mask=np.stack(masks),
-        filled=tuple(bool(plane.any()) for plane in labels),
+        has_foreground=tuple(bool(plane.any()) for plane in labels),
     )

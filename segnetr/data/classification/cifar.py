@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.case import SplitName
-from segnetr.data.classification.case import LabelledCase, LabelledSet
+from segnetr.data.classification.case import ClassificationCase, ClassificationSet
 from segnetr.data.classification.pickle_arrays import read_plain_pickle
 from segnetr.errors import ReadError, UsageError
 
 _SIDE = 32
 _CHANNELS = 3
 _SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-_LICENCE = "none stated by the authors"
+_LICENSE = "none stated by the authors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ CIFAR_100 = CifarLayout(
 )
 
 
-def read_cifar(root: Path, *, layout: CifarLayout) -> LabelledSet:
+def read_cifar(root: Path, *, layout: CifarLayout) -> ClassificationSet:
     """Read an archive that was unpacked.
 
     Args:
@@ -82,7 +82,7 @@ def read_cifar(root: Path, *, layout: CifarLayout) -> LabelledSet:
 
     Raises:
         UsageError: If files are missing.
-        ReadError: If a file is torn or holds anything but pictures and labels.
+        ReadError: If a file is torn or holds anything but images and labels.
     """
     folder = root / layout.folder if (root / layout.folder).is_dir() else root
     wanted = [layout.meta, *(name for _, names in layout.batches for name in names)]
@@ -93,18 +93,18 @@ def read_cifar(root: Path, *, layout: CifarLayout) -> LabelledSet:
             f"version of {_SOURCE} there"
         )
     classes = _read_classes(folder / layout.meta, layout)
-    cases: list[LabelledCase] = []
+    cases: list[ClassificationCase] = []
     for part, names in layout.batches:
         number = 0
         for name in names:
-            pictures, labels = _read_batch(folder / name, layout, classes=len(classes))
-            for picture, label in zip(pictures, labels, strict=True):
+            images, labels = _read_batch(folder / name, layout, classes=len(classes))
+            for image, label in zip(images, labels, strict=True):
                 case_id = f"{part}-{number:05}"
                 cases.append(
-                    LabelledCase(case_id=case_id, picture=picture, labels=(label,), split=part)
+                    ClassificationCase(case_id=case_id, image=image, labels=(label,), split=part)
                 )
                 number += 1
-    return LabelledSet(
+    return ClassificationSet(
         name=layout.name,
         title=layout.title,
         classes=classes,
@@ -112,7 +112,7 @@ def read_cifar(root: Path, *, layout: CifarLayout) -> LabelledSet:
         in_channels=_CHANNELS,
         cases=tuple(cases),
         source=_SOURCE,
-        licence=_LICENCE,
+        license=_LICENSE,
     )
 
 
@@ -126,17 +126,17 @@ def _read_classes(path: Path, layout: CifarLayout) -> tuple[str, ...]:
 def _read_batch(
     path: Path, layout: CifarLayout, *, classes: int
 ) -> tuple[NDArray[np.uint8], Sequence[int]]:
-    """Give pictures (N, 32, 32, 3) and labels of one file."""
+    """Give images (N, 32, 32, 3) and labels of one file."""
     content = read_plain_pickle(path)
     data: Any = content.get("data")
     labels: Any = content.get(layout.labels)
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3 * _SIDE * _SIDE:
-        raise ReadError(path, f"'data' is no array of {3 * _SIDE * _SIDE} bytes a picture")
+        raise ReadError(path, f"'data' is no array of {3 * _SIDE * _SIDE} bytes a image")
     if not isinstance(labels, list) or len(labels) != len(data):
         raise ReadError(path, f"{layout.labels!r} is no list of {len(data)} labels")
     for row, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < classes:
-            raise ReadError(path, f"picture {row} has the label {label!r}, not 0 to {classes - 1}")
+            raise ReadError(path, f"image {row} has the label {label!r}, not 0 to {classes - 1}")
     # A row holds the red plane, then the green, then the blue one.
-    pictures = data.reshape(-1, _CHANNELS, _SIDE, _SIDE).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(pictures), labels
+    images = data.reshape(-1, _CHANNELS, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), labels

@@ -1,4 +1,4 @@
-"""Folders of pictures, one folder a class, as ImageNet has them.
+"""Folders of images, one folder a class, as ImageNet has them.
 
 Where `train`, `val` (or `valid`, `validation`) or `test` stand below the root, they are the
 official parts and hold the class folders; else the root itself does.
@@ -7,9 +7,9 @@ official parts and hold the class folders; else the root itself does.
 from pathlib import Path
 
 from segnetr.data.case import SplitName
-from segnetr.data.classification.case import LabelledCase, LabelledSet
+from segnetr.data.classification.case import ClassificationCase, ClassificationSet
 from segnetr.data.readers.file_list import list_images
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 
 _PARTS: dict[str, SplitName] = {
     "train": "train",
@@ -21,8 +21,8 @@ _PARTS: dict[str, SplitName] = {
 }
 
 
-def read_image_folder(root: Path, *, in_channels: int | None) -> LabelledSet:
-    """List the pictures below class folders; none is opened.
+def read_image_folder(root: Path, *, in_channels: int | None) -> ClassificationSet:
+    """List the images below class folders; none is opened.
 
     Args:
         root: The folder of the parts, or of the classes.
@@ -33,7 +33,7 @@ def read_image_folder(root: Path, *, in_channels: int | None) -> LabelledSet:
 
     Raises:
         UsageError: If there are no class folders.
-        DataFaultError: If a class folder of the training part holds no picture.
+        DataError: If a class folder of the training part holds no image.
     """
     if not root.is_dir():
         raise UsageError(f"--data-dir {root}: no such folder")
@@ -43,7 +43,7 @@ def read_image_folder(root: Path, *, in_channels: int | None) -> LabelledSet:
     for place, _, folders in found:
         if not folders:
             raise UsageError(
-                f"{place}: no class folders in it; each class is a folder of pictures, as "
+                f"{place}: no class folders in it; each class is a folder of images, as "
                 f"{place.name}/cat/1.jpg"
             )
     classes = sorted({folder.name for _, _, folders in found for folder in folders})
@@ -53,15 +53,15 @@ def read_image_folder(root: Path, *, in_channels: int | None) -> LabelledSet:
         for folder in folders
         for case in _list_class(root, folder, part=part, label=classes.index(folder.name))
     ]
-    return LabelledSet(
+    return ClassificationSet(
         name="imagefolder",
-        title=f"Pictures in {root.name}",
+        title=f"Images in {root.name}",
         classes=tuple(classes),
         kind="single",
         in_channels=in_channels or 3,
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
-        source="folders of pictures",
-        licence="that of the pictures",
+        source="folders of images",
+        license="that of the images",
     )
 
 
@@ -72,19 +72,18 @@ def _class_folders(place: Path) -> list[Path]:
 
 def _list_class(
     root: Path, folder: Path, *, part: SplitName | None, label: int
-) -> list[LabelledCase]:
+) -> list[ClassificationCase]:
     try:
         images = list_images([folder])
     except UsageError:
         if part in (None, "train"):
-            raise DataFaultError(
-                f"{folder}: the class {folder.name!r} holds no picture; add some or remove the "
-                "folder"
+            raise DataError(
+                f"{folder}: the class {folder.name!r} holds no image; add some or remove the folder"
             ) from None
         return []
     return [
-        LabelledCase(
-            case_id=path.relative_to(root).as_posix(), picture=path, labels=(label,), split=part
+        ClassificationCase(
+            case_id=path.relative_to(root).as_posix(), image=path, labels=(label,), split=part
         )
         for path, _ in images
     ]

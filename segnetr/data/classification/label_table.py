@@ -1,10 +1,10 @@
-"""A table of labels (CSV) beside a folder of pictures.
+"""A table of labels (CSV) beside a folder of images.
 
 Known by their columns: ISIC 2017 part 3 (`melanoma`, `seborrheic_keratosis`; neither is a nevus;
 the three official tables, where they lie together, are the official parts), HAM10000 (`dx`), ISIC
 2018 task 3 (one column a class). Any other table: name its columns in the configuration.
 
-Pictures of one lesion or patient are kept in one part of a split: the group stands in the table or
+Images of one lesion or patient are kept in one part of a split: the group stands in the table or
 in another one beside it, as HAM10000's `lesion_id` stands in `HAM10000_metadata.csv`.
 """
 
@@ -15,20 +15,20 @@ from pathlib import Path
 
 from segnetr.config.schema.classification import TableConfig
 from segnetr.data.case import SplitName
-from segnetr.data.classification.case import LabelKind, LabelledCase, LabelledSet
+from segnetr.data.classification.case import ClassificationCase, ClassificationSet, LabelKind
 from segnetr.data.readers.file_list import list_images
 from segnetr.data.readers.read_files import is_supported
-from segnetr.data.validation.audit import Fault
-from segnetr.errors import DataFaultError, ReadError, UsageError
+from segnetr.data.validation.audit import Issue
+from segnetr.errors import DataError, ReadError, UsageError
 
 _ID_COLUMNS = ("image_id", "image", "file", "filename", "id")
 _GROUP_COLUMNS = ("lesion_id", "patient_id", "patient", "group")
 _LABEL_COLUMNS = ("dx", "label", "class", "diagnosis")
 _ISIC_2017 = ("melanoma", "seborrheic_keratosis")
 _ISIC_2017_TABLES: tuple[tuple[str, SplitName], ...] = (
-    ("ISIC-2017_Training_Part3_GroundTruth.csv", "train"),
-    ("ISIC-2017_Validation_Part3_GroundTruth.csv", "validation"),
-    ("ISIC-2017_Test_v2_Part3_GroundTruth.csv", "test"),
+    ("ISIC-2017_Training_Part3_GroundGroundTruth.csv", "train"),
+    ("ISIC-2017_Validation_Part3_GroundGroundTruth.csv", "validation"),
+    ("ISIC-2017_Test_v2_Part3_GroundGroundTruth.csv", "test"),
 )
 _NEITHER = "nevus"
 _MOST_CLASSES = 1000
@@ -48,21 +48,23 @@ class _Layout:
     has_neither: bool
 
 
-def read_label_table(root: Path, config: TableConfig, *, in_channels: int | None) -> LabelledSet:
-    """Read a table and find the pictures it names; none is opened.
+def read_label_table(
+    root: Path, config: TableConfig, *, in_channels: int | None
+) -> ClassificationSet:
+    """Read a table and find the images it names; none is opened.
 
     Args:
-        root: The folder that holds table and pictures, these at any depth.
+        root: The folder that holds table and images, these at any depth.
         config: Which table and columns, where they are not known by themselves.
         in_channels: Channels the network is to see; None: 3.
 
     Returns:
-        Cases in the order of their ids; rows without a picture are faults.
+        Cases in the order of their ids; rows without a image are issues.
 
     Raises:
         UsageError: If folder, table or columns are not there.
         ReadError: If the table cannot be read.
-        DataFaultError: If a row has no label or too many, or a picture stands twice.
+        DataError: If a row has no label or too many, or a image stands twice.
     """
     if not root.is_dir():
         raise UsageError(f"--data-dir {root}: no such folder")
@@ -70,39 +72,39 @@ def read_label_table(root: Path, config: TableConfig, *, in_channels: int | None
     rows = [(path, part, row) for path, part in tables for row in _read_rows(path)]
     layout = _find_layout(tables[0][0], [row for _, _, row in rows], config)
     groups = _read_groups(root, [path for path, _ in tables], config)
-    pictures = _index_pictures(root / config.images if config.images else root)
-    cases: list[LabelledCase] = []
-    faults: list[Fault] = []
+    images = _index_images(root / config.images if config.images else root)
+    cases: list[ClassificationCase] = []
+    issues: list[Issue] = []
     seen: set[str] = set()
     for path, part, row in rows:
         case_id = _name_case(row[layout.id_column])
         if case_id in seen:
-            raise DataFaultError(f"{path}: the picture {case_id} stands twice; keep one row")
+            raise DataError(f"{path}: the image {case_id} stands twice; keep one row")
         seen.add(case_id)
         labels = _read_labels(path, row, layout)
-        found = pictures.get(case_id, [])
+        found = images.get(case_id, [])
         if len(found) != 1:
-            faults.append(_missing(case_id, found, root))
+            issues.append(_missing(case_id, found, root))
             continue
         cases.append(
-            LabelledCase(
+            ClassificationCase(
                 case_id=case_id,
-                picture=found[0],
+                image=found[0],
                 labels=labels,
                 patient_id=groups.get(case_id),
                 split=part,
             )
         )
-    return LabelledSet(
+    return ClassificationSet(
         name="table",
         title=f"Table {tables[0][0].name}",
         classes=layout.classes,
         kind=layout.kind,
         in_channels=in_channels or 3,
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
-        source="a table of labels and a folder of pictures",
-        licence="that of the pictures",
-        faults=tuple(faults),
+        source="a table of labels and a folder of images",
+        license="that of the images",
+        issues=tuple(issues),
         facts={"Groups": _describe_groups(cases)},
     )
 
@@ -191,7 +193,7 @@ def _choose(
     name = wanted or next((name for name in known if name in columns), None)
     if name is None:
         raise UsageError(
-            f"{path}: which column names the pictures? it has {', '.join(columns)}; "
+            f"{path}: which column names the images? it has {', '.join(columns)}; "
             f"--set data.table.{setting}=NAME"
         )
     return name
@@ -205,13 +207,13 @@ def _numeric_columns(rows: Sequence[Row], columns: Sequence[str]) -> tuple[str, 
 
 
 def _read_labels(path: Path, row: Row, layout: _Layout) -> tuple[int, ...]:
-    picture = row[layout.id_column]
+    image = row[layout.id_column]
     if len(layout.label_columns) == 1:
         word = row[layout.label_columns[0]].strip()
         if not word:
-            raise DataFaultError(f"{path}: {picture} has no label")
+            raise DataError(f"{path}: {image} has no label")
         if len(layout.classes) > _MOST_CLASSES:
-            raise DataFaultError(
+            raise DataError(
                 f"{path}: column {layout.label_columns[0]!r} holds {len(layout.classes)} different "
                 "words; is it the label?"
             )
@@ -224,8 +226,8 @@ def _read_labels(path: Path, row: Row, layout: _Layout) -> tuple[int, ...]:
     if layout.has_neither:
         held = tuple(index + 1 for index in held) or (0,)
     if len(held) != 1:
-        raise DataFaultError(
-            f"{path}: {picture} has {len(held)} labels where one is expected; several are read "
+        raise DataError(
+            f"{path}: {image} has {len(held)} labels where one is expected; several are read "
             "with --set data.table.multi_label=true"
         )
     return held
@@ -237,21 +239,19 @@ def _is_true(path: Path, row: Row, column: str) -> bool:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise DataFaultError(f"{path}: {column} is {row[column]!r}, where 0 to 1 is expected")
+        raise DataError(f"{path}: {column} is {row[column]!r}, where 0 to 1 is expected")
     return value > _CERTAIN
 
 
 def _read_groups(root: Path, tables: Sequence[Path], config: TableConfig) -> dict[str, str]:
-    """Read the group of each picture from the table itself or from one beside it."""
+    """Read the group of each image from the table itself or from one beside it."""
     wanted = (config.group_column,) if config.group_column else _GROUP_COLUMNS
     id_columns = (config.id_column, *_ID_COLUMNS) if config.id_column else _ID_COLUMNS
     groups: dict[str, str] = {}
     for path in sorted({*root.glob("*.csv"), *tables}):
         for name, group in _pair_groups(path, id_columns, wanted):
             if groups.setdefault(name, group) != group:
-                raise DataFaultError(
-                    f"{path}: {name} is of group {group}, elsewhere of {groups[name]}"
-                )
+                raise DataError(f"{path}: {name} is of group {group}, elsewhere of {groups[name]}")
     if config.group_column and not groups:
         raise UsageError(f"{root}: no table with a column {config.group_column!r} (group_column)")
     return groups
@@ -276,12 +276,12 @@ def _pair_groups(
 
 
 def _name_case(cell: str) -> str:
-    """Give the picture's name without folders and without the ending of a picture file."""
+    """Give the image's name without folders and without the ending of a image file."""
     path = Path(cell.strip())
     return path.stem if is_supported(path) else path.name
 
 
-def _index_pictures(folder: Path) -> dict[str, list[Path]]:
+def _index_images(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder (data.table.images)")
     index: dict[str, list[Path]] = {}
@@ -290,14 +290,14 @@ def _index_pictures(folder: Path) -> dict[str, list[Path]]:
     return index
 
 
-def _missing(case_id: str, found: Sequence[Path], root: Path) -> Fault:
+def _missing(case_id: str, found: Sequence[Path], root: Path) -> Issue:
     if not found:
-        message = f"{root}: no picture {case_id} below it, which the table names"
-        return Fault(case_id=case_id, path=root, kind="image-missing", message=message)
+        message = f"{root}: no image {case_id} below it, which the table names"
+        return Issue(case_id=case_id, path=root, kind="image-missing", message=message)
     message = f"{found[0]}: there is also {found[1]}; which one is {case_id}?"
-    return Fault(case_id=case_id, path=found[0], kind="image-twice", message=message)
+    return Issue(case_id=case_id, path=found[0], kind="image-twice", message=message)
 
 
-def _describe_groups(cases: Sequence[LabelledCase]) -> str:
+def _describe_groups(cases: Sequence[ClassificationCase]) -> str:
     groups = {case.patient_id for case in cases if case.patient_id is not None}
-    return f"{len(groups)} groups kept together" if groups else "none: each picture stands alone"
+    return f"{len(groups)} groups kept together" if groups else "none: each image stands alone"

@@ -1,4 +1,4 @@
-"""Labelled pictures in, batches of plain tensors out, whatever the number of workers."""
+"""Labeled images in, batches of plain tensors out, whatever the number of workers."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,28 +10,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig
 from segnetr.config.schema.segmentation import IntensityConfig
 from segnetr.data.augmentation.classification import (
-    build_labelled_augmentation,
-    build_labelled_evaluation,
+    build_classification_augmentation,
+    build_classification_evaluation,
 )
 from segnetr.data.augmentation.mixup import mixing_generator
 from segnetr.data.augmentation.transforms import load_cached
 from segnetr.data.case import Batch
-from segnetr.data.classification.case import LabelKind, LabelledCase, encode_labels
+from segnetr.data.classification.case import ClassificationCase, LabelKind, encode_labels
 from segnetr.data.loading.loaders import Samples, build_loader
 from segnetr.data.loading.sampler import ResumableSampler, SampleKey
-from segnetr.data.preprocessing.intensity import check_channels, normalise
+from segnetr.data.preprocessing.intensity import check_channels, normalize
 from segnetr.data.readers.read_files import read_image
 from segnetr.errors import ReadError
 
-Picture = NDArray[Any]
-Change = Callable[[Picture, int], Picture]
+ImageArray = NDArray[Any]
+Transform = Callable[[ImageArray, int], ImageArray]
 
 
 class Mixer(Protocol):
-    """Mixes the pictures of a batch and their labels, as mixup and cutmix do."""
+    """Mixes the images of a batch and their labels, as mixup and cutmix do."""
 
     def __call__(
         self, images: Tensor, targets: Tensor, *, epoch: int, generator: torch.Generator
@@ -40,29 +40,29 @@ class Mixer(Protocol):
         ...
 
 
-class LabelledPictures:
+class ClassificationDataset:
     """Samples as a function of (seed, epoch, row) and of nothing else.
 
     Args:
         cases: One for each row.
         classes: Number of classes K.
         kind: Whether a case has one label or several.
-        channels: Channels of the pictures.
+        channels: Channels of the images.
         max_pixels: Larger files are refused.
-        change: From a picture and the seed of its use to one of the network's size.
-        intensity: How values are normalised.
+        change: From a image and the seed of its use to one of the network's size.
+        intensity: How values are normalized.
         seed: Seed of the run.
     """
 
     def __init__(
         self,
-        cases: Sequence[LabelledCase],
+        cases: Sequence[ClassificationCase],
         *,
         classes: int,
         kind: LabelKind,
         channels: int,
         max_pixels: int,
-        change: Change,
+        change: Transform,
         intensity: IntensityConfig,
         seed: int = 0,
     ) -> None:
@@ -82,9 +82,9 @@ class LabelledPictures:
         """
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
         case = self._cases[key.row]
-        picture = load_picture(case, channels=self._channels, max_pixels=self._max_pixels)
-        changed = self._change(picture, key.seed(self._seed))
-        values = normalise(changed, self._intensity).transpose(2, 0, 1)
+        image = load_image(case, channels=self._channels, max_pixels=self._max_pixels)
+        changed = self._change(image, key.seed(self._seed))
+        values = normalize(changed, self._intensity).transpose(2, 0, 1)
         label = torch.tensor(self._labels[key.row])
         return {
             "image": torch.from_numpy(np.ascontiguousarray(values)),
@@ -93,68 +93,68 @@ class LabelledPictures:
         }
 
 
-def load_picture(case: LabelledCase, *, channels: int, max_pixels: int) -> Picture:
-    """Give a case's picture (H, W, C): from memory, from its copy, or decoded.
+def load_image(case: ClassificationCase, *, channels: int, max_pixels: int) -> ImageArray:
+    """Give a case's image (H, W, C): from memory, from its copy, or decoded.
 
     Raises:
-        ReadError: If its file cannot be read, or is no picture.
+        ReadError: If its file cannot be read, or is no image.
     """
-    if not isinstance(case.picture, Path):
-        return case.picture
-    if case.picture.suffix == ".npy":
-        return load_cached(case.picture, case_id=case.case_id)
-    image = read_image(case.picture, channels=channels, max_pixels=max_pixels)
-    if image.kind != "picture":
-        raise ReadError(case.picture, "it is a volume where a picture is expected")
+    if not isinstance(case.image, Path):
+        return case.image
+    if case.image.suffix == ".npy":
+        return load_cached(case.image, case_id=case.case_id)
+    image = read_image(case.image, channels=channels, max_pixels=max_pixels)
+    if image.kind != "image":
+        raise ReadError(case.image, "it is a volume where a image is expected")
     if image.array.dtype == np.uint16:
         return image.array.astype(np.float32) * np.float32(1 / 65535)
     return image.array if image.array.dtype == np.uint8 else image.array.astype(np.float32)
 
 
-class FitOnly:
-    """Brings a picture to the network's size, without randomness.
+class EvalTransform:
+    """Brings a image to the network's size, without randomness.
 
     Args:
         config: How it is fitted.
         image_size: (height, width) in pixels.
     """
 
-    def __init__(self, config: LabelledAugmentConfig, *, image_size: tuple[int, int]) -> None:
-        self._pipeline = build_labelled_evaluation(config, image_size=image_size)
+    def __init__(self, config: ClassificationAugmentConfig, *, image_size: tuple[int, int]) -> None:
+        self._pipeline = build_classification_evaluation(config, image_size=image_size)
 
-    def __call__(self, picture: Picture, _seed: int = 0) -> Picture:
-        """Fit a picture (H, W, C)."""
-        fitted: Picture = self._pipeline(image=np.ascontiguousarray(picture))["image"]
+    def __call__(self, image: ImageArray, _seed: int = 0) -> ImageArray:
+        """Fit a image (H, W, C)."""
+        fitted: ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
         return fitted
 
 
-class ChangeAtRandom:
-    """Changes a picture by the recipe, with random numbers that are a function of a seed.
+class TrainTransform:
+    """Changes a image by the recipe, with random numbers that are a function of a seed.
 
     Args:
         config: The recipe.
         image_size: (height, width) in pixels of the result.
-        channels: Channels of the pictures.
+        channels: Channels of the images.
     """
 
     def __init__(
-        self, config: LabelledAugmentConfig, *, image_size: tuple[int, int], channels: int
+        self, config: ClassificationAugmentConfig, *, image_size: tuple[int, int], channels: int
     ) -> None:
-        self._pipeline = build_labelled_augmentation(
+        self._pipeline = build_classification_augmentation(
             config, image_size=image_size, channels=channels
         )
 
-    def __call__(self, picture: Picture, seed: int) -> Picture:
-        """Change a picture (H, W, C)."""
+    def __call__(self, image: ImageArray, seed: int) -> ImageArray:
+        """Change a image (H, W, C)."""
         # Not set_random_seed: it gives all transforms one seed.
         self._pipeline.set_random_state(
             np.random.Generator(np.random.PCG64(seed)), random.Random(seed)
         )
-        changed: Picture = self._pipeline(image=np.ascontiguousarray(picture))["image"]
+        changed: ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
         return changed
 
 
-def collate_labelled(samples: Samples) -> Batch | ReadError:
+def collate_classification(samples: Samples) -> Batch | ReadError:
     """Put samples together; a sample that could not be read takes the batch's place."""
     good = []
     for sample in samples:
@@ -168,8 +168,8 @@ def collate_labelled(samples: Samples) -> Batch | ReadError:
     )
 
 
-def labelled_training_batches(
-    pictures: LabelledPictures,
+def classification_training_batches(
+    images: ClassificationDataset,
     *,
     sampler: ResumableSampler,
     workers: int,
@@ -182,14 +182,14 @@ def labelled_training_batches(
     mixes what the unbroken one would have mixed.
 
     Args:
-        pictures: The samples.
+        images: The samples.
         sampler: Which rows in which batch.
         workers: Loading processes; 0 loads in this one. The batches are equal to the bit.
         mixer: Mixes a batch; None: batches stay as they are.
         cases_per_step: Cases that all processes take in a step, for the mixer's calendar.
     """
     loader = build_loader(
-        pictures, workers=workers, collate=collate_labelled, batch_sampler=sampler
+        images, workers=workers, collate=collate_classification, batch_sampler=sampler
     )
     for step, batch in enumerate(loader, start=sampler.start_step):
         if mixer is not None:
@@ -205,8 +205,10 @@ def labelled_training_batches(
             yield batch
 
 
-def labelled_evaluation_batches(
-    pictures: LabelledPictures, *, batch_size: int, workers: int
+def classification_evaluation_batches(
+    images: ClassificationDataset, *, batch_size: int, workers: int
 ) -> Iterable[Batch]:
     """Give all cases, each once, in order; the last batch may be smaller."""
-    return build_loader(pictures, workers=workers, collate=collate_labelled, batch_size=batch_size)
+    return build_loader(
+        images, workers=workers, collate=collate_classification, batch_size=batch_size
+    )

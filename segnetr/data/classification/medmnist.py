@@ -1,7 +1,7 @@
-"""MedMNIST files: `<name>.npz` with pictures and labels of the three official parts.
+"""MedMNIST files: `<name>.npz` with images and labels of the three official parts.
 
-Grey (N, H, W) and colour (N, H, W, 3), of any of the published sizes; labels (N, 1) of two or more
-classes, or (N, K) of 0 and 1 where a picture has any number of them.
+Gray (N, H, W) and color (N, H, W, 3), of any of the published sizes; labels (N, 1) of two or more
+classes, or (N, K) of 0 and 1 where a image has any number of them.
 
 Source:
     Yang et al., MedMNIST v2, Scientific Data 10:41, 2023; class names as in the package medmnist 3.
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.case import SPLIT_NAMES
-from segnetr.data.classification.case import LabelKind, LabelledCase, LabelledSet
+from segnetr.data.classification.case import ClassificationCase, ClassificationSet, LabelKind
 from segnetr.data.readers.image_file import describe_os_error
 from segnetr.errors import ReadError, UsageError
 
@@ -64,7 +64,7 @@ _Part = tuple[NDArray[np.uint8], NDArray[np.integer]]
 
 def read_medmnist(
     root: Path, *, subset: str | None = None, class_names: tuple[str, ...] = ()
-) -> LabelledSet:
+) -> ClassificationSet:
     """Read a file of MedMNIST's layout.
 
     Args:
@@ -83,15 +83,15 @@ def read_medmnist(
     names = _name_classes(path, labels, class_names)
     cases = []
     for part in SPLIT_NAMES:
-        pictures, rows = parts[part]
-        for number, (picture, row) in enumerate(zip(pictures, rows, strict=True)):
+        images, rows = parts[part]
+        for number, (image, row) in enumerate(zip(images, rows, strict=True)):
             held = tuple(np.flatnonzero(row).tolist()) if kind == "multi" else (int(row[0]),)
             cases.append(
-                LabelledCase(
-                    case_id=f"{part}-{number:06}", picture=picture, labels=held, split=part
+                ClassificationCase(
+                    case_id=f"{part}-{number:06}", image=image, labels=held, split=part
                 )
             )
-    return LabelledSet(
+    return ClassificationSet(
         name="medmnist",
         title=f"MedMNIST file {path.name}",
         classes=names,
@@ -99,7 +99,7 @@ def read_medmnist(
         in_channels=parts["train"][0].shape[3],
         cases=tuple(cases),
         source=_SOURCE,
-        licence="CC BY 4.0 (DermaMNIST: CC BY-NC 4.0), for the published files",
+        license="CC BY 4.0 (DermaMNIST: CC BY-NC 4.0), for the published files",
     )
 
 
@@ -168,5 +168,5 @@ def _name_classes(
     if wrong.size:
         raise ReadError(path, f"holds the label {int(wrong[0])}, where 0 to {most} are allowed")
     if several and len(names) != count:
-        raise ReadError(path, f"has {count} labels a picture for {len(names)} class names")
+        raise ReadError(path, f"has {count} labels a image for {len(names)} class names")
     return names

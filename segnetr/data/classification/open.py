@@ -1,9 +1,9 @@
-"""The one door to all formats of labelled pictures."""
+"""The one door to all formats of labeled images."""
 
 from pathlib import Path
 
-from segnetr.config.schema.classification import LabelledDataConfig
-from segnetr.data.classification.case import LabelledSet, check_classes
+from segnetr.config.schema.classification import ClassificationDataConfig
+from segnetr.data.classification.case import ClassificationSet, check_classes
 from segnetr.data.classification.cifar import CIFAR_10, CIFAR_100, read_cifar
 from segnetr.data.classification.image_folder import read_image_folder
 from segnetr.data.classification.label_table import read_label_table
@@ -15,17 +15,17 @@ _WANTED = {
     "cifar100": "the folder that holds cifar-100-python",
     "imagefolder": "the folder of train, val and test, or of the class folders",
     "medmnist": "a file of MedMNIST, or the folder that holds it",
-    "table": "the folder that holds a table of labels (.csv) and the pictures",
+    "table": "the folder that holds a table of labels (.csv) and the images",
 }
 
 
-def open_labelled(config: LabelledDataConfig) -> LabelledSet:
-    """Read a labelled data set and check that something can be learnt from it.
+def open_classification_set(config: ClassificationDataConfig) -> ClassificationSet:
+    """Read a labeled data set and check that something can be learned from it.
 
     Raises:
         UsageError: If no folder was named, or it lacks the layout.
         ReadError: If a file of labels is torn, or holds code.
-        DataFaultError: If labels are out of range, or a class is empty or alone.
+        DataError: If labels are out of range, or a class is empty or alone.
     """
     root = config.data_dir
     if root is None:
@@ -37,7 +37,7 @@ def open_labelled(config: LabelledDataConfig) -> LabelledSet:
     return opened
 
 
-def _read(config: LabelledDataConfig, root: Path) -> LabelledSet:
+def _read(config: ClassificationDataConfig, root: Path) -> ClassificationSet:
     if config.dataset == "cifar10":
         return read_cifar(root, layout=CIFAR_10)
     if config.dataset == "cifar100":

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segnetr.data.case import Case, SplitName
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 
 ACDC_CLASSES = ("background", "right ventricle", "myocardium", "left ventricle")
 ACDC_SOURCE = "https://humanheart-project.creatis.insa-lyon.fr/database/"
-ACDC_LICENCE = "CC BY-NC-SA 4.0, as a mirror states it; see the official page"
+ACDC_LICENSE = "CC BY-NC-SA 4.0, as a mirror states it; see the official page"
 
 _PARTS: dict[str, SplitName] = {"training": "train", "testing": "test"}
 _PLACES = (".", "database", "ACDC", "ACDC/database")
@@ -41,7 +41,7 @@ def read_acdc(root: Path) -> list[Case]:
 
     Raises:
         UsageError: If the layout is not found.
-        DataFaultError: If an `Info.cfg` is missing or does not name both frames.
+        DataError: If an `Info.cfg` is missing or does not name both frames.
     """
     home = _find_home(root)
     cases = []
@@ -64,7 +64,7 @@ def _find_home(root: Path) -> Path:
 
 
 def _expectation() -> str:
-    return f"ACDC/database/training/patient001/Info.cfg ({ACDC_SOURCE}, licence: {ACDC_LICENCE})"
+    return f"ACDC/database/training/patient001/Info.cfg ({ACDC_SOURCE}, license: {ACDC_LICENSE})"
 
 
 def _list_patients(folder: Path) -> list[Path]:
@@ -100,9 +100,7 @@ def _read_info(path: Path) -> dict[str, str]:
             text = file.read(_MOST_INFO_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise DataFaultError(
-            f"{path}: the facts of this patient cannot be read ({reason})"
-        ) from error
+        raise DataError(f"{path}: the facts of this patient cannot be read ({reason})") from error
     pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, value in pairs}
 
@@ -110,7 +108,7 @@ def _read_info(path: Path) -> dict[str, str]:
 def _read_frame(path: Path, info: dict[str, str], phase: str) -> int:
     value = info.get(phase, "")
     if not re.fullmatch(r"[0-9]{1,4}", value):
-        raise DataFaultError(
+        raise DataError(
             f"{path}: its line '{phase}:' gives {value!r} where a frame's number belongs"
         )
     return int(value)

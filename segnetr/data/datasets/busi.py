@@ -1,7 +1,7 @@
 """BUSI: breast ultrasound as its archive unpacks, one folder for each finding.
 
 `Dataset_BUSI_with_GT/{benign,malignant,normal}/` hold `benign (1).png` with `benign (1)_mask.png`;
-17 of the 780 pictures show several lesions, each with a mask of its own (`_mask_1.png`, ...), which
+17 of the 780 images show several lesions, each with a mask of its own (`_mask_1.png`, ...), which
 are united. Masks of normal findings are black.
 
 Source:
@@ -13,27 +13,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from segnetr.data.case import Case
-from segnetr.data.datasets.root import find_home, list_files
-from segnetr.data.readers.image_file import PICTURE_SUFFIXES
+from segnetr.data.datasets.root import find_dataset_root, list_files
+from segnetr.data.readers.image_file import IMAGE_SUFFIXES
 from segnetr.errors import UsageError
 
 BUSI_SOURCE = "https://scholar.cu.edu.eg/Dataset_BUSI.zip"
-BUSI_LICENCE = "CC0 1.0, as a mirror states it; see the official page"
-BUSI_SIZE = "780 pictures, about 0.2 GB"
+BUSI_LICENSE = "CC0 1.0, as a mirror states it; see the official page"
+BUSI_SIZE = "780 images, about 0.2 GB"
 
 _FINDINGS = ("benign", "malignant", "normal")
 _MASK = re.compile(r"^(?P<name>.+)_mask(?:_(?P<number>\d+))?$", re.IGNORECASE)
 _EXPECTED = (
     "Dataset_BUSI_with_GT/{benign,malignant,normal}"
-    f" ({BUSI_SOURCE}, {BUSI_SIZE}, licence: {BUSI_LICENCE})"
+    f" ({BUSI_SOURCE}, {BUSI_SIZE}, license: {BUSI_LICENSE})"
 )
 
 
 def read_busi(root: Path) -> list[Case]:
     """Read the unpacked archive.
 
-    A folder of a finding that is absent is left out. Pictures without a mask and masks without a
-    picture become cases for the audit to name.
+    A folder of a finding that is absent is left out. Images without a mask and masks without a
+    image become cases for the audit to name.
 
     Args:
         root: The folder that holds the folders of findings, or the one above it.
@@ -44,7 +44,7 @@ def read_busi(root: Path) -> list[Case]:
     Raises:
         UsageError: If no folder of a finding is there, or all are empty.
     """
-    home = find_home(
+    home = find_dataset_root(
         root,
         holds=lambda folder: any((folder / name).is_dir() for name in _FINDINGS),
         title="BUSI",
@@ -52,7 +52,7 @@ def read_busi(root: Path) -> list[Case]:
     )
     cases = [case for name in _FINDINGS for case in _read_finding(home / name)]
     if not cases:
-        raise UsageError(f"{home}: its folders hold no picture; expected {_EXPECTED}")
+        raise UsageError(f"{home}: its folders hold no image; expected {_EXPECTED}")
     return sorted(cases, key=lambda case: case.case_id)
 
 
@@ -62,7 +62,7 @@ def _read_finding(folder: Path) -> Iterator[Case]:
     images: dict[str, list[Path]] = {}
     masks: dict[str, list[tuple[int, Path]]] = {}
     for path in list_files(folder):
-        if path.suffix.lower() not in PICTURE_SUFFIXES:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         mask = _MASK.match(path.stem)
         if mask is None:

@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 
 DECATHLON_SOURCE = "http://medicaldecathlon.com"
-DECATHLON_LICENCE = "CC BY-SA 4.0"
+DECATHLON_LICENSE = "CC BY-SA 4.0"
 
 _FILE = "dataset.json"
 _MOST_BYTES = 50_000_000
@@ -37,7 +37,7 @@ class Task:
         classes: Class names, background first.
         channels: Number of modalities.
         pairs: Image and mask of each training case, relative to the folder.
-        licence: As stated; empty where it is not.
+        license: As stated; empty where it is not.
     """
 
     folder: Path
@@ -45,15 +45,15 @@ class Task:
     classes: tuple[str, ...]
     channels: int
     pairs: tuple[tuple[PurePosixPath, PurePosixPath], ...]
-    licence: str = ""
+    license: str = ""
 
 
 def describe_decathlon(root: Path, *, spec: DatasetSpec) -> DatasetSpec:
-    """Complete the description by a task's own file: its title, classes, channels and licence.
+    """Complete the description by a task's own file: its title, classes, channels and license.
 
     Raises:
         UsageError: If no task's folder is found.
-        DataFaultError: If its `dataset.json` cannot be used.
+        DataError: If its `dataset.json` cannot be used.
     """
     task = read_task(_find_task(root))
     return replace(
@@ -62,7 +62,7 @@ def describe_decathlon(root: Path, *, spec: DatasetSpec) -> DatasetSpec:
         classes=task.classes,
         in_channels=task.channels,
         counts={"train": len(task.pairs)},
-        licence=task.licence or spec.licence,
+        license=task.license or spec.license,
         describe=None,
     )
 
@@ -78,7 +78,7 @@ def read_decathlon(root: Path) -> list[Case]:
 
     Raises:
         UsageError: If no task's folder is found.
-        DataFaultError: If its `dataset.json` cannot be used.
+        DataError: If its `dataset.json` cannot be used.
     """
     task = read_task(_find_task(root))
     cases = [
@@ -92,32 +92,33 @@ def read_task(folder: Path) -> Task:
     """Read a task's `dataset.json`, and trust nothing in it.
 
     Raises:
-        DataFaultError: If it is no JSON, lacks a field, has labels that are not 0 to K - 1, names
+        DataError: If it is no JSON, lacks a field, has labels that are not 0 to K - 1, names
             files outside its folder, or counts other cases than it lists.
     """
     path = folder / _FILE
     content = _read_json(path)
     labels = _read_names(path, content, "labels", most=_MOST_CLASSES)
     if len(labels) < 2:
-        raise _fault(path, "its 'labels' name no class beside the background")
+        raise _issue(path, "its 'labels' name no class beside the background")
     if len(set(labels)) < len(labels) or "mean" in labels:
-        raise _fault(path, f"its 'labels' {', '.join(labels)} are not names of different classes")
+        raise _issue(path, f"its 'labels' {', '.join(labels)} are not names of different classes")
     modalities = _read_names(path, content, "modality", most=_MOST_CHANNELS)
     entries = content.get("training")
     if not isinstance(entries, list) or not entries:
-        raise _fault(path, "its 'training' lists no case")
+        raise _issue(path, "its 'training' lists no case")
     pairs = tuple(_read_pair(path, entry) for entry in entries if not _is_leftover(entry))
     counted = content.get("numTraining", len(pairs))
     if counted != len(pairs):
-        raise _fault(path, f"'numTraining' is {counted}, but 'training' lists {len(pairs)} cases")
-    licence = content.get("licence", content.get("license", ""))
+        raise _issue(path, f"'numTraining' is {counted}, but 'training' lists {len(pairs)} cases")
+    # The published files spell the key "licence".
+    stated_license = content.get("licence", content.get("license", ""))
     return Task(
         folder=folder,
         name=_as_name(content.get("name")) or folder.name,
         classes=labels,
         channels=len(modalities),
         pairs=pairs,
-        licence=_as_name(licence),
+        license=_as_name(stated_license),
     )
 
 
@@ -133,7 +134,7 @@ def _find_task(root: Path) -> Path:
     if not below:
         raise UsageError(
             f"{root}: no {_FILE} there nor one folder below; expected a task's folder, as "
-            f"Task04_Hippocampus ({DECATHLON_SOURCE}, licence: {DECATHLON_LICENCE})"
+            f"Task04_Hippocampus ({DECATHLON_SOURCE}, license: {DECATHLON_LICENSE})"
         )
     return below[0]
 
@@ -143,15 +144,15 @@ def _read_json(path: Path) -> Mapping[str, Any]:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise _fault(path, error.strerror or str(error)) from error
+        raise _issue(path, error.strerror or str(error)) from error
     if len(data) > _MOST_BYTES:
-        raise _fault(path, f"larger than {_MOST_BYTES} bytes")
+        raise _issue(path, f"larger than {_MOST_BYTES} bytes")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise _fault(path, f"no JSON ({error})") from error
+        raise _issue(path, f"no JSON ({error})") from error
     if not isinstance(content, dict):
-        raise _fault(path, "no description of a task")
+        raise _issue(path, "no description of a task")
     return content
 
 
@@ -160,12 +161,12 @@ def _read_names(path: Path, content: Mapping[str, Any], key: str, *, most: int) 
     table = content.get(key)
     numbers = sorted(table, key=lambda text: (len(text), text)) if isinstance(table, dict) else []
     if not isinstance(table, dict) or not 1 <= len(numbers) <= most:
-        raise _fault(path, f"its '{key}' is no table of 1 to {most} names by number")
+        raise _issue(path, f"its '{key}' is no table of 1 to {most} names by number")
     if numbers != [str(number) for number in range(len(numbers))]:
-        raise _fault(path, f"its '{key}' are {', '.join(numbers[:8])}, not 0 to {len(table) - 1}")
+        raise _issue(path, f"its '{key}' are {', '.join(numbers[:8])}, not 0 to {len(table) - 1}")
     names = tuple(_as_name(table[number]) for number in numbers)
     if not all(names):
-        raise _fault(path, f"its '{key}' has an entry without a name")
+        raise _issue(path, f"its '{key}' has an entry without a name")
     return names
 
 
@@ -185,22 +186,22 @@ def _is_leftover(entry: Any) -> bool:
 
 def _read_pair(path: Path, entry: Any) -> tuple[PurePosixPath, PurePosixPath]:
     if not isinstance(entry, dict):
-        raise _fault(path, f"its 'training' holds {entry!r:.60} where an image and a label belong")
+        raise _issue(path, f"its 'training' holds {entry!r:.60} where an image and a label belong")
     return _read_place(path, entry.get("image")), _read_place(path, entry.get("label"))
 
 
 def _read_place(path: Path, value: Any) -> PurePosixPath:
     """Take a file's place inside the folder, and no other."""
     if not isinstance(value, str) or not value.lower().endswith(_SUFFIXES):
-        raise _fault(path, f"its 'training' names {value!r:.60} where a NIfTI file belongs")
+        raise _issue(path, f"its 'training' names {value!r:.60} where a NIfTI file belongs")
     place = PurePosixPath(value)
     if place.is_absolute() or ".." in place.parts or "\\" in value or "\0" in value:
-        raise _fault(path, f"its 'training' names {value!r:.60}, which lies outside its folder")
+        raise _issue(path, f"its 'training' names {value!r:.60}, which lies outside its folder")
     return place
 
 
-def _fault(path: Path, reason: str) -> DataFaultError:
-    return DataFaultError(f"{path}: {reason}")
+def _issue(path: Path, reason: str) -> DataError:
+    return DataError(f"{path}: {reason}")
 
 
 def _stem(name: str) -> str:

@@ -11,29 +11,29 @@ from pathlib import Path
 
 from segnetr.data.case import Case
 from segnetr.data.datasets.folder.patterns import PathPatterns, read_patterns
-from segnetr.data.datasets.root import find_home
+from segnetr.data.datasets.root import find_dataset_root
 from segnetr.errors import UsageError
 
 DSB2018_SOURCE = "https://bbbc.broadinstitute.org/BBBC038"
-DSB2018_LICENCE = "CC0 1.0"
-DSB2018_SIZE = "670 pictures, about 80 MB"
+DSB2018_LICENSE = "CC0 1.0"
+DSB2018_SIZE = "670 images, about 80 MB"
 
 _PATTERNS = PathPatterns(
     images="stage1_train/{id}/images/{id}.*", masks="stage1_train/{id}/masks/*.*"
 )
-_EXPECTED = f"stage1_train ({DSB2018_SOURCE}, {DSB2018_SIZE}, licence: {DSB2018_LICENCE})"
+_EXPECTED = f"stage1_train ({DSB2018_SOURCE}, {DSB2018_SIZE}, license: {DSB2018_LICENSE})"
 
 
 def read_dsb2018(root: Path) -> list[Case]:
-    """Read the training pictures of stage 1; those of the test have no masks and are not read.
+    """Read the training images of stage 1; those of the test have no masks and are not read.
 
     Args:
         root: The folder that holds `stage1_train`, or the one above it.
 
     Raises:
-        UsageError: If the folder is not there or holds no picture.
+        UsageError: If the folder is not there or holds no image.
     """
-    home = find_home(
+    home = find_dataset_root(
         root,
         holds=lambda folder: (folder / "stage1_train").is_dir(),
         title="DSB 2018",

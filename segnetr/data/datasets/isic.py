@@ -6,7 +6,7 @@ some programs unpack an archive. Nothing else is searched.
 
 Each part of the official split (training, validation, test) has a folder of images and one of
 masks. A part that is absent is left out; of a part that is there, both folders are needed. Beside
-the images lie files that are none: superpixels, tables, licences, the `._` files of macOS.
+the images lie files that are none: superpixels, tables, licenses, the `._` files of macOS.
 """
 
 import csv
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from segnetr.data.case import Case, SplitName
-from segnetr.data.datasets.root import find_home, list_files
+from segnetr.data.datasets.root import find_dataset_root, list_files
 from segnetr.errors import ReadError, UsageError
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg"}
@@ -50,14 +50,14 @@ class IsicLayout:
         title: The name for people.
         parts: The parts of the official split.
         source: Official address.
-        licence: Licence of the data.
+        license: License of the data.
         download_size: Size of the archives, for people.
     """
 
     title: str
     parts: tuple[IsicPart, ...]
     source: str
-    licence: str
+    license: str
     download_size: str
 
     @property
@@ -72,7 +72,7 @@ def read_isic(root: Path, *, layout: IsicLayout) -> list[Case]:
     Every image becomes a case. Where its mask is missing, `mask` is None and
     `extra["expected_mask"]` names the file that should be there. A mask without an image becomes a
     case whose `image` is the file that should be there. Two files with one id give two cases. So
-    an audit of the cases finds each of these faults.
+    an audit of the cases finds each of these issues.
 
     Args:
         root: The folder that holds the official folders, or the folder one level above it.
@@ -86,7 +86,7 @@ def read_isic(root: Path, *, layout: IsicLayout) -> list[Case]:
         ReadError: If the table of diagnoses cannot be read.
     """
     try:
-        home = find_home(
+        home = find_dataset_root(
             root,
             holds=partial(_holds_official, layout=layout),
             title=layout.title,
@@ -97,7 +97,7 @@ def read_isic(root: Path, *, layout: IsicLayout) -> list[Case]:
         raise UsageError(f"{error.filename or root}: {error.strerror or error}") from error
     if not cases:
         raise UsageError(
-            f"{home}: the {layout.title} folders hold no *.jpg picture and no mask; unpack the "
+            f"{home}: the {layout.title} folders hold no *.jpg image and no mask; unpack the "
             f"archives so that the files lie directly in them ({_advice(layout)})"
         )
     return sorted(cases, key=lambda case: (case.case_id, str(case.image), str(case.mask)))
@@ -113,7 +113,7 @@ def _expectation(layout: IsicLayout) -> str:
 
 
 def _advice(layout: IsicLayout) -> str:
-    return f"{layout.source}, {layout.download_size}, licence: {layout.licence}"
+    return f"{layout.source}, {layout.download_size}, license: {layout.license}"
 
 
 def _read_part(home: Path, part: IsicPart, layout: IsicLayout) -> list[Case]:
@@ -186,24 +186,24 @@ ISIC_2017 = IsicLayout(
         IsicPart(
             name="train",
             images="ISIC-2017_Training_Data",
-            masks="ISIC-2017_Training_Part1_GroundTruth",
-            diagnoses="ISIC-2017_Training_Part3_GroundTruth.csv",
+            masks="ISIC-2017_Training_Part1_GroundGroundTruth",
+            diagnoses="ISIC-2017_Training_Part3_GroundGroundTruth.csv",
         ),
         IsicPart(
             name="validation",
             images="ISIC-2017_Validation_Data",
-            masks="ISIC-2017_Validation_Part1_GroundTruth",
-            diagnoses="ISIC-2017_Validation_Part3_GroundTruth.csv",
+            masks="ISIC-2017_Validation_Part1_GroundGroundTruth",
+            diagnoses="ISIC-2017_Validation_Part3_GroundGroundTruth.csv",
         ),
         IsicPart(
             name="test",
             images="ISIC-2017_Test_v2_Data",
-            masks="ISIC-2017_Test_v2_Part1_GroundTruth",
-            diagnoses="ISIC-2017_Test_v2_Part3_GroundTruth.csv",
+            masks="ISIC-2017_Test_v2_Part1_GroundGroundTruth",
+            diagnoses="ISIC-2017_Test_v2_Part3_GroundGroundTruth.csv",
         ),
     ),
     source=f"{_SOURCE}#2017",
-    licence="CC0 1.0, as a mirror states it; see the official page",
+    license="CC0 1.0, as a mirror states it; see the official page",
     download_size="about 12 GB",
 )
 
@@ -213,20 +213,20 @@ ISIC_2018 = IsicLayout(
         IsicPart(
             name="train",
             images="ISIC2018_Task1-2_Training_Input",
-            masks="ISIC2018_Task1_Training_GroundTruth",
+            masks="ISIC2018_Task1_Training_GroundGroundTruth",
         ),
         IsicPart(
             name="validation",
             images="ISIC2018_Task1-2_Validation_Input",
-            masks="ISIC2018_Task1_Validation_GroundTruth",
+            masks="ISIC2018_Task1_Validation_GroundGroundTruth",
         ),
         IsicPart(
             name="test",
             images="ISIC2018_Task1-2_Test_Input",
-            masks="ISIC2018_Task1_Test_GroundTruth",
+            masks="ISIC2018_Task1_Test_GroundGroundTruth",
         ),
     ),
     source=f"{_SOURCE}#2018",
-    licence="CC BY-NC 4.0, as a mirror states it; see the official page and the archive's LICENSE",
+    license="CC BY-NC 4.0, as a mirror states it; see the official page and the archive's LICENSE",
     download_size="about 13 GB",
 )

@@ -1,11 +1,11 @@
 """A real brain without a download: the MNI152 template inside the `nilearn` package.
 
-nilearn's wheel carries the T1 image of the ICBM 2009a template and its maps of grey and white
+nilearn's wheel carries the T1 image of the ICBM 2009a template and its maps of gray and white
 matter (197 x 233 x 189 voxels of 1 mm). Nothing of nilearn is imported; its folder is looked up.
 The maps are thresholded into classes, and the volume is cut into slabs of axial slices, because a
 split needs several cases. The template is an average of 152 people, smoother than any one of them.
 
-Slices of one brain resemble their neighbours, so a random split of them would be a leak. The slabs
+Slices of one brain resemble their neighbors, so a random split of them would be a leak. The slabs
 are contiguous and a gap lies between each two; the test slab is still of the same brain. A score on
 it says that the program works, and nothing about other brains.
 
@@ -29,7 +29,7 @@ from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
 from segnetr.data.readers.nifti import read_volume
 from segnetr.errors import ReadError, UsageError, WriteError
 
-MNI_CLASSES = ("background", "grey matter", "white matter")
+MNI_CLASSES = ("background", "gray matter", "white matter")
 WHOLE_NAME = "mni_t1.nii.gz"
 """The whole volume, for `segnetr predict`; the slabs are below `slabs/`."""
 
@@ -104,13 +104,13 @@ def prepare_mni(root: Path) -> None:
     if all(path.is_file() for path in wanted):
         return
     source = find_nilearn_data()
-    t1, grey, white = (_read_map(source, name) for name in ("t1", "gm", "wm"))
-    if not t1.array.shape == grey.array.shape == white.array.shape or t1.affine is None:
-        raise ReadError(t1.path, "its maps of grey and white matter have another size")
+    t1, gray, white = (_read_map(source, name) for name in ("t1", "gm", "wm"))
+    if not t1.array.shape == gray.array.shape == white.array.shape or t1.affine is None:
+        raise ReadError(t1.path, "its maps of gray and white matter have another size")
     needed = max(slab.stop for slab in SLABS)
     if t1.array.shape[2] < needed:
         raise ReadError(t1.path, f"it has {t1.array.shape[2]} slices where {needed} are needed")
-    labels = label_tissues(grey.array, white.array)
+    labels = label_tissues(gray.array, white.array)
     contents = {folder / WHOLE_NAME: _encode(t1.array, t1.affine)}
     for slab in SLABS:
         # The world coordinates stay: the origin moves up by the slices left out.
@@ -123,19 +123,19 @@ def prepare_mni(root: Path) -> None:
         _write(path, content)
 
 
-def label_tissues(grey: NDArray[np.number], white: NDArray[np.number]) -> NDArray[np.uint8]:
+def label_tissues(gray: NDArray[np.number], white: NDArray[np.number]) -> NDArray[np.uint8]:
     """Threshold the maps: the likelier tissue where it has at least one half.
 
     Args:
-        grey: Probability of grey matter, 0 to 255, (X, Y, Z).
+        gray: Probability of gray matter, 0 to 255, (X, Y, Z).
         white: Of white matter, likewise.
 
     Returns:
-        0 elsewhere, 1 grey matter, 2 white matter; of equal ones white matter.
+        0 elsewhere, 1 gray matter, 2 white matter; of equal ones white matter.
     """
-    labels = np.zeros(grey.shape, dtype=np.uint8)
-    labels[grey >= _THRESHOLD] = 1
-    labels[(white >= _THRESHOLD) & (white >= grey)] = 2
+    labels = np.zeros(gray.shape, dtype=np.uint8)
+    labels[gray >= _THRESHOLD] = 1
+    labels[(white >= _THRESHOLD) & (white >= gray)] = 2
     return labels
 
 

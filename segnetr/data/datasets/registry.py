@@ -8,16 +8,16 @@ from functools import partial
 from types import MappingProxyType
 
 from segnetr.data.case import DatasetSpec
-from segnetr.data.datasets.acdc import ACDC_CLASSES, ACDC_LICENCE, ACDC_SOURCE, read_acdc
-from segnetr.data.datasets.busi import BUSI_LICENCE, BUSI_SIZE, BUSI_SOURCE, read_busi
+from segnetr.data.datasets.acdc import ACDC_CLASSES, ACDC_LICENSE, ACDC_SOURCE, read_acdc
+from segnetr.data.datasets.busi import BUSI_LICENSE, BUSI_SIZE, BUSI_SOURCE, read_busi
 from segnetr.data.datasets.decathlon import (
-    DECATHLON_LICENCE,
+    DECATHLON_LICENSE,
     DECATHLON_SOURCE,
     describe_decathlon,
     read_decathlon,
 )
 from segnetr.data.datasets.dsb2018 import (
-    DSB2018_LICENCE,
+    DSB2018_LICENSE,
     DSB2018_SIZE,
     DSB2018_SOURCE,
     read_dsb2018,
@@ -25,8 +25,12 @@ from segnetr.data.datasets.dsb2018 import (
 from segnetr.data.datasets.folder.dataset import describe_folder, read_folder
 from segnetr.data.datasets.isic import ISIC_2017, ISIC_2018, read_isic
 from segnetr.data.datasets.mni import MNI_CLASSES, SLABS, prepare_mni, read_mni
-from segnetr.data.datasets.ph2 import PH2_LICENCE, PH2_SIZE, PH2_SOURCE, read_ph2
-from segnetr.data.datasets.synthetic.dataset import DRAWN_COUNTS, prepare_drawn, read_drawn
+from segnetr.data.datasets.ph2 import PH2_LICENSE, PH2_SIZE, PH2_SOURCE, read_ph2
+from segnetr.data.datasets.synthetic.dataset import (
+    SYNTHETIC_COUNTS,
+    prepare_synthetic,
+    read_synthetic,
+)
 from segnetr.data.datasets.tnscui import DDTI, TNSCUI, read_tnscui
 from segnetr.errors import UsageError
 
@@ -43,7 +47,7 @@ _DECATHLON = DatasetSpec(
     spatial_dims=3,
     counts={},
     source=DECATHLON_SOURCE,
-    licence=DECATHLON_LICENCE,
+    license=DECATHLON_LICENSE,
     download_size="28 MB to 30 GB, by task",
 )
 
@@ -57,7 +61,7 @@ _SPECS = (
         spatial_dims=2,
         counts={"train": 2000, "validation": 150, "test": 600},
         source=ISIC_2017.source,
-        licence=ISIC_2017.licence,
+        license=ISIC_2017.license,
         download_size=ISIC_2017.download_size,
     ),
     DatasetSpec(
@@ -69,7 +73,7 @@ _SPECS = (
         spatial_dims=2,
         counts={"train": 2594, "validation": 100, "test": 1000},
         source=ISIC_2018.source,
-        licence=ISIC_2018.licence,
+        license=ISIC_2018.license,
         download_size=ISIC_2018.download_size,
     ),
     DatasetSpec(
@@ -81,7 +85,7 @@ _SPECS = (
         spatial_dims=2,
         counts={"train": 200},
         source=PH2_SOURCE,
-        licence=PH2_LICENCE,
+        license=PH2_LICENSE,
         download_size=PH2_SIZE,
     ),
     DatasetSpec(
@@ -93,7 +97,7 @@ _SPECS = (
         spatial_dims=2,
         counts={"train": 3644},
         source=TNSCUI.source,
-        licence=TNSCUI.licence,
+        license=TNSCUI.license,
         download_size=TNSCUI.download_size,
     ),
     DatasetSpec(
@@ -105,7 +109,7 @@ _SPECS = (
         spatial_dims=2,
         counts={"train": 637},
         source=DDTI.source,
-        licence=DDTI.licence,
+        license=DDTI.license,
         download_size=DDTI.download_size,
     ),
     DatasetSpec(
@@ -117,7 +121,7 @@ _SPECS = (
         spatial_dims=2,
         counts={"train": 780},
         source=BUSI_SOURCE,
-        licence=BUSI_LICENCE,
+        license=BUSI_LICENSE,
         download_size=BUSI_SIZE,
     ),
     DatasetSpec(
@@ -129,7 +133,7 @@ _SPECS = (
         spatial_dims=2,
         counts={"train": 670},
         source=DSB2018_SOURCE,
-        licence=DSB2018_LICENCE,
+        license=DSB2018_LICENSE,
         download_size=DSB2018_SIZE,
     ),
     DatasetSpec(
@@ -141,7 +145,7 @@ _SPECS = (
         spatial_dims=2,
         counts={},
         source="yours",
-        licence="as described",
+        license="as described",
         describe=describe_folder,
     ),
     DatasetSpec(
@@ -154,7 +158,7 @@ _SPECS = (
         # Frames: end of diastole and of systole of 100 and of 50 patients.
         counts={"train": 200, "test": 100},
         source=ACDC_SOURCE,
-        licence=ACDC_LICENCE,
+        license=ACDC_LICENSE,
         download_size="about 2 GB",
     ),
     replace(_DECATHLON, describe=partial(describe_decathlon, spec=_DECATHLON)),
@@ -167,20 +171,20 @@ _SPECS = (
         spatial_dims=3,
         counts=dict(Counter(slab.part for slab in SLABS)),
         source="https://nilearn.github.io",
-        licence="BSD-3-Clause (nilearn); ICBM's own permissive terms (template)",
+        license="BSD-3-Clause (nilearn); ICBM's own permissive terms (template)",
         prepare=prepare_mni,
     ),
     DatasetSpec(
-        name="drawn",
+        name="synthetic",
         title="Drawn dermoscopy (made here, no download)",
-        read_cases=read_drawn,
+        read_cases=read_synthetic,
         classes=_LESION,
         in_channels=3,
         spatial_dims=2,
-        counts=DRAWN_COUNTS,
+        counts=SYNTHETIC_COUNTS,
         source="drawn by segnetr",
-        licence="CC0 1.0",
-        prepare=prepare_drawn,
+        license="CC0 1.0",
+        prepare=prepare_synthetic,
     ),
 )
 

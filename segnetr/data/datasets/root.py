@@ -6,7 +6,9 @@ from pathlib import Path
 from segnetr.errors import UsageError
 
 
-def find_home(root: Path, *, holds: Callable[[Path], bool], title: str, expected: str) -> Path:
+def find_dataset_root(
+    root: Path, *, holds: Callable[[Path], bool], title: str, expected: str
+) -> Path:
     """Find the folder that holds a data set: the root, or one folder in it.
 
     Args:

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from segnetr.data.case import Case
-from segnetr.data.datasets.root import find_home, list_files
-from segnetr.data.readers.image_file import PICTURE_SUFFIXES
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.data.datasets.root import find_dataset_root, list_files
+from segnetr.data.readers.image_file import IMAGE_SUFFIXES
+from segnetr.errors import DataError, UsageError
 
 CATEGORIES = {"0": "benign", "1": "malignant"}
 
@@ -27,14 +27,14 @@ class UltrasoundLayout:
         title: The name for people.
         home: Usual name of the folder that holds `image` and `mask`.
         source: Official address.
-        licence: Licence of the data.
+        license: License of the data.
         download_size: Size, for people.
     """
 
     title: str
     home: str
     source: str
-    licence: str
+    license: str
     download_size: str
 
 
@@ -42,7 +42,7 @@ def read_tnscui(root: Path, *, layout: UltrasoundLayout) -> list[Case]:
     """Read `image/`, `mask/` and the table of categories beside or above them.
 
     Every image and every mask becomes a case or a part of one, so that an audit finds those
-    without a partner; so does every row of the table, so that it finds missing pictures.
+    without a partner; so does every row of the table, so that it finds missing images.
 
     Args:
         root: The folder that holds `image` and `mask`, or the one above it.
@@ -53,16 +53,16 @@ def read_tnscui(root: Path, *, layout: UltrasoundLayout) -> list[Case]:
 
     Raises:
         UsageError: If the folders are not there or empty.
-        DataFaultError: If there are several tables, or one cannot be read.
+        DataError: If there are several tables, or one cannot be read.
     """
     expected = (
         f"{layout.home}/image and {layout.home}/mask"
-        f" ({layout.source}, {layout.download_size}, licence: {layout.licence})"
+        f" ({layout.source}, {layout.download_size}, license: {layout.license})"
     )
-    home = find_home(root, holds=_holds_both, title=layout.title, expected=expected)
+    home = find_dataset_root(root, holds=_holds_both, title=layout.title, expected=expected)
     images, masks = _index(home / "image"), _index(home / "mask")
     if not images and not masks:
-        raise UsageError(f"{home}: image and mask hold no picture; expected {expected}")
+        raise UsageError(f"{home}: image and mask hold no image; expected {expected}")
     categories = _find_categories((home, home.parent))
     names = sorted({*images, *masks, *categories})
     make = partial(_make_cases, home=home, images=images, masks=masks, categories=categories)
@@ -76,7 +76,7 @@ def _holds_both(folder: Path) -> bool:
 def _index(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in list_files(folder):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             files.setdefault(path.stem, []).append(path)
     return files
 
@@ -89,7 +89,7 @@ def _make_cases(
     masks: Mapping[str, list[Path]],
     categories: Mapping[str, str],
 ) -> list[Case]:
-    """Make one case; several where several pictures share the name, which the audit refuses."""
+    """Make one case; several where several images share the name, which the audit refuses."""
     facts = {}
     if name in categories:
         facts = {"category": categories[name], "stratum": categories[name]}
@@ -113,7 +113,7 @@ def _find_categories(folders: tuple[Path, ...]) -> dict[str, str]:
     ]
     if len(tables) > 1:
         names = ", ".join(str(path) for path in tables)
-        raise DataFaultError(f"{len(tables)} tables of categories ({names}); leave one of them")
+        raise DataError(f"{len(tables)} tables of categories ({names}); leave one of them")
     return _read_categories(tables[0]) if tables else {}
 
 
@@ -122,7 +122,7 @@ def _read_header(table: Path) -> list[str]:
         with table.open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataFaultError(f"{table}: cannot be read as a table ({error})") from error
+        raise DataError(f"{table}: cannot be read as a table ({error})") from error
     return [name.strip() for name in header]
 
 
@@ -131,11 +131,11 @@ def _read_categories(table: Path) -> dict[str, str]:
     with table.open(encoding="utf-8-sig", newline="") as file:
         for row in csv.DictReader(file, skipinitialspace=True):
             name, category = (row["ID"] or "").strip(), (row["CATE"] or "").strip()
-            stem = Path(name).stem if Path(name).suffix.lower() in PICTURE_SUFFIXES else name
+            stem = Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
             if category not in CATEGORIES:
-                raise DataFaultError(f"{table}: CATE of {name} is {category!r}; 0 and 1 are known")
+                raise DataError(f"{table}: CATE of {name} is {category!r}; 0 and 1 are known")
             if stem in categories:
-                raise DataFaultError(f"{table}: {name} stands there twice")
+                raise DataError(f"{table}: {name} stands there twice")
             categories[stem] = CATEGORIES[category]
     return categories
 
@@ -144,14 +144,14 @@ TNSCUI = UltrasoundLayout(
     title="TN-SCUI 2020",
     home="tnscui2020_train",
     source="https://tn-scui2020.grand-challenge.org/",
-    licence="for registered participants; may not be passed on",
-    download_size="3644 pictures, size not published",
+    license="for registered participants; may not be passed on",
+    download_size="3644 images, size not published",
 )
 
 DDTI = UltrasoundLayout(
     title="DDTI (converted by the winners of TN-SCUI 2020)",
     home="1_or_data",
     source="https://github.com/WAMAWAMA/TNSCUI2020-Seg-Rank1st",
-    licence="none stated that grants redistribution; see http://cimalab.intec.co",
-    download_size="637 pictures, size not published",
+    license="none stated that grants redistribution; see http://cimalab.intec.co",
+    download_size="637 images, size not published",
 )

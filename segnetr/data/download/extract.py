@@ -84,7 +84,7 @@ def extract_archive(
     with _as_archive_error(path):
         size = file.seek(0, 2)
         file.seek(0)
-        kind = recognise(file, path)
+        kind = recognize(file, path)
         require_space(folder, size, purpose=f"unpacking {path.name}")
         meter = Meter(path, limits, archive_bytes=size)
         entries: Generator[Entry, None, None]
@@ -107,7 +107,7 @@ def extract_archive(
     return found
 
 
-def recognise(file: IO[bytes], path: Path) -> Format:
+def recognize(file: IO[bytes], path: Path) -> Format:
     """Tell the format by the first bytes, and go back to the start.
 
     Raises:
@@ -177,7 +177,7 @@ def _as_archive_error(path: Path) -> Iterator[None]:
     """Turn what the libraries say about a torn archive into one line."""
     try:
         yield
-    except gzip.BadGzipFile as error:  # an OSError, but not the disk's fault
+    except gzip.BadGzipFile as error:  # an OSError, but not the disk's issue
         raise _torn(path, error) from error
     except OSError as error:
         raise ReadError(path, f"cannot be read ({error.strerror or error})") from error

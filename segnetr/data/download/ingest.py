@@ -14,7 +14,7 @@ from segnetr.data.download.extract import ARCHIVE_SUFFIXES, extract_archive
 from segnetr.data.download.limits import Limits
 from segnetr.data.download.moves import FolderFile, copy_file, list_folder, move_into
 from segnetr.data.download.sources import Archive
-from segnetr.data.download.transaction import Prepared, Staging
+from segnetr.data.download.transaction import Prepared, Transaction
 from segnetr.errors import ReadError, UsageError
 from segnetr.storage.disk_errors import as_write_error, require_space
 
@@ -25,7 +25,7 @@ _KEPT_SUFFIXES = (".npz", ".csv")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class Ingest:
     """What is the same for all sources of one run.
 
     Attributes:
@@ -88,13 +88,13 @@ def find_known(source: Path, record: Sequence[Prepared], *, limits: Limits) -> P
     return same[0] if same else None
 
 
-def take_source(source: Path, staging: Staging, intake: Intake) -> Prepared:
+def take_source(source: Path, transaction: Transaction, ingest: Ingest) -> Prepared:
     """Check an archive or a folder and put what it holds into the contents of a staging folder.
 
     Args:
         source: An archive, a file that stays as it is, or a folder that was unpacked. Only read.
-        staging: Where to.
-        intake: The rest.
+        transaction: Where to.
+        ingest: The rest.
 
     Returns:
         What to remember of it.
@@ -105,29 +105,29 @@ def take_source(source: Path, staging: Staging, intake: Intake) -> Prepared:
         WriteError: If there is no room.
     """
     if source.is_dir():
-        return _take_folder(source, staging, intake)
+        return _take_folder(source, transaction, ingest)
     with _open(source) as file:
         status = os.fstat(file.fileno())
-        with intake.task(f"hash {source.name}", status.st_size) as report:
+        with ingest.task(f"hash {source.name}", status.st_size) as report:
             digest = digest_file(file, source, report=report)
-        official = find_official(source.name, digest, intake.archives)
+        official = find_official(source.name, digest, ingest.archives)
         is_proved = official is not None and check_official(official, digest, source)
-        folder = staging.fresh_folder(f"unpacked-{source.name[:80]}")
+        folder = transaction.fresh_folder(f"unpacked-{source.name[:80]}")
         if _is_packed(source, official):
-            with intake.task(f"unpack {source.name}", digest.size) as report:
+            with ingest.task(f"unpack {source.name}", digest.size) as report:
                 files = extract_archive(
-                    file, folder, path=source, limits=intake.limits, report=report
+                    file, folder, path=source, limits=ingest.limits, report=report
                 ).files
             if official is not None:
-                folder = _set_into(folder, official.folder, staging)
+                folder = _set_into(folder, official.folder, transaction)
         else:
             require_space(folder, digest.size, purpose=f"copying {source.name}")
             copy_file(source, folder / (official.name if official is not None else source.name))
             files = 1
     entries = tuple(sorted(path.name for path in folder.iterdir()))
-    move_into(folder, staging.contents, name=source)
+    move_into(folder, transaction.contents, name=source)
     return Prepared(
-        dataset=intake.dataset,
+        dataset=ingest.dataset,
         name=source.name,
         sha256=digest.sha256,
         size=digest.size,
@@ -138,26 +138,26 @@ def take_source(source: Path, staging: Staging, intake: Intake) -> Prepared:
     )
 
 
-def _take_folder(source: Path, staging: Staging, intake: Intake) -> Prepared:
-    files = list_folder(source, limits=intake.limits)
+def _take_folder(source: Path, transaction: Transaction, ingest: Ingest) -> Prepared:
+    files = list_folder(source, limits=ingest.limits)
     if not files:
         raise UsageError(f"--source {source}: holds no file")
     total = sum(file.size for file in files)
-    folder = staging.fresh_folder(f"copied-{source.resolve().name[:80]}")
+    folder = transaction.fresh_folder(f"copied-{source.resolve().name[:80]}")
     require_space(folder, total, purpose=f"copying {source}")
     # A folder that is itself the official one keeps its name; another one's content is taken.
-    official = {archive.folder.partition("/")[0] for archive in intake.archives if archive.folder}
+    official = {archive.folder.partition("/")[0] for archive in ingest.archives if archive.folder}
     name = source.resolve().name
     top = folder / name if name in official else folder
     done = 0
-    with intake.task(f"copy {name}", total) as report:
+    with ingest.task(f"copy {name}", total) as report:
         for file in files:
             done += copy_file(file.path, top.joinpath(*file.parts))
             report(done, max(done, total))
     entries = tuple(sorted(path.name for path in folder.iterdir()))
-    move_into(folder, staging.contents, name=source)
+    move_into(folder, transaction.contents, name=source)
     return Prepared(
-        dataset=intake.dataset,
+        dataset=ingest.dataset,
         name=name,
         sha256=_digest_listing(files),
         size=total,
@@ -168,11 +168,11 @@ def _take_folder(source: Path, staging: Staging, intake: Intake) -> Prepared:
     )
 
 
-def _set_into(folder: Path, name: str, staging: Staging) -> Path:
+def _set_into(folder: Path, name: str, transaction: Transaction) -> Path:
     """Put what was unpacked into the folder the readers expect, where the archive lacks it."""
     if not name or (folder / name).is_dir():
         return folder
-    above = staging.fresh_folder(f"{folder.name}-set")
+    above = transaction.fresh_folder(f"{folder.name}-set")
     with as_write_error(above / name):
         folder.rename(above / name)
     return above

@@ -30,7 +30,7 @@ class Archive:
         size: In bytes, or None where nobody said it.
         sha256: In hexadecimal, or None.
         md5: In hexadecimal, or None.
-        is_packed: Whether it is unpacked; a file of pictures or a table stays as it is.
+        is_packed: Whether it is unpacked; a file of images or a table stays as it is.
         subset: Which of several independent sets it is, where there are several.
     """
 
@@ -51,14 +51,14 @@ class OfficialSource:
     Attributes:
         title: The name for people.
         page: The page a person reads before.
-        licence: Licence of the data, or what is known about it.
+        license: License of the data, or what is known about it.
         size: Size of all archives for people; empty where nobody said it.
         archives: The files.
     """
 
     title: str
     page: str
-    licence: str
+    license: str
     size: str = ""
     archives: tuple[Archive, ...]
 
@@ -108,7 +108,7 @@ def _isic(year: int, name: str, *, sha256: str | None = None, md5: str | None = 
 
 
 def _diagnoses(part: str) -> Archive:
-    name = f"ISIC-2017_{part}_Part3_GroundTruth.csv"
+    name = f"ISIC-2017_{part}_Part3_GroundGroundTruth.csv"
     return Archive(name=name, address=f"{_ISIC}/2017/{name}", is_packed=False)
 
 
@@ -138,27 +138,27 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
         "isic2017": OfficialSource(
             title="ISIC 2017 (Part 1)",
             page=f"{_ISIC_PAGE}#2017",
-            licence="CC0 1.0, as a mirror states it; the official page decides",
+            license="CC0 1.0, as a mirror states it; the official page decides",
             size="about 12 GB",
             archives=(
                 _isic(2017, "ISIC-2017_Training_Data", md5="a14a7e622c67a358797ae59abb8a0b0c"),
                 _isic(
                     2017,
-                    "ISIC-2017_Training_Part1_GroundTruth",
+                    "ISIC-2017_Training_Part1_GroundGroundTruth",
                     md5="77fdbeb6fbec4139937224416b250f4c",
                 ),
                 _diagnoses("Training"),
                 _isic(2017, "ISIC-2017_Validation_Data", md5="8d6419d942112f709894c0d82f6c9038"),
                 _isic(
                     2017,
-                    "ISIC-2017_Validation_Part1_GroundTruth",
+                    "ISIC-2017_Validation_Part1_GroundGroundTruth",
                     md5="64d3e68fa2deeb8a5e89aa8dec2efd44",
                 ),
                 _diagnoses("Validation"),
                 _isic(2017, "ISIC-2017_Test_v2_Data", md5="5f6a0b5e1f2972bd1f5ea02680489f09"),
                 _isic(
                     2017,
-                    "ISIC-2017_Test_v2_Part1_GroundTruth",
+                    "ISIC-2017_Test_v2_Part1_GroundGroundTruth",
                     md5="b1742de6bd257faca3b2b21a4aa3b781",
                 ),
                 _diagnoses("Test_v2"),
@@ -167,7 +167,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
         "isic2018": OfficialSource(
             title="ISIC 2018 (Task 1)",
             page=f"{_ISIC_PAGE}#2018",
-            licence="CC BY-NC 4.0, as a mirror states it; the official page and the archive's "
+            license="CC BY-NC 4.0, as a mirror states it; the official page and the archive's "
             "LICENSE decide",
             size="about 13 GB",
             archives=(
@@ -178,7 +178,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
                 ),
                 _isic(
                     2018,
-                    "ISIC2018_Task1_Training_GroundTruth",
+                    "ISIC2018_Task1_Training_GroundGroundTruth",
                     sha256="99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c",
                 ),
                 _isic(
@@ -188,7 +188,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
                 ),
                 _isic(
                     2018,
-                    "ISIC2018_Task1_Validation_GroundTruth",
+                    "ISIC2018_Task1_Validation_GroundGroundTruth",
                     sha256="f6911e9c0a64e6d687dd3ca466ca927dd5e82145cb2163b7a1e5b37d7a716285",
                 ),
                 _isic(
@@ -198,7 +198,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
                 ),
                 _isic(
                     2018,
-                    "ISIC2018_Task1_Test_GroundTruth",
+                    "ISIC2018_Task1_Test_GroundGroundTruth",
                     sha256="2e8f6edce454a5bdee52485e39f92bd6eddf357e81f39018d05512175238ef82",
                 ),
             ),
@@ -207,7 +207,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
             title="ACDC",
             page="https://humanheart-project.creatis.insa-lyon.fr/database/"
             "#collection/637218c173e9f0047faa00fb",
-            licence="CC BY-NC-SA 4.0, as a mirror states it; the official page decides",
+            license="CC BY-NC-SA 4.0, as a mirror states it; the official page decides",
             archives=(
                 Archive(
                     name="ACDC.zip",
@@ -221,7 +221,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
         "decathlon": OfficialSource(
             title="Medical Segmentation Decathlon",
             page="http://medicaldecathlon.com",
-            licence="CC BY-SA 4.0",
+            license="CC BY-SA 4.0",
             archives=(
                 _task("Task01_BrainTumour", "240a19d752f0d9e9101544901065d872"),
                 _task("Task02_Heart", "06ee59366e1e5124267b774dbd654057"),
@@ -242,13 +242,13 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
         "ph2": OfficialSource(
             title="PH2",
             page="https://www.fc.up.pt/addi/ph2%20database.html",
-            licence="research and education only; may not be passed on or used commercially",
+            license="research and education only; may not be passed on or used commercially",
             archives=(Archive(name="PH2Dataset.rar", folder="PH2Dataset"),),
         ),
         "busi": OfficialSource(
             title="BUSI",
             page="https://scholar.cu.edu.eg/Dataset_BUSI.zip",
-            licence="CC0 1.0, as a mirror states it; the official page decides",
+            license="CC0 1.0, as a mirror states it; the official page decides",
             archives=(
                 Archive(
                     name="Dataset_BUSI.zip",
@@ -260,7 +260,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
         "medmnist": OfficialSource(
             title="MedMNIST (28 x 28)",
             page=_ZENODO,
-            licence="CC BY 4.0 (dermamnist: CC BY-NC 4.0)",
+            license="CC BY 4.0 (dermamnist: CC BY-NC 4.0)",
             archives=(
                 _medmnist("pathmnist", "a8b06965200029087d5bd730944a56c1"),
                 _medmnist("chestmnist", "02c8a6516a18b556561a56cbdd36c4a8"),
@@ -279,7 +279,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
         "cifar10": OfficialSource(
             title="CIFAR-10",
             page=f"{_CIFAR}/cifar.html",
-            licence="none stated by the authors",
+            license="none stated by the authors",
             size="170 MB",
             archives=(
                 Archive(
@@ -294,7 +294,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
         "cifar100": OfficialSource(
             title="CIFAR-100",
             page=f"{_CIFAR}/cifar.html",
-            licence="none stated by the authors",
+            license="none stated by the authors",
             size="169 MB",
             archives=(
                 Archive(

@@ -53,8 +53,8 @@ class Prepared:
     is_official: bool
 
 
-class Staging:
-    """The folder of one run; use `open_staging`.
+class Transaction:
+    """The folder of one run; use `open_transaction`.
 
     Attributes:
         data_dir: Where everything goes.
@@ -146,26 +146,26 @@ class Staging:
 
 
 @contextlib.contextmanager
-def open_staging(data_dir: Path) -> Iterator[Staging]:
+def open_transaction(data_dir: Path) -> Iterator[Transaction]:
     """Take hold of a data folder, and leave nothing in it but what was committed.
 
     Raises:
         UsageError: If another process prepares data in it.
         WriteError: If it cannot be written.
     """
-    staging = Staging(data_dir)
+    transaction = Transaction(data_dir)
     folder = data_dir / _STAGING
     with as_write_error(data_dir):
         made = [path for path in (data_dir, *data_dir.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with _hold(folder / "lock", data_dir):
-            staging.recover()
+            transaction.recover()
             try:
-                yield staging
+                yield transaction
             finally:
                 with contextlib.suppress(OSError):
-                    staging.clear()
+                    transaction.clear()
     finally:
         _remove_empty(folder, made)
 

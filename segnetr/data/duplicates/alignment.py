@@ -1,6 +1,6 @@
 """How well one thumbnail lies upon a part of another, once it was shifted and stretched to fit.
 
-Correlation of grey values alone says little: two lesions in the middle of bright skin are alike.
+Correlation of gray values alone says little: two lesions in the middle of bright skin are alike.
 So what is compared is the detail, with what is coarser than a few pixels of the thumbnail taken
 away; and because detail is lost by a shift of one pixel, the shift is found first.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segnetr.data.duplicates.thumbnail import SIDE
 
-Pictures = NDArray[np.float32]
+Images = NDArray[np.float32]
 Places = NDArray[np.float64]
 
 # In pixels of the thumbnail. Fine enough to tell two lesions apart, coarse enough to outlive
@@ -28,10 +28,10 @@ _AT_ONCE = 64  # pairs; what is computed for them then fits a processor's cache
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alignment:
-    """Where pictures lie in others, N of each.
+    """Where images lie in others, N of each.
 
     Attributes:
-        place: (N, 4): top, left, height and width as shares of the other picture.
+        place: (N, 4): top, left, height and width as shares of the other image.
         likeness: (N,) correlation of the detail, -1..1; -1 where they hardly overlap.
     """
 
@@ -39,8 +39,8 @@ class Alignment:
     likeness: NDArray[np.float64]
 
 
-def align(wholes: Pictures, parts: Pictures, start: Places) -> Alignment:
-    """Shift and stretch windows of pictures until the parts lie upon them.
+def align(wholes: Images, parts: Images, start: Places) -> Alignment:
+    """Shift and stretch windows of images until the parts lie upon them.
 
     Brightness and contrast may differ.
 
@@ -59,7 +59,7 @@ def align(wholes: Pictures, parts: Pictures, start: Places) -> Alignment:
     return Alignment(np.concatenate(places), np.concatenate(likeness))
 
 
-def compare_detail(wholes: Pictures, parts: Pictures, place: Places) -> NDArray[np.float64]:
+def compare_detail(wholes: Images, parts: Images, place: Places) -> NDArray[np.float64]:
     """Correlate the detail of parts with that of windows, where they overlap.
 
     Args:
@@ -82,16 +82,16 @@ def compare_detail(wholes: Pictures, parts: Pictures, place: Places) -> NDArray[
     return np.where(usable, (first * second).sum((1, 2)) / np.maximum(power, 1e-6), -1.0)
 
 
-def count_detailed(pictures: Pictures) -> NDArray[np.float64]:
-    """Say on how many pixels of each picture (N, SIDE, SIDE) its detail lies.
+def count_detailed(images: Images) -> NDArray[np.float64]:
+    """Say on how many pixels of each image (N, SIDE, SIDE) its detail lies.
 
     The participation ratio: a few for one spot on black, some hundreds for a photograph.
     """
-    power = _take_detail(pictures).astype(np.float64) ** 2
+    power = _take_detail(images).astype(np.float64) ** 2
     return np.asarray(power.sum((1, 2)) ** 2 / np.maximum((power**2).sum((1, 2)), 1e-12))
 
 
-def _fit(wholes: Pictures, parts: Pictures, start: Places) -> Places:
+def _fit(wholes: Images, parts: Images, start: Places) -> Places:
     place = start.astype(np.float64).copy()
     for side, steps in _ROUNDS:
         smooth_wholes, smooth_parts = _reduce(wholes, side), _reduce(parts, side)
@@ -100,7 +100,7 @@ def _fit(wholes: Pictures, parts: Pictures, start: Places) -> Places:
     return place
 
 
-def _find_step(wholes: Pictures, parts: Pictures, place: Places) -> Places:
+def _find_step(wholes: Images, parts: Images, place: Places) -> Places:
     """Give one step of Gauss and Newton, with gain and offset as further unknowns."""
     count, side = parts.shape[:2]
     seen = _sample(wholes, place)
@@ -117,7 +117,7 @@ def _find_step(wholes: Pictures, parts: Pictures, place: Places) -> Places:
     weighted = flat * _find_inside(place, side).reshape(count, 1, -1)
     normal = (weighted @ flat.transpose(0, 2, 1)).astype(np.float64)
     right = (weighted @ parts.reshape(count, -1, 1)).astype(np.float64)
-    # A picture without slopes leaves the system singular: a little on the diagonal holds it still.
+    # A image without slopes leaves the system singular: a little on the diagonal holds it still.
     normal[:, range(6), range(6)] = normal[:, range(6), range(6)] * (1 + 1e-6) + 1e-3
     solved = np.linalg.solve(normal, right)[..., 0]
     gain = solved[:, 4:5]
@@ -126,16 +126,16 @@ def _find_step(wholes: Pictures, parts: Pictures, place: Places) -> Places:
     return np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
 
 
-def _sample(pictures: Pictures, place: Places) -> Pictures:
-    """Read windows of pictures (N, S, S) linearly; outside a picture its border goes on."""
-    side = pictures.shape[1]
-    sampled = np.empty(pictures.shape, np.float32)
-    for picture, window, (top, left, height, width) in zip(pictures, sampled, place, strict=True):
-        # Pixel i of the window has its centre at (i + 1/2) / side of it.
+def _sample(images: Images, place: Places) -> Images:
+    """Read windows of images (N, S, S) linearly; outside a image its border goes on."""
+    side = images.shape[1]
+    sampled = np.empty(images.shape, np.float32)
+    for image, window, (top, left, height, width) in zip(images, sampled, place, strict=True):
+        # Pixel i of the window has its center at (i + 1/2) / side of it.
         across = (width, 0.0, left * side + width / 2 - 0.5)
         down = (0.0, height, top * side + height / 2 - 0.5)
         cv2.warpAffine(
-            picture,
+            image,
             np.array((across, down)),
             (side, side),
             dst=window,
@@ -145,8 +145,8 @@ def _sample(pictures: Pictures, place: Places) -> Pictures:
     return sampled
 
 
-def _find_inside(place: Places, side: int) -> Pictures:
-    """Give 1 where a pixel of a window (N, S, S) lies inside the picture, else 0."""
+def _find_inside(place: Places, side: int) -> Images:
+    """Give 1 where a pixel of a window (N, S, S) lies inside the image, else 0."""
     steps = (np.arange(side) + 0.5) / side
     margin = 0.25 / side
     inside = []
@@ -156,23 +156,23 @@ def _find_inside(place: Places, side: int) -> Pictures:
     return np.asarray(inside[0][:, :, None] * inside[1][:, None, :])
 
 
-def _take_detail(pictures: Pictures) -> Pictures:
-    return _blur(pictures, _FINE) - _blur(pictures, _COARSE)
+def _take_detail(images: Images) -> Images:
+    return _blur(images, _FINE) - _blur(images, _COARSE)
 
 
-def _reduce(pictures: Pictures, side: int) -> Pictures:
+def _reduce(images: Images, side: int) -> Images:
     """Blur by one pixel of the wanted side, and reduce to it."""
-    factor = pictures.shape[1] // side
-    smooth = _blur(pictures, float(factor))
+    factor = images.shape[1] // side
+    smooth = _blur(images, float(factor))
     if factor == 1:
         return smooth
-    count = len(pictures)
+    count = len(images)
     blocks = smooth.reshape(count, side, factor, side, factor)
     return np.asarray(blocks.mean(axis=(2, 4)), np.float32)
 
 
-def _blur(pictures: Pictures, sigma: float) -> Pictures:
-    blurred = np.empty(pictures.shape, np.float32)
-    for picture, result in zip(pictures, blurred, strict=True):
-        cv2.GaussianBlur(picture, (0, 0), sigma, dst=result, borderType=cv2.BORDER_REFLECT_101)
+def _blur(images: Images, sigma: float) -> Images:
+    blurred = np.empty(images.shape, np.float32)
+    for image, result in zip(images, blurred, strict=True):
+        cv2.GaussianBlur(image, (0, 0), sigma, dst=result, borderType=cv2.BORDER_REFLECT_101)
     return blurred

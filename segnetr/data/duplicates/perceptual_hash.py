@@ -1,7 +1,7 @@
-"""Perceptual hashes of thumbnails: near pictures differ in few bits, in whatever orientation.
+"""Perceptual hashes of thumbnails: near images differ in few bits, in whatever orientation.
 
 A hash is the signs of the lowest frequencies of the cosine transform. Of each thumbnail there are
-hashes of several windows, so that a picture whose borders were cut off is found, and of all eight
+hashes of several windows, so that a image whose borders were cut off is found, and of all eight
 mirrorings and quarter turns, which in the frequency domain are changes of sign and a transposition.
 
 Source: the idea is that of pHash (Zauner, Implementation and Benchmarking of Perceptual Image Hash
@@ -36,7 +36,7 @@ _BITS = 64
 
 
 class Window(NamedTuple):
-    """A part of a picture, as shares of its height and width from the top left corner."""
+    """A part of a image, as shares of its height and width from the top left corner."""
 
     top: float
     left: float
@@ -57,7 +57,7 @@ WINDOWS: tuple[Window, ...] = (
         if top or bottom or left or right
     ),
 )
-"""Where a cut picture may have lain in the whole one; others lie near one of these."""
+"""Where a cut image may have lain in the whole one; others lie near one of these."""
 
 
 def transform(thumbnails: NDArray[np.float32], window: Window = WHOLE) -> Spectrum:
@@ -75,8 +75,8 @@ def transform(thumbnails: NDArray[np.float32], window: Window = WHOLE) -> Spectr
     return np.asarray(down @ thumbnails @ across.T, np.float32)
 
 
-def turn_spectrum(spectra: Spectrum, orientation: int) -> Spectrum:
-    """Give the spectra of the pictures in another orientation."""
+def transform_spectrum(spectra: Spectrum, orientation: int) -> Spectrum:
+    """Give the spectra of the images in another orientation."""
     if orientation & 4:
         spectra = spectra.transpose(0, 2, 1)
     signs = (-1.0) ** np.arange(spectra.shape[1], dtype=np.float32)
@@ -87,15 +87,15 @@ def turn_spectrum(spectra: Spectrum, orientation: int) -> Spectrum:
     return spectra
 
 
-def turn_picture(pictures: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    """Mirror and turn pictures (..., H, W) into an orientation of the table above."""
+def turn_image(images: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
+    """Mirror and turn images (..., H, W) into an orientation of the table above."""
     if orientation & 4:
-        pictures = np.swapaxes(pictures, -1, -2)
+        images = np.swapaxes(images, -1, -2)
     if orientation & 2:
-        pictures = np.flip(pictures, -2)
+        images = np.flip(images, -2)
     if orientation & 1:
-        pictures = np.flip(pictures, -1)
-    return pictures
+        images = np.flip(images, -1)
+    return images
 
 
 def hash_spectra(spectra: Spectrum) -> Words:
@@ -108,8 +108,8 @@ def hash_spectra(spectra: Spectrum) -> Words:
 def whiten(spectra: Spectrum) -> Spectrum:
     """Give spectra as (N, F * F) vectors of length 1 in which fine detail counts like coarse.
 
-    Pictures have about one over the frequency of each wave: without this the coarsest decide, and
-    those are alike in most pictures of one kind. The mean is left out.
+    Images have about one over the frequency of each wave: without this the coarsest decide, and
+    those are alike in most images of one kind. The mean is left out.
     """
     weights = np.hypot(*np.indices((FREQUENCIES, FREQUENCIES))).astype(np.float32)
     flat = (spectra * weights).reshape(-1, FREQUENCIES**2)

@@ -1,10 +1,10 @@
-"""Pictures that are the same but for resizing, recompression, mirroring, turning or cut borders.
+"""Images that are the same but for resizing, recompression, mirroring, turning or cut borders.
 
 Three steps, each for the few that the one before let through: hashes of 64 bits, all with all; the
 correlation of the lowest frequencies; and the correlation of the detail once one thumbnail was
 fitted upon the other. The last one decides, the first two only save time.
 
-The limits were chosen on real pictures (dermoscopy, nuclei, ultrasound, chest X-rays of 28 pixels):
+The limits were chosen on real images (dermoscopy, nuclei, ultrasound, chest X-rays of 28 pixels):
 `benchmarks/leaks.py` measures what they find and what they imagine.
 """
 
@@ -27,8 +27,8 @@ from segnetr.data.duplicates.perceptual_hash import (
     find_near,
     hash_spectra,
     transform,
-    turn_picture,
-    turn_spectrum,
+    transform_spectrum,
+    turn_image,
     whiten,
 )
 from segnetr.data.duplicates.thumbnail import Thumbnail
@@ -36,13 +36,13 @@ from segnetr.data.duplicates.thumbnail import Thumbnail
 Kind = Literal["identical", "recompressed", "resized", "mirrored", "turned", "cropped"]
 
 LEAST_LIKENESS = 0.92
-"""Correlation of the detail from which two pictures are called alike."""
+"""Correlation of the detail from which two images are called alike."""
 _MOST_BITS = 12
 _LEAST_COARSE = 0.82
-_LEAST_DEVIATION = 1.0  # grey values of 255; a picture flatter than this has nothing to compare
+_LEAST_DEVIATION = 1.0  # gray values of 255; a image flatter than this has nothing to compare
 # Any spot on black fits any other one that is shifted and stretched, so the fewer pixels of the
 # thumbnail the detail lies on, the better it must fit; below the lower number (the least of the
-# real pictures mentioned above has 33) two pictures must also lie upon each other as a whole.
+# real images mentioned above has 33) two images must also lie upon each other as a whole.
 _FEW_DETAILED, _ENOUGH_DETAILED = 25, 100
 _LEAST_LIKENESS_OF_FEW = 0.97
 # Share of a side. A thumbnail's pixel is 0.016 of it, and the fit errs by less than half of that.
@@ -53,8 +53,8 @@ _Found = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlikePair:
-    """Two pictures that are one.
+class DuplicatePair:
+    """Two images that are one.
 
     Attributes:
         first: Row of the one; the lower row.
@@ -62,7 +62,7 @@ class AlikePair:
         kind: What was done to one of them; of several changes the last in the list of `Kind`.
         likeness: Correlation of their detail, up to 1.
         orientation: How the one stands to the other, a word of `ORIENTATIONS`.
-        overlap: Share of the larger picture that the other one shows.
+        overlap: Share of the larger image that the other one shows.
     """
 
     first: int
@@ -75,7 +75,7 @@ class AlikePair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Index:
-    """Spectra of pictures in one orientation or window, ready to be compared."""
+    """Spectra of images in one orientation or window, ready to be compared."""
 
     words: Words
     vectors: Spectrum
@@ -91,34 +91,34 @@ class _Candidates:
     windows: NDArray[np.intp]
 
 
-def find_alike(
+def find_duplicates(
     thumbnails: Sequence[Thumbnail],
     *,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> list[AlikePair]:
-    """Find all pairs of pictures that are alike.
+) -> list[DuplicatePair]:
+    """Find all pairs of images that are alike.
 
     Args:
-        thumbnails: Of any number of pictures.
+        thumbnails: Of any number of images.
         workers: Threads that compare.
         progress: Called with steps done and all steps.
 
     Returns:
-        The pairs, by first and second row. The order of the pictures decides which of two is
+        The pairs, by first and second row. The order of the images decides which of two is
         first, and nothing else.
     """
     if not thumbnails:
         return []
     pairs = {pair: _describe_identical(*pair) for pair in _find_identical(thumbnails)}
-    grey = np.array([thumbnail.grey for thumbnail in thumbnails], np.float32)
-    rows = np.flatnonzero(grey.std(axis=(1, 2)) >= _LEAST_DEVIATION)
+    gray = np.array([thumbnail.gray for thumbnail in thumbnails], np.float32)
+    rows = np.flatnonzero(gray.std(axis=(1, 2)) >= _LEAST_DEVIATION)
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = _find_candidates(grey[rows], pool, progress or _ignore)
-        fits = _fit_candidates(grey[rows], found, pool)
+        found = _find_candidates(gray[rows], pool, progress or _ignore)
+        fits = _fit_candidates(gray[rows], found, pool)
     wholes, parts = rows[found.wholes], rows[found.parts]
-    # Each two pictures are candidates once.
-    for place in np.flatnonzero(_accept(grey[rows], found, fits)):
+    # Each two images are candidates once.
+    for place in np.flatnonzero(_accept(gray[rows], found, fits)):
         pair = _sort_pair(int(wholes[place]), int(parts[place]))
         if pair not in pairs:
             sizes = thumbnails[wholes[place]].size, thumbnails[parts[place]].size
@@ -136,8 +136,8 @@ def _find_identical(thumbnails: Sequence[Thumbnail]) -> Iterator[tuple[int, int]
         earlier.append(row)
 
 
-def _describe_identical(first: int, second: int) -> AlikePair:
-    return AlikePair(
+def _describe_identical(first: int, second: int) -> DuplicatePair:
+    return DuplicatePair(
         first=first,
         second=second,
         kind="identical",
@@ -148,14 +148,14 @@ def _describe_identical(first: int, second: int) -> AlikePair:
 
 
 def _find_candidates(
-    grey: NDArray[np.float32], pool: ThreadPoolExecutor, progress: Callable[[int, int], None]
+    gray: NDArray[np.float32], pool: ThreadPoolExecutor, progress: Callable[[int, int], None]
 ) -> _Candidates:
-    """Give for each two pictures the orientation and window in which they are nearest."""
-    spectra = transform(grey)
-    parts = [_index(turn_spectrum(spectra, way)) for way in range(len(ORIENTATIONS))]
+    """Give for each two images the orientation and window in which they are nearest."""
+    spectra = transform(gray)
+    parts = [_index(transform_spectrum(spectra, way)) for way in range(len(ORIENTATIONS))]
     columns: list[NDArray[np.float64]] = []
     for window, seen in enumerate(WINDOWS):
-        wholes = _index(transform(grey, seen))
+        wholes = _index(transform(gray, seen))
         search = partial(_search, wholes, is_whole=seen is WHOLE)
         for way, (rows, others, coarse) in enumerate(pool.map(search, parts)):
             marks = np.full(len(rows), way), np.full(len(rows), window)
@@ -196,7 +196,7 @@ def _search(wholes: _Index, parts: _Index, *, is_whole: bool) -> _Found:
 
 
 def _fit_candidates(
-    grey: NDArray[np.float32], found: _Candidates, pool: ThreadPoolExecutor, at_once: int = 256
+    gray: NDArray[np.float32], found: _Candidates, pool: ThreadPoolExecutor, at_once: int = 256
 ) -> Alignment:
     edges = np.array(WINDOWS)
     starts = np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1)
@@ -204,8 +204,8 @@ def _fit_candidates(
     def fit(first: int) -> Alignment:
         some = slice(first, first + at_once)
         chosen = zip(found.parts[some], found.orientations[some], strict=True)
-        parts = np.array([turn_picture(grey[row], int(way)) for row, way in chosen])
-        return align(grey[found.wholes[some]], parts, starts[found.windows[some]])
+        parts = np.array([turn_image(gray[row], int(way)) for row, way in chosen])
+        return align(gray[found.wholes[some]], parts, starts[found.windows[some]])
 
     fits = list(pool.map(fit, range(0, len(found.parts), at_once)))
     return Alignment(
@@ -214,9 +214,9 @@ def _fit_candidates(
     )
 
 
-def _accept(grey: NDArray[np.float32], found: _Candidates, fits: Alignment) -> NDArray[np.bool_]:
-    """Decide which candidates are one picture."""
-    counts = count_detailed(grey)
+def _accept(gray: NDArray[np.float32], found: _Candidates, fits: Alignment) -> NDArray[np.bool_]:
+    """Decide which candidates are one image."""
+    counts = count_detailed(gray)
     detailed = np.minimum(counts[found.wholes], counts[found.parts])
     needed = np.interp(
         detailed,
@@ -239,7 +239,7 @@ def _describe(
     orientation: int,
     fits: Alignment,
     place: int,
-) -> AlikePair:
+) -> DuplicatePair:
     cut = _measure_cut(fits.place[place : place + 1])[0]
     height, width = (float(share) for share in fits.place[place, 2:])
     whole, part = sizes
@@ -250,7 +250,7 @@ def _describe(
         kind = "mirrored" if orientation in _REFLECTIONS else "turned"
     if cut > _LEAST_CUT:
         kind = "cropped"
-    return AlikePair(
+    return DuplicatePair(
         first=pair[0],
         second=pair[1],
         kind=kind,

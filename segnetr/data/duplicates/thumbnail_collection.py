@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segnetr.data.cache.segmentation import run_jobs
 from segnetr.data.cache.store import CacheFolder, find_cache_folder
-from segnetr.data.duplicates.thumbnail import Thumbnail, build_thumbnail, recall_thumbnail
+from segnetr.data.duplicates.thumbnail import Thumbnail, build_thumbnail, load_cached_thumbnail
 from segnetr.errors import ReadError
 
 
@@ -21,7 +21,7 @@ def collect_thumbnails(
     """Give the thumbnail of each file, or why it has none.
 
     Args:
-        paths: Pictures and volumes.
+        paths: Images and volumes.
         volume_channels: Of each file, as in `read_image`; None: one.
         max_pixels: Larger ones are refused before memory is taken for them.
         folder: Where thumbnails are kept; None: the user's cache folder.
@@ -37,7 +37,7 @@ def collect_thumbnails(
     known: dict[int, Thumbnail | ReadError] = {}
     jobs: dict[int, tuple[Path, int, int, CacheFolder]] = {}
     for place, (path, channels) in enumerate(zip(paths, channels_of, strict=True)):
-        thumbnail = recall_thumbnail(path, cache=cache)
+        thumbnail = load_cached_thumbnail(path, cache=cache)
         if thumbnail is None:
             jobs[place] = (path, channels, max_pixels, cache)
         else:
@@ -51,12 +51,12 @@ def collect_thumbnails(
     return [known[place] for place in range(len(paths))]
 
 
-def recall_thumbnails(paths: Sequence[Path], *, folder: Path | None) -> list[Thumbnail] | None:
+def load_cached_thumbnails(paths: Sequence[Path], *, folder: Path | None) -> list[Thumbnail] | None:
     """Give the thumbnails of files without opening one, or None where one is not known."""
     cache = _open_cache(folder)
     thumbnails = []
     for path in paths:
-        thumbnail = recall_thumbnail(path, cache=cache)
+        thumbnail = load_cached_thumbnail(path, cache=cache)
         if thumbnail is None:
             return None
         thumbnails.append(thumbnail)

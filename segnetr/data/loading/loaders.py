@@ -33,7 +33,7 @@ class SeededDataset(Dataset):  # type: ignore[misc]
     """A MONAI data set whose items are a function of (seed, epoch, row) and of nothing else.
 
     Args:
-        entries: The cached pictures, or slices of volumes, one for each row.
+        entries: The cached images, or slices of volumes, one for each row.
         transform: From the dictionary of a cached case to that of a sample; every MONAI
             `Randomizable` in it is seeded anew before each item.
         seed: Seed of the run.
@@ -113,7 +113,7 @@ def training_loader(
     """Build the loader of training batches.
 
     Args:
-        entries: The cached pictures, or slices of volumes; row i of the sampler is entry i.
+        entries: The cached images, or slices of volumes; row i of the sampler is entry i.
         transform: See `segnetr.data.augmentation.transforms.training_transform`.
         sampler: Which rows in which batch; its size is the number of entries.
         workers: Loading processes; 0 loads in this one. The batches are equal to the bit.

@@ -36,7 +36,7 @@ class ResumableSampler(Sampler[list[SampleKey]]):
     a step sees what the unbroken run would have seen; and steps 2 s and 2 s + 1 of one process
     (two accumulated passes) see together what two processes see in step s.
 
-    A step is one forward pass of one process: with accumulation an optimiser step is several.
+    A step is one forward pass of one process: with accumulation an optimizer step is several.
 
     With `labels` an epoch is a class-balanced order of the same length, see `balanced_rows`; all
     of the above holds but that no case is left out of an epoch.

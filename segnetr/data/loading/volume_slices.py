@@ -1,4 +1,4 @@
-"""Cached volumes as training samples: each slice one, with its neighbours as channels."""
+"""Cached volumes as training samples: each slice one, with its neighbors as channels."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ class SliceOf:
     Attributes:
         path: .npy file of all slices, (D, h, w, C) or (D, h, w).
         index: Which slice.
-        neighbours: Slices on either side that are put with it as channels; (D, h, w, C) only.
+        neighbors: Slices on either side that are put with it as channels; (D, h, w, C) only.
     """
 
     path: Path
     index: int
-    neighbours: int = 0
+    neighbors: int = 0
 
     def __str__(self) -> str:
         """Name the file and the slice, for messages."""
@@ -36,9 +36,9 @@ class SliceOf:
         The order of the channels is that of `segnetr.data.volumes.slice_stack.SliceStack.view`.
         """
         last = len(array) - 1
-        if not self.neighbours:
+        if not self.neighbors:
             return np.asarray(array[self.index])
-        reach = range(self.index - self.neighbours, self.index + self.neighbours + 1)
+        reach = range(self.index - self.neighbors, self.index + self.neighbors + 1)
         return np.concatenate([array[min(max(at, 0), last)] for at in reach], axis=-1)
 
 
@@ -48,7 +48,7 @@ class CachedSlice:
 
     Attributes:
         case_id: The volume's id and the slice, `patient001_frame01#7`.
-        image: Slice of the image, with neighbours.
+        image: Slice of the image, with neighbors.
         mask: Slice of the mask.
     """
 
@@ -58,32 +58,32 @@ class CachedSlice:
 
 
 def list_slices(
-    entries: Sequence[CachedCase], *, neighbours: int, empty_share: float
+    entries: Sequence[CachedCase], *, neighbors: int, empty_share: float
 ) -> list[CachedSlice]:
     """Give the slices of cached volumes as samples, volume by volume.
 
     Args:
         entries: The volumes.
-        neighbours: Slices on either side that come with each.
+        neighbors: Slices on either side that come with each.
         empty_share: Largest share of slices without foreground; 1: all. Which of them stay is
             decided by a hash of their names, so another volume changes few.
 
     Returns:
         The slices. Empty volumes can leave none.
     """
-    slices = [(entry, index) for entry in entries for index in range(len(entry.filled))]
-    empty = [(entry, index) for entry, index in slices if not entry.filled[index]]
-    filled = len(slices) - len(empty)
+    slices = [(entry, index) for entry in entries for index in range(len(entry.has_foreground))]
+    empty = [(entry, index) for entry, index in slices if not entry.has_foreground[index]]
+    has_foreground = len(slices) - len(empty)
     if empty_share < 1:
         # filled / (filled + kept) is at least 1 - share.
-        kept = int(empty_share * filled / (1 - empty_share) + 1e-9)
+        kept = int(empty_share * has_foreground / (1 - empty_share) + 1e-9)
         ranked = sorted(empty, key=lambda one: _hash(_name(*one)))
         left_out = {_name(*one) for one in ranked[kept:]}
         slices = [one for one in slices if _name(*one) not in left_out]
     return [
         CachedSlice(
             case_id=_name(entry, index),
-            image=SliceOf(entry.image, index, neighbours),
+            image=SliceOf(entry.image, index, neighbors),
             mask=SliceOf(entry.mask, index),
         )
         for entry, index in slices

@@ -1,4 +1,4 @@
-"""From grey values and colours to the numbers a network sees."""
+"""From gray values and colors to the numbers a network sees."""
 
 from typing import Any
 
@@ -28,8 +28,8 @@ _SCALED = {
 }
 
 
-def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float32]:
-    """Normalise a picture or a slice.
+def normalize(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float32]:
+    """Normalize a image or a slice.
 
     Args:
         array: (H, W, C). With the kind "fixed" integers are scaled by the whole range of their
@@ -48,10 +48,10 @@ def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float3
     """
     if config.kind == "per_image":
         values = array.astype(np.float64)
-        return _standardise(values, values.reshape(-1, values.shape[2]))
+        return _standardize(values, values.reshape(-1, values.shape[2]))
     if config.kind == "per_image_lit":
         values = array.astype(np.float64)
-        cut = _standardise(values, values[_find_lit(array)])
+        cut = _standardize(values, values[_find_lit(array)])
         return np.clip(cut, -_MOST_DEVIATIONS, _MOST_DEVIATIONS, out=cut)
     check_channels(config, array.shape[2])
     low, high = _value_range(array.dtype)
@@ -65,7 +65,7 @@ def normalise(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float3
     return result.astype(np.float32, copy=False)
 
 
-def _standardise(values: NDArray[np.float64], counted: NDArray[np.float64]) -> NDArray[np.float32]:
+def _standardize(values: NDArray[np.float64], counted: NDArray[np.float64]) -> NDArray[np.float32]:
     """Subtract the mean of the counted pixels (n, C) and divide by their deviation."""
     deviation = counted.std(axis=0)
     scale = np.where(deviation > _SMALLEST_DEVIATION, deviation, np.inf)

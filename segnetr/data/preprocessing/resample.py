@@ -17,7 +17,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 def resample(image: Array, size: tuple[int, int], filter_name: Filter) -> Array:
-    """Resize a picture with a filter as wide as the shrinking asks for.
+    """Resize a image with a filter as wide as the shrinking asks for.
 
     Args:
         image: (H, W, C), uint8 or float32 in 0..1.
@@ -37,5 +37,5 @@ def resample(image: Array, size: tuple[int, int], filter_name: Filter) -> Array:
 
 
 def _resize(plane: Array, size: tuple[int, int], filter_name: Filter) -> Array:
-    picture = Image.fromarray(np.ascontiguousarray(plane))
-    return np.asarray(picture.resize((size[1], size[0]), _FILTERS[filter_name]))
+    image = Image.fromarray(np.ascontiguousarray(plane))
+    return np.asarray(image.resize((size[1], size[0]), _FILTERS[filter_name]))

@@ -1,4 +1,4 @@
-"""Bringing pictures and masks to another size, the same way in the cache, in training and later."""
+"""Bringing images and masks to another size, the same way in the cache, in training and later."""
 
 from typing import Any
 
@@ -34,14 +34,14 @@ def reduce_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def resize_image(image: Array, size: tuple[int, int]) -> Array:
-    """Resize a picture: mean over areas along a shrinking side, linear along a growing one.
+    """Resize a image: mean over areas along a shrinking side, linear along a growing one.
 
     Args:
         image: (H, W, C), uint8, uint16 or float32.
         size: (height, width) in pixels.
 
     Returns:
-        (height, width, C) of the same type; the picture itself where the size is right already.
+        (height, width, C) of the same type; the image itself where the size is right already.
     """
     height, width = image.shape[:2]
     # In two passes, because OpenCV drops to linear on both sides when only one shrinks.
@@ -52,7 +52,7 @@ def resize_image(image: Array, size: tuple[int, int]) -> Array:
 def resize_mask(mask: Array, size: tuple[int, int]) -> Array:
     """Resize a mask of class indices.
 
-    A mask of the values 0 and 1 is resized as a picture and cut at one half, which keeps thin
+    A mask of the values 0 and 1 is resized as a image and cut at one half, which keeps thin
     parts and smooth edges; class indices above 1 have no mean, so the nearest one is taken.
 
     Args:
@@ -70,7 +70,7 @@ def resize_mask(mask: Array, size: tuple[int, int]) -> Array:
 
 
 def resize_labels(mask: Array, size: tuple[int, int]) -> Array:
-    """Resize a mask of any classes label by label, each as a soft picture; the highest share wins.
+    """Resize a mask of any classes label by label, each as a soft image; the highest share wins.
 
     Unlike the nearest index this keeps smooth borders, and thin parts as far as they cover more of
     a pixel than anything else. Of equal shares the lower class wins.
@@ -100,13 +100,13 @@ def is_binary(mask: Array) -> bool:
 
 
 def soften_mask(mask: Array) -> Array:
-    """Turn a (H, W) mask of 0 and 1 into a (H, W, 1) picture of 0 and 255."""
+    """Turn a (H, W) mask of 0 and 1 into a (H, W, 1) image of 0 and 255."""
     return (mask * np.uint8(255))[..., None]
 
 
-def cut_soft_mask(picture: Array) -> Array:
-    """Turn a (H, W, 1) picture of 0..255 back into a (H, W) mask of 0 and 1."""
-    return (picture[..., 0] >= 128).astype(np.uint8)
+def cut_soft_mask(image: Array) -> Array:
+    """Turn a (H, W, 1) image of 0..255 back into a (H, W) mask of 0 and 1."""
+    return (image[..., 0] >= 128).astype(np.uint8)
 
 
 def _resize(image: Array, size: tuple[int, int], interpolation: int) -> Array:

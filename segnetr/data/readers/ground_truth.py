@@ -1,4 +1,4 @@
-"""The truth of a case: one mask file, or several of which each shows one object."""
+"""The ground truth of a case: one mask file, or several of which each shows one object."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,14 +14,14 @@ from segnetr.data.readers.image_file import (
 from segnetr.data.readers.read_files import read_mask_file
 
 
-def read_truth(
+def read_ground_truth(
     files: Sequence[Path],
     *,
     classes: int,
     values: ClassValues | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> MaskFile:
-    """Read the truth of a case, and unite its files where there are several.
+    """Read the ground truth of a case, and unite its files where there are several.
 
     Args:
         files: At least one mask file.

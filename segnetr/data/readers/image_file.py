@@ -12,17 +12,17 @@ from segnetr.data.readers.source_header import StoredHeader
 from segnetr.errors import ReadError
 
 DEFAULT_MAX_PIXELS = 200_000_000
-"""Pixels of a picture, or voxels of a volume, above which a file is refused unread."""
+"""Pixels of a image, or voxels of a volume, above which a file is refused unread."""
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
 VOLUME_SUFFIXES = NIFTI_SUFFIXES + NRRD_SUFFIXES + META_SUFFIXES
-SUPPORTED_SUFFIXES = PICTURE_SUFFIXES + VOLUME_SUFFIXES
+SUPPORTED_SUFFIXES = IMAGE_SUFFIXES + VOLUME_SUFFIXES
 
 FileValue: TypeAlias = int | tuple[int, int, int]
-"""A value of a mask file: a grey value, palette index or label, or a colour (red, green, blue)."""
+"""A value of a mask file: a gray value, palette index or label, or a color (red, green, blue)."""
 
 ClassValues: TypeAlias = tuple[tuple[FileValue, ...], ...]
 """For each class, background first, the values of a mask file that stand for it."""
@@ -34,13 +34,13 @@ class ImageFile:
 
     Attributes:
         path: The file.
-        array: A picture (H, W, C), C = 1 or 3, rows from the top; or a volume (X, Y, Z) in the
+        array: A image (H, W, C), C = 1 or 3, rows from the top; or a volume (X, Y, Z) in the
             order of the file, (X, Y, Z, C) where it has several channels, as modalities of MR.
             Unsigned 8 or 16 bit, or what else the file holds, native byte order.
         kind: What `array` is.
         affine: (4, 4) float64 from voxel indices to world coordinates (right, anterior, superior)
-            in the file's unit; None: a picture, or a volume that does not say where it lies.
-        spacing: Voxel sides along X, Y, Z in mm; None: a picture, or a volume without.
+            in the file's unit; None: a image, or a volume that does not say where it lies.
+        spacing: Voxel sides along X, Y, Z in mm; None: a image, or a volume without.
         header: The NIfTI header exactly as stored, for writing a mask with the same geometry.
         stored: The same of an NRRD, MetaImage or DICOM volume.
         notes: What was changed or ignored while reading, one line each, for people.
@@ -48,7 +48,7 @@ class ImageFile:
 
     path: Path
     array: NDArray[Any]
-    kind: Literal["picture", "volume"]
+    kind: Literal["image", "volume"]
     affine: NDArray[np.float64] | None = None
     spacing: tuple[float, ...] | None = None
     header: Nifti1Header | None = None
@@ -57,12 +57,12 @@ class ImageFile:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """(H, W) of a picture, (X, Y, Z) of a volume."""
-        return self.array.shape[: 2 if self.kind == "picture" else 3]
+        """(H, W) of a image, (X, Y, Z) of a volume."""
+        return self.array.shape[: 2 if self.kind == "image" else 3]
 
     @property
     def shown(self) -> NDArray[Any]:
-        """What people see of it: a picture (H, W, C), or the first channel (X, Y, Z)."""
+        """What people see of it: a image (H, W, C), or the first channel (X, Y, Z)."""
         return self.array[..., 0] if self.array.ndim == 4 else self.array
 
 
@@ -86,11 +86,11 @@ class MaskFile:
 
 
 class MaskValuesError(ReadError):
-    """A file that is read without a fault, and whose values are no mask."""
+    """A file that is read without a issue, and whose values are no mask."""
 
 
 class MaskSizeError(ReadError):
-    """A mask that is read without a fault, on another grid than what belongs to it."""
+    """A mask that is read without a issue, on another grid than what belongs to it."""
 
 
 def find_suffix(path: Path) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-PictureFormat = Literal["PNG", "JPEG", "BMP", "TIFF"]
+ImageFormat = Literal["PNG", "JPEG", "BMP", "TIFF"]
 Bytes: TypeAlias = bytes | mmap.mmap
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -30,11 +30,11 @@ _REDUCED_OR_MASK = 0b101
 _MAX_PAGES = 10_000
 
 
-class BrokenPictureError(ValueError):
-    """A picture whose bytes contradict its format; the message says where."""
+class BrokenImageError(ValueError):
+    """A image whose bytes contradict its format; the message says where."""
 
 
-def find_format(head: bytes) -> PictureFormat | None:
+def find_format(head: bytes) -> ImageFormat | None:
     """Tell the format from a file's first bytes, whatever its name says."""
     if head.startswith(_PNG_SIGNATURE):
         return "PNG"
@@ -47,26 +47,26 @@ def find_format(head: bytes) -> PictureFormat | None:
     return None
 
 
-def check_structure(data: bytes, picture_format: PictureFormat) -> None:
-    """Follow a picture to its end.
+def check_structure(data: bytes, image_format: ImageFormat) -> None:
+    """Follow a image to its end.
 
     Args:
         data: The whole file.
-        picture_format: What `find_format` says of it.
+        image_format: What `find_format` says of it.
 
     Raises:
-        BrokenPictureError: If a part is missing, damaged or points outside the file.
+        BrokenImageError: If a part is missing, damaged or points outside the file.
     """
-    checks: Mapping[PictureFormat, Callable[[bytes], None]] = {
+    checks: Mapping[ImageFormat, Callable[[bytes], None]] = {
         "PNG": _check_png,
         "JPEG": _check_jpeg,
         "BMP": _check_bmp,
         "TIFF": _check_tiff,
     }
     try:
-        checks[picture_format](data)
+        checks[image_format](data)
     except (struct.error, IndexError) as error:
-        raise BrokenPictureError("cut off inside its header") from error
+        raise BrokenImageError("cut off inside its header") from error
 
 
 def _check_png(data: bytes) -> None:
@@ -76,22 +76,22 @@ def _check_png(data: bytes) -> None:
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
         if end > len(data):
-            raise BrokenPictureError(f"cut off at byte {len(data)} inside a {_ascii(kind)} chunk")
+            raise BrokenImageError(f"cut off at byte {len(data)} inside a {_ascii(kind)} chunk")
         body = memoryview(data)[position + 4 : end - 4]
         if zlib.crc32(body) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise BrokenPictureError(f"the checksum of a {_ascii(kind)} chunk is wrong")
+            raise BrokenImageError(f"the checksum of a {_ascii(kind)} chunk is wrong")
         if kind == b"IEND":
             return _check_png_rows(data, pixels)
         if kind == b"IDAT":
             pixels.append(body[4:])
         position = end
-    raise BrokenPictureError("cut off: its end (IEND) is missing")
+    raise BrokenImageError("cut off: its end (IEND) is missing")
 
 
 def _check_png_rows(data: bytes, pixels: list[memoryview]) -> None:
     """Unpack the pixels piece by piece: Pillow fills rows that are missing with black."""
-    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    bits = depth * _PNG_SAMPLES.get(colour, 1)
+    width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    bits = depth * _PNG_SAMPLES.get(color, 1)
     needed = 0
     for x, y, x_step, y_step in _PNG_PASSES if interlaced else ((0, 0, 1, 1),):
         columns, rows = -((x - width) // x_step), -((y - height) // y_step)
@@ -105,9 +105,9 @@ def _check_png_rows(data: bytes, pixels: list[memoryview]) -> None:
                 pending = unpacker.unconsumed_tail
         found += len(unpacker.flush()) if found < needed else 0
     except zlib.error as error:
-        raise BrokenPictureError(f"its pixels cannot be unpacked: {error}") from error
+        raise BrokenImageError(f"its pixels cannot be unpacked: {error}") from error
     if found < needed:
-        raise BrokenPictureError(f"cut off: {found} of {needed} bytes of pixels are there")
+        raise BrokenImageError(f"cut off: {found} of {needed} bytes of pixels are there")
 
 
 def _ascii(kind: bytes) -> str:
@@ -127,7 +127,7 @@ def _check_jpeg(data: bytes) -> None:
         position += max(length, 2)
         scans += marker == 0xDA
     if scans == 0:
-        raise BrokenPictureError("it holds no picture data")
+        raise BrokenImageError("it holds no image data")
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:
@@ -135,7 +135,7 @@ def _next_marker(data: bytes, position: int) -> tuple[int, int]:
     while True:
         position = data.find(b"\xff", position)
         if position < 0 or position + 1 >= len(data):
-            raise BrokenPictureError("cut off: its end marker (EOI) is missing")
+            raise BrokenImageError("cut off: its end marker (EOI) is missing")
         marker = data[position + 1]
         if marker == 0xFF:
             position += 1
@@ -154,11 +154,11 @@ def _check_bmp(data: bytes) -> None:
         width, height, _, depth, compression, size = struct.unpack_from("<iiHHII", data, 18)
     if compression in (1, 2):
         if data[-2:] != b"\0\1" or offset + size > len(data):
-            raise BrokenPictureError("cut off: the end mark of its run lengths is missing")
+            raise BrokenImageError("cut off: the end mark of its run lengths is missing")
         return
     needed = offset + (width * depth + 31) // 32 * 4 * abs(height)
     if needed > len(data):
-        raise BrokenPictureError(f"cut off: {len(data)} of {needed} bytes are there")
+        raise BrokenImageError(f"cut off: {len(data)} of {needed} bytes are there")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def walk_pages(data: Bytes) -> Iterator[tuple[int, Mapping[int, tuple[int, ...]]
         are directories as well, are passed over.
 
     Raises:
-        BrokenPictureError: If a directory or the data of a page are missing or damaged.
+        BrokenImageError: If a directory or the data of a page are missing or damaged.
     """
     try:
         for number, tags in enumerate(_walk_tiff(data)):
@@ -193,13 +193,13 @@ def walk_pages(data: Bytes) -> Iterator[tuple[int, Mapping[int, tuple[int, ...]]
                 _check_tiff_data(data, tags)
                 yield number, tags
     except (struct.error, IndexError) as error:
-        raise BrokenPictureError("cut off inside its header") from error
+        raise BrokenImageError("cut off inside its header") from error
 
 
 def _check_tiff(data: bytes) -> None:
     pages = sum(1 for _ in walk_pages(data))
     if pages != 1:
-        raise BrokenPictureError(
+        raise BrokenImageError(
             f"it holds {pages} pages where one is read; save each page as a file of its own"
         )
 
@@ -208,10 +208,10 @@ def _check_tiff_data(data: Bytes, tags: Mapping[int, tuple[int, ...]]) -> None:
     offsets = tags.get(273) or tags.get(324) or ()
     sizes = tags.get(279) or tags.get(325) or ()
     if not offsets or len(offsets) != len(sizes):
-        raise BrokenPictureError("its table of picture data is missing or damaged")
+        raise BrokenImageError("its table of image data is missing or damaged")
     needed = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
     if needed > len(data):
-        raise BrokenPictureError(f"cut off: {len(data)} of {needed} bytes are there")
+        raise BrokenImageError(f"cut off: {len(data)} of {needed} bytes are there")
 
 
 def _walk_tiff(data: Bytes) -> Iterator[dict[int, tuple[int, ...]]]:
@@ -222,13 +222,13 @@ def _walk_tiff(data: Bytes) -> Iterator[dict[int, tuple[int, ...]]]:
     seen: set[int] = set()
     while position:
         if position in seen or len(seen) >= _MAX_PAGES:
-            raise BrokenPictureError("its directories run in a circle")
+            raise BrokenImageError("its directories run in a circle")
         seen.add(position)
         (entries,) = struct.unpack_from(layout.count, data, position)
         position += struct.calcsize(layout.count)
         entry_bytes = 4 + 2 * layout.offset_bytes
         if position + entries * entry_bytes > len(data):
-            raise BrokenPictureError("cut off inside its directory")
+            raise BrokenImageError("cut off inside its directory")
         yield dict(
             _read_tiff_entry(data, position + i * entry_bytes, layout) for i in range(entries)
         )
@@ -246,7 +246,7 @@ def _read_tiff_entry(
     if total > layout.offset_bytes:
         (start,) = struct.unpack_from(layout.offset, data, start)
     if start + total > len(data):
-        raise BrokenPictureError(f"cut off: its field {tag} points behind the end")
+        raise BrokenImageError(f"cut off: its field {tag} points behind the end")
     if kind not in _TIFF_INTEGERS:
         return tag, ()
     return tag, struct.unpack_from(f"{layout.order}{count}{_TIFF_INTEGERS[kind]}", data, start)

@@ -1,8 +1,8 @@
 """From the values of a mask file to class indices: what is understood, and what is refused.
 
 Understood: class indices; 0 and the highest value of two classes (255, 65535, 1-bit); palettes, by
-their colours where these are grey (an inverted palette is one) and by their indices where they are
-colours; colours with equal channels; and, for two classes, edges softened by JPEG or resizing.
+their colors where these are gray (an inverted palette is one) and by their indices where they are
+colors; colors with equal channels; and, for two classes, edges softened by JPEG or resizing.
 Everything else is refused with the values that were found, because a guess would train on it.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segnetr.data.readers.class_values import has_colours, map_values
-from segnetr.data.readers.image import decode_picture, native_grey
+from segnetr.data.readers.class_values import has_colors, map_values
+from segnetr.data.readers.image import decode_image, native_gray
 from segnetr.data.readers.image_file import ClassValues, ImageFile, MaskFile, MaskValuesError
 
 _HALF = 128
@@ -27,10 +27,10 @@ _SHOWN_VALUES = 8
 _PIECE = 1 << 16
 
 
-def read_picture_mask(
+def read_image_mask(
     path: Path, *, classes: int, values: ClassValues | None = None, max_pixels: int
 ) -> MaskFile:
-    """Read a picture as class indices (H, W).
+    """Read a image as class indices (H, W).
 
     Args:
         path: A PNG, JPEG, BMP or TIFF file.
@@ -42,40 +42,40 @@ def read_picture_mask(
         ReadError: If the file cannot be read.
         MaskValuesError: If its values are no mask of K classes.
     """
-    picture, notes = decode_picture(path, max_pixels=max_pixels)
+    image, notes = decode_image(path, max_pixels=max_pixels)
     if values is not None:
-        stored = file_values(path, picture, colours=has_colours(values))
+        stored = file_values(path, image, colors=has_colors(values))
         return MaskFile(path=path, array=map_values(path, stored, values), notes=notes)
-    if picture.mode in ("P", "PA"):
-        stored = _palette_values(path, picture, classes=classes)
+    if image.mode in ("P", "PA"):
+        stored = _palette_values(path, image, classes=classes)
     else:
-        stored = _grey_values(path, picture)
+        stored = _gray_values(path, image)
     array, more = index_classes(path, stored, classes=classes)
     return MaskFile(path=path, array=array, notes=notes + more)
 
 
-def file_values(path: Path, picture: Image.Image, *, colours: bool) -> NDArray[Any]:
+def file_values(path: Path, image: Image.Image, *, colors: bool) -> NDArray[Any]:
     """Give the values of a mask as its file has them, without asking for classes.
 
     Args:
         path: The file, for messages.
-        picture: As decoded.
-        colours: Give colours, whatever the file holds.
+        image: As decoded.
+        colors: Give colors, whatever the file holds.
 
     Returns:
-        Colours (H, W, 3); or grey values (H, W), for a palette of colours its indices.
+        Colors (H, W, 3); or gray values (H, W), for a palette of colors its indices.
 
     Raises:
-        MaskValuesError: If grey values are wanted of a picture in colours.
+        MaskValuesError: If gray values are wanted of a image in colors.
     """
-    if colours:
-        return np.asarray(picture.convert("RGB"))
-    if picture.mode in ("P", "PA"):
-        indices, table = _read_palette(picture)
+    if colors:
+        return np.asarray(image.convert("RGB"))
+    if image.mode in ("P", "PA"):
+        indices, table = _read_palette(image)
         used = find_values(indices)
-        grey = (table[used] == table[used][:, :1]).all()
-        return np.asarray(table[:, 0][indices]) if grey else indices
-    return _grey_values(path, picture)
+        gray = (table[used] == table[used][:, :1]).all()
+        return np.asarray(table[:, 0][indices]) if gray else indices
+    return _gray_values(path, image)
 
 
 def index_volume(volume: ImageFile, *, classes: int, values: ClassValues | None = None) -> MaskFile:
@@ -175,25 +175,23 @@ def _has_soft_edges(values: NDArray[Any]) -> bool:
     return not stray.any()
 
 
-def _grey_values(path: Path, picture: Image.Image) -> NDArray[Any]:
-    if picture.mode == "1":
-        return np.asarray(picture).astype(np.uint8)
-    values = native_grey(picture)
-    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        values = np.asarray(picture.convert("RGB"))
+def _gray_values(path: Path, image: Image.Image) -> NDArray[Any]:
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    values = native_gray(image)
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        values = np.asarray(image.convert("RGB"))
     if values.ndim == 2:
         return values
-    if picture.mode in ("LA", "La", "RGBA", "RGBa"):
+    if image.mode in ("LA", "La", "RGBA", "RGBa"):
         values = _without_alpha(path, values)
-    elif picture.mode == "RGBX":
+    elif image.mode == "RGBX":
         values = values[..., :3]
     if not (values == values[..., :1]).all():
-        colours = np.unique(values.reshape(-1, values.shape[-1]), axis=0)
-        shown = ", ".join(str(tuple(colour)) for colour in colours[:4].tolist())
-        shown += ", ..." if len(colours) > 4 else ""
-        raise MaskValuesError(
-            path, f"it is a colour picture, no mask: {len(colours)} colours, {shown}"
-        )
+        colors = np.unique(values.reshape(-1, values.shape[-1]), axis=0)
+        shown = ", ".join(str(tuple(color)) for color in colors[:4].tolist())
+        shown += ", ..." if len(colors) > 4 else ""
+        raise MaskValuesError(path, f"it is a color image, no mask: {len(colors)} colors, {shown}")
     return values[..., 0]
 
 
@@ -202,17 +200,17 @@ def _without_alpha(path: Path, values: NDArray[Any]) -> NDArray[Any]:
     plain, alpha = values[..., :-1], values[..., -1]
     if (plain == plain[:1, :1]).all() and not (alpha == alpha[:1, :1]).all():
         raise MaskValuesError(
-            path, "its mask is drawn in transparency; save it as grey values without alpha"
+            path, "its mask is drawn in transparency; save it as gray values without alpha"
         )
     return plain
 
 
-def _palette_values(path: Path, picture: Image.Image, *, classes: int) -> NDArray[Any]:
-    indices, table = _read_palette(picture)
+def _palette_values(path: Path, image: Image.Image, *, classes: int) -> NDArray[Any]:
+    indices, table = _read_palette(image)
     used = find_values(indices)
     if (table[used] == table[used][:, :1]).all():
-        greys: NDArray[np.uint8] = table[:, 0][indices]
-        return greys
+        grays: NDArray[np.uint8] = table[:, 0][indices]
+        return grays
     black = [int(index) for index in used if not table[index].any()]
     if used[-1] < classes and black in ([], [0]):
         return indices
@@ -221,10 +219,10 @@ def _palette_values(path: Path, picture: Image.Image, *, classes: int) -> NDArra
     raise MaskValuesError(path, f"its palette is no list of {classes} classes: {shown}")
 
 
-def _read_palette(picture: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """Give the indices (H, W) and the colours (256, 3) they stand for."""
-    indices = np.asarray(picture) if picture.mode == "P" else np.asarray(picture.getchannel("P"))
+def _read_palette(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Give the indices (H, W) and the colors (256, 3) they stand for."""
+    indices = np.asarray(image) if image.mode == "P" else np.asarray(image.getchannel("P"))
     table: NDArray[np.uint8] = np.zeros((256, 3), dtype=np.uint8)
-    colours = np.array(picture.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
-    table[: len(colours)] = colours
+    colors = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    table[: len(colors)] = colors
     return indices, table

@@ -18,13 +18,13 @@ FileName = str | PathLike[str]
 
 
 class StrictReader(ImageReader):  # type: ignore[misc]  # MONAI comes without types
-    """Reads pictures and NIfTI volumes for MONAI, or refuses them with one line.
+    """Reads images and NIfTI volumes for MONAI, or refuses them with one line.
 
     `LoadImage` tries its own readers, ITK's among them, when the one it was given raises in
     `read`, and ITK loads a truncated volume without a word. So `read` only remembers the path,
     and `get_data`, behind which there is no other reader, reads and raises.
 
-    Pictures are (H, W, C) with the rows first, unlike those of MONAI's `PILReader`, which are
+    Images are (H, W, C) with the rows first, unlike those of MONAI's `PILReader`, which are
     (W, H, C); the meta data say that channels are last, so `ensure_channel_first=True` gives
     (C, H, W). Volumes are (X, Y, Z) without a channel axis. Masks are (H, W) or (X, Y, Z).
 
@@ -84,7 +84,7 @@ class StrictReader(ImageReader):  # type: ignore[misc]  # MONAI comes without ty
             meta = _describe_grid(mask.array.shape, affine=mask.affine)
             return mask.array, meta | {"notes": "; ".join(mask.notes)}
         image = read_image(path, channels=self.channels, max_pixels=self.max_pixels)
-        rank = 2 if image.kind == "picture" else 3
+        rank = 2 if image.kind == "image" else 3
         meta = _describe_grid(image.array.shape, affine=image.affine, rank=rank)
         return image.array, _header_fields(image) | meta | {"notes": "; ".join(image.notes)}
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.readers.dicom.series import is_dicom_source, read_dicom
-from segnetr.data.readers.image import read_picture
+from segnetr.data.readers.image import read_image_file
 from segnetr.data.readers.image_file import (
     DEFAULT_MAX_PIXELS,
     META_SUFFIXES,
@@ -18,7 +18,7 @@ from segnetr.data.readers.image_file import (
     MaskFile,
     find_suffix,
 )
-from segnetr.data.readers.masks import index_volume, read_picture_mask
+from segnetr.data.readers.masks import index_volume, read_image_mask
 from segnetr.data.readers.metaimage import read_meta_image
 from segnetr.data.readers.nifti import read_volume
 from segnetr.data.readers.nrrd import read_nrrd
@@ -51,20 +51,20 @@ def read_image(
     series: str | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> ImageFile:
-    """Read a picture or a volume, every byte of it checked.
+    """Read a image or a volume, every byte of it checked.
 
     Args:
         path: A PNG, JPEG, BMP, TIFF, NIfTI, NRRD or MetaImage file; a TIFF of several pages is a
             volume without spacing.
             A folder, zip file or file of DICOM is read as one series.
-        channels: For pictures: 3 repeats grey values, 1 turns colours into luminance, None leaves
+        channels: For images: 3 repeats gray values, 1 turns colors into luminance, None leaves
             them.
         volume_channels: For volumes: values for each voxel, the length of a fourth axis.
         series: For DICOM: SeriesInstanceUID, where a folder holds several.
         max_pixels: Refuse more pixels or voxels than this before memory is taken for them.
 
     Returns:
-        A picture (H, W, C) or a volume (X, Y, Z), with several channels (X, Y, Z, C), on the grid
+        A image (H, W, C) or a volume (X, Y, Z), with several channels (X, Y, Z, C), on the grid
         of the file as stored.
 
     Raises:
@@ -77,7 +77,7 @@ def read_image(
         return image
     if is_volume(path):
         return _read_volume(path, channels=volume_channels, max_pixels=max_pixels)
-    return read_picture(path, channels=channels, max_pixels=max_pixels)
+    return read_image_file(path, channels=channels, max_pixels=max_pixels)
 
 
 def read_mask_file(
@@ -106,7 +106,7 @@ def read_mask_file(
     if is_volume(path):
         volume = _read_volume(path, channels=1, max_pixels=max_pixels)
         return index_volume(volume, classes=classes, values=values)
-    return read_picture_mask(path, classes=classes, values=values, max_pixels=max_pixels)
+    return read_image_mask(path, classes=classes, values=values, max_pixels=max_pixels)
 
 
 def read_mask(

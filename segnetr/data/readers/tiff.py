@@ -2,7 +2,7 @@
 
 A page is a slice: columns are X, rows are Y, pages are Z, as in ITK and ImageJ. TIFF has no spacing
 of slices that one could trust, so there is neither spacing nor affine, and distances are in voxels.
-Pages are grey, of 8, 16 or 32 bit or real numbers, and all of one size and type. Pages of colours
+Pages are gray, of 8, 16 or 32 bit or real numbers, and all of one size and type. Pages of colors
 are no volume: they are refused, and saved as files of their own can be read.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.TiffImagePlugin import TiffImageFile
 
-from segnetr.data.readers.image import DECODE_ERRORS, describe_damage, native_grey
+from segnetr.data.readers.image import DECODE_ERRORS, describe_damage, native_gray
 from segnetr.data.readers.image_file import (
     ImageFile,
     check_extent,
@@ -24,7 +24,7 @@ from segnetr.data.readers.image_file import (
     describe_os_error,
     find_suffix,
 )
-from segnetr.data.readers.image_integrity import BrokenPictureError, find_format, walk_pages
+from segnetr.data.readers.image_integrity import BrokenImageError, find_format, walk_pages
 from segnetr.errors import ReadError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -43,7 +43,7 @@ def has_pages(path: Path) -> bool:
                 return False
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return sum(1 for _ in walk_pages(data)) > 1
-    except (OSError, ValueError):  # a BrokenPictureError is a ValueError
+    except (OSError, ValueError):  # a BrokenImageError is a ValueError
         return False
 
 
@@ -58,7 +58,7 @@ def read_tiff_pages(path: Path, *, max_pixels: int) -> ImageFile:
         A volume (X, Y, Z): columns, rows, pages.
 
     Raises:
-        ReadError: If the file is damaged or too large, or its pages are not grey and alike.
+        ReadError: If the file is damaged or too large, or its pages are not gray and alike.
     """
     try:
         with path.open("rb") as stream:
@@ -67,7 +67,7 @@ def read_tiff_pages(path: Path, *, max_pixels: int) -> ImageFile:
             width, height = _find_size(path, [tags for _, tags in pages])
             check_extent(path, (width, height, len(pages)), max_pixels=max_pixels)
             stack = _decode(path, TiffImageFile(stream), [at for at, _ in pages], (height, width))
-    except BrokenPictureError as error:
+    except BrokenImageError as error:
         raise ReadError(path, f"damaged TIFF file: {error}") from error
     except OSError as error:
         if error.errno is not None:
@@ -89,8 +89,8 @@ def _find_size(path: Path, pages: Sequence[_Tags]) -> tuple[int, int]:
     if any(tags.get(_SAMPLES, (1,))[:1] != (1,) for tags in pages):
         raise ReadError(
             path,
-            f"it holds {len(pages)} pages of colours; pages of grey values are a volume, those of"
-            " colours are saved as files of their own",
+            f"it holds {len(pages)} pages of colors; pages of gray values are a volume, those of"
+            " colors are saved as files of their own",
         )
     return sizes.pop()
 
@@ -98,21 +98,21 @@ def _find_size(path: Path, pages: Sequence[_Tags]) -> tuple[int, int]:
 def _first(tags: _Tags, tag: int) -> int:
     values = tags.get(tag)
     if not values:
-        raise BrokenPictureError(f"its field {tag} is missing")
+        raise BrokenImageError(f"its field {tag} is missing")
     return values[0]
 
 
 def _decode(
-    path: Path, picture: TiffImageFile, pages: Sequence[int], size: tuple[int, int]
+    path: Path, image: TiffImageFile, pages: Sequence[int], size: tuple[int, int]
 ) -> NDArray[Any]:
     """Give the pages (Z, Y, X)."""
     stack: NDArray[Any] | None = None
     for number, page in enumerate(pages):
-        picture.seek(page)
-        picture.load()
-        if picture.mode not in ("1", "L", "I", "F", "P") and not picture.mode.startswith("I;16"):
-            raise ReadError(path, f"its page {number + 1} is {picture.mode}; grey pages are read")
-        plane = np.asarray(picture) if picture.mode == "P" else native_grey(picture)
+        image.seek(page)
+        image.load()
+        if image.mode not in ("1", "L", "I", "F", "P") and not image.mode.startswith("I;16"):
+            raise ReadError(path, f"its page {number + 1} is {image.mode}; gray pages are read")
+        plane = np.asarray(image) if image.mode == "P" else native_gray(image)
         plane = plane.astype(np.uint8) if plane.dtype == bool else plane
         if stack is None:
             stack = np.empty((len(pages), *size), dtype=plane.dtype)

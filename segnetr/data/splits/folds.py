@@ -8,12 +8,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from segnetr.data.case import Divisible, Split
+from segnetr.data.case import Split, Splittable
 from segnetr.errors import UsageError
 
 
 def assign_folds(
-    cases: Sequence[Divisible],
+    cases: Sequence[Splittable],
     *,
     folds: int,
     seed: int,
@@ -60,7 +60,7 @@ def assign_folds(
 
 
 def make_fold_split(
-    cases: Sequence[Divisible],
+    cases: Sequence[Splittable],
     *,
     fold: int,
     folds: int,

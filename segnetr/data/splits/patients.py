@@ -4,19 +4,19 @@ from collections import Counter
 from collections.abc import Sequence
 
 from segnetr.data.case import Case, SplitName
-from segnetr.data.validation.audit import Fault
+from segnetr.data.validation.audit import Issue
 
 # From the part that gives its cases up to the one that keeps them.
 _RANKS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
-def check_patients(cases: Sequence[Case]) -> list[Fault]:
+def check_patients(cases: Sequence[Case]) -> list[Issue]:
     """Name the cases whose patient is in a part nearer to the test as well.
 
     Without the cases that are named, each patient is in one part alone, and no test case is lost.
 
     Returns:
-        The faults in the order of the cases.
+        The issues in the order of the cases.
     """
     parts: dict[str, Counter[SplitName]] = {}
     for case in cases:
@@ -31,7 +31,7 @@ def check_patients(cases: Sequence[Case]) -> list[Fault]:
     ]
 
 
-def _describe(case: Case, counts: Counter[SplitName]) -> Fault:
+def _describe(case: Case, counts: Counter[SplitName]) -> Issue:
     others = " and ".join(
         f"{counts[part]} in {part}" for part in _RANKS if part in counts and part != case.split
     )
@@ -39,6 +39,6 @@ def _describe(case: Case, counts: Counter[SplitName]) -> Fault:
         f"{case.image}: it is in {case.split}, and its patient {case.patient_id} has {others}; "
         "leave the case out"
     )
-    return Fault(
+    return Issue(
         case_id=case.case_id, path=case.image, kind="patient-in-two-parts", message=message
     )

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from segnetr.data.case import SPLIT_NAMES, Divisible, Split, SplitName
-from segnetr.errors import DataFaultError, UsageError, WriteError
+from segnetr.data.case import SPLIT_NAMES, Split, SplitName, Splittable
+from segnetr.errors import DataError, UsageError, WriteError
 
 _FORMAT = "segnetr-split-1"
 
@@ -24,7 +24,7 @@ _Group = tuple[str, ...]
 
 
 def make_split(
-    cases: Sequence[Divisible],
+    cases: Sequence[Splittable],
     *,
     validation_share: float,
     test_share: float,
@@ -48,7 +48,7 @@ def make_split(
 
     Raises:
         UsageError: If there are no cases, or the shares leave nothing to train on.
-        DataFaultError: If two cases have one id.
+        DataError: If two cases have one id.
     """
     _check_request(cases, validation_share, test_share)
     official = {name: _ids_of(cases, name) for name in SPLIT_NAMES}
@@ -102,16 +102,16 @@ def read_split(path: Path) -> Split:
 
     Raises:
         UsageError: If there is no such file.
-        DataFaultError: If the file is damaged, was changed, or is no split.
+        DataError: If the file is damaged, was changed, or is no split.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: there is no such split") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataFaultError(f"{path}: not readable as a split ({error})") from error
+        raise DataError(f"{path}: not readable as a split ({error})") from error
     if not _is_split_record(record):
-        raise DataFaultError(f"{path}: not a split in the format {_FORMAT}; make it anew")
+        raise DataError(f"{path}: not a split in the format {_FORMAT}; make it anew")
     split = Split(
         train=tuple(record["train"]),
         validation=tuple(record["validation"]),
@@ -120,7 +120,7 @@ def read_split(path: Path) -> Split:
         seed=record["seed"],
     )
     if split.sha256 != record["sha256"]:
-        raise DataFaultError(
+        raise DataError(
             f"{path}: the split was changed after it was written (its hash is "
             f"{split.sha256[:12]}.., recorded is {str(record['sha256'])[:12]}..); restore the "
             "file, or start a new run"
@@ -138,7 +138,7 @@ def _is_split_record(record: Any) -> bool:
     return record.get("origin") in {"official", "seeded"} and (seed is None or type(seed) is int)
 
 
-def _check_request(cases: Sequence[Divisible], validation_share: float, test_share: float) -> None:
+def _check_request(cases: Sequence[Splittable], validation_share: float, test_share: float) -> None:
     if not cases:
         raise UsageError("there are no cases to split")
     for name, share in (("validation_share", validation_share), ("test_share", test_share)):
@@ -151,12 +151,12 @@ def _check_request(cases: Sequence[Divisible], validation_share: float, test_sha
         )
     case_id, count = Counter(case.case_id for case in cases).most_common(1)[0]
     if count > 1:
-        raise DataFaultError(
+        raise DataError(
             f"case {case_id} is there {count} times; an id must be unique (segnetr data check)"
         )
 
 
-def _ids_of(cases: Sequence[Divisible], name: SplitName) -> list[str]:
+def _ids_of(cases: Sequence[Splittable], name: SplitName) -> list[str]:
     return [case.case_id for case in cases if case.split == name]
 
 
@@ -171,7 +171,7 @@ def _build_split(parts: Mapping[SplitName, Sequence[str]], seed: int | None) -> 
 
 
 def _pool_groups(
-    cases: Sequence[Divisible], seed: int, strata: Mapping[str, str]
+    cases: Sequence[Splittable], seed: int, strata: Mapping[str, str]
 ) -> dict[str, list[_Group]]:
     """Give the groups of each stratum, in the order of their hashes."""
     members: dict[str, list[str]] = {}

@@ -16,7 +16,7 @@ def divide(cases: Sequence[Case], config: DataConfig) -> Split:
 
     Raises:
         UsageError: If they cannot be divided so.
-        DataFaultError: If two cases have one id.
+        DataError: If two cases have one id.
     """
     strata = find_strata(cases)
     split = make_split(

@@ -1,10 +1,10 @@
-"""Can a data set be trusted? Every fault is named before training starts, not in its middle.
+"""Can a data set be trusted? Every issue is named before training starts, not in its middle.
 
-The codes of faults: `image-unreadable`, `image-missing` (a mask without its image),
+The codes of issues: `image-unreadable`, `image-missing` (a mask without its image),
 `mask-unreadable`, `mask-missing`, `mask-values`, `size-mismatch`, `grid-mismatch` (a volume's mask
 with another affine), `duplicate-id`, `no-foreground` (of all cases: one mask may be empty),
-`patient-in-two-parts` (`segnetr.data.splits.patients`) and `leak` (one picture in two parts of the
-split, `segnetr data check`); and when data are decoded for training, `not-a-picture` and
+`patient-in-two-parts` (`segnetr.data.splits.patients`) and `leak` (one image in two parts of the
+split, `segnetr data check`); and when data are decoded for training, `not-a-image` and
 `not-a-volume`.
 """
 
@@ -26,7 +26,7 @@ Check = Callable[[Path, tuple[Path, ...]], list[Finding]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class Issue:
     """One thing that is wrong with one case.
 
     Attributes:
@@ -42,34 +42,34 @@ class Fault:
     message: str
 
 
-def check_pairs(cases: Sequence[Case]) -> list[Fault]:
+def check_pairs(cases: Sequence[Case]) -> list[Issue]:
     """Look whether each case has its files and an id of its own, without reading them.
 
     Returns:
-        The faults in the order of the cases.
+        The issues in the order of the cases.
     """
     counts = Counter(case.case_id for case in cases)
-    faults = []
+    issues = []
     for case in cases:
         if counts[case.case_id] > 1:
             message = f"{case.image}: {counts[case.case_id]} cases are called {case.case_id!r}"
-            faults.append(_fault(case, case.image, "duplicate-id", message))
-        faults += _check_presence(case)
-    return faults
+            issues.append(_issue(case, case.image, "duplicate-id", message))
+        issues += _check_presence(case)
+    return issues
 
 
-def _check_presence(case: Case) -> list[Fault]:
+def _check_presence(case: Case) -> list[Issue]:
     """Look whether the files of a case are there."""
     if not case.image.exists():
         of = "" if case.mask is None else f", the image of the mask {case.mask.name}"
-        return [_fault(case, case.image, "image-missing", f"{case.image}: no such file{of}")]
+        return [_issue(case, case.image, "image-missing", f"{case.image}: no such file{of}")]
     if case.mask is None:
         expected = case.extra.get("expected_mask")
         advice = f"; expected {expected}" if expected else ""
         message = f"{case.image}: it has no mask{advice}"
-        return [_fault(case, case.image, "mask-missing", message)]
+        return [_issue(case, case.image, "mask-missing", message)]
     return [
-        _fault(case, case.image, "mask-missing", f"{case.image}: its mask {mask} is missing")
+        _issue(case, case.image, "mask-missing", f"{case.image}: its mask {mask} is missing")
         for mask in case.mask_files
         if not mask.exists()
     ]
@@ -77,10 +77,10 @@ def _check_presence(case: Case) -> list[Fault]:
 
 def check_case(
     case: Case, *, spec: DatasetSpec, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> list[Fault]:
+) -> list[Issue]:
     """Read the image and the mask of one case and compare them.
 
-    A mask without foreground is no fault: a picture may show nothing.
+    A mask without foreground is no issue: a image may show nothing.
 
     Args:
         case: Image and mask; a mask that is None is not missed here, see `check_pairs`.
@@ -88,10 +88,10 @@ def check_case(
         max_pixels: As in `read_image`.
 
     Returns:
-        The faults, image before mask.
+        The issues, image before mask.
     """
     found = _build_check(spec, max_pixels)(case.image, case.mask_files)
-    return [fault for fault in _as_faults(case, found) if fault.kind != NO_FOREGROUND]
+    return [issue for issue in _as_issues(case, found) if issue.kind != NO_FOREGROUND]
 
 
 def check_cases(
@@ -101,7 +101,7 @@ def check_cases(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Fault]:
+) -> list[Issue]:
     """Check many cases, several at a time.
 
     Args:
@@ -110,32 +110,32 @@ def check_cases(
         max_pixels: As in `read_image`.
         workers: Processes; 0 checks in this one. A process that is killed (out of memory, say)
             ends nothing: the cases it may have worked on are tried again, each alone, and one that
-            kills its process twice more is a fault of its own.
+            kills its process twice more is a issue of its own.
         progress: Called with the number of cases done and of all.
 
     Returns:
-        The faults in the order of the cases; where no mask of all shows anything, one about that.
+        The issues in the order of the cases; where no mask of all shows anything, one about that.
 
     Raises:
         SegNetrError: If no worker process can be started.
     """
     found = run_checks(cases, _build_check(spec, max_pixels), workers=workers, progress=progress)
-    faults = [fault for fault in found if fault.kind != NO_FOREGROUND]
-    empty = [fault for fault in found if fault.kind == NO_FOREGROUND]
+    issues = [issue for issue in found if issue.kind != NO_FOREGROUND]
+    empty = [issue for issue in found if issue.kind == NO_FOREGROUND]
     if empty and len(empty) == sum(case.mask is not None for case in cases):
         case = next(case for case in cases if case.case_id == empty[0].case_id)
-        faults.append(describe_no_foreground(case, len(empty)))
-    return faults
+        issues.append(describe_no_foreground(case, len(empty)))
+    return issues
 
 
-def describe_no_foreground(case: Case, masks: int) -> Fault:
-    """Name the fault that none of so many masks shows anything, by one of the cases."""
+def describe_no_foreground(case: Case, masks: int) -> Issue:
+    """Name the issue that none of so many masks shows anything, by one of the cases."""
     path = case.mask or case.image
     message = (
         f"{path}: it shows no object, nor does any other of the {masks} masks; there is nothing to"
         " learn from them: see which values the masks should have"
     )
-    return _fault(case, path, "no-foreground", message)
+    return _issue(case, path, "no-foreground", message)
 
 
 def _build_check(spec: DatasetSpec, max_pixels: int) -> Check:
@@ -154,7 +154,7 @@ def run_checks(
     *,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Fault]:
+) -> list[Issue]:
     """Run any check of an image and its mask over many cases; `check_cases` with its own check.
 
     Args:
@@ -164,7 +164,7 @@ def run_checks(
         progress: As in `check_cases`.
 
     Returns:
-        The faults in the order of the cases.
+        The issues in the order of the cases.
 
     Raises:
         SegNetrError: If no worker process can be started.
@@ -182,7 +182,7 @@ def run_checks(
             for row in suspects:
                 found[row] = _check_alone(cases[row], check)
                 report(len(found), len(cases))
-    return [fault for row, case in enumerate(cases) for fault in _as_faults(case, found[row])]
+    return [issue for row, case in enumerate(cases) for issue in _as_issues(case, found[row])]
 
 
 def _drain(
@@ -235,12 +235,12 @@ def _open_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _as_faults(case: Case, findings: Sequence[Finding]) -> list[Fault]:
-    return [_fault(case, path, kind, message) for kind, path, message in findings]
+def _as_issues(case: Case, findings: Sequence[Finding]) -> list[Issue]:
+    return [_issue(case, path, kind, message) for kind, path, message in findings]
 
 
-def _fault(case: Case, path: Path, kind: str, message: str) -> Fault:
-    return Fault(case_id=case.case_id, path=path, kind=kind, message=message)
+def _issue(case: Case, path: Path, kind: str, message: str) -> Issue:
+    return Issue(case_id=case.case_id, path=path, kind=kind, message=message)
 
 
 def _ignore(done: int, total: int) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segnetr.data.readers.ground_truth import read_truth
+from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import (
     ClassValues,
     ImageFile,
@@ -22,7 +22,7 @@ from segnetr.data.readers.read_files import read_image
 from segnetr.errors import ReadError
 
 NO_FOREGROUND = "mask-empty"
-"""Kind of the finding that a mask is sound and shows nothing: a fault only if every mask does."""
+"""Kind of the finding that a mask is sound and shows nothing: a issue only if every mask does."""
 
 # In voxels, at the corner that is furthest away: the same geometry written by different programs
 # differs in its last digits.
@@ -30,7 +30,7 @@ _MOST_SHIFT = 0.1
 
 
 class Finding(NamedTuple):
-    """A fault without its case: the short code, the file, and the message."""
+    """A issue without its case: the short code, the file, and the message."""
 
     kind: str
     path: Path
@@ -50,7 +50,7 @@ def check_files(
 
     Args:
         image: The image file.
-        masks: The files of its truth, if there are any.
+        masks: The files of its ground truth, if there are any.
         classes: Number of classes, background included.
         values: As in `read_mask_file`.
         max_pixels: As in `read_image`.
@@ -60,28 +60,32 @@ def check_files(
         What is wrong; nothing for a sound pair; `NO_FOREGROUND` for a sound mask of background.
     """
     findings = []
-    picture = truth = None
+    pixels = ground_truth = None
     try:
-        picture = read_image(image, volume_channels=volume_channels, max_pixels=max_pixels)
+        pixels = read_image(image, volume_channels=volume_channels, max_pixels=max_pixels)
     except ReadError as error:
         findings.append(Finding("image-unreadable", image, str(error)))
     if not masks:
         return findings
     try:
-        truth = read_truth(masks, classes=classes, values=values, max_pixels=max_pixels)
+        ground_truth = read_ground_truth(
+            masks, classes=classes, values=values, max_pixels=max_pixels
+        )
     except MaskValuesError as error:
         findings.append(Finding("mask-values", error.path, str(error)))
     except MaskSizeError as error:
         findings.append(Finding("size-mismatch", error.path, str(error)))
     except ReadError as error:
         findings.append(Finding("mask-unreadable", error.path, str(error)))
-    if picture is not None and truth is not None:
-        different = compare_grids(picture, truth)
+    if pixels is not None and ground_truth is not None:
+        different = compare_grids(pixels, ground_truth)
         if different is not None:
             kind, reason = different
-            findings.append(Finding(kind, truth.path, f"{truth.path}: {reason}"))
-    if truth is not None and not truth.array.any():
-        findings.append(Finding(NO_FOREGROUND, truth.path, f"{truth.path}: it shows no object"))
+            findings.append(Finding(kind, ground_truth.path, f"{ground_truth.path}: {reason}"))
+    if ground_truth is not None and not ground_truth.array.any():
+        findings.append(
+            Finding(NO_FOREGROUND, ground_truth.path, f"{ground_truth.path}: it shows no object")
+        )
     return findings
 
 

@@ -1,11 +1,11 @@
-"""The truth of a case as its data set says it is to be read."""
+"""The ground truth of a case as its data set says it is to be read."""
 
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.readers.ground_truth import read_truth
+from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, MaskFile
 
 
-def read_case_truth(
+def read_case_ground_truth(
     case: Case, spec: DatasetSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> MaskFile:
     """Read the mask files of a case by the classes and values of its data set.
@@ -16,8 +16,8 @@ def read_case_truth(
         max_pixels: As in `read_image`.
 
     Raises:
-        ReadError: As in `read_truth`.
+        ReadError: As in `read_ground_truth`.
     """
-    return read_truth(
+    return read_ground_truth(
         case.mask_files, classes=len(spec.classes), values=spec.mask_values, max_pixels=max_pixels
     )

@@ -1,4 +1,4 @@
-"""What one case is like: size, spacing, grey values, shares of the classes."""
+"""What one case is like: size, spacing, gray values, shares of the classes."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segnetr.data.readers.ground_truth import read_truth
+from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import ClassValues
 from segnetr.data.readers.read_files import read_image
 from segnetr.errors import ReadError
@@ -24,7 +24,7 @@ class CaseMeasures:
         size: Pixels or voxels along each axis, without channels: (H, W) or (X, Y, Z).
         channels: Values of a pixel.
         value_type: Of the values in the file, as "uint8".
-        spacing: Voxel sides in mm; None: a picture.
+        spacing: Voxel sides in mm; None: a image.
         low: 1st percentile of all values.
         mean: Of all values.
         high: 99th percentile of all values.
@@ -53,7 +53,7 @@ def measure_case(
 
     Args:
         image: The image file.
-        masks: The files of its truth, if there are any.
+        masks: The files of its ground truth, if there are any.
         classes: Number of classes, background included.
         values: As in `read_mask_file`.
         max_pixels: As in `read_image`.
@@ -61,23 +61,25 @@ def measure_case(
     """
     try:
         read = read_image(image, volume_channels=volume_channels, max_pixels=max_pixels)
-        truth = None
+        ground_truth = None
         if masks:
-            truth = read_truth(masks, classes=classes, values=values, max_pixels=max_pixels).array
+            ground_truth = read_ground_truth(
+                masks, classes=classes, values=values, max_pixels=max_pixels
+            ).array
     except ReadError:
         return None
-    grey = read.array.reshape(-1)
-    low, high = np.percentile(grey[:: max(1, grey.size // _SAMPLE)], _SHARE)
+    gray = read.array.reshape(-1)
+    low, high = np.percentile(gray[:: max(1, gray.size // _SAMPLE)], _SHARE)
     shares: Sequence[float] = ()
-    if truth is not None:
-        shares = (np.bincount(truth.ravel(), minlength=classes) / truth.size).tolist()
+    if ground_truth is not None:
+        shares = (np.bincount(ground_truth.ravel(), minlength=classes) / ground_truth.size).tolist()
     return CaseMeasures(
         size=read.grid,
         channels=read.array.size // math.prod(read.grid),
         value_type=read.array.dtype.name,
         spacing=read.spacing,
         low=float(low),
-        mean=float(grey.mean(dtype=np.float64)),
+        mean=float(gray.mean(dtype=np.float64)),
         high=float(high),
         shares=tuple(shares),
     )

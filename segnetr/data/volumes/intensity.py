@@ -1,7 +1,7 @@
 """The values of a whole volume on one scale, before anything cuts, resizes or augments it.
 
 MR has no unit, so its values mean something only beside the other values of the same scan; a
-window of CT is the same for all. Either way a slice must not be normalised by itself: an empty one
+window of CT is the same for all. Either way a slice must not be normalized by itself: an empty one
 would be blown up. Training and prediction both come here first, so they see the same numbers.
 """
 

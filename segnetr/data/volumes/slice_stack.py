@@ -1,6 +1,6 @@
 """A file as a stack of slices, the way a network sees them: in training as in prediction.
 
-The order is always the same: values over the whole volume, then the slice with its neighbours,
+The order is always the same: values over the whole volume, then the slice with its neighbors,
 then the pixel size, then the padding. Whoever trains on slices and whoever predicts takes them
 from here.
 """
@@ -33,23 +33,23 @@ class Slices(Protocol):
         ...
 
     def view(self, index: int) -> Array:
-        """Give a slice with its neighbours: (h, w, C * (2 k + 1))."""
+        """Give a slice with its neighbors: (h, w, C * (2 k + 1))."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SliceStack:
-    """The slices of a volume, or the one of a picture.
+    """The slices of a volume, or the one of a image.
 
     Attributes:
         array: (H, W, C, D), on the grid of the file.
         plane: (height, width) that slices are resampled to in pixels; (H, W) where they are not.
-        neighbours: Slices on either side that come with each.
+        neighbors: Slices on either side that come with each.
     """
 
     array: NDArray[Any]
     plane: tuple[int, int]
-    neighbours: int = 0
+    neighbors: int = 0
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -63,12 +63,12 @@ class SliceStack:
         return int(self.array.shape[3])
 
     def view(self, index: int) -> Array:
-        """Give a slice with its neighbours at the size `plane`: (h, w, C * (2 k + 1)).
+        """Give a slice with its neighbors at the size `plane`: (h, w, C * (2 k + 1)).
 
-        Channels stand together slice by slice, from the lower neighbours to the upper; beyond an
+        Channels stand together slice by slice, from the lower neighbors to the upper; beyond an
         end the last slice is repeated. uint8 and uint16 stay, all else is float32.
         """
-        reach = list_reach(index, self.neighbours, depth=self.depth)
+        reach = list_reach(index, self.neighbors, depth=self.depth)
         return compose_view([self.array[..., at] for at in reach], self.plane)
 
 
@@ -76,14 +76,14 @@ def open_stack(image: ImageFile, slices: SliceConfig, intensity: IntensityConfig
     """Cut a file into slices, its values scaled over the whole of it where that is the kind.
 
     Args:
-        image: A picture, which is one slice, or a volume.
-        slices: Axis, neighbours and pixel size.
+        image: A image, which is one slice, or a volume.
+        slices: Axis, neighbors and pixel size.
         intensity: Of the kinds "fixed" and "per_image" nothing is done here.
     """
     array = image.array
     if intensity.is_of_volumes:
         array = scale_volume(array, intensity)
-    if image.kind == "picture":
+    if image.kind == "image":
         array = array[..., None]
     else:
         channels = array[..., None] if array.ndim == 3 else array
@@ -91,21 +91,21 @@ def open_stack(image: ImageFile, slices: SliceConfig, intensity: IntensityConfig
         array = np.moveaxis(channels, slices.axis, -1)
     height, width = array.shape[:2]
     plane = find_slice_plane((height, width), image.spacing, slices)
-    return SliceStack(array=array, plane=plane, neighbours=slices.neighbours)
+    return SliceStack(array=array, plane=plane, neighbors=slices.neighbors)
 
 
-def list_reach(index: int, neighbours: int, *, depth: int) -> list[int]:
+def list_reach(index: int, neighbors: int, *, depth: int) -> list[int]:
     """Give the numbers of the slices that are seen with one; beyond an end the last is repeated."""
-    around = range(index - neighbours, index + neighbours + 1)
+    around = range(index - neighbors, index + neighbors + 1)
     return [min(max(at, 0), depth - 1) for at in around]
 
 
 def compose_view(chosen: Sequence[Array], plane: tuple[int, int]) -> Array:
     """Put slices (H, W, C) behind each other as channels and bring them to the size `plane`."""
-    picture = np.ascontiguousarray(np.concatenate(chosen, axis=2))
-    if picture.dtype not in (np.uint8, np.uint16):
-        picture = picture.astype(np.float32)
-    return resize_image(picture, plane)
+    image = np.ascontiguousarray(np.concatenate(chosen, axis=2))
+    if image.dtype not in (np.uint8, np.uint16):
+        image = image.astype(np.float32)
+    return resize_image(image, plane)
 
 
 def restore_axis(stacked: NDArray[Any], axis: int) -> NDArray[Any]:

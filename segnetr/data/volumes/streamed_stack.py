@@ -28,10 +28,10 @@ class StreamedStack:
 
     Args:
         volume: The file.
-        slices: Axis, neighbours and pixel size.
+        slices: Axis, neighbors and pixel size.
         limits: For each channel the values that become 0 and 65535; None: values stay.
         block_bytes: What a block of slices across the stored planes may take; one slice with its
-            neighbours is always held.
+            neighbors is always held.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class StreamedStack:
     ) -> None:
         self._volume = volume
         self._axis = slices.axis
-        self._neighbours = slices.neighbours
+        self._neighbors = slices.neighbors
         self._limits = limits
         height, width = (side for at, side in enumerate(volume.grid) if at != slices.axis)
         self.plane = find_slice_plane((height, width), volume.spacing, slices)
@@ -52,12 +52,12 @@ class StreamedStack:
         self._block = max(slices.together, block_bytes // (values * item))
 
     def view(self, index: int) -> Array:
-        """Give a slice with its neighbours at the size `plane`, as `SliceStack` does.
+        """Give a slice with its neighbors at the size `plane`, as `SliceStack` does.
 
         Raises:
             ReadError: If the file cannot be read any more, or changed since it was opened.
         """
-        reach = list_reach(index, self._neighbours, depth=self.depth)
+        reach = list_reach(index, self._neighbors, depth=self.depth)
         if self._axis == 2:
             self._read_on(reach)
         elif any(at not in self._held for at in reach):
@@ -115,6 +115,6 @@ def open_streamed_stack(
 
 
 def count_block_bytes(volume: VolumeFile, slices: SliceConfig) -> int:
-    """Give the least bytes that have to be held of a volume: a slice and its neighbours."""
+    """Give the least bytes that have to be held of a volume: a slice and its neighbors."""
     values = math.prod(volume.grid) // volume.grid[slices.axis] * volume.channels
     return values * max(2, volume.dtype.itemsize) * (slices.together + 1)

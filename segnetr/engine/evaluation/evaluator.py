@@ -12,7 +12,7 @@ from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, MaskFile
 from segnetr.data.readers.read_files import read_mask_file
 from segnetr.engine.evaluation.pairing import MaskPair
 from segnetr.errors import ReadError
-from segnetr.metrics import Score, Summary, Unscored, score_masks, summarise
+from segnetr.metrics import Score, Summary, Unscored, score_masks, summarize
 
 # Affines of one grid, written by different programs, agree to float32: far below this, in mm.
 _AFFINE_TOLERANCE = 1e-3
@@ -71,7 +71,7 @@ def evaluate_pairs(
                 reason = str(error)
         if reason is not None:
             unscored.append(Unscored(case_id=pair.case_id, reason=reason))
-    summaries = summarise(scores, patients=patients, bootstrap=config.bootstrap, seed=config.seed)
+    summaries = summarize(scores, patients=patients, bootstrap=config.bootstrap, seed=config.seed)
     return Evaluation(scores=tuple(scores), summaries=tuple(summaries), unscored=tuple(unscored))
 
 
@@ -79,14 +79,14 @@ def _score_pair(
     pair: MaskPair, *, classes: Sequence[str], config: EvaluateConfig, max_pixels: int
 ) -> list[Score]:
     prediction = _load(pair.prediction, classes=len(classes), max_pixels=max_pixels)
-    truth = _load(pair.truth, classes=len(classes), max_pixels=max_pixels)
-    _check_grids(pair, prediction, truth)
+    ground_truth = _load(pair.ground_truth, classes=len(classes), max_pixels=max_pixels)
+    _check_grids(pair, prediction, ground_truth)
     return score_masks(
         prediction.array,
-        truth.array,
+        ground_truth.array,
         classes=classes,
         case_id=pair.case_id,
-        spacing=truth.spacing or prediction.spacing or pair.spacing,
+        spacing=ground_truth.spacing or prediction.spacing or pair.spacing,
         nsd_tolerance=config.nsd_tolerance,
         isic_threshold=config.isic_threshold,
     )
@@ -100,27 +100,28 @@ def _load(mask: Path | NDArray[np.uint8] | MaskFile, *, classes: int, max_pixels
     return MaskFile(path=Path(), array=mask)
 
 
-def _check_grids(pair: MaskPair, prediction: MaskFile, truth: MaskFile) -> None:
+def _check_grids(pair: MaskPair, prediction: MaskFile, ground_truth: MaskFile) -> None:
     """Refuse masks that cannot be laid upon each other.
 
     Raises:
         ReadError: Naming the prediction and both grids.
     """
     named = pair.prediction if isinstance(pair.prediction, Path) else pair.case_id
-    ours, theirs = prediction.array.shape, truth.array.shape
+    ours, theirs = prediction.array.shape, ground_truth.array.shape
     if ours != theirs:
         raise ReadError(
             named,
-            f"the prediction is {_size(ours)}, the truth {_size(theirs)} (height x width, or"
+            f"the prediction is {_size(ours)}, the ground truth {_size(theirs)} (height x width, or"
             " X x Y x Z); scores need both on one grid",
         )
-    if prediction.affine is None or truth.affine is None:
+    if prediction.affine is None or ground_truth.affine is None:
         return
-    distance = float(np.abs(prediction.affine - truth.affine).max())
+    distance = float(np.abs(prediction.affine - ground_truth.affine).max())
     if distance > _AFFINE_TOLERANCE:
         raise ReadError(
             named,
-            f"its affine differs from the truth's by up to {distance:.3g}; scores need both on"
+            f"its affine differs from the ground truth's by up to {distance:.3g}; scores need both "
+            "on"
             " one grid",
         )
 

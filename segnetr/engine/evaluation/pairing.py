@@ -1,4 +1,4 @@
-"""Which prediction belongs to which truth, by the names of their files."""
+"""Which prediction belongs to which ground truth, by the names of their files."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ class MaskPair:
     Attributes:
         case_id: The case; unique among those scored together.
         prediction: A mask file, or class indices (H, W) or (X, Y, Z).
-        truth: As `prediction`, on the same grid; or a mask that was read.
+        ground_truth: As `prediction`, on the same grid; or a mask that was read.
         spacing: Size of a pixel along each axis in mm for masks whose files do not say; None: none.
     """
 
     case_id: str
     prediction: Path | NDArray[np.uint8]
-    truth: Path | NDArray[np.uint8] | MaskFile
+    ground_truth: Path | NDArray[np.uint8] | MaskFile
     spacing: tuple[float, ...] | None = None
 
 
-def pair_folders(predictions: Path, truth: Path) -> tuple[list[MaskPair], list[Unscored]]:
+def pair_folders(predictions: Path, ground_truth: Path) -> tuple[list[MaskPair], list[Unscored]]:
     """Match the masks of two folders by name.
 
     Two files belong together if their sub-folder and their stem are equal, `.nii.gz` being one
@@ -48,7 +48,7 @@ def pair_folders(predictions: Path, truth: Path) -> tuple[list[MaskPair], list[U
 
     Args:
         predictions: Folder of predicted masks.
-        truth: Folder of true masks.
+        ground_truth: Folder of true masks.
 
     Returns:
         The pairs in the order of their names, and what has no partner or more than one.
@@ -56,24 +56,29 @@ def pair_folders(predictions: Path, truth: Path) -> tuple[list[MaskPair], list[U
     Raises:
         UsageError: If a folder is missing or holds no image, or nothing matches at all.
     """
-    for folder in (predictions, truth):
+    for folder in (predictions, ground_truth):
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder of masks")
     found = _index_folder(predictions, drop_companions=True)
-    true = _index_folder(truth, drop_companions=False)
+    true = _index_folder(ground_truth, drop_companions=False)
     pairs: list[MaskPair] = []
     unscored: list[Unscored] = []
     for key in sorted(found.keys() | true.keys()):
         ours, theirs = found.get(key, []), true.get(key, [])
         case_id = _strip_end(_stem((theirs or ours)[0][1]))
         if len(ours) == len(theirs) == 1:
-            pairs.append(MaskPair(case_id=case_id, prediction=ours[0][0], truth=theirs[0][0]))
+            pairs.append(
+                MaskPair(case_id=case_id, prediction=ours[0][0], ground_truth=theirs[0][0])
+            )
         else:
-            reason = _describe_mismatch(ours, theirs, predictions=predictions, truth=truth)
+            reason = _describe_mismatch(
+                ours, theirs, predictions=predictions, ground_truth=ground_truth
+            )
             unscored.append(Unscored(case_id=case_id, reason=reason))
     if not pairs:
         raise UsageError(
-            f"no mask in {predictions} has the name of one in {truth}; first: {unscored[0].reason}"
+            f"no mask in {predictions} has the name of one in {ground_truth}; first: "
+            f"{unscored[0].reason}"
         )
     return pairs, unscored
 
@@ -114,12 +119,12 @@ def _describe_mismatch(
     theirs: Sequence[tuple[Path, Path]],
     *,
     predictions: Path,
-    truth: Path,
+    ground_truth: Path,
 ) -> str:
     if not ours:
         return f"{theirs[0][0]}: no prediction of this name in {predictions}"
     if not theirs:
-        return f"{ours[0][0]}: no truth of this name in {truth}"
-    many, folder = (ours, predictions) if len(ours) > 1 else (theirs, truth)
+        return f"{ours[0][0]}: no ground truth of this name in {ground_truth}"
+    many, folder = (ours, predictions) if len(ours) > 1 else (theirs, ground_truth)
     names = ", ".join(str(relative) for _, relative in many)
     return f"{folder}: {len(many)} masks of one case ({names}); leave one of them"

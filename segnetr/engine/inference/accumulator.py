@@ -11,7 +11,7 @@ from torch import Tensor
 from segnetr.data.volumes.slice_stack import restore_axis
 from segnetr.engine.inference.label_store import PageRelease
 from segnetr.engine.inference.labeling import Combination, label_pixels
-from segnetr.engine.inference.region import Place, Watch, store_parts
+from segnetr.engine.inference.region import Place, ProbabilityCallback, make_probability_writer
 from segnetr.engine.inference.uncertainty import Uncertainty, map_entropy, map_variance
 
 
@@ -26,7 +26,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Finished:
+class AccumulatedPrediction:
     """The accumulated results; shapes as in `Prediction`."""
 
     labels: NDArray[np.uint8]
@@ -34,12 +34,12 @@ class Finished:
     uncertainty: Uncertainty | None
 
 
-class Canvas:
+class PredictionAccumulator:
     """Labels, and what else is wanted, of a file.
 
     Args:
         labels: (H, W, slices) of the file, all 0; filled in.
-        axis: Along which a volume is cut; None: a picture.
+        axis: Along which a volume is cut; None: a image.
         num_classes: K.
         combination: How several networks answer.
         background: Factor on the probability of the background where labels are chosen.
@@ -60,7 +60,7 @@ class Canvas:
         keep_probabilities: bool,
         temperatures: Sequence[float] | None,
         has_variance: bool,
-        watch: Watch | None = None,
+        watch: ProbabilityCallback | None = None,
     ) -> None:
         self._axis = axis
         self._watch = watch
@@ -95,7 +95,7 @@ class Canvas:
             grid,
             combination=self._combination,
             background=self._background,
-            store=store_parts(
+            store=make_probability_writer(
                 None if self._kept is None else self._kept[:, rows, :, part.index],
                 self._watch,
                 place,
@@ -110,14 +110,14 @@ class Canvas:
             variance = map_variance(said, grid, spreads=spreads)
             self._variance[rows, :, part.index] = variance.cpu()
 
-    def finish(self) -> Finished:
+    def finish(self) -> AccumulatedPrediction:
         """Give what was painted."""
         axis = self._axis
         uncertainty = None
         if self._entropy is not None:
             variance = None if self._variance is None else _restore(self._variance, axis)
             uncertainty = Uncertainty(entropy=_restore(self._entropy, axis), variance=variance)
-        return Finished(
+        return AccumulatedPrediction(
             labels=_restore(self._labels, axis),
             probabilities=None if self._kept is None else _restore(self._kept, axis),
             uncertainty=uncertainty,

@@ -3,7 +3,7 @@
 The C library gives large blocks back to the system as soon as they are freed, and gets them back
 page by page, each one cleared and mapped when it is first touched. A small U-Net over one window of
 256 x 256 pixels with 14 classes touches 3,600 new pages in a pass, which took more than half of its
-time (benchmarks/README.md, Volumes); a training step of SegNetr on four pictures of 224 x 224 half
+time (benchmarks/README.md, Volumes); a training step of SegNetr on four images of 224 x 224 half
 a million, a fifth of its time.
 """
 
@@ -26,7 +26,7 @@ _MOST_KEPT = 512 << 20
 _USERS_OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
-def keep_freed_memory(limit: int | None = None) -> bool:
+def tune_malloc(limit: int | None = None) -> bool:
     """Let this process keep up to 512 MiB that it freed, for what it asks for next.
 
     It changes no number. For a command that ends with its process, not for a library: the setting

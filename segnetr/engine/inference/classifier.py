@@ -1,4 +1,4 @@
-"""A classifier applied to pictures."""
+"""A classifier applied to images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,23 +10,23 @@ from torch import Tensor
 
 from hybrid_backbones import Backbone
 from segnetr.config.schema.classification import ClassifyPredictConfig
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig
 from segnetr.config.schema.segmentation import IntensityConfig
-from segnetr.data.classification.loaders import FitOnly
-from segnetr.data.preprocessing.intensity import normalise
+from segnetr.data.classification.loaders import EvalTransform
+from segnetr.data.preprocessing.intensity import normalize
 from segnetr.errors import SegNetrError
 
 
 class Classifier:
-    """Gives the probabilities of pictures, fitted and normalised as in validation.
+    """Gives the probabilities of images, fitted and normalized as in validation.
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, K); moved to `device` and put into evaluation
             mode.
-        config: Mirroring, and pictures in one forward pass.
+        config: Mirroring, and images in one forward pass.
         several: Each class has a probability of its own.
-        fitting: How pictures are brought to the network's size.
-        intensity: How values are normalised.
+        fitting: How images are brought to the network's size.
+        intensity: How values are normalized.
         image_size: (height, width) in pixels.
         device: Where the network runs.
     """
@@ -37,7 +37,7 @@ class Classifier:
         *,
         config: ClassifyPredictConfig,
         several: bool,
-        fitting: LabelledAugmentConfig,
+        fitting: ClassificationAugmentConfig,
         intensity: IntensityConfig,
         image_size: tuple[int, int],
         device: str | torch.device = "cpu",
@@ -45,11 +45,11 @@ class Classifier:
         self._device = torch.device(device)
         self._model = model.to(self._device).eval()
         self._config, self._several, self._intensity = config, several, intensity
-        self._fit = FitOnly(fitting, image_size=image_size)
+        self._fit = EvalTransform(fitting, image_size=image_size)
 
     @property
     def batch_size(self) -> int:
-        """Pictures in one forward pass."""
+        """Images in one forward pass."""
         return self._config.batch_size
 
     @property
@@ -62,18 +62,18 @@ class Classifier:
         """Where the network runs."""
         return self._device
 
-    def fit(self, picture: NDArray[Any]) -> NDArray[Any]:
-        """Bring a picture (H, W, C) to what the network sees of it, (h, w, C)."""
-        return self._fit(picture)
+    def fit(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Bring a image (H, W, C) to what the network sees of it, (h, w, C)."""
+        return self._fit(image)
 
-    def prepare(self, picture: NDArray[Any]) -> Tensor:
-        """Turn a picture (H, W, C) into what the network takes, (C, h, w)."""
-        values = normalise(self.fit(picture), self._intensity).transpose(2, 0, 1)
+    def prepare(self, image: NDArray[Any]) -> Tensor:
+        """Turn a image (H, W, C) into what the network takes, (C, h, w)."""
+        values = normalize(self.fit(image), self._intensity).transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(values))
 
     @torch.inference_mode()
     def estimate(self, images: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Give the probabilities (N, K) of prepared pictures.
+        """Give the probabilities (N, K) of prepared images.
 
         Raises:
             SegNetrError: If the network answers with NaN.

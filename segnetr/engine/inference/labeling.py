@@ -22,7 +22,7 @@ def label_pixels(
 ) -> Tensor:
     """Choose the class of each pixel; of equal ones the first.
 
-    Class by class, so that a large picture never needs all its probabilities at once.
+    Class by class, so that a large image never needs all its probabilities at once.
 
     Args:
         answers: Probabilities (K, h, w) of each network; brought to the grid by linear

@@ -17,7 +17,7 @@ from segnetr.data.volumes.slice_stack import find_slice_plane
 from segnetr.data.volumes.streamed_stack import count_block_bytes
 from segnetr.engine.inference.label_store import count_resident, is_worth_a_file
 from segnetr.engine.inference.predictor import Predictor
-from segnetr.engine.inference.slice_inferer import Pace, SliceNetwork
+from segnetr.engine.inference.slice_inferer import BatchPlan, SliceInferer
 from segnetr.errors import ReadError, UsageError
 
 _FLOAT = 4
@@ -74,7 +74,7 @@ class MemoryLimit:
                 f"of it takes {format_size(least)} before any file is read; give more"
             )
 
-    def choose_pace(
+    def choose_batch_plan(
         self,
         image: ImageFile | VolumeFile,
         *,
@@ -82,14 +82,14 @@ class MemoryLimit:
         keep_uncertainty: bool = False,
         overlay: bool = False,
         spill: Path | None = None,
-    ) -> Pace:
+    ) -> BatchPlan:
         """Choose how much of a file is worked on at once, as much as the limit leaves room for.
 
         Args:
-            image: The file; a picture is in memory already.
+            image: The file; a image is in memory already.
             keep_probabilities: Whether they are kept for every pixel.
             keep_uncertainty: Whether maps of uncertainty are kept.
-            overlay: Whether a picture with outlines is drawn.
+            overlay: Whether a image with outlines is drawn.
             spill: Folder of the results, on whose disk the labels of a large volume may lie; None:
                 they stay in memory.
 
@@ -120,8 +120,8 @@ class MemoryLimit:
             "repairs away",
         )
 
-    def check_picture(self, path: Path, pixels: int) -> None:
-        """Refuse a picture by its size before it is decoded.
+    def check_image(self, path: Path, pixels: int) -> None:
+        """Refuse a image by its size before it is decoded.
 
         Raises:
             ReadError: If it would not fit by itself.
@@ -136,29 +136,29 @@ class MemoryLimit:
             )
 
 
-def list_paces(networks: tuple[SliceNetwork, ...]) -> list[Pace]:
+def list_paces(networks: tuple[SliceInferer, ...]) -> list[BatchPlan]:
     """Give ways of working, from one view of one window up to the configured batch."""
     windows = max(network.window_batch for network in networks)
-    views = max(len(network.symmetries) for network in networks)
+    views = max(len(network.tta_transforms) for network in networks)
     paces = []
     while windows > 1:
-        paces.append(Pace(windows=windows, views=views))
+        paces.append(BatchPlan(windows=windows, views=views))
         windows //= 2
     while views >= 1:
-        paces.append(Pace(windows=1, views=views))
+        paces.append(BatchPlan(windows=1, views=views))
         views //= 2
     return paces[::-1]
 
 
 def _rehearse(
-    networks: tuple[SliceNetwork, ...], *, limit: int, before: int
-) -> list[tuple[Pace, int]]:
+    networks: tuple[SliceInferer, ...], *, limit: int, before: int
+) -> list[tuple[BatchPlan, int]]:
     """Measure what networks take beyond `before`, from the least up, as far as there is room.
 
     Where the highest point of the process cannot be set back, it may be an older one, of loading:
     a bound that is true as well.
     """
-    measured: list[tuple[Pace, int]] = []
+    measured: list[tuple[BatchPlan, int]] = []
     for pace in list_paces(networks):
         if measured:
             last, taken = measured[-1]
@@ -184,11 +184,11 @@ def count_need(
 
     Args:
         predictor: The networks.
-        image: The file; a picture that was read counts as well.
+        image: The file; a image that was read counts as well.
         is_spilled: Whether its labels lie on the disk.
         keep_probabilities: Whether they are kept for every pixel.
         keep_uncertainty: Whether maps of uncertainty are kept.
-        overlay: Whether a picture with outlines is drawn.
+        overlay: Whether a image with outlines is drawn.
     """
     pixels = math.prod(image.grid)
     plane = _find_plane(predictor, image)
@@ -201,7 +201,7 @@ def count_need(
         # As kept, and in the file's order and packed on the way to the disk.
         fixed += (2 if image.kind == "volume" else 3) * classes * _FLOAT * pixels
     if keep_uncertainty:
-        # One or two maps as kept; of pictures also packed on the way to the disk.
+        # One or two maps as kept; of images also packed on the way to the disk.
         maps = 2 if predictor.views > 1 else 1
         fixed += (1 if image.kind == "volume" else 3) * maps * _FLOAT * pixels
         fixed += 4 * _FLOAT * math.prod(plane)  # sums of entropies and of variances, and a class
@@ -238,7 +238,7 @@ def _count_image(image: ImageFile, *, overlay: bool) -> int:
 
 
 def _count_network(
-    network: SliceNetwork,
+    network: SliceInferer,
     image: ImageFile | VolumeFile,
     grid: tuple[int, int],
     *,
@@ -253,7 +253,7 @@ def _count_network(
     if image.kind == "volume":
         seen = find_slice_plane(grid, image.spacing, network.slices)
     height, width = (max(pair) for pair in zip(seen, network.image_size, strict=True))
-    # Float64 on the way of normalising, float32 as prepared, padded and as read.
+    # Float64 on the way of normalizing, float32 as prepared, padded and as read.
     prepared = height * width * network.channels * 32
     classes = network.num_classes
     if network.mode == "resize":

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segnetr.config.schema.postprocessing import PostStep
+from segnetr.config.schema.postprocessing import PostprocessingStep
 
 Labels = NDArray[np.uint8]
 _Mask = NDArray[np.bool_]
 
 
-def postprocess(labels: Labels, steps: Sequence[PostStep]) -> Labels:
+def postprocess(labels: Labels, steps: Sequence[PostprocessingStep]) -> Labels:
     """Apply steps in their order, to each foreground class by itself.
 
     Args:
@@ -82,12 +82,12 @@ def _remove_small(labels: Labels, least: int) -> Labels:
 
 
 def _fill_holes(labels: Labels) -> Labels:
-    filled = labels.copy()
+    has_foreground = labels.copy()
     for index, box in _find_classes(labels):
         whole: _Mask = ndimage.binary_fill_holes(labels[box] == index)
-        part = filled[box]
+        part = has_foreground[box]
         part[whole & (part == 0)] = index
-    return filled
+    return has_foreground
 
 
 def _find_classes(labels: Labels) -> list[tuple[int, tuple[slice, ...]]]:

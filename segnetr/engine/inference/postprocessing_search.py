@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.config.schema.postprocessing import PostTrial
+from segnetr.config.schema.postprocessing import PostprocessingTrial
 from segnetr.engine.inference.postprocessing import Labels, choose_labels, postprocess
 from segnetr.engine.inference.region import Place
 from segnetr.metrics.mean_dice import find_mean_dice
@@ -66,7 +66,7 @@ class ThresholdLabels:
         self._held: list[NDArray[np.float32]] = []
 
     def __call__(self, place: Place, index: int, probability: NDArray[np.float32]) -> None:
-        """Take in a part of a class; see `segnetr.engine.inference.region.Watch`."""
+        """Take in a part of a class; see `segnetr.engine.inference.region.ProbabilityCallback`."""
         self._held.append(probability)
         if index == self._classes - 1:
             together = np.stack(self._held)
@@ -90,14 +90,14 @@ class PostChooser:
         self._dice: dict[Repair, dict[str, float]] = {}
 
     def add(
-        self, case_id: str, labels: Mapping[float, Labels], truth: Labels, *, classes: int
+        self, case_id: str, labels: Mapping[float, Labels], ground_truth: Labels, *, classes: int
     ) -> None:
         """Score all repairs on one case.
 
         Args:
             case_id: The case.
             labels: Class indices by threshold, for each of `THRESHOLDS`.
-            truth: Class indices on the same grid.
+            ground_truth: Class indices on the same grid.
             classes: Number of classes K, background included.
         """
         for threshold, pieces, holes in itertools.product(
@@ -105,12 +105,12 @@ class PostChooser:
         ):
             repair = Repair(threshold=threshold, pieces=pieces, holes=holes)
             repaired = postprocess(labels[threshold], repair.steps)
-            found = find_mean_dice(repaired, truth, classes=classes)
+            found = find_mean_dice(repaired, ground_truth, classes=classes)
             self._dice.setdefault(repair, {})[case_id] = found
 
     def choose(
         self, *, patients: Mapping[str, str], seed: int = 0
-    ) -> tuple[Repair, tuple[PostTrial, ...]]:
+    ) -> tuple[Repair, tuple[PostprocessingTrial, ...]]:
         """Choose what helps for sure.
 
         Args:
@@ -121,7 +121,7 @@ class PostChooser:
             The repair, which changes nothing where nothing helps, and all that was tried.
         """
         current = Repair()
-        trials: list[PostTrial] = []
+        trials: list[PostprocessingTrial] = []
         for kind in ("threshold", "pieces", "holes"):
             options = self._vary(current, kind)
             tried = [
@@ -156,7 +156,7 @@ class PostChooser:
         patients: Mapping[str, str],
         seed: int,
         looks: int,
-    ) -> PostTrial:
+    ) -> PostprocessingTrial:
         before, after = self._dice[current], self._dice[option]
         found = compare_paired(
             before,
@@ -168,7 +168,7 @@ class PostChooser:
         )
         units = {(case in patients, patients.get(case, case)) for case in before}
         is_known = len(units) >= FEWEST_PATIENTS
-        return PostTrial(
+        return PostprocessingTrial(
             step=name,
             gain=found.mean,
             low=found.low if is_known else None,

@@ -1,7 +1,7 @@
 """Networks applied to whole files: labels, and probabilities where wanted, on the file's grid.
 
 The networks are taken as they come: whoever calls decides whether they were folded, compiled or put
-into another memory layout before. Pictures are one slice; volumes are worked through slice by slice
+into another memory layout before. Images are one slice; volumes are worked through slice by slice
 along one of their axes as stored, the last one (Z) unless the model was trained otherwise, and come
 from `slice_stack` as in training. Each band of rows becomes labels as soon as it is
 complete. Only labels are kept of a volume unless probabilities are asked for, and those on the disk
@@ -22,16 +22,16 @@ from segnetr.config.schema.volumes import SliceConfig
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.data.volumes.slice_stack import Slices
-from segnetr.engine.inference.accumulator import Canvas, Part
+from segnetr.engine.inference.accumulator import Part, PredictionAccumulator
 from segnetr.engine.inference.label_store import allocate_labels
 from segnetr.engine.inference.labeling import Combination
 from segnetr.engine.inference.postprocessing import background_weight, postprocess
-from segnetr.engine.inference.region import Watch
-from segnetr.engine.inference.slice_inferer import Pace, SliceNetwork
+from segnetr.engine.inference.region import ProbabilityCallback
+from segnetr.engine.inference.slice_inferer import BatchPlan, SliceInferer
 from segnetr.engine.inference.sliding_windows import gather_planes
 from segnetr.engine.inference.uncertainty import Uncertainty
 from segnetr.engine.quality.estimator import Quality, QualityModel, combine
-from segnetr.engine.quality.feature_collector import Observation, Observer
+from segnetr.engine.quality.feature_collector import ImageFeatures, Observer
 from segnetr.engine.quality.probability_features import MapFeatures
 from segnetr.errors import ModelFileError
 
@@ -40,7 +40,7 @@ Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class FeatureHook:
     """What is looked at while a network answers, to judge its mask.
 
     Attributes:
@@ -59,7 +59,7 @@ class Prediction:
     """What networks say about one file, on the grid of that file.
 
     Attributes:
-        labels: Class indices, (H, W) for a picture and (X, Y, Z) for a volume, repaired as the
+        labels: Class indices, (H, W) for a image and (X, Y, Z) for a volume, repaired as the
             model's configuration says.
         num_classes: Number of classes K, background included; labels are below it.
         probabilities: (K, H, W) or (K, X, Y, Z), summing to 1 over K; None where nobody asked. Of
@@ -73,7 +73,7 @@ class Prediction:
     num_classes: int
     probabilities: NDArray[np.float32] | None = None
     uncertainty: Uncertainty | None = None
-    observations: tuple[Observation, ...] = ()
+    observations: tuple[ImageFeatures, ...] = ()
     quality: Quality | None = None
 
 
@@ -83,16 +83,16 @@ class Predictor:
     Args:
         model: Maps images (N, C, H, W) to logits (N, K, H, W); moved to `device` and put into
             evaluation mode.
-        config: Whole pictures or windows, their overlap, batch, mirroring and repairs.
-        intensity: How values are normalised; as in training.
-        image_size: (height, width) in pixels of the training pictures, and of the windows.
+        config: Whole images or windows, their overlap, batch, mirroring and repairs.
+        intensity: How values are normalized; as in training.
+        image_size: (height, width) in pixels of the training images, and of the windows.
         num_classes: Number of classes K, background included, at most 256.
-        channels: Channels C the network takes; grey images are repeated to fill them.
+        channels: Channels C the network takes; gray images are repeated to fill them.
         slices: How volumes are cut, as in training; None: along their last axis, as stored.
         device: Where the network runs. Everything of the size of the file stays in main memory.
 
     Raises:
-        UsageError: If the augmentation turns pictures that are not square.
+        UsageError: If the augmentation turns images that are not square.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Predictor:
         slices: SliceConfig | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        network = SliceNetwork(
+        network = SliceInferer(
             model,
             config=config,
             intensity=intensity,
@@ -117,12 +117,12 @@ class Predictor:
             slices=slices or SliceConfig(),
             device=torch.device(device),
         )
-        self.networks: tuple[SliceNetwork, ...] = (network,)
+        self.networks: tuple[SliceInferer, ...] = (network,)
         self.post = config.post
         self._background = float(background_weight(config.threshold))
         self._combination: Combination = "mean"
-        self._pace: Pace | None = None
-        self._probes: tuple[Probe, ...] = ()
+        self._batch_plan: BatchPlan | None = None
+        self._probes: tuple[FeatureHook, ...] = ()
         self._judges: tuple[QualityModel, ...] = ()
 
     @classmethod
@@ -155,7 +155,7 @@ class Predictor:
         joined = cls.__new__(cls)
         joined.networks, joined.post = networks, first.post
         joined._background = first._background
-        joined._combination, joined._pace = combination, first._pace
+        joined._combination, joined._batch_plan = combination, first._batch_plan
         joined._probes, joined._judges = (), ()
         return joined
 
@@ -177,7 +177,7 @@ class Predictor:
     @property
     def views(self) -> int:
         """Ways of looking at each slice, over all networks."""
-        return sum(len(network.symmetries) for network in self.networks)
+        return sum(len(network.tta_transforms) for network in self.networks)
 
     def judge_by(self, judges: Sequence[QualityModel]) -> None:
         """Say from now on of each mask how good it probably is.
@@ -187,17 +187,17 @@ class Predictor:
         """
         self._judges = tuple(judges)
         self._probes = tuple(
-            Probe(level=judge.level, temperature=judge.temperature, views=judge.needs_views)
+            FeatureHook(level=judge.level, temperature=judge.temperature, views=judge.needs_views)
             for judge in judges
         )
 
-    def observe(self, probe: Probe) -> None:
+    def observe(self, probe: FeatureHook) -> None:
         """Note from now on what a judge of a single network is fitted on."""
         self._judges, self._probes = (), (probe,)
 
-    def set_pace(self, pace: Pace) -> None:
+    def set_batch_plan(self, pace: BatchPlan) -> None:
         """Say how much is worked on at once; before, each network goes by its configuration."""
-        self._pace = pace
+        self._batch_plan = pace
 
     def predict(
         self,
@@ -205,10 +205,10 @@ class Predictor:
         *,
         keep_probabilities: bool = False,
         keep_uncertainty: bool = False,
-        watch: Watch | None = None,
+        watch: ProbabilityCallback | None = None,
         advance: Advance | None = None,
     ) -> Prediction:
-        """Segment a picture or a volume.
+        """Segment a image or a volume.
 
         The answer does not depend on what is in one forward pass together, but for rounding.
 
@@ -227,10 +227,10 @@ class Predictor:
         """
         axis = self.networks[0].slices.axis
         height, width, depth = _measure(image, axis)
-        spill = self._pace.spill if self._pace else None
-        canvas = Canvas(
+        spill = self._batch_plan.spill if self._batch_plan else None
+        canvas = PredictionAccumulator(
             allocate_labels((height, width, depth), image.path, folder=spill),
-            axis=None if image.kind == "picture" else axis,
+            axis=None if image.kind == "image" else axis,
             num_classes=self.num_classes,
             combination=self._combination,
             background=self._background,
@@ -270,12 +270,12 @@ class Predictor:
     def _watch(self, image: ImageFile | VolumeFile, number: int) -> "_Watched":
         """Open a file for one network, and look at what it is shown where there is a probe."""
         network = self.networks[number]
-        pace = self._pace or Pace(windows=network.window_batch)
+        pace = self._batch_plan or BatchPlan(windows=network.window_batch)
         stack = network.open(image, pace)
         if not self._probes:
             return _Watched(pace=pace, stack=stack)
         probe = self._probes[number]
-        views = len(network.symmetries) if probe.views else 1
+        views = len(network.tta_transforms) if probe.views else 1
         features = MapFeatures(
             network.image_size if network.mode == "resize" else stack.plane,
             num_classes=self.num_classes,
@@ -287,7 +287,7 @@ class Predictor:
             network.model,
             probe.level,
             channels=network.channels // network.slices.together,
-            neighbours=network.slices.neighbours,
+            neighbors=network.slices.neighbors,
             features=features,
         )
         stack = observer.behold(stack)
@@ -307,7 +307,7 @@ class Predictor:
         """
         answers, planes = [], []
         for network, each in zip(self.networks, watched, strict=True):
-            wants = each.spread or (spread and len(network.symmetries) > 1)
+            wants = each.spread or (spread and len(network.tta_transforms) > 1)
             bands, plane = network.answer(image, each.stack, each.pace, spread=wants)
             answers.append(bands if each.observer is None else each.observer.follow(bands))
             planes.append(plane)
@@ -326,7 +326,7 @@ class Predictor:
 class _Watched:
     """A file opened for one network, and what looks on while it answers."""
 
-    pace: Pace
+    pace: BatchPlan
     stack: Slices
     observer: Observer | None = None
     spread: bool = False
@@ -334,7 +334,7 @@ class _Watched:
 
 def _measure(image: ImageFile | VolumeFile, axis: int) -> tuple[int, int, int]:
     """Give height, width and number of the slices of a file."""
-    if image.kind == "picture":
+    if image.kind == "image":
         height, width = image.grid
         return height, width, 1
     height, width = (side for at, side in enumerate(image.grid) if at != axis)

@@ -16,7 +16,7 @@ class Place:
     """Where in a file some rows of a slice lie.
 
     Attributes:
-        axis: The axis slices are stacked along; None: a picture.
+        axis: The axis slices are stacked along; None: a image.
         plane: Number of the slice.
         rows: The rows.
         start: Pixels of the file before these, slice by slice and row by row.
@@ -34,12 +34,12 @@ class Place:
         return np.moveaxis(whole, self.axis, -1)[self.rows, :, self.plane]
 
 
-Watch = Callable[[Place, int, NDArray[np.float32]], None]
+ProbabilityCallback = Callable[[Place, int, NDArray[np.float32]], None]
 """Takes in a place, the number of a class and its probabilities there; class after class."""
 
 
-def store_parts(
-    kept: NDArray[np.float32] | None, watch: Watch | None, place: Place
+def make_probability_writer(
+    kept: NDArray[np.float32] | None, watch: ProbabilityCallback | None, place: Place
 ) -> Store | None:
     """Say what becomes of the probabilities of some rows while labels are chosen.
 

@@ -19,19 +19,19 @@ from torch import Tensor, nn
 
 from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig
 from segnetr.config.schema.volumes import SliceConfig
-from segnetr.data.preprocessing.intensity import normalise
+from segnetr.data.preprocessing.intensity import normalize
 from segnetr.data.preprocessing.resize import resize_image
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.data.volumes.slice_stack import Slices, find_margins, open_stack, pad_plane
 from segnetr.data.volumes.streamed_stack import open_streamed_stack
 from segnetr.engine.inference.sliding_windows import Band, BandSums, WindowGrid, lay_windows
-from segnetr.engine.inference.tta import SYMMETRIES, average_over, spread_over
+from segnetr.engine.inference.tta import TTA_TRANSFORMS, average_over, spread_over
 from segnetr.errors import ReadError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class BatchPlan:
     """How much is worked on at once; the answer does not depend on it, but for rounding.
 
     Attributes:
@@ -56,14 +56,14 @@ class _Window:
     pixels: Tensor
 
 
-class SliceNetwork:
+class SliceInferer:
     """Applies one network to the slices of files.
 
     Args:
         model: Maps images (N, C, H, W) to logits (N, K, H, W); moved to `device` and put into
             evaluation mode.
         config: As in `segnetr.engine.inference.predictor.Predictor`, and so the others.
-        intensity: How values are normalised.
+        intensity: How values are normalized.
         image_size: (height, width) in pixels of what the network takes.
         num_classes: K.
         channels: C.
@@ -71,7 +71,7 @@ class SliceNetwork:
         device: Where the network runs.
 
     Raises:
-        UsageError: If pictures are to be turned by a quarter and are not square.
+        UsageError: If images are to be turned by a quarter and are not square.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class SliceNetwork:
     ) -> None:
         if config.tta == "d4" and image_size[0] != image_size[1]:
             raise UsageError(
-                f"--tta d4 turns pictures by a quarter, and this model takes {image_size[0]} x "
+                f"--tta d4 turns images by a quarter, and this model takes {image_size[0]} x "
                 f"{image_size[1]} pixels; use --tta flips"
             )
         self.slices = slices
@@ -97,7 +97,7 @@ class SliceNetwork:
         self.mode = config.mode
         self.image_size = image_size
         self.channels = channels
-        self.symmetries = SYMMETRIES[config.tta]
+        self.tta_transforms = TTA_TRANSFORMS[config.tta]
         self.model = model.to(device).eval()
         self.config = config
         self._intensity = intensity
@@ -106,7 +106,7 @@ class SliceNetwork:
         # for a weighted mean of probabilities.
         self._sum_dtype = torch.float16 if device.type == "cuda" else torch.float32
 
-    def open(self, image: ImageFile | VolumeFile, pace: Pace) -> Slices:
+    def open(self, image: ImageFile | VolumeFile, pace: BatchPlan) -> Slices:
         """Cut a file into the slices that the network sees."""
         if isinstance(image, VolumeFile):
             return open_streamed_stack(
@@ -118,7 +118,7 @@ class SliceNetwork:
         self,
         image: ImageFile | VolumeFile,
         stack: Slices,
-        pace: Pace,
+        pace: BatchPlan,
         *,
         spread: bool = False,
     ) -> tuple[Iterator[Band], tuple[int, int]]:
@@ -142,7 +142,7 @@ class SliceNetwork:
             return self._answer_resized(image, stack, pace, spread=spread), self.image_size
         return self._answer_windows(image, stack, pace, spread=spread), stack.plane
 
-    def rehearse(self, pace: Pace) -> None:
+    def rehearse(self, pace: BatchPlan) -> None:
         """Send noise through the network as passes of this pace would send windows."""
         # Of its own source: the caller's random numbers stay where they are.
         source = torch.Generator().manual_seed(0)
@@ -155,7 +155,7 @@ class SliceNetwork:
         del before
 
     def _answer_resized(
-        self, image: ImageFile | VolumeFile, stack: Slices, pace: Pace, *, spread: bool
+        self, image: ImageFile | VolumeFile, stack: Slices, pace: BatchPlan, *, spread: bool
     ) -> Iterator[Band]:
         for start in range(0, stack.depth, pace.windows):
             indices = range(start, min(start + pace.windows, stack.depth))
@@ -165,7 +165,7 @@ class SliceNetwork:
                 yield Band(index=index, top=0, answer=answer)
 
     def _answer_windows(
-        self, image: ImageFile | VolumeFile, stack: Slices, pace: Pace, *, spread: bool
+        self, image: ImageFile | VolumeFile, stack: Slices, pace: BatchPlan, *, spread: bool
     ) -> Iterator[Band]:
         margins = find_margins(stack.plane, self.image_size)
         height, width = (max(pair) for pair in zip(stack.plane, self.image_size, strict=True))
@@ -197,7 +197,12 @@ class SliceNetwork:
                 yield _Window(index=index, corner=(top, left), pixels=pixels)
 
     def _answer_in_turn(
-        self, image: ImageFile | VolumeFile, windows: Iterator[_Window], pace: Pace, *, spread: bool
+        self,
+        image: ImageFile | VolumeFile,
+        windows: Iterator[_Window],
+        pace: BatchPlan,
+        *,
+        spread: bool,
     ) -> Iterator[tuple[_Window, Tensor]]:
         """Give each window with its probabilities (K, h, w), those of several slices together."""
         while batch := list(itertools.islice(windows, pace.windows)):
@@ -205,29 +210,29 @@ class SliceNetwork:
             answers = self._estimate(images, pace, spread=spread)
             yield from zip(batch, self._check(image, answers), strict=True)
 
-    def _prepare(self, image: ImageFile | VolumeFile, picture: NDArray[Any]) -> Tensor:
+    def _prepare(self, image: ImageFile | VolumeFile, pixels: NDArray[Any]) -> Tensor:
         """Bring (h, w, C) to what the network takes, in the order of the evaluation transform."""
-        present = picture.shape[2]
+        present = pixels.shape[2]
         if present not in (self.channels, 1):
             raise ReadError(
                 image.path, f"it has {present} channels where the model takes {self.channels}"
             )
         slides = self.mode == "window"
         if not slides:
-            picture = resize_image(picture, self.image_size)
+            pixels = resize_image(pixels, self.image_size)
         elif image.kind == "volume":
-            picture = pad_plane(picture, self.image_size, value=picture.min())
+            pixels = pad_plane(pixels, self.image_size, value=pixels.min())
         if present != self.channels:
-            picture = np.repeat(picture, self.channels, axis=2)
-        values = normalise(picture, self._intensity).transpose(2, 0, 1)
+            pixels = np.repeat(pixels, self.channels, axis=2)
+        values = normalize(pixels, self._intensity).transpose(2, 0, 1)
         prepared = torch.from_numpy(np.ascontiguousarray(values))
         if slides:
-            # A small picture gets a frame of the mean, which is 0 once it is normalised.
+            # A small image gets a frame of the mean, which is 0 once it is normalized.
             rows, columns = find_margins((prepared.shape[1], prepared.shape[2]), self.image_size)
             prepared = F.pad(prepared, (*columns, *rows))
         return prepared
 
-    def _estimate(self, batch: Tensor, pace: Pace, *, spread: bool = False) -> Tensor:
+    def _estimate(self, batch: Tensor, pace: BatchPlan, *, spread: bool = False) -> Tensor:
         """Turn images (N, C, h, w) into probabilities (N, K, h, w), the mean over symmetries.
 
         With `spread` their variance over the symmetries stands behind them.
@@ -237,7 +242,7 @@ class SliceNetwork:
         """
         images = batch.to(self._device)
         look = spread_over if spread else average_over
-        return look(self.symmetries, self._run, images, together=pace.views)
+        return look(self.tta_transforms, self._run, images, together=pace.views)
 
     def _run(self, batch: Tensor) -> Tensor:
         logits: Tensor = self.model(batch)
@@ -251,7 +256,7 @@ class SliceNetwork:
         # their sum, which NaN goes through and which is no more than the number of pixels.
         if not bool(torch.isfinite(answers[:, 0].sum())):
             raise ReadError(
-                image.path, "the network answers this image with NaN; look at its grey values"
+                image.path, "the network answers this image with NaN; look at its gray values"
             )
         return answers
 

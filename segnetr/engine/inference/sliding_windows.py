@@ -1,7 +1,7 @@
 """Windows that slide over a plane, and the weighted mean of what a network says about each.
 
 Only the rows that a band of windows covers are held as sums: once the next band begins, the rows
-above it are complete and given away. So the memory for a picture of any height is that of K classes
+above it are complete and given away. So the memory for a image of any height is that of K classes
 times the height of one window.
 """
 
@@ -75,7 +75,7 @@ def lay_windows(
     rows, columns = (
         _place(side, window, overlap) for side, window in zip(plane, size, strict=True)
     )
-    weight = weigh_window(size, weights).to(device)
+    weight = window_weights(size, weights).to(device)
     total = torch.zeros(plane, device=device)
     corners = tuple((top, left) for top in rows for left in columns)
     for top, left in corners:
@@ -83,7 +83,7 @@ def lay_windows(
     return WindowGrid(plane=plane, size=size, corners=corners, weight=weight, total=total)
 
 
-def weigh_window(size: tuple[int, int], weights: Weights) -> Tensor:
+def window_weights(size: tuple[int, int], weights: Weights) -> Tensor:
     """Give the weight (h, w) of each pixel of a window, 1 at most and above 0."""
     if weights == "constant":
         return torch.ones(size)

@@ -12,7 +12,7 @@ Augmentation = Literal["none", "flips", "d4"]
 
 
 @dataclass(frozen=True, slots=True)
-class Symmetry:
+class TTATransform:
     """One way of looking at images (N, C, H, W): axes mirrored, then rows and columns swapped.
 
     Attributes:
@@ -36,21 +36,21 @@ class Symmetry:
 
 
 _MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
-_FLIPS = tuple(Symmetry(axes, swapped=False) for axes in _MIRRORINGS)
+_FLIPS = tuple(TTATransform(axes, swapped=False) for axes in _MIRRORINGS)
 
-SYMMETRIES: Mapping[Augmentation, tuple[Symmetry, ...]] = MappingProxyType(
+TTA_TRANSFORMS: Mapping[Augmentation, tuple[TTATransform, ...]] = MappingProxyType(
     {
         "none": _FLIPS[:1],
         "flips": _FLIPS,
         # The dihedral group of the square, of 8 elements: the other four are turns by a quarter.
-        "d4": (*_FLIPS, *(Symmetry(axes, swapped=True) for axes in _MIRRORINGS)),
+        "d4": (*_FLIPS, *(TTATransform(axes, swapped=True) for axes in _MIRRORINGS)),
     }
 )
-"""For each test-time augmentation the ways of looking at a picture, the plain one first."""
+"""For each test-time augmentation the ways of looking at a image, the plain one first."""
 
 
 def average_over(
-    symmetries: tuple[Symmetry, ...],
+    tta_transforms: tuple[TTATransform, ...],
     estimate: Callable[[Tensor], Tensor],
     images: Tensor,
     *,
@@ -59,21 +59,21 @@ def average_over(
     """Average what is said about images over several ways of looking at them.
 
     Args:
-        symmetries: The ways.
+        tta_transforms: The ways.
         estimate: Maps images (N, C, H, W) to probabilities (N, K, H, W).
         images: (N, C, H, W).
         together: Ways in one forward pass.
     """
     total: Tensor | None = None
-    for straight in _look(symmetries, estimate, images, together=together):
+    for straight in _look(tta_transforms, estimate, images, together=together):
         total = straight if total is None else total + straight
     if total is None:
         raise ValueError("there is no way of looking at the images")
-    return total if len(symmetries) == 1 else total / len(symmetries)
+    return total if len(tta_transforms) == 1 else total / len(tta_transforms)
 
 
 def spread_over(
-    symmetries: tuple[Symmetry, ...],
+    tta_transforms: tuple[TTATransform, ...],
     estimate: Callable[[Tensor], Tensor],
     images: Tensor,
     *,
@@ -89,29 +89,29 @@ def spread_over(
     """
     total: Tensor | None = None
     squares: Tensor | None = None
-    for straight in _look(symmetries, estimate, images, together=together):
+    for straight in _look(tta_transforms, estimate, images, together=together):
         total = straight if total is None else total + straight
         square = straight.square().sum(dim=1, keepdim=True)
         squares = square if squares is None else squares + square
     if total is None or squares is None:
         raise ValueError("there is no way of looking at the images")
-    count = len(symmetries)
+    count = len(tta_transforms)
     mean = total if count == 1 else total / count
     variance = 0.5 * (squares / count - mean.square().sum(dim=1, keepdim=True))
     return torch.cat([mean, variance.clamp_min(0)], dim=1)
 
 
 def _look(
-    symmetries: tuple[Symmetry, ...],
+    tta_transforms: tuple[TTATransform, ...],
     estimate: Callable[[Tensor], Tensor],
     images: Tensor,
     *,
     together: int,
 ) -> Iterator[Tensor]:
     """Give what is said about images, turned back, one way of looking after the other."""
-    for start in range(0, len(symmetries), together):
-        group = symmetries[start : start + together]
-        views = [symmetry.apply(images) for symmetry in group]
+    for start in range(0, len(tta_transforms), together):
+        group = tta_transforms[start : start + together]
+        views = [tta_transform.apply(images) for tta_transform in group]
         answers = estimate(views[0] if len(views) == 1 else torch.cat(views)).chunk(len(group))
-        for symmetry, answer in zip(group, answers, strict=True):
-            yield symmetry.undo(answer)
+        for tta_transform, answer in zip(group, answers, strict=True):
+            yield tta_transform.undo(answer)

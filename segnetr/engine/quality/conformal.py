@@ -1,4 +1,4 @@
-"""Intervals that hold the truth as often as they say, from errors on cases not fitted on.
+"""Intervals that hold the ground truth as often as they say, from errors on cases not fitted on.
 
 If the case to come is drawn as the calibration cases were, an interval of the k-th smallest of n
 errors, k = ceil((n + 1) * level), holds its value with at least that probability, whatever the

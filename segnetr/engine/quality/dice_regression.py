@@ -21,17 +21,17 @@ _LEAST_SPREAD = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DiceRegression:
-    """Predicted Dice = features[0] + intercept + weights * (features - centre) / scale, in 0 to 1.
+    """Predicted Dice = features[0] + intercept + weights * (features - center) / scale, in 0 to 1.
 
     Attributes:
-        centre: (F,) mean of each feature.
+        center: (F,) mean of each feature.
         scale: (F,) deviation of each.
         weights: (F,) of the correction.
         intercept: Mean of true less expected Dice.
         penalty: The one that was chosen.
     """
 
-    centre: Floats
+    center: Floats
     scale: Floats
     weights: Floats
     intercept: float
@@ -39,7 +39,7 @@ class DiceRegression:
 
     def predict(self, features: Floats) -> Floats:
         """Give the Dice (n,) that is predicted from features (n, F)."""
-        correction = (features - self.centre) / self.scale @ self.weights
+        correction = (features - self.center) / self.scale @ self.weights
         return np.clip(features[:, 0] + self.intercept + correction, 0.0, 1.0)
 
 
@@ -84,18 +84,18 @@ def _leave_out(
 
 
 def _solve(features: Floats, dice: Floats, penalty: float) -> DiceRegression:
-    centre = features.mean(axis=0)
+    center = features.mean(axis=0)
     spread = features.std(axis=0)
     # A feature that never varied says nothing, and may not be blown up by a case where it does.
     scale = np.where(spread > _LEAST_SPREAD, spread, np.inf)
-    rows = (features - centre) / scale
+    rows = (features - center) / scale
     missing = dice - features[:, 0]
     intercept = float(missing.mean())
     gram = rows.T @ rows + penalty * np.eye(rows.shape[1])
     weights = np.linalg.solve(gram, rows.T @ (missing - intercept))
     known = np.isfinite(scale)
     return DiceRegression(
-        centre=centre,
+        center=center,
         scale=np.where(known, scale, 1.0),
         weights=np.where(known, weights, 0.0),
         intercept=intercept,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segnetr.engine.quality.dice_regression import DiceRegression
-from segnetr.engine.quality.feature_collector import FileKind, Observation
+from segnetr.engine.quality.feature_collector import FileKind, ImageFeatures
 from segnetr.engine.quality.ood import Cloud
 from segnetr.engine.quality.probability_features import VIEWS_FEATURE
 
@@ -27,7 +27,7 @@ class Quality:
         high: Upper end.
         level: Probability that the interval holds the true one, for cases like the validation
             cases.
-        is_unlike: Whether the image is unlike the training set: neither number is to be believed.
+        is_ood: Whether the image is unlike the training set: neither number is to be believed.
         novelty: The largest distance from the training set over its limit; above 1 is unlike.
         reasons: What is unlike, one word or line each.
     """
@@ -36,8 +36,8 @@ class Quality:
     low: float
     high: float
     level: float
-    is_unlike: bool
-    novelty: float
+    is_ood: bool
+    ood_score: float
     reasons: tuple[str, ...] = ()
 
 
@@ -61,7 +61,7 @@ class Familiarity:
     """What the training set is like, and how far from it a case may lie.
 
     Attributes:
-        kind: Pictures or volumes.
+        kind: Images or volumes.
         spacing: For each axis the smallest and largest voxel side in mm; None: files do not say.
         spacing_factor: How far outside a voxel side may lie, as a factor.
         clouds: Of the appearance ("intensity") and of the deepest level ("embedding").
@@ -74,7 +74,7 @@ class Familiarity:
     clouds: Mapping[str, Cloud]
     limits: Mapping[str, float]
 
-    def measure(self, seen: Observation) -> dict[str, float]:
+    def measure(self, seen: ImageFeatures) -> dict[str, float]:
         """Give the distance of each cloud over its limit."""
         points = {"intensity": seen.appearance, "embedding": seen.embedding}
         return {
@@ -82,7 +82,7 @@ class Familiarity:
             for name, cloud in self.clouds.items()
         }
 
-    def judge(self, seen: Observation) -> tuple[float, tuple[str, ...]]:
+    def judge(self, seen: ImageFeatures) -> tuple[float, tuple[str, ...]]:
         """Give the largest distance over its limit, and what is unlike."""
         distances = self.measure(seen)
         reasons = [
@@ -138,19 +138,19 @@ class QualityModel:
         """Whether several views of each slice are needed."""
         return VIEWS_FEATURE in self.features
 
-    def judge(self, seen: Observation) -> Quality:
+    def judge(self, seen: ImageFeatures) -> Quality:
         """Say what is believed about a mask."""
         row = np.array([[seen.features[name] for name in self.features]])
         dice = float(self.regression.predict(row)[0])
-        novelty, reasons = self.familiarity.judge(seen)
+        ood_score, reasons = self.familiarity.judge(seen)
         half = self.radius * find_width(dice)
         return Quality(
             dice=dice,
             low=max(0.0, dice - half),
             high=min(1.0, dice + half),
             level=self.interval_level,
-            is_unlike=bool(reasons),
-            novelty=novelty,
+            is_ood=bool(reasons),
+            ood_score=ood_score,
             reasons=reasons,
         )
 
@@ -165,8 +165,8 @@ class QualityModel:
             low=max(0.0, known.predicted - half),
             high=min(1.0, known.predicted + half),
             level=quality.level,
-            is_unlike=quality.is_unlike,
-            novelty=quality.novelty,
+            is_ood=quality.is_ood,
+            ood_score=quality.ood_score,
             reasons=quality.reasons,
         )
 
@@ -187,15 +187,15 @@ def combine(found: Sequence[Quality]) -> Quality:
     """Give the mean of what the members of an ensemble say; unlike where more than half say so."""
     if len(found) == 1:
         return found[0]
-    unlike = sum(quality.is_unlike for quality in found)
-    is_unlike = 2 * unlike > len(found)
+    unlike = sum(quality.is_ood for quality in found)
+    is_ood = 2 * unlike > len(found)
     reasons = [reason for quality in found for reason in quality.reasons]
     return Quality(
         dice=float(np.mean([quality.dice for quality in found])),
         low=float(np.mean([quality.low for quality in found])),
         high=float(np.mean([quality.high for quality in found])),
         level=min(quality.level for quality in found),
-        is_unlike=is_unlike,
-        novelty=float(np.median([quality.novelty for quality in found])),
-        reasons=(f"{unlike} of {len(found)} models", *dict.fromkeys(reasons)) if is_unlike else (),
+        is_ood=is_ood,
+        ood_score=float(np.median([quality.ood_score for quality in found])),
+        reasons=(f"{unlike} of {len(found)} models", *dict.fromkeys(reasons)) if is_ood else (),
     )

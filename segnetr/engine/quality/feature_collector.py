@@ -16,18 +16,18 @@ from segnetr.engine.quality.embedding import Embedding
 from segnetr.engine.quality.intensity_statistics import Appearance
 from segnetr.engine.quality.probability_features import MapFeatures
 
-FileKind = Literal["picture", "volume"]
+FileKind = Literal["image", "volume"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Observation:
+class ImageFeatures:
     """One file, as a network saw it.
 
     Attributes:
         kind: What it is.
-        spacing: Voxel sides of a volume in mm; None: a picture, or a volume without.
+        spacing: Voxel sides of a volume in mm; None: a image, or a volume without.
         features: Of the probability map, by name.
-        appearance: (A,) before normalisation.
+        appearance: (A,) before normalization.
         embedding: (C,) of the deepest level.
     """
 
@@ -39,12 +39,12 @@ class Observation:
 
 
 class _Beheld:
-    """Slices that are looked at when they are taken, each without its neighbours."""
+    """Slices that are looked at when they are taken, each without its neighbors."""
 
-    def __init__(self, stack: Slices, appearance: Appearance, *, neighbours: int) -> None:
+    def __init__(self, stack: Slices, appearance: Appearance, *, neighbors: int) -> None:
         self._stack = stack
         self._appearance = appearance
-        self._neighbours = neighbours
+        self._neighbors = neighbors
 
     @property
     def plane(self) -> tuple[int, int]:
@@ -55,11 +55,11 @@ class _Beheld:
         return self._stack.depth
 
     def view(self, index: int) -> Array:
-        picture = self._stack.view(index)
-        channels = picture.shape[2] // (2 * self._neighbours + 1)
-        start = self._neighbours * channels
-        self._appearance.see(picture[..., start : start + channels])
-        return picture
+        image = self._stack.view(index)
+        channels = image.shape[2] // (2 * self._neighbors + 1)
+        start = self._neighbors * channels
+        self._appearance.see(image[..., start : start + channels])
+        return image
 
 
 class Observer:
@@ -68,8 +68,8 @@ class Observer:
     Args:
         model: The network.
         level: The module whose maps describe what it is shown.
-        channels: Channels of a slice without its neighbours.
-        neighbours: Slices on either side that come with each.
+        channels: Channels of a slice without its neighbors.
+        neighbors: Slices on either side that come with each.
         features: Takes in the answers.
     """
 
@@ -79,12 +79,12 @@ class Observer:
         level: str,
         *,
         channels: int,
-        neighbours: int,
+        neighbors: int,
         features: MapFeatures,
     ) -> None:
         self._embedding = Embedding(model, level)
         self._appearance = Appearance(channels)
-        self._neighbours = neighbours
+        self._neighbors = neighbors
         self._features = features
 
     def watch(self) -> AbstractContextManager[None]:
@@ -93,7 +93,7 @@ class Observer:
 
     def behold(self, stack: Slices) -> Slices:
         """Give the same slices, each looked at when the network takes it."""
-        return _Beheld(stack, self._appearance, neighbours=self._neighbours)
+        return _Beheld(stack, self._appearance, neighbors=self._neighbors)
 
     def follow(self, bands: Iterator[Band]) -> Iterator[Band]:
         """Pass answers on, and look at each."""
@@ -101,9 +101,9 @@ class Observer:
             self._features.add(band.top, band.answer)
             yield band
 
-    def finish(self, kind: FileKind, spacing: tuple[float, ...] | None) -> Observation:
+    def finish(self, kind: FileKind, spacing: tuple[float, ...] | None) -> ImageFeatures:
         """Give what was noticed."""
-        return Observation(
+        return ImageFeatures(
             kind=kind,
             spacing=spacing,
             appearance=self._appearance.finish(),

@@ -21,7 +21,7 @@ from segnetr.engine.quality.estimator import (
     find_spacing_gap,
     find_width,
 )
-from segnetr.engine.quality.feature_collector import Observation
+from segnetr.engine.quality.feature_collector import ImageFeatures
 from segnetr.engine.quality.ood import find_limit, fit_cloud, measure_left_out
 from segnetr.engine.quality.probability_features import FEATURES, VIEWS_FEATURE
 from segnetr.engine.quality.temperature import fit_temperature
@@ -35,7 +35,7 @@ _LEAST_SPACING_FACTOR = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KnownCase:
-    """A validation case with its truth.
+    """A validation case with its ground truth.
 
     Attributes:
         case_id: The case.
@@ -46,7 +46,7 @@ class KnownCase:
 
     case_id: str
     group: str
-    seen: Observation
+    seen: ImageFeatures
     dice: float
 
 
@@ -57,17 +57,17 @@ class TemperatureFit:
         self._said: list[NDArray[np.float32]] = []
         self._true: list[NDArray[np.uint8]] = []
 
-    def add(self, probabilities: NDArray[np.float32], truth: NDArray[np.uint8]) -> None:
+    def add(self, probabilities: NDArray[np.float32], ground_truth: NDArray[np.uint8]) -> None:
         """Take in a case, of a large one every n-th pixel.
 
         Args:
             probabilities: (K, ...) of each class, background first.
-            truth: Class indices (...) on the same grid.
+            ground_truth: Class indices (...) on the same grid.
         """
-        stride = -(-truth.size // _MOST_PIXELS)
+        stride = -(-ground_truth.size // _MOST_PIXELS)
         flat = probabilities.reshape(len(probabilities), -1)
         self._said.append(flat[:, ::stride].T.copy())
-        self._true.append(truth.reshape(-1)[::stride].copy())
+        self._true.append(ground_truth.reshape(-1)[::stride].copy())
 
     def finish(self) -> float:
         """Give the temperature; 1, which changes nothing, where no case was taken in."""
@@ -82,7 +82,7 @@ class TemperatureFit:
 
 
 def fit_quality_model(
-    training: Sequence[Observation],
+    training: Sequence[ImageFeatures],
     validation: Sequence[KnownCase],
     *,
     level: str,
@@ -143,7 +143,7 @@ def _take_worst(errors: Sequence[float], groups: Sequence[str]) -> list[float]:
 
 
 def _fit_familiarity(
-    training: Sequence[Observation], validation: Sequence[Observation], *, groups: Sequence[str]
+    training: Sequence[ImageFeatures], validation: Sequence[ImageFeatures], *, groups: Sequence[str]
 ) -> Familiarity:
     """Describe the training set, and how far cases of its kind lie from it."""
     looks = np.array([seen.appearance for seen in training])
@@ -169,7 +169,7 @@ def _fit_familiarity(
     )
 
 
-def _find_ranges(training: Sequence[Observation]) -> tuple[tuple[float, float], ...] | None:
+def _find_ranges(training: Sequence[ImageFeatures]) -> tuple[tuple[float, float], ...] | None:
     known = [seen.spacing for seen in training if seen.spacing is not None]
     if len(known) < len(training):
         return None

@@ -28,14 +28,14 @@ class Cloud:
     """Where cases lie, as a Gaussian.
 
     Attributes:
-        centre: (F,) mean.
+        center: (F,) mean.
         scale: (F,) deviation of each number, by which it is divided first.
         axes: (R, F) unit vectors, longest axis first; R may be 0.
         lengths: (R,) variance along each.
         rest: Variance along every other direction.
     """
 
-    centre: Floats
+    center: Floats
     scale: Floats
     axes: Floats
     lengths: Floats
@@ -43,7 +43,7 @@ class Cloud:
 
     def measure(self, points: Floats) -> Floats:
         """Give the distance (n,) of points (n, F), about 1 for those that the cloud is made of."""
-        rows = (points - self.centre) / self.scale
+        rows = (points - self.center) / self.scale
         along = rows @ self.axes.T
         beside = np.maximum((rows**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
         squares = (along**2 / self.lengths).sum(axis=1) + beside / self.rest
@@ -62,12 +62,12 @@ def fit_cloud(points: Floats) -> Cloud:
     """
     if len(points) < 2:
         raise ValueError("a cloud needs two points at least")
-    centre = points.mean(axis=0)
+    center = points.mean(axis=0)
     spread = points.std(axis=0)
     # Relative to the value itself where nothing varied: a change then stands out, but is finite.
-    least = np.maximum(_LEAST_SPREAD, 1e-3 * np.abs(centre))
+    least = np.maximum(_LEAST_SPREAD, 1e-3 * np.abs(center))
     scale = np.maximum(spread, least)
-    rows = (points - centre) / scale
+    rows = (points - center) / scale
     count, width = rows.shape
     total = float((rows**2).sum() / count)
     mean = max(total / width, _LEAST_SPREAD)
@@ -77,7 +77,7 @@ def fit_cloud(points: Floats) -> Cloud:
     kept = min(_MOST_AXES, int((lengths > _LEAST_SPREAD).sum()))
     left = max(total - float(lengths[:kept].sum()), 0.0) / max(width - kept, 1)
     return Cloud(
-        centre=centre,
+        center=center,
         scale=scale,
         axes=directions[:kept],
         lengths=(1 - shrinkage) * lengths[:kept] + shrinkage * mean,

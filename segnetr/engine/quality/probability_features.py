@@ -71,7 +71,7 @@ class MapFeatures:
         self._views = views
         self._plane = np.zeros(plane, dtype=bool)
         self._pixels = 0
-        # For each class: shared, said, labelled.
+        # For each class: shared, said, labeled.
         self._overlap = np.zeros((3, num_classes))
         self._entropy = self._unsure = 0.0
         self._agreeing = self._squares = 0.0
@@ -105,10 +105,10 @@ class MapFeatures:
 
     def finish(self) -> dict[str, float]:
         """Give the features by name."""
-        shared, said, labelled = self._overlap[:, 1:]
-        total = said + labelled
+        shared, said, labeled = self._overlap[:, 1:]
+        total = said + labeled
         expected = np.divide(2 * shared, total, out=np.zeros_like(total), where=total > 0)
-        found = float(labelled.sum())
+        found = float(labeled.sum())
         features = {
             "expected_dice": float(expected.mean()),
             "entropy": self._entropy / max(self._entropy + found, _TINY),

@@ -28,28 +28,28 @@ def scale_probabilities(
 
 def fit_temperature(
     probabilities: NDArray[np.floating],
-    truth: NDArray[np.integer],
+    ground_truth: NDArray[np.integer],
     *,
     weights: NDArray[np.float64] | None = None,
 ) -> float:
-    """Find the temperature at which the truth is most probable.
+    """Find the temperature at which the ground truth is most probable.
 
     Args:
         probabilities: (n, K) of pixels.
-        truth: (n,) true class of each.
+        ground_truth: (n,) true class of each.
         weights: (n,) of each pixel, as so that cases count alike; None: all alike.
 
     Raises:
         ValueError: If there is no pixel.
     """
-    if truth.size == 0:
+    if ground_truth.size == 0:
         raise ValueError("a temperature needs at least one pixel")
-    share = np.ones(len(truth)) if weights is None else weights
-    rows = np.arange(len(truth))
+    share = np.ones(len(ground_truth)) if weights is None else weights
+    rows = np.arange(len(ground_truth))
 
     def measure(logarithm: float) -> float:
         scaled = _scale_logarithms(probabilities, float(np.exp(logarithm)))
-        return float(-(share * scaled[rows, truth]).sum() / share.sum())
+        return float(-(share * scaled[rows, ground_truth]).sum() / share.sum())
 
     ends = (float(np.log(LOWEST)), float(np.log(HIGHEST)))
     found = minimize_scalar(measure, bounds=ends, method="bounded", options={"xatol": 1e-3})

@@ -30,7 +30,7 @@ class TrainState:
     """Where a training stands.
 
     Attributes:
-        step: Optimiser steps done.
+        step: Optimizer steps done.
         validated_step: The step of the last validation; 0: none yet.
         best_score: Best validation score so far.
         best_step: The step that gave it.
@@ -55,7 +55,7 @@ class Checkpoint:
         identity: What it is a training of, as hashes of configuration and split by name.
         weights: The network's parameters and buffers by name.
         average: Those of the moving average; None without one.
-        optimizer: The optimiser's state, `KEY.PARAMETER` -> tensor.
+        optimizer: The optimizer's state, `KEY.PARAMETER` -> tensor.
         scaler: State of the float16 scaler; empty without one.
         random: The random generators, one entry for each process.
         threads: Threads of a CPU kernel; another number changes the last bits.
@@ -77,7 +77,7 @@ class BestWeights:
 
     Attributes:
         weights: Parameters and buffers by name.
-        step: Optimiser steps they had.
+        step: Optimizer steps they had.
         score: Their validation score.
         identity: As in `Checkpoint`.
     """

@@ -1,4 +1,4 @@
-"""Classification of pictures: its loss, and how it is judged while it is trained."""
+"""Classification of images: its loss, and how it is judged while it is trained."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -20,11 +20,11 @@ _BINS = 15
 
 
 class ClassificationTask:
-    """One label a picture, or several.
+    """One label a image, or several.
 
     The loss is the cross entropy of softmax and labels; with several labels, the mean over the
     classes of the binary cross entropy of sigmoid and labels. Labels may be parts of several
-    classes, as mixup and cutmix make them. The loss of a picture does not depend on the others of
+    classes, as mixup and cutmix make them. The loss of a image does not depend on the others of
     its batch, also with weights: they are not divided by their sum.
 
     Attributes:
@@ -45,7 +45,7 @@ class ClassificationTask:
 
         Args:
             num_classes: K.
-            several: A picture has any number of labels.
+            several: A image has any number of labels.
             label_smoothing: Share of the target that is spread over all classes.
             class_weights: (K,), of each class; with several labels, of its true decisions.
             monitor: See above.
@@ -65,14 +65,14 @@ class ClassificationTask:
         """Give "loss" (without smoothing and weights) and the scores that the cases define.
 
         Raises:
-            UsageError: If there is no picture, or the cases do not define the monitored score.
+            UsageError: If there is no image, or the cases do not define the monitored score.
         """
-        probabilities, truth, losses, case_ids = [], [], [], []
+        probabilities, ground_truth, losses, case_ids = [], [], [], []
         for batch in batches:
             logits = model(batch["image"]).double()
             targets = self._targets(batch["label"]).double()
             probabilities.append(self.estimate(logits).cpu().numpy())
-            truth.append(targets.cpu().numpy())
+            ground_truth.append(targets.cpu().numpy())
             losses += self._plain_losses(logits, targets).tolist()
             case_ids += batch["case_id"]
         if not losses:
@@ -80,7 +80,7 @@ class ClassificationTask:
         answers = Answers(
             case_ids=tuple(case_ids),
             probabilities=np.concatenate(probabilities),
-            truth=np.concatenate(truth).astype(np.int64),
+            ground_truth=np.concatenate(ground_truth).astype(np.int64),
             several=self._several,
             groups=("",) * len(case_ids),
         )
@@ -105,7 +105,7 @@ class ClassificationTask:
         return label.float()
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Give the loss of each picture, (N,)."""
+        """Give the loss of each image, (N,)."""
         weights = None if self._weights is None else self._weights.to(logits.device)
         if self._several:
             smooth = targets * (1 - self._smoothing) + self._smoothing / 2

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class MovingAverage:
+class ModelEMA:
     """A copy of a network whose weights follow those of the trained one slowly.
 
     The decay rises with the updates, min(decay, (1 + t) / (10 + t)), so that the first average is

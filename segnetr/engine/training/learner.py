@@ -1,4 +1,4 @@
-"""What learns: network, optimiser, moving average; one optimiser step of it."""
+"""What learns: network, optimizer, moving average; one optimizer step of it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from segnetr.config.schema.segmentation import LoopConfig
 from segnetr.data.case import Batch
 from segnetr.engine.training.checkpoint import Checkpoint
-from segnetr.engine.training.ema import MovingAverage
+from segnetr.engine.training.ema import ModelEMA
 from segnetr.engine.training.finetuning import EncoderFreeze, EncoderTraining
 from segnetr.engine.training.optim import build_optimizer, build_schedule, set_learning_rate
 from segnetr.engine.training.optimizer_state import load_optimizer_state, name_optimizer_state
@@ -42,7 +42,7 @@ class Learner:
     Attributes:
         model: The network itself, on the device.
         average: Its moving average, or None.
-        optimizer: Its optimiser.
+        optimizer: Its optimizer.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Learner:
         self._wrapped = runtime.prepare(self.model, compiled=config.compile)
         # After `prepare`, which gives every process the weights of the first.
         self.average = (
-            MovingAverage(self.model, decay=config.ema_decay) if config.ema_decay > 0 else None
+            ModelEMA(self.model, decay=config.ema_decay) if config.ema_decay > 0 else None
         )
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
 
@@ -83,7 +83,7 @@ class Learner:
     def train_step(
         self, batches: Iterator[Batch], *, step: int, flags: tuple[bool, ...]
     ) -> StepReport:
-        """Take one optimiser step.
+        """Take one optimizer step.
 
         Args:
             batches: As many batches are taken from it as passes are accumulated.
@@ -125,7 +125,7 @@ class Learner:
         return StepReport(values=values, flags=tuple(means[len(sums) + 1 :]))
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[str, Tensor]]:
-        """Give weights, average and optimiser state by name."""
+        """Give weights, average and optimizer state by name."""
         average = None if self.average is None else self.average.model.state_dict()
         return (
             self.model.state_dict(),
@@ -137,7 +137,7 @@ class Learner:
         """Put everything back as a checkpoint has it.
 
         Raises:
-            ModelFileError: If the checkpoint is of another network or optimiser.
+            ModelFileError: If the checkpoint is of another network or optimizer.
         """
         try:
             self.model.load_state_dict(dict(checkpoint.weights))

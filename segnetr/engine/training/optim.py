@@ -1,4 +1,4 @@
-"""Optimisers by name, and the learning rate as a function of the step alone."""
+"""Optimizers by name, and the learning rate as a function of the step alone."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -20,14 +20,14 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 def build_optimizer(
     model: nn.Module, config: LoopConfig, *, factors: Mapping[str, float] | None = None
 ) -> torch.optim.Optimizer:
-    """Build an optimiser over the trainable parameters of a network.
+    """Build an optimizer over the trainable parameters of a network.
 
     "adamw" decouples the decay of weights (Loshchilov and Hutter, arXiv:1711.05101), "adam" and
     "sgd" add it to the gradient. What is decayed: see `split_parameters`.
 
     Args:
         model: The network.
-        config: Optimiser, highest learning rate, decay.
+        config: Optimizer, highest learning rate, decay.
         factors: What the learning rate of a parameter is multiplied by, by its name in the network;
             1 where it is not named. See `segnetr.engine.training.layer_rates`.
 
@@ -60,7 +60,8 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     """Divide the trainable parameters into those that are decayed and those that are not.
 
     Not decayed are biases, the parameters of norms, vectors and single numbers, also where they
-    carry further axes of length 1 as temperatures do, and what a backbone lists as `undecayed`.
+    carry further axes of length 1 as temperatures do, and what a backbone lists as
+    `no_weight_decay`.
     """
     spared = {id(parameter) for parameter in _list_spared(model)}
     decayed: list[nn.Parameter] = []
@@ -83,17 +84,17 @@ def _list_spared(model: nn.Module) -> Iterator[nn.Parameter]:
             # A kernel or matrix of torch's with one long axis is still a kernel.
             yield from (p for p in own if sum(side > 1 for side in p.shape) <= 1)
         if isinstance(module, Backbone):
-            ends = tuple(f".{name}" for name in module.undecayed)
+            ends = tuple(f".{name}" for name in module.no_weight_decay)
             yield from (p for name, p in module.named_parameters() if f".{name}".endswith(ends))
 
 
 def count_steps_per_epoch(config: LoopConfig, *, cases: int, world: int) -> int:
-    """Give the optimiser steps of one pass over the training cases."""
+    """Give the optimizer steps of one pass over the training cases."""
     return math.ceil(cases / (config.batch_size * config.accumulate * world))
 
 
 def count_steps(config: LoopConfig, *, cases: int, world: int) -> int:
-    """Give the optimiser steps of a whole training."""
+    """Give the optimizer steps of a whole training."""
     if config.steps is not None:
         return config.steps
     return config.epochs * count_steps_per_epoch(config, cases=cases, world=world)

@@ -1,4 +1,4 @@
-"""An optimiser's state as named tensors, and back."""
+"""An optimizer's state as named tensors, and back."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def name_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> 
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put named tensors into an optimiser that is built like the one they came from.
+    """Put named tensors into an optimizer that is built like the one they came from.
 
     Raises:
         KeyError: If a tensor belongs to no parameter of the network.

@@ -36,7 +36,7 @@ class RunDir:
         checkpoints: The folders `last`, `previous` and `best`.
         model: What predict, export and serve read.
         evaluation: Scores on the test part.
-        figures: Pictures.
+        figures: Images.
         report: The HTML page.
     """
 

@@ -8,7 +8,7 @@ from typing import Literal
 StopSignal = Literal["interrupted", "terminated"]
 
 
-class Interrupts:
+class SignalHandler:
     """Catches the first SIGINT or SIGTERM; a second one acts as usual.
 
     Outside the main thread, where Python has no signals, nothing is caught. A signal that was
@@ -28,7 +28,7 @@ class Interrupts:
         self.caught: StopSignal | None = None
         self._former: dict[int, object] = {}
 
-    def __enter__(self) -> "Interrupts":
+    def __enter__(self) -> "SignalHandler":
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in self._MEANING}
             # None: a handler that is not Python's, and that Python could not put back.

@@ -22,7 +22,7 @@ class Task(Protocol):
     higher_is_better: bool
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Give the terms of the loss, scalars; "total" is the one that is minimised."""
+        """Give the terms of the loss, scalars; "total" is the one that is minimized."""
         ...
 
     def validate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
@@ -31,10 +31,10 @@ class Task(Protocol):
 
 
 class SegmentationTask:
-    """Segmentation of pictures.
+    """Segmentation of images.
 
-    The validation Dice is taken for each picture on the grid of the loader, averaged over the
-    foreground classes and then over the pictures: it does not depend on the batch size. A class
+    The validation Dice is taken for each image on the grid of the loader, averaged over the
+    foreground classes and then over the images: it does not depend on the batch size. A class
     absent from both masks counts 1. (`segnetr evaluate` scores on the original grid.)
 
     Attributes:
@@ -55,10 +55,10 @@ class SegmentationTask:
 
     @torch.no_grad()
     def validate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Give the mean "dice" and "loss" over all pictures.
+        """Give the mean "dice" and "loss" over all images.
 
         Raises:
-            UsageError: If there is no picture.
+            UsageError: If there is no image.
         """
         dice: list[float] = []
         losses: list[float] = []
@@ -76,19 +76,19 @@ class SegmentationTask:
         return {"dice": sum(dice) / len(dice), "loss": sum(losses) / len(losses)}
 
 
-def dice_by_image(prediction: Tensor, truth: Tensor, *, num_classes: int) -> Tensor:
-    """Give each picture's Dice, averaged over the foreground classes.
+def dice_by_image(prediction: Tensor, ground_truth: Tensor, *, num_classes: int) -> Tensor:
+    """Give each image's Dice, averaged over the foreground classes.
 
     Args:
         prediction: Class indices (N, 1, H, W).
-        truth: Class indices (N, 1, H, W).
+        ground_truth: Class indices (N, 1, H, W).
         num_classes: K, background included.
 
     Returns:
         Dice (N) in float64, 0 to 1; a class absent from both counts 1.
     """
-    classes = torch.arange(1, num_classes, device=truth.device).view(1, -1, 1, 1)
-    found, real = prediction == classes, truth == classes
+    classes = torch.arange(1, num_classes, device=ground_truth.device).view(1, -1, 1, 1)
+    found, real = prediction == classes, ground_truth == classes
     shared = (found & real).sum(dim=(2, 3)).double()
     sizes = (found.sum(dim=(2, 3)) + real.sum(dim=(2, 3))).double()
     dice = torch.where(sizes > 0, 2 * shared / sizes.clamp_min(1), torch.ones_like(sizes))

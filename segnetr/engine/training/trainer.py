@@ -21,7 +21,7 @@ from segnetr.engine.training.optim import count_steps, count_steps_per_epoch
 from segnetr.engine.training.random_state import capture_random, restore_random, seed_generators
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import Runtime
-from segnetr.engine.training.signals import Interrupts, StopSignal
+from segnetr.engine.training.signals import SignalHandler, StopSignal
 from segnetr.engine.training.tasks import Task
 from segnetr.errors import ModelFileError, SegNetrError, UsageError
 from segnetr.progress import LogFile, ObserverGroup, TrainingObserver
@@ -34,7 +34,7 @@ class TrainResult:
     """How a training ended.
 
     Attributes:
-        steps: Optimiser steps done, over all starts.
+        steps: Optimizer steps done, over all starts.
         best_score: Best validation score; None where nothing was validated yet.
         best_step: The step that gave it.
         seconds: Time spent, over all starts.
@@ -117,7 +117,7 @@ class Trainer:
                 self._run.create(resume=resume)
             runtime.wait()
             stack.enter_context(runtime.determinism(wanted=self._config.deterministic))
-            interrupts = stack.enter_context(Interrupts())
+            interrupts = stack.enter_context(SignalHandler())
             total = count_steps(self._config, cases=self._cases, world=runtime.world)
             learner = Learner(
                 self._model,
@@ -171,7 +171,7 @@ class Trainer:
         self._saved = None if checkpoint is None else checkpoint.state
         self._signal: StopSignal | None = None
         self._is_out_of_time = False
-        self._pace: float | None = None
+        self._batch_plan: float | None = None
         self._started = time.monotonic()
 
     def _open_batches(self, checkpoint: Checkpoint | None) -> Iterator[Batch]:
@@ -199,8 +199,10 @@ class Trainer:
         if session.log is not None:
             session.log.write(self._state.step, "train", report.values)
         passed = time.monotonic() - began
-        self._pace = passed if self._pace is None else 0.9 * self._pace + 0.1 * passed
-        rate = 1 / self._pace if self._pace > 0 else None
+        self._batch_plan = (
+            passed if self._batch_plan is None else 0.9 * self._batch_plan + 0.1 * passed
+        )
+        rate = 1 / self._batch_plan if self._batch_plan > 0 else None
         session.observer.on_step(self._state.step, session.total, report.values, rate)
         self._hear_signal()
 
@@ -390,7 +392,7 @@ class _Session:
 
     runtime: Runtime
     learner: Learner
-    interrupts: Interrupts
+    interrupts: SignalHandler
     observer: TrainingObserver
     log: MetricLog | None
     total: int

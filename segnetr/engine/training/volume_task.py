@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segnetr.data.case import Batch, Case
-from segnetr.data.readers.ground_truth import read_truth
+from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import ClassValues
 from segnetr.data.readers.read_files import read_image
 from segnetr.engine.inference.predictor import Predictor
@@ -47,9 +47,9 @@ class VolumeTask(SegmentationTask):
         dice = []
         for batch in batches:
             found = torch.from_numpy(predictor.predict(batch["volume"]).labels.copy())
-            truth = torch.from_numpy(batch["truth"].copy())
-            # A volume is one long picture: (1, 1, X, Y * Z).
-            pair = (found.flatten(1)[None, None], truth.flatten(1)[None, None])
+            ground_truth = torch.from_numpy(batch["ground_truth"].copy())
+            # A volume is one long image: (1, 1, X, Y * Z).
+            pair = (found.flatten(1)[None, None], ground_truth.flatten(1)[None, None])
             dice.append(float(dice_by_image(*pair, num_classes=self._num_classes)))
         if not dice:
             raise UsageError("no case for validation; raise data.validation_share or add cases")
@@ -85,7 +85,7 @@ def load_volumes(
             image=torch.empty(0, 1, 1, 1),
             case_id=[case.case_id],
             volume=read_image(case.image, volume_channels=channels, max_pixels=max_pixels),
-            truth=read_truth(
+            ground_truth=read_ground_truth(
                 case.mask_files, classes=classes, values=values, max_pixels=max_pixels
             ).array,
         )

@@ -4,7 +4,7 @@ Architecture:
     Vijay Badrinarayanan, Alex Kendall, Roberto Cipolla: SegNet: A Deep Convolutional
     Encoder-Decoder Architecture for Image Segmentation. TPAMI 2017. arXiv:1511.00561.
 
-Deliberate differences: initialisation is this package's. With `skip="irsc"` the unpooling by
+Deliberate differences: initialization is this package's. With `skip="irsc"` the unpooling by
 indices gives way to a 1x1 convolution, bilinear growth and information retention, as in SegNetr.
 The SegNetr paper counts 17.94 Mi for its SegNet, fewer than the 28.1 Mi of the published one;
 which reduction that is, is not known.
@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnetr.models.segnetr.initialization import initialise
+from segnetr.models.segnetr.initialization import initialize
 from segnetr.models.segnetr.skip import FusedUpsampling
 
 _DEPTHS = (2, 2, 3, 3, 3)
@@ -53,7 +53,7 @@ class SegNet(nn.Module):
             else None
         )
         self.head = nn.Conv2d(widths[0], num_classes, 3, padding=1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, K, H, W)."""

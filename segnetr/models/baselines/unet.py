@@ -20,7 +20,7 @@ from segnetr.models.baselines.segnet import SegNet
 from segnetr.models.baselines.unet_plus_plus import UNetPlusPlus
 from segnetr.models.baselines.unext import UNeXt
 from segnetr.models.segnetr.blocks import SegNetrBlock
-from segnetr.models.segnetr.initialization import initialise
+from segnetr.models.segnetr.initialization import initialize
 from segnetr.models.segnetr.skip import InformationRetentionSkip
 
 # The paper's windows at strides 2 to 16; the pixel grid keeps its convolutions.
@@ -70,7 +70,7 @@ class UNet(nn.Module):
             else None
         )
         self.head = nn.Conv2d(width, num_classes, 1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, K, H, W)."""

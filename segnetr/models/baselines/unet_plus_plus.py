@@ -6,7 +6,7 @@ Architecture:
     MrGiovanni/UNetPlusPlus.
 
 Deliberate differences: batch norm after each convolution, bilinear growth, no deep supervision;
-initialisation is this package's. The SegNetr paper's UNet++ has a ResNet-34 as encoder (25.66 Mi);
+initialization is this package's. The SegNetr paper's UNet++ has a ResNet-34 as encoder (25.66 Mi);
 this is the published network. With `skip="irsc"` a node sees half of the channels of each earlier
 node of its level, in place.
 """
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnetr.models.segnetr.initialization import initialise
+from segnetr.models.segnetr.initialization import initialize
 
 
 class UNetPlusPlus(nn.Module):
@@ -48,7 +48,7 @@ class UNetPlusPlus(nn.Module):
             for column in range(1, len(widths))
         )
         self.head = nn.Conv2d(widths[0], num_classes, 1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, K, H, W)."""

@@ -5,7 +5,7 @@ Architecture:
     Network. MICCAI 2022. arXiv:2203.04967. Official code: jeya-maria-jose/UNeXt-pytorch.
 
 Deliberate differences: the shift is a crop of a padded map instead of a roll that is cropped
-(equal values); initialisation is this package's. With `skip="irsc"` each decoder step makes half of
+(equal values); initialization is this package's. With `skip="irsc"` each decoder step makes half of
 the level's width and concatenates the other half from the encoder, where UNeXt adds both maps.
 """
 
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnetr.models.kernels.pointwise_conv import apply_along_channels, normalise_channels
-from segnetr.models.segnetr.initialization import initialise
+from segnetr.models.kernels.pointwise_conv import normalize_channels, pointwise_conv
+from segnetr.models.segnetr.initialization import initialize
 from segnetr.models.segnetr.skip import InformationRetentionSkip
 
 _REACH = 2  # feature pixels a group of channels is shifted by at the most; 5 groups
@@ -40,7 +40,7 @@ def shift_groups(x: Tensor, axis: int) -> Tensor:
     return torch.cat(moved, 1)
 
 
-class ShiftedPerceptron(nn.Module):
+class ShiftedMLP(nn.Module):
     """Norm, shift, linear, depth-wise convolution, GELU, shift, linear; residual.
 
     (N, D, H, W) -> (N, D, H, W).
@@ -58,11 +58,9 @@ class ShiftedPerceptron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to (N, D, H, W)."""
-        hidden = apply_along_channels(
-            self.expand, shift_groups(normalise_channels(self.norm, x), 2)
-        )
+        hidden = pointwise_conv(self.expand, shift_groups(normalize_channels(self.norm, x), 2))
         hidden = shift_groups(F.gelu(self.depthwise(hidden)), 3)
-        return x + apply_along_channels(self.project, hidden)
+        return x + pointwise_conv(self.project, hidden)
 
 
 class TokenLevel(nn.Module):
@@ -77,13 +75,13 @@ class TokenLevel(nn.Module):
         super().__init__()
         self.embed = nn.Conv2d(before, width, 3, stride=2, padding=1)
         self.embed_norm = nn.LayerNorm(width)
-        self.mix = ShiftedPerceptron(width)
+        self.mix = ShiftedMLP(width)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, H/2, W/2)."""
-        return normalise_channels(
-            self.norm, self.mix(normalise_channels(self.embed_norm, self.embed(x)))
+        return normalize_channels(
+            self.norm, self.mix(normalize_channels(self.embed_norm, self.embed(x)))
         )
 
 
@@ -118,11 +116,11 @@ class UNeXt(nn.Module):
             for _, fine in coarse_to_fine
         )
         deep = (widths[3], widths[2])
-        self.token_up = nn.ModuleList(ShiftedPerceptron(width) for width in deep)
+        self.token_up = nn.ModuleList(ShiftedMLP(width) for width in deep)
         self.token_norms = nn.ModuleList(nn.LayerNorm(width) for width in deep)
         self.last = nn.Conv2d(widths[0], widths[0], 3, padding=1)
         self.head = nn.Conv2d(widths[0], num_classes, 1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, K, H, W)."""
@@ -137,7 +135,7 @@ class UNeXt(nn.Module):
             if step < len(self.token_up):
                 norm = self.token_norms[step]
                 assert isinstance(norm, nn.LayerNorm)
-                x = normalise_channels(norm, self.token_up[step](x))
+                x = normalize_channels(norm, self.token_up[step](x))
         logits: Tensor = self.head(F.relu(_double(self.last(x))))
         return logits
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-@torch.library.custom_op("segnetr::channel_moments", mutates_args=())
+@torch.library.custom_op("segnetr::channel_covariance", mutates_args=())
 def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     channels = x.shape[1]
     mean = x.mean((0, 2, 3))
@@ -42,7 +42,7 @@ def _differentiate(ctx: Any, mean_grad: Tensor, covariance_grad: Tensor) -> Tens
 _channel_moments.register_autograd(_differentiate, setup_context=_keep)
 
 
-def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def channel_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the mean and the covariance of the channels over images and pixels.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segnetr.models.kernels.conv import convolve, convolve_silu
 from segnetr.models.kernels.squeeze_excitation import compute_gates
 
-# See `lean_mbconv`: below what the allocator gives back to the system after each use.
+# See `mbconv_train_cpu`: below what the allocator gives back to the system after each use.
 _PIECE_BYTES = 14 * 2**20
 
 
@@ -49,7 +49,7 @@ def fold_norm(convolution: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
     return weight * scale[:, None, None, None], (bias - norm.running_mean) * scale + norm.bias
 
 
-def folded_mbconv(x: Tensor, kernels: FoldedKernels, squeeze: list[Tensor]) -> Tensor:
+def mbconv_infer_cpu(x: Tensor, kernels: FoldedKernels, squeeze: list[Tensor]) -> Tensor:
     """Apply MBConv with its residual; not differentiable.
 
     Args:
@@ -66,7 +66,7 @@ def folded_mbconv(x: Tensor, kernels: FoldedKernels, squeeze: list[Tensor]) -> T
 
 
 # An operator, so that a compiler takes it as it is: left to itself it makes plain passes of it.
-@torch.library.custom_op("segnetr::folded_mbconv", mutates_args=())
+@torch.library.custom_op("segnetr::mbconv_infer_cpu", mutates_args=())
 def _folded_mbconv(
     x: Tensor,
     expand: Tensor,

@@ -82,8 +82,8 @@ class _Slopes(NamedTuple):
 
 
 # Operators, so that a compiler takes them as they are: left to itself it would keep the wide maps.
-@torch.library.custom_op("segnetr::lean_mbconv", mutates_args=())
-def _lean_mbconv(
+@torch.library.custom_op("segnetr::mbconv_train_cpu", mutates_args=())
+def _mbconv_train_cpu(
     x: Tensor,
     expand: Tensor,
     expand_bias: Tensor,
@@ -105,7 +105,7 @@ def _lean_mbconv(
     return projected, mean, variance, inverse, scale, shift, pooled
 
 
-@_lean_mbconv.register_fake
+@_mbconv_train_cpu.register_fake
 def _(
     x: Tensor, expand: Tensor, *_: object
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -115,7 +115,7 @@ def _(
 
 
 @torch.library.custom_op("segnetr::lean_mbconv_backward", mutates_args=())
-def _lean_mbconv_backward(
+def _mbconv_train_cpu_backward(
     gradient: Tensor,
     x: Tensor,
     mean: Tensor,
@@ -128,7 +128,7 @@ def _lean_mbconv_backward(
     return _go_back(gradient, x, mean, inverse, pooled, _Kernels(*kernels), squeeze)
 
 
-@_lean_mbconv_backward.register_fake
+@_mbconv_train_cpu_backward.register_fake
 def _(
     gradient: Tensor,  # noqa: ARG001
     x: Tensor,
@@ -156,11 +156,11 @@ def _differentiate(
     # Read once: inside a checkpoint a second reading is refused.
     x, mean, inverse, pooled, *saved = ctx.saved_tensors
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    gradients = _lean_mbconv_backward(gradient, x, mean, inverse, pooled, saved[:6], saved[6:])
+    gradients = _mbconv_train_cpu_backward(gradient, x, mean, inverse, pooled, saved[:6], saved[6:])
     return (*gradients[:7], None, gradients[7:])
 
 
-_lean_mbconv.register_autograd(_differentiate, setup_context=_keep)
+_mbconv_train_cpu.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _go_back(
@@ -199,7 +199,7 @@ def _go_back(
     return [*narrow, gamma_gradient, beta_gradient, project_gradient, *squeeze_gradients]
 
 
-def lean_mbconv(
+def mbconv_train_cpu(
     x: Tensor,
     expand: Tensor,
     expand_bias: Tensor,
@@ -225,7 +225,7 @@ def lean_mbconv(
     """
     x = x.contiguous(memory_format=torch.channels_last)
     gamma, beta, epsilon = norm
-    projected, mean, variance, *_ = _lean_mbconv(
+    projected, mean, variance, *_ = _mbconv_train_cpu(
         x, expand, expand_bias, depthwise, gamma, beta, project, epsilon, squeeze
     )
     return projected, mean, variance
@@ -285,7 +285,7 @@ def _projection_gradient(kernels: _Kernels, wide: list[Tensor], gradient: Tensor
 def _norm_sums(
     gradient: Tensor, wide: Tensor, mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sum a gradient over the pixels, times the normalised values and alone."""
+    """Sum a gradient over the pixels, times the normalized values and alone."""
     _, weight, bias = torch.ops.aten.native_batch_norm_backward(
         gradient, wide, inverse, None, None, mean, inverse, True, 0.0, [False, True, True]
     )

@@ -8,7 +8,7 @@ from hybrid_backbones.kernels.compiled_product import product, takes_products
 from segnetr.models.kernels.conv import can_fuse, convolve
 
 
-def apply_along_channels(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+def pointwise_conv(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a linear layer, or a 1x1 convolution, to every pixel.
 
     Always as a convolution of oneDNN, because matrix products are run by a library that is two to
@@ -33,7 +33,7 @@ def apply_along_channels(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(x, kernel, layer.bias)
 
 
-def normalise_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def normalize_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """Apply a layer norm to the channels of every pixel; (N, C, H, W) -> (N, C, H, W)."""
     normed: Tensor = norm(x.permute(0, 2, 3, 1))
     return normed.permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import hybrid_backbones
 from segnetr.errors import UsageError
 from segnetr.models.segnetr.blocks import BlockSettings
-from segnetr.models.segnetr.detail_branch import StemPath
+from segnetr.models.segnetr.detail_branch import DetailBranch
 from segnetr.models.segnetr.timm_pyramid import TIMM_PREFIX, TimmFeatures, build_timm
 
 _OWN_FIELDS = ("in_channels", "num_classes")  # decided by the data, not by a setting
@@ -67,7 +67,7 @@ class BackboneEncoder(nn.Module):
         super().__init__()
         finest = pyramid.strides[0]
         self.stem = (
-            StemPath(in_channels, width=width, finest_stride=finest, settings=settings)
+            DetailBranch(in_channels, width=width, finest_stride=finest, settings=settings)
             if finest > 1
             else None
         )
@@ -85,7 +85,7 @@ class BackboneEncoder(nn.Module):
         return inner.network if isinstance(inner, TimmFeatures) else inner
 
     def own_parts(self) -> tuple[nn.Module, ...]:
-        """Give the parts that start from this package's initialisation."""
+        """Give the parts that start from this package's initialization."""
         return () if self.stem is None else (self.stem,)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -102,11 +102,11 @@ class BackboneEncoder(nn.Module):
 def list_encoders() -> list[str]:
     """Name the encoders that need nothing installed: the paper's own, then the lighter first."""
     names = hybrid_backbones.list_models()
-    return ["segnetr", *sorted(names, key=lambda name: hybrid_backbones.get_entry(name).parameters)]
+    return ["segnetr", *sorted(names, key=lambda name: hybrid_backbones.get_spec(name).parameters)]
 
 
 def build_pyramid(name: str, in_channels: int, *, settings: Mapping[str, Any]) -> Pyramid:
-    """Make a backbone with its published initialisation, without a classifier.
+    """Make a backbone with its published initialization, without a classifier.
 
     Args:
         name: A name of `hybrid_backbones.list_models()`, or "timm:NAME".
@@ -149,7 +149,7 @@ def check_encoder(name: str, settings: Mapping[str, Any]) -> None:
                 "model.width, model.windows and the others of `segnetr models show segnetr`"
             )
         return
-    config = hybrid_backbones.get_entry(name).config
+    config = hybrid_backbones.get_spec(name).config
     fields = {field.name for field in dataclasses.fields(config)} - set(_OWN_FIELDS)
     for key, value in settings.items():
         if key not in fields:
@@ -158,16 +158,16 @@ def check_encoder(name: str, settings: Mapping[str, Any]) -> None:
                 f"{_suggest(key, sorted(fields))}"
             )
         default = getattr(config, key)
-        if not _is_alike(value, default):
+        if not _is_duplicate(value, default):
             raise UsageError(
                 f"model.encoder_settings.{key}: {value!r} does not fit; {name!r} has {default!r}"
             )
 
 
-def _is_alike(value: Any, default: Any) -> bool:
+def _is_duplicate(value: Any, default: Any) -> bool:
     if isinstance(default, tuple) and isinstance(value, tuple):
         pairs = zip(value, default, strict=False)
-        return len(value) == len(default) and all(_is_alike(one, other) for one, other in pairs)
+        return len(value) == len(default) and all(_is_duplicate(one, other) for one, other in pairs)
     if isinstance(default, float) and type(value) is int:
         return True
     return type(value) is type(default)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnetr.models.kernels.pointwise_conv import apply_along_channels, normalise_channels
+from segnetr.models.kernels.pointwise_conv import normalize_channels, pointwise_conv
 from segnetr.models.kernels.recomputation import recompute
 from segnetr.models.segnetr.interaction import InteractionFusion, InteractionKind, MixingKind
 from segnetr.models.segnetr.mbconv import MBConv
@@ -62,8 +62,8 @@ class ChannelFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to (N, D, H, W)."""
-        hidden = apply_along_channels(self.expand, normalise_channels(self.norm, x))
-        return apply_along_channels(self.project, F.gelu(hidden))
+        hidden = pointwise_conv(self.expand, normalize_channels(self.norm, x))
+        return pointwise_conv(self.project, F.gelu(hidden))
 
 
 class SegNetrBlock(nn.Module):

@@ -7,7 +7,7 @@ from segnetr.models.segnetr.encoder import Stem
 from segnetr.models.segnetr.mbconv import MBConv
 
 
-class StemPath(nn.Module):
+class DetailBranch(nn.Module):
     """A light convolutional path from the image, so that structures of a pixel survive.
 
     A backbone that begins at stride 4 or 16 has no finer map to give; the path computes the missing

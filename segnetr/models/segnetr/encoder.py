@@ -103,7 +103,7 @@ class SegNetrEncoder(nn.Module):
         return self
 
     def own_parts(self) -> tuple[nn.Module, ...]:
-        """Give the parts that start from this package's initialisation."""
+        """Give the parts that start from this package's initialization."""
         return (self,)
 
     def forward(self, image: Tensor) -> list[Tensor]:

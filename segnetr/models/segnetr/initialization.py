@@ -3,7 +3,7 @@
 from torch import nn
 
 
-def initialise(model: nn.Module) -> None:
+def initialize(model: nn.Module) -> None:
     """Draw kernels for rectifiers and start linear maps small.
 
     Convolutions are drawn with the deviation sqrt(2 / fan-in), linear maps from a normal

@@ -32,7 +32,7 @@ InteractionKind = Literal["both", "local", "global", "none"]
 class Interaction(Protocol):
     """A branch of the block: turns channel means into weights."""
 
-    def weigh(self, means: Tensor) -> Tensor:
+    def attention_weights(self, means: Tensor) -> Tensor:
         """Turn channel means (N, 1, H, W) into weights (N, 1, H, W)."""
         ...
 
@@ -59,13 +59,13 @@ class LocalInteraction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh maps (N, C, H, W)."""
-        return x * self.weigh(x.mean(1, keepdim=True))
+        return x * self.attention_weights(x.mean(1, keepdim=True))
 
-    def weigh(self, means: Tensor) -> Tensor:
+    def attention_weights(self, means: Tensor) -> Tensor:
         """Turn channel means (N, 1, H, W) into weights (N, 1, H, W)."""
         height, width = means.shape[-2:]
         padded = pad_to_multiple(means, self.window)
-        weights = weigh_windows(padded, self.window, self.mixing)
+        weights = window_attention_weights(padded, self.window, self.mixing)
         return weights[..., :height, :width]
 
 
@@ -92,18 +92,18 @@ class GlobalInteraction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh maps (N, C, H, W)."""
-        return x * self.weigh(x.mean(1, keepdim=True))
+        return x * self.attention_weights(x.mean(1, keepdim=True))
 
-    def weigh(self, means: Tensor) -> Tensor:
+    def attention_weights(self, means: Tensor) -> Tensor:
         """Turn channel means (N, 1, H, W) into weights (N, 1, H, W)."""
         height, width = means.shape[-2:]
         moved = displace_windows(pad_to_multiple(means, 2 * self.window), self.window)
-        weights = weigh_windows(moved, 2 * self.window, self.mixing)
+        weights = window_attention_weights(moved, 2 * self.window, self.mixing)
         return displace_windows(weights, self.window)[..., :height, :width]
 
 
 class InteractionFusion(nn.Module):
-    """The weighted sum of both branches, normalised; (N, C, H, W) -> (N, C, H, W).
+    """The weighted sum of both branches, normalized; (N, C, H, W) -> (N, C, H, W).
 
     With one branch alone (the paper's table 3) there is no sum, and no weight that the norm would
     undo at once.
@@ -145,17 +145,17 @@ class InteractionFusion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh maps (N, C, H, W) by both branches at once."""
-        fused: Tensor = self.norm(x * self.weigh(x.mean(1, keepdim=True)))
+        fused: Tensor = self.norm(x * self.attention_weights(x.mean(1, keepdim=True)))
         return fused
 
-    def weigh(self, means: Tensor) -> Tensor:
+    def attention_weights(self, means: Tensor) -> Tensor:
         """Turn channel means (N, 1, H, W) into the sum of both weights (N, 1, H, W)."""
         if self.local is None or self.global_ is None:
             branch: Interaction | None = self.local or self.global_
             assert branch is not None
-            return branch.weigh(means)
-        return self.local_weight * self.local.weigh(means) + self.global_weight * (
-            self.global_.weigh(means)
+            return branch.attention_weights(means)
+        return self.local_weight * self.local.attention_weights(means) + self.global_weight * (
+            self.global_.attention_weights(means)
         )
 
 
@@ -169,7 +169,7 @@ def build_mixing(
     return WindowMixing(grid, ratio=ratio) if grid != (1, 1) else NoMixing()
 
 
-def weigh_windows(means: Tensor, window: int, mixing: nn.Module) -> Tensor:
+def window_attention_weights(means: Tensor, window: int, mixing: nn.Module) -> Tensor:
     """Partition channel means (N, 1, H, W), mix, and put the weights back (N, 1, H, W)."""
     grid = (means.shape[-2] // window, means.shape[-1] // window)
     weights = mixing(partition_windows(means, window).squeeze(-1), grid)

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnetr.models.kernels.channel_covariance import channel_moments
+from segnetr.models.kernels.channel_covariance import channel_covariance
 from segnetr.models.kernels.conv import can_fuse
-from segnetr.models.kernels.mbconv_infer_cpu import FoldedKernels, fold_norm, folded_mbconv
-from segnetr.models.kernels.mbconv_train_cpu import lean_mbconv
+from segnetr.models.kernels.mbconv_infer_cpu import FoldedKernels, fold_norm, mbconv_infer_cpu
+from segnetr.models.kernels.mbconv_train_cpu import mbconv_train_cpu
 from segnetr.models.kernels.recomputation import is_large
 from segnetr.models.kernels.squeeze_excitation import SqueezeExcitation
 
@@ -50,10 +50,10 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to (N, D, H, W)."""
-        if self._is_lean(x):
-            return self._forward_lean(x)
+        if self._uses_train_kernel(x):
+            return self._forward_train_cpu(x)
         if self._is_folded(x):
-            return folded_mbconv(x, self.fold(), self._gate_weights())
+            return mbconv_infer_cpu(x, self.fold(), self._gate_weights())
         hidden = F.silu(self.expand_norm(self.expand(x)), inplace=True)
         hidden = F.silu(self.depthwise_norm(self.depthwise(hidden)), inplace=True)
         if self.squeeze is not None:
@@ -81,7 +81,7 @@ class MBConv(nn.Module):
         """Say whether the frugal way to predict pays: a processor, without a gradient."""
         return can_fuse(x) and not self.training and not torch.is_grad_enabled()
 
-    def _is_lean(self, x: Tensor) -> bool:
+    def _uses_train_kernel(self, x: Tensor) -> bool:
         """Say whether the frugal way to train pays: a processor, a large map, pixels enough.
 
         It needs the covariance of the input's channels, D*D multiply-adds for a pixel and 4*D*D*D
@@ -98,14 +98,14 @@ class MBConv(nn.Module):
             and is_large(x)
         )
 
-    def _forward_lean(self, x: Tensor) -> Tensor:
+    def _forward_train_cpu(self, x: Tensor) -> Tensor:
         first, second = self.expand_norm, self.depthwise_norm
-        mean, covariance = channel_moments(x)
+        mean, covariance = channel_covariance(x)
         kernel = self.expand.weight.flatten(1)
         wide_mean = kernel @ mean
         wide_variance = ((kernel @ covariance) * kernel).sum(1)
         scale = first.weight * (wide_variance + first.eps).rsqrt()
-        projected, second_mean, second_variance = lean_mbconv(
+        projected, second_mean, second_variance = mbconv_train_cpu(
             x,
             self.expand.weight * scale[:, None, None, None],
             first.bias - wide_mean * scale,

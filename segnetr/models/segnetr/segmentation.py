@@ -33,7 +33,7 @@ from segnetr.models.segnetr.backbone_encoder import BackboneEncoder, build_pyram
 from segnetr.models.segnetr.blocks import BlockSettings
 from segnetr.models.segnetr.decoder import SegNetrDecoder, choose_window
 from segnetr.models.segnetr.encoder import SegNetrEncoder
-from segnetr.models.segnetr.initialization import initialise
+from segnetr.models.segnetr.initialization import initialize
 
 
 class SegmentationModel(nn.Module):
@@ -143,9 +143,9 @@ class SegNetr(nn.Module):
             skip=config.skip,
         )
         self.head = nn.Conv2d(self.decoder.out_channels, num_classes, 1)
-        # A backbone brings its published initialisation along.
+        # A backbone brings its published initialization along.
         for part in (*self.encoder.own_parts(), self.decoder, self.head):
-            initialise(part)
+            initialize(part)
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn images (N, C, H, W) into logits (N, K, H, W)."""

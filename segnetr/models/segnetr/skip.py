@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segnetr.models.kernels.pointwise_conv import apply_along_channels, normalise_channels
+from segnetr.models.kernels.pointwise_conv import normalize_channels, pointwise_conv
 from segnetr.models.kernels.recomputation import recompute
 
 SkipKind = Literal["irsc", "concat", "add"]
@@ -84,7 +84,7 @@ class PatchMerging(nn.Module):
         return recompute(self._project, x)
 
     def _project(self, x: Tensor) -> Tensor:
-        return apply_along_channels(self.project, normalise_channels(self.norm, merge_patches(x)))
+        return pointwise_conv(self.project, normalize_channels(self.norm, merge_patches(x)))
 
 
 class InformationRetentionSkip(nn.Module):
@@ -136,7 +136,7 @@ class ConcatenationSkip(nn.Module):
 
     def forward(self, encoder_map: Tensor, upsampled: Tensor) -> Tensor:
         """Fuse (N, C, H, W) and (N, K, H, W) to (N, C, H, W)."""
-        return apply_along_channels(self.project, torch.cat((upsampled, encoder_map), 1))
+        return pointwise_conv(self.project, torch.cat((upsampled, encoder_map), 1))
 
 
 class AdditionSkip(nn.Module):
@@ -188,7 +188,7 @@ class FusedUpsampling(nn.Module):
 
     def forward(self, coarse: Tensor, encoder_map: Tensor) -> Tensor:
         """Fuse (N, K, h, w) and (N, C, H, W) to (N, C, H, W)."""
-        narrow = apply_along_channels(self.narrow, coarse)
+        narrow = pointwise_conv(self.narrow, coarse)
         size = encoder_map.shape[-2:]
         upsampled = F.interpolate(narrow, size, mode="bilinear", align_corners=False)
         fused: Tensor = self.skip(encoder_map, upsampled)

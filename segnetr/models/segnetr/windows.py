@@ -78,7 +78,7 @@ def displace_windows(x: Tensor, size: int) -> Tensor:
 
     From six windows along an axis on, every double window then holds windows of two former double
     windows at least. With four, the two double windows only change places, and with two there is
-    only one: maps that small are seen whole by the double windows' neighbours anyway.
+    only one: maps that small are seen whole by the double windows' neighbors anyway.
 
     Args:
         x: Maps (N, C, H, W).

@@ -1,4 +1,4 @@
-"""Box plots as inline SVG, coloured by the page's style sheet."""
+"""Box plots as inline SVG, colored by the page's style sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def _draw_box(box: Box, axis: Axis, y: float) -> str:
     inside = values[(values >= low - reach) & (values <= high + reach)]
     shown = values if len(values) <= _MOST_DOTS else values[~np.isin(values, inside)]
     name = box.name if len(box.name) <= _MOST_LETTERS else f"{box.name[: _MOST_LETTERS - 1]}…"
-    left, right, centre = (axis.place(float(value)) for value in (low, high, middle))
+    left, right, center = (axis.place(float(value)) for value in (low, high, middle))
     parts = [
         f'<text class="tick" x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">'
         f"{escape(name)} ({len(values)})</text>",
@@ -96,7 +96,7 @@ def _draw_box(box: Box, axis: Axis, y: float) -> str:
         f'x2="{axis.place(float(inside[-1])):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>',
         f'<rect class="bin" x="{left:.1f}" y="{y - 8:.1f}" width="{max(right - left, 1):.1f}" '
         'height="16"/>',
-        f'<line class="curve line-b" x1="{centre:.1f}" x2="{centre:.1f}" y1="{y - 9:.1f}" '
+        f'<line class="curve line-b" x1="{center:.1f}" x2="{center:.1f}" y1="{y - 9:.1f}" '
         f'y2="{y + 9:.1f}"/>',
     ]
     # Spread up and down in turns, so that equal values are seen.

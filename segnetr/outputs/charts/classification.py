@@ -1,4 +1,4 @@
-"""Confusions and calibration as inline SVG, coloured by the page's style sheet."""
+"""Confusions and calibration as inline SVG, colored by the page's style sheet."""
 
 from collections.abc import Sequence
 from html import escape
@@ -8,7 +8,7 @@ from segnetr.metrics.classification_summary import CalibrationBin
 _MOST_NUMBERS = 12
 _MOST_NAMES = 40
 MOST_CLASSES = 200
-"""Classes above which a picture of confusions shows nothing any more."""
+"""Classes above which a image of confusions shows nothing any more."""
 
 _SIDE = 440
 _MARGIN = 150
@@ -25,7 +25,7 @@ def draw_confusions(table: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     """
     count = len(classes)
     if count > MOST_CLASSES:
-        raise ValueError(f"{count} classes are too many for a picture")
+        raise ValueError(f"{count} classes are too many for a image")
     cell = _SIDE / count
     left = _MARGIN if count <= _MOST_NAMES else 30
     parts = [f'<rect class="cell-frame" x="{left}" y="30" width="{_SIDE}" height="{_SIDE}"/>']
@@ -75,10 +75,12 @@ def draw_reliability(bins: Sequence[CalibrationBin], *, what: str = "cases") -> 
     parts.append(f'<text class="tick" x="{_LEFT + _PLOT / 2:g}" y="{bottom + 38}" '
                  'text-anchor="middle">confidence; larger dots: more '
                  f"{escape(what)}</text>")  # fmt: skip
-    filled = [b for b in bins if b.frequency is not None]
+    has_foreground = [b for b in bins if b.frequency is not None]
     words = escape(
         "Calibration: "
-        + "; ".join(f"said {b.confidence:.2f}, true {b.frequency:.2f} ({b.count})" for b in filled)
+        + "; ".join(
+            f"said {b.confidence:.2f}, true {b.frequency:.2f} ({b.count})" for b in has_foreground
+        )
     )
     return (
         f'<svg class="chart reliability" viewBox="0 0 {right + 12} {bottom + _BOTTOM}" role="img" '
@@ -87,15 +89,15 @@ def draw_reliability(bins: Sequence[CalibrationBin], *, what: str = "cases") -> 
 
 
 def _draw_cell(x: float, y: float, side: float, number: int, share: float, *, numbers: int) -> str:
-    drawn = (
+    synthetic = (
         f'<rect class="cell" x="{x:.2f}" y="{y:.2f}" width="{side:.2f}" height="{side:.2f}" '
         f'opacity="{0.08 + 0.92 * share:.3f}"/>'
     )
     if numbers > _MOST_NUMBERS:
-        return drawn
+        return synthetic
     style = "on-cell" if share > 0.5 else "label"
     size = 18 if numbers <= 4 else 13
-    return drawn + (
+    return synthetic + (
         f'<text class="{style}" style="font-size:{size}px" x="{x + side / 2:.1f}" '
         f'y="{y + side / 2 + size / 3:.1f}" text-anchor="middle">{number}</text>'
     )

@@ -11,7 +11,7 @@ Point = tuple[float, float]
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 40, 46
 _MOST_POINTS = 240
-# Classes, coloured by the page's style sheet; colours also differ in lightness.
+# Classes, colored by the page's style sheet; colors also differ in lightness.
 _LINES = ("line-a", "line-b", "line-c", "line-d")
 _TITLES = {
     "loss": "Loss",
@@ -180,7 +180,7 @@ class Axis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Positions and texts; a text has as many digits as tell it from its neighbour."""
+        """Positions and texts; a text has as many digits as tell it from its neighbor."""
         count = round((self.high - self.low) / self.step)
         values = [self.low + number * self.step for number in range(count + 1)]
         top = max(map(abs, values))
@@ -230,10 +230,10 @@ def _draw_line(line: Line, x_axis: Axis, y_axis: Axis, *, style: str) -> str:
     if not places:
         return ""
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    drawn = f'<polyline class="curve {style}" points="{path}"/>'
+    synthetic = f'<polyline class="curve {style}" points="{path}"/>'
     # Few points are measurements made now and then: show where they are.
     dots = places if len(places) <= 30 else []
-    return drawn + "".join(
+    return synthetic + "".join(
         f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in dots
     )
 

@@ -37,7 +37,7 @@ class DotChart:
         dots: Finite places, one at least.
         levels: Horizontal dashed lines: their name and their height.
         diagonal: Draw where both axes are equal; both then have one range.
-        words: The picture in words.
+        words: The image in words.
     """
 
     title: str

@@ -1,36 +1,36 @@
-"""A map of shares laid over its picture, for the eye."""
+"""A map of shares laid over its image, for the eye."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.preprocessing.resize import resize_image
-from segnetr.outputs.masks.overlay import LONGEST_SIDE, Picture
+from segnetr.outputs.masks.overlay import LONGEST_SIDE, ImageArray
 
-_COLOURS = cv2.COLORMAP_TURBO
+_COLORS = cv2.COLORMAP_TURBO
 _STRONGEST = 0.6
-"""How much of the picture the colour covers where the map is 1; where it is 0, nothing."""
+"""How much of the image the color covers where the map is 1; where it is 0, nothing."""
 
 
 def draw_heatmap(
-    picture: NDArray[np.uint8], heat: NDArray[np.float32], *, longest: int = LONGEST_SIDE
-) -> Picture:
-    """Colour a picture where a map is high; where it is 0 the picture is seen as it is.
+    image: NDArray[np.uint8], heat: NDArray[np.float32], *, longest: int = LONGEST_SIDE
+) -> ImageArray:
+    """Color a image where a map is high; where it is 0 the image is seen as it is.
 
     Args:
-        picture: (H, W, 1) or (H, W, 3).
-        heat: (h, w) in 0..1, over the whole of the picture; resized to it.
-        longest: Longest side of the result in pixels; larger pictures are reduced.
+        image: (H, W, 1) or (H, W, 3).
+        heat: (h, w) in 0..1, over the whole of the image; resized to it.
+        longest: Longest side of the result in pixels; larger images are reduced.
 
     Returns:
         (h', w', 3), RGB.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = min(1.0, longest / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    shown = np.broadcast_to(resize_image(picture, size), (*size, 3)).astype(np.float32)
+    shown = np.broadcast_to(resize_image(image, size), (*size, 3)).astype(np.float32)
     shares = resize_image(heat[..., None], size)
     levels = np.rint(shares * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(levels, _COLOURS), cv2.COLOR_BGR2RGB)
+    colors = cv2.cvtColor(cv2.applyColorMap(levels, _COLORS), cv2.COLOR_BGR2RGB)
     cover = np.float32(_STRONGEST) * shares
-    return np.asarray(np.rint(shown * (1 - cover) + colours * cover), dtype=np.uint8)
+    return np.asarray(np.rint(shown * (1 - cover) + colors * cover), dtype=np.uint8)

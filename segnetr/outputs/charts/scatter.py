@@ -1,4 +1,4 @@
-"""Dots with names: a picture of quality against cost, as SVG without script or address."""
+"""Dots with names: a image of quality against cost, as SVG without script or address."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Dot:
         name: Stands beside the dot where there is room, and in any case under the mouse.
         x: Cost, above 0; the axis is logarithmic.
         y: Quality.
-        marked: Drawn in another colour, as what the others are compared with.
+        marked: Drawn in another color, as what the others are compared with.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One picture of dots.
+    """One image of dots.
 
     Attributes:
         title: What is shown.
@@ -48,7 +48,7 @@ class Panel:
 
 
 class _Box(NamedTuple):
-    """A rectangle of the picture."""
+    """A rectangle of the image."""
 
     left: float
     top: float
@@ -150,10 +150,10 @@ def _logarithmic_marks(left: float, right: float) -> list[float]:
 
 
 def _dot(dot: Dot, x: float, y: float) -> str:
-    colour = "#b3261e" if dot.marked else "#1f5fa8"
+    color = "#b3261e" if dot.marked else "#1f5fa8"
     words = escape(f"{dot.name}: {dot.x:.4g}, {dot.y:.4f}")
     return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS}" fill="{colour}">'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS}" fill="{color}">'
         f"<title>{words}</title></circle>"
     )
 

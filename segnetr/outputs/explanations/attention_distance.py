@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hybrid_backbones import AttentionCall, observe_attention
+from hybrid_backbones import AttentionCall, capture_attention
 from segnetr.outputs.charts.curves import Axis
 
 # Weights held at a time, however large the map: 64 MiB of float32.
@@ -50,17 +50,17 @@ def attention_distances(model: nn.Module, image: Tensor) -> list[LayerDistances]
 
     Args:
         model: A backbone or a network that contains one, in evaluation mode.
-        image: (N, C, H, W), normalised as in training.
+        image: (N, C, H, W), normalized as in training.
 
     Returns:
         In the order in which the network runs. Empty for Mobile-Former, in which no place attends
-        to a place; see `hybrid_backbones.observe_attention` for what else is passed over.
+        to a place; see `hybrid_backbones.capture_attention` for what else is passed over.
 
     Source:
         arXiv:2010.11929, appendix D.7.
     """
     found: list[LayerDistances] = []
-    with torch.no_grad(), observe_attention(model, lambda call: found.append(_measure(call))):
+    with torch.no_grad(), capture_attention(model, lambda call: found.append(_measure(call))):
         model(image)
     return found
 
@@ -135,7 +135,7 @@ def _measure(call: AttentionCall) -> LayerDistances:
 def _draw_axes(y_axis: Axis, across: Sequence[float]) -> list[str]:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     parts = [
-        _text(_LEFT, 22, "Mean attention distance in pixels", colour=_INK, size=15),
+        _text(_LEFT, 22, "Mean attention distance in pixels", color=_INK, size=15),
         f'<circle cx="{right - 164}" cy="18" r="3" fill="{_DOT}"/>',
         _text(right - 156, 22, "head"),
         f'<line x1="{right - 114}" x2="{right - 94}" y1="18" y2="18" stroke="{_MEAN}" '
@@ -156,9 +156,9 @@ def _draw_axes(y_axis: Axis, across: Sequence[float]) -> list[str]:
 
 
 def _text(
-    x: float, y: float, text: str, *, anchor: str = "start", colour: str = _SOFT, size: int = 13
+    x: float, y: float, text: str, *, anchor: str = "start", color: str = _SOFT, size: int = 13
 ) -> str:
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" '
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}" '
         f'font-size="{size}">{text}</text>'
     )

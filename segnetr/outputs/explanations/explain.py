@@ -30,18 +30,18 @@ def explain_image(
     target: int,
     out: Path,
     name: str,
-    picture: NDArray[np.uint8] | None = None,
+    pixels: NDArray[np.uint8] | None = None,
     level: int = -1,
 ) -> list[Path]:
     """Write what a classifier's answer for one image rests on.
 
     Args:
         model: The classifier, in evaluation mode.
-        image: (1, C, H, W), normalised as in training, on the model's device.
+        image: (1, C, H, W), normalized as in training, on the model's device.
         target: The class to explain; mostly the one the classifier chose.
         out: Folder of the files; made if it is not there.
         name: What the files begin with; it may hold sub-folders.
-        picture: (h, w, 1 or 3), what the network sees in full, for the eye; None: `image` itself,
+        pixels: (h, w, 1 or 3), what the network sees in full, for the eye; None: `image` itself,
             stretched to black and white.
         level: Level of the pyramid that Grad-CAM looks at.
 
@@ -54,7 +54,7 @@ def explain_image(
         WriteError: If a file cannot be written.
     """
     heat = grad_cam(model, image, target=target, level=level)
-    shown = _to_picture(image) if picture is None else picture
+    shown = _to_image(image) if pixels is None else pixels
     contents = {out / f"{name}_cam.png": _encode(draw_heatmap(shown, heat))}
     layers = attention_distances(model, image)
     if layers:
@@ -67,7 +67,7 @@ def explain_image(
     return list(contents)
 
 
-def _to_picture(image: Tensor) -> NDArray[np.uint8]:
+def _to_image(image: Tensor) -> NDArray[np.uint8]:
     """Stretch the one image to 0..255; of other than 1 or 3 channels the first is shown."""
     values = image[0].detach().float().cpu()
     values = values if len(values) in (1, 3) else values[:1]

@@ -1,4 +1,4 @@
-"""Which part of a picture speaks for a class: Grad-CAM.
+"""Which part of a image speaks for a class: Grad-CAM.
 
 Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization,
 ICCV 2017, arXiv:1610.02391.
@@ -29,7 +29,7 @@ def grad_cam(
 
     Args:
         model: A backbone with a head. It is used in evaluation mode, and left as it was.
-        image: (1, C, H, W), normalised as in training.
+        image: (1, C, H, W), normalized as in training.
         target: The class.
         level: Level of the pyramid, 0 the finest; negative ones count from the coarsest, -1.
 
@@ -57,7 +57,7 @@ def grad_cam(
             (gradient,) = torch.autograd.grad(score, carrier, retain_graph=True, allow_unused=True)
             if gradient is not None:
                 features = _arrange(carrier.detach(), own, is_own=carrier is own)
-                heat = _weigh(features, _arrange(gradient, own, is_own=carrier is own))
+                heat = _attention_weights(features, _arrange(gradient, own, is_own=carrier is own))
                 size = (int(image.shape[2]), int(image.shape[3]))
                 return _to_share(_enlarge(heat, size, model.feature_info[level].stride))
     raise ValueError(f"no logit depends on level {level} of {type(model).__name__}")
@@ -103,7 +103,7 @@ def _arrange(x: Tensor, own: Tensor, *, is_own: bool) -> Tensor:
     return last if last.shape == own.shape else x
 
 
-def _weigh(features: Tensor, gradient: Tensor) -> Tensor:
+def _attention_weights(features: Tensor, gradient: Tensor) -> Tensor:
     """Add the channels up to (1, 1, h, w), each as much as the class gains from it."""
     weights = gradient.float().mean((2, 3), keepdim=True)
     return F.relu((weights * features.float()).sum(1, keepdim=True))

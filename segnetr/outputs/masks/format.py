@@ -17,9 +17,9 @@ MASK_FORMATS: Mapping[str, str] = {
     "mha": ".mha",
     "dcm": ".dcm",
 }
-"""Names that `--format` takes, and the suffix of each; a palette is a PNG in colours."""
+"""Names that `--format` takes, and the suffix of each; a palette is a PNG in colors."""
 
-PICTURE_FORMATS = ("png", "palette", "bmp", "tif")
+IMAGE_FORMATS = ("png", "palette", "bmp", "tif")
 VOLUME_FORMATS = ("nii", "nii.gz", "nrrd", "mha")
 
 _NIFTI = (".nii", ".nii.gz")
@@ -54,7 +54,7 @@ def choose_suffix(source: Path, suffix: str, format_name: str) -> str:
     """
     if format_name == "same":
         return (_SAME[suffix.lower()] or suffix) if suffix.lower() in _SAME else ".png"
-    known: tuple[str, ...] = PICTURE_FORMATS
+    known: tuple[str, ...] = IMAGE_FORMATS
     if suffix.lower() in _VOLUMES:
         known = VOLUME_FORMATS
     elif suffix.lower() == _DICOM:

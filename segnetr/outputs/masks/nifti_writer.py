@@ -13,7 +13,7 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.engine.inference.label_store import walk_planes
 
-_MM = 2  # NIfTI's code of millimetres
+_MM = 2  # NIfTI's code of millimeters
 _SCANNER = 1  # NIfTI's code of scanner coordinates
 _SAME_UNIT = 1e-6
 

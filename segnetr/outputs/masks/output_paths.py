@@ -19,7 +19,7 @@ _NIFTI_SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedOutput:
+class OutputPath:
     """The place of one result.
 
     Attributes:
@@ -31,9 +31,9 @@ class PlannedOutput:
     relative: Path
 
 
-def plan_outputs(
+def plan_output_paths(
     inputs: Sequence[tuple[Path, Path]], *, out: Path, format_name: str = "same"
-) -> list[PlannedOutput]:
+) -> list[OutputPath]:
     """Give each input a name of its own below the output folder.
 
     A result has its input's sub-folder, stem and format (`a.nii.gz` stays `a.nii.gz`, `a.jpg`
@@ -70,7 +70,7 @@ def plan_outputs(
         for index in losers:
             levels[index] += 1
     plan = [
-        PlannedOutput(source=source, relative=name)
+        OutputPath(source=source, relative=name)
         for (source, _), name in zip(inputs, names, strict=True)
     ]
     _refuse_input_folders(plan, out)
@@ -92,7 +92,7 @@ def is_nifti_name(path: PurePath) -> bool:
 
 
 def overlay_path(mask: Path) -> Path:
-    """Give the name of the overlay picture that belongs to a mask."""
+    """Give the name of the overlay image that belongs to a mask."""
     return mask.with_name(f"{split_name(mask.name)[0]}_overlay.png")
 
 
@@ -113,7 +113,7 @@ def has_results(
 
     Args:
         mask: Its mask.
-        overlay: Whether a picture with outlines is wanted as well.
+        overlay: Whether a image with outlines is wanted as well.
         save_prob: Whether probabilities are wanted as well.
         save_uncertainty: Whether maps of uncertainty are wanted as well; the entropy, which is
             written last, stands for them.
@@ -182,8 +182,8 @@ def _owned(mask: Path) -> Iterator[Path]:
             yield uncertainty_path(mask, kind, suffix)
 
 
-def _refuse_input_folders(plan: Sequence[PlannedOutput], out: Path) -> None:
-    """Refuse results beside input pictures, where they could replace what is not ours.
+def _refuse_input_folders(plan: Sequence[OutputPath], out: Path) -> None:
+    """Refuse results beside input images, where they could replace what is not ours.
 
     Not only the inputs themselves: the result of `a.jpg` must not replace an `a.png` beside it
     that nobody asked to segment.
@@ -196,5 +196,5 @@ def _refuse_input_folders(plan: Sequence[PlannedOutput], out: Path) -> None:
         if target.parent in folders:
             raise UsageError(
                 f"{item.source}: its result would be {out / item.relative}, among the input "
-                "pictures; give another folder as --out"
+                "images; give another folder as --out"
             )

@@ -13,11 +13,11 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.engine.inference.label_store import PageRelease, walk_planes
 
-Colour = tuple[int, int, int]
-Picture = NDArray[np.uint8]
+Color = tuple[int, int, int]
+ImageArray = NDArray[np.uint8]
 
 # Hues that skin, blood and pigment do not have come first.
-CLASS_COLOURS: tuple[Colour, ...] = (
+CLASS_COLORS: tuple[Color, ...] = (
     (0, 255, 255),
     (255, 255, 0),
     (0, 255, 0),
@@ -26,23 +26,23 @@ CLASS_COLOURS: tuple[Colour, ...] = (
     (255, 255, 255),
 )
 LONGEST_SIDE = 1024
-"""Larger pictures are reduced to this many pixels."""
+"""Larger images are reduced to this many pixels."""
 OUTLINE_WIDTH = 2
 """Width of an outline in pixels of the overlay, without its dark rim of one pixel."""
 _MOST_TILES = 16
 _LARGEST_ZOOM = 4
 _SAMPLE = 1_000_000  # values by which black and white are found
-_GREY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
+_GRAY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
 
 
 def draw_overlay(
     image: ImageFile | VolumeFile,
     labels: NDArray[np.uint8],
     *,
-    colours: Sequence[Colour] = CLASS_COLOURS,
+    colors: Sequence[Color] = CLASS_COLORS,
     longest: int = LONGEST_SIDE,
-) -> Picture:
-    """Draw a picture, or up to 16 slices of a volume side by side, with the outlines of a mask.
+) -> ImageArray:
+    """Draw a image, or up to 16 slices of a volume side by side, with the outlines of a mask.
 
     Slices are spread evenly over those with foreground, or over all where there is none; each is
     turned so that the first axis runs to the right and the second upwards.
@@ -50,83 +50,83 @@ def draw_overlay(
     Args:
         image: The image.
         labels: Class indices on its grid.
-        colours: Colours of the foreground classes in order, repeated as needed.
+        colors: Colors of the foreground classes in order, repeated as needed.
         longest: Longest side of the result in pixels.
 
     Returns:
         (h, w, 3), RGB.
     """
-    if isinstance(image, ImageFile) and image.kind == "picture":
-        return outline_labels(to_display(image.array), labels, colours=colours, longest=longest)
+    if isinstance(image, ImageFile) and image.kind == "image":
+        return outline_labels(to_display(image.array), labels, colors=colors, longest=longest)
     depths = choose_slices(labels)
     shown = _show_slices(image, depths)
     columns = math.ceil(math.sqrt(len(depths)))
     side = longest // columns
     tiles, release = [], PageRelease(labels)
-    for depth, grey in zip(depths, shown, strict=True):
-        picture = np.rot90(grey)[..., None]
-        size = _fit_tile(picture.shape[:2], _pixel_shape(image), side)
-        tile = resize_image(np.ascontiguousarray(picture), size)
+    for depth, gray in zip(depths, shown, strict=True):
+        pixels = np.rot90(gray)[..., None]
+        size = _fit_tile(pixels.shape[:2], _pixel_shape(image), side)
+        tile = resize_image(np.ascontiguousarray(pixels), size)
         mask = _resize_labels(np.ascontiguousarray(np.rot90(labels[:, :, depth])), size)
         release.give_back()
-        tiles.append(outline_labels(tile, mask, colours=colours, longest=side))
+        tiles.append(outline_labels(tile, mask, colors=colors, longest=side))
     return _lay_out(tiles, columns)
 
 
 def outline_labels(
-    picture: NDArray[np.uint8],
+    pixels: NDArray[np.uint8],
     labels: NDArray[np.uint8],
     *,
-    colours: Sequence[Colour] = CLASS_COLOURS,
+    colors: Sequence[Color] = CLASS_COLORS,
     longest: int = LONGEST_SIDE,
-) -> Picture:
+) -> ImageArray:
     """Draw the outlines of a mask just inside its edges, with a dark rim around each.
 
     The rim is what keeps them readable on light as on dark skin. Nothing is smoothed: a pixel
-    belongs to an outline or shows the picture.
+    belongs to an outline or shows the image.
 
     Args:
-        picture: (H, W, 1) or (H, W, 3).
+        pixels: (H, W, 1) or (H, W, 3).
         labels: (H, W) class indices.
-        colours: Colours of the foreground classes in order, repeated as needed.
+        colors: Colors of the foreground classes in order, repeated as needed.
         longest: Longest side of the result in pixels.
 
     Returns:
-        (h, w, 3), RGB, reduced where the picture is larger.
+        (h, w, 3), RGB, reduced where the image is larger.
     """
-    height, width = picture.shape[:2]
+    height, width = pixels.shape[:2]
     scale = min(1.0, longest / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    reduced = resize_image(picture, size)
-    drawn = np.array(np.broadcast_to(reduced, (*size, 3)))
+    reduced = resize_image(pixels, size)
+    synthetic = np.array(np.broadcast_to(reduced, (*size, 3)))
     masks = _resize_labels(labels, size)
     rings = [(int(label), _find_ring(masks == label)) for label in np.unique(masks) if label > 0]
     for _, (_, rim) in rings:
-        drawn[rim] = 0
+        synthetic[rim] = 0
     for label, (line, _) in rings:
-        drawn[line] = colours[(label - 1) % len(colours)]
-    return drawn
+        synthetic[line] = colors[(label - 1) % len(colors)]
+    return synthetic
 
 
-def to_display(array: NDArray[Any]) -> Picture:
-    """Bring any grey values to 0..255; 8-bit ones stay as they are.
+def to_display(array: NDArray[Any]) -> ImageArray:
+    """Bring any gray values to 0..255; 8-bit ones stay as they are.
 
     Others are stretched so that their 1st and 99th percentiles become black and white.
     """
     if array.dtype == np.uint8:
         return array
     sample = array.reshape(-1)[:: max(1, array.size // _SAMPLE)]
-    low, high = np.percentile(sample, _GREY_SHARE)
+    low, high = np.percentile(sample, _GRAY_SHARE)
     if high <= low:
         low, high = float(array.min()), float(array.max())
     return _stretch(array, low, high)
 
 
-def _show_slices(image: ImageFile | VolumeFile, depths: Sequence[int]) -> list[Picture]:
-    """Give slices (X, Y) of a volume's first channel in grey values of the whole volume."""
+def _show_slices(image: ImageFile | VolumeFile, depths: Sequence[int]) -> list[ImageArray]:
+    """Give slices (X, Y) of a volume's first channel in gray values of the whole volume."""
     if isinstance(image, ImageFile):
-        grey = to_display(image.shown)
-        return [grey[:, :, depth] for depth in depths]
+        gray = to_display(image.shown)
+        return [gray[:, :, depth] for depth in depths]
     step = max(1, math.prod(image.grid) // _SAMPLE)
     kept, sample = {}, []
     for depth, plane in enumerate(image.read_planes()):
@@ -135,14 +135,14 @@ def _show_slices(image: ImageFile | VolumeFile, depths: Sequence[int]) -> list[P
             kept[depth] = plane[..., 0].copy()
     if image.dtype == np.uint8:
         return [kept[depth] for depth in depths]
-    low, high = np.percentile(np.concatenate(sample), _GREY_SHARE)
+    low, high = np.percentile(np.concatenate(sample), _GRAY_SHARE)
     if high <= low:
         low = float(min(part.min() for part in sample))
         high = float(max(part.max() for part in sample))
     return [_stretch(kept[depth], low, high) for depth in depths]
 
 
-def _stretch(array: NDArray[Any], low: float, high: float) -> Picture:
+def _stretch(array: NDArray[Any], low: float, high: float) -> ImageArray:
     scaled = (array.astype(np.float32) - np.float32(low)) * np.float32(255 / ((high - low) or 1.0))
     return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
 
@@ -157,7 +157,7 @@ def choose_slices(labels: NDArray[np.uint8]) -> list[int]:
 
 
 def _find_ring(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Give the pixels of the outline and of its rim; the picture's border counts as outside."""
+    """Give the pixels of the outline and of its rim; the image's border counts as outside."""
     padded = np.pad(mask.astype(np.uint8), OUTLINE_WIDTH)
     square = np.ones((3, 3), dtype=np.uint8)
     inner = cv2.erode(padded, square, iterations=OUTLINE_WIDTH)
@@ -193,7 +193,7 @@ def _fit_tile(
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _lay_out(tiles: Sequence[Picture], columns: int) -> Picture:
+def _lay_out(tiles: Sequence[ImageArray], columns: int) -> ImageArray:
     height, width = tiles[0].shape[:2]
     rows = math.ceil(len(tiles) / columns)
     sheet = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)

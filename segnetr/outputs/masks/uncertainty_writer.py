@@ -45,10 +45,10 @@ def plan_uncertainty(
         if image.kind == "volume" and image.affine is not None:
             path = uncertainty_path(mask, kind, ".nii.gz")
             planned[path] = plan_volume(values, image, path, level=PROBABILITY_LEVEL)
-        elif image.kind == "picture":
+        elif image.kind == "image":
             deep = np.rint(values * (65535 / highest)).astype(np.uint16)
             path = uncertainty_path(mask, kind, ".png")
-            planned[path] = partial(write_picture, pixels=deep, suffix=".png")
+            planned[path] = partial(write_image, pixels=deep, suffix=".png")
         else:
             path = uncertainty_path(mask, kind, ".npz")
             planned[path] = _plan_arrays(kind, values)
@@ -63,8 +63,8 @@ def plan_volume(
     return partial(write_voxels, values=values, header=header, path=path, level=level)
 
 
-def write_picture(stream: BinaryIO, *, pixels: NDArray[Any], suffix: str) -> None:
-    """Write a picture (H, W) or (H, W, 3) in the format of a suffix."""
+def write_image(stream: BinaryIO, *, pixels: NDArray[Any], suffix: str) -> None:
+    """Write a image (H, W) or (H, W, 3) in the format of a suffix."""
     options: dict[str, Any] = {
         ".png": {"format": "PNG"},
         ".bmp": {"format": "BMP"},

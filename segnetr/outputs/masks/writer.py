@@ -1,6 +1,6 @@
 """Masks as files, on the grid, with the header and in the format of their image.
 
-* Pictures: 8 bit, one channel. Two classes are written as 0 and 255, as ISIC does, more classes as
+* Images: 8 bit, one channel. Two classes are written as 0 and 255, as ISIC does, more classes as
   their index. Probabilities are a 16-bit PNG of the foreground (65535 is 1) for two classes, else
   `probabilities` (K, H, W) float16 in an .npz file.
 * Volumes: NIfTI, class indices in uint8. Every header field but those of the data type and the
@@ -8,12 +8,12 @@
   of several channels is left away. Probabilities are
   float32 `_prob.nii.gz`: the foreground (X, Y, Z) for two classes, else (X, Y, Z, K).
 * Maps of uncertainty, `_entropy` (0 to 1) and `_variance` (0 to 0.5): float32 `.nii.gz` of a
-  volume that says where it lies, 16-bit PNG of a picture (65535 is the largest value), else `.npz`.
+  volume that says where it lies, 16-bit PNG of a image (65535 is the largest value), else `.npz`.
 
 * NRRD and MetaImage: the same, under the text of the image's header (`text_volumes`). DICOM series:
   a DICOM-SEG object (`dicom_seg`). TIFF of several pages: class indices, page by page. Where
   `--format` asks for another format, the affine is carried over in the digits that format has.
-* A palette PNG holds class indices, and shows them in the colours of the outlines.
+* A palette PNG holds class indices, and shows them in the colors of the outlines.
 
 Every file is written aside and renamed, the mask last: where there is a mask, all is there.
 """
@@ -39,23 +39,23 @@ from segnetr.outputs.masks.dicom_seg import encode_segmentation
 from segnetr.outputs.masks.nifti_writer import affine_in_mm
 from segnetr.outputs.masks.nrrd_metaimage_writer import encode_text_volume, make_text_header
 from segnetr.outputs.masks.output_paths import (
-    PlannedOutput,
+    OutputPath,
     is_nifti_name,
     overlay_path,
-    plan_outputs,
+    plan_output_paths,
     probability_path,
 )
-from segnetr.outputs.masks.overlay import CLASS_COLOURS, Colour, draw_overlay
+from segnetr.outputs.masks.overlay import CLASS_COLORS, Color, draw_overlay
 from segnetr.outputs.masks.uncertainty_writer import (
     PROBABILITY_LEVEL,
     Write,
     plan_uncertainty,
     plan_volume,
-    write_picture,
+    write_image,
 )
 from segnetr.storage.manifest import as_write_error
 
-__all__ = ["PlannedOutput", "plan_outputs", "write_prediction"]
+__all__ = ["OutputPath", "plan_output_paths", "write_prediction"]
 
 _TEXT_FORMS: Mapping[str, Literal["nrrd", "meta"]] = {".nrrd": "nrrd", ".mha": "meta"}
 _TIFF_SUFFIXES = (".tif", ".tiff")
@@ -71,7 +71,7 @@ def write_prediction(
     save_prob: bool = False,
     save_uncertainty: bool = False,
     overlay: bool = False,
-    colours: Sequence[Colour] = CLASS_COLOURS,
+    colors: Sequence[Color] = CLASS_COLORS,
     palette: bool = False,
     classes: Sequence[str] = (),
 ) -> list[Path]:
@@ -81,12 +81,12 @@ def write_prediction(
         prediction: Labels, and probabilities if `save_prob`, on the grid of `image`.
         image: The image they belong to, as read.
         out: The output folder; made if it is not there.
-        relative: The mask's path below it, from `plan_outputs`; its suffix is the format.
+        relative: The mask's path below it, from `plan_output_paths`; its suffix is the format.
         save_prob: Write the probabilities as well.
         save_uncertainty: Write the maps of uncertainty as well.
-        overlay: Write a picture of the image with the outlines of the mask as well.
-        colours: Colours of the outlines, foreground classes in order, repeated as needed.
-        palette: Write the mask of a picture as a palette of these colours.
+        overlay: Write a image of the image with the outlines of the mask as well.
+        colors: Colors of the outlines, foreground classes in order, repeated as needed.
+        palette: Write the mask of a image as a palette of these colors.
         classes: Names of the classes, background first, for formats that keep them; else numbers.
 
     Returns:
@@ -105,15 +105,15 @@ def write_prediction(
     mask = out / relative
     contents: dict[Path, Write] = {}
     if overlay:
-        drawn = draw_overlay(image, prediction.labels, colours=colours)
-        contents[overlay_path(mask)] = partial(write_picture, pixels=drawn, suffix=".png")
+        synthetic = draw_overlay(image, prediction.labels, colors=colors)
+        contents[overlay_path(mask)] = partial(write_image, pixels=synthetic, suffix=".png")
     if save_prob:
         path, write = _plan_probabilities(prediction, image, mask)
         contents[path] = write
     if save_uncertainty:
         contents |= plan_uncertainty(prediction, image, mask)
-    if palette and image.kind == "picture":
-        contents[mask] = partial(_write_palette, labels=prediction.labels, colours=colours)
+    if palette and image.kind == "image":
+        contents[mask] = partial(_write_palette, labels=prediction.labels, colors=colors)
     else:
         contents[mask] = _plan_mask(prediction, image, mask, classes)
     for path, write in contents.items():
@@ -133,7 +133,7 @@ def _plan_mask(
         return lambda stream: stream.write(content)
     if prediction.num_classes == 2:
         labels = labels * np.uint8(255)
-    return partial(write_picture, pixels=labels, suffix=mask.suffix.lower())
+    return partial(write_image, pixels=labels, suffix=mask.suffix.lower())
 
 
 def _encode_labels(
@@ -150,7 +150,7 @@ def _encode_labels(
     if suffix in _TIFF_SUFFIXES:
         return _encode_pages(labels)
     raise ReadError(
-        image.path, f"it is a volume of {image.grid[2]} slices, and {suffix} holds a picture"
+        image.path, f"it is a volume of {image.grid[2]} slices, and {suffix} holds a image"
     )
 
 
@@ -174,22 +174,20 @@ def _plan_probabilities(
         path = probability_path(mask, ".nii.gz")
         values = probabilities[1] if is_binary else np.moveaxis(probabilities, 0, -1)
         return path, plan_volume(values, image, path, level=PROBABILITY_LEVEL)
-    if is_binary and image.kind == "picture":
+    if is_binary and image.kind == "image":
         deep = np.rint(probabilities[1] * 65535).astype(np.uint16)
         path = probability_path(mask, ".png")
-        return path, partial(write_picture, pixels=deep, suffix=".png")
+        return path, partial(write_image, pixels=deep, suffix=".png")
     halves = probabilities.astype(np.float16)
     return probability_path(mask, ".npz"), partial(np.savez_compressed, probabilities=halves)
 
 
-def _write_palette(
-    stream: BinaryIO, *, labels: NDArray[np.uint8], colours: Sequence[Colour]
-) -> None:
-    picture = Image.fromarray(np.ascontiguousarray(labels))
-    table = [(0, 0, 0), *(colours[number % len(colours)] for number in range(255))]
-    picture.putpalette([value for colour in table for value in colour])
+def _write_palette(stream: BinaryIO, *, labels: NDArray[np.uint8], colors: Sequence[Color]) -> None:
+    image = Image.fromarray(np.ascontiguousarray(labels))
+    table = [(0, 0, 0), *(colors[number % len(colors)] for number in range(255))]
+    image.putpalette([value for color in table for value in color])
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     stream.write(buffer.getbuffer())
 
 

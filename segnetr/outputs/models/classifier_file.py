@@ -16,7 +16,7 @@ from torch import Tensor
 from hybrid_backbones import Backbone, create_model
 from segnetr import __version__
 from segnetr.config.schema.classification import ClassifyPredictConfig
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig
 from segnetr.config.schema.segmentation import ImageSize, IntensityConfig
 from segnetr.errors import ModelFileError
 from segnetr.outputs.models.model_file import (
@@ -43,14 +43,14 @@ class ClassifierCard:
         overrides: Fields of the entry's configuration that were changed.
         classes: Class names; output i is class i.
         num_classes: Their number, the width of the classifier.
-        several: A picture has any number of the labels, and each has a probability of its own.
-        in_channels: Channels of the pictures.
-        image_size: (height, width) in pixels that pictures are brought to.
-        intensity: How values are normalised.
-        fitting: How pictures are brought to that size; its `evaluation_*` and `interpolation`.
+        several: A image has any number of the labels, and each has a probability of its own.
+        in_channels: Channels of the images.
+        image_size: (height, width) in pixels that images are brought to.
+        intensity: How values are normalized.
+        fitting: How images are brought to that size; its `evaluation_*` and `interpolation`.
         predict: How the network is applied.
         dataset: Name of the training data.
-        data_licence: Licence of the training data.
+        data_license: License of the training data.
         split_sha256: Hash of the split.
         scores: Validation scores by name.
         versions: Versions of the packages the model was trained with, by name.
@@ -67,10 +67,10 @@ class ClassifierCard:
     in_channels: Annotated[int, Field(ge=1, le=64)]
     image_size: ImageSize
     intensity: IntensityConfig
-    fitting: LabelledAugmentConfig
+    fitting: ClassificationAugmentConfig
     predict: ClassifyPredictConfig
     dataset: str = ""
-    data_licence: str = ""
+    data_license: str = ""
     split_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     scores: dict[str, FiniteFloat] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)

@@ -25,7 +25,7 @@ from pydantic_core import from_json
 from torch import Tensor, nn
 
 from segnetr import __version__
-from segnetr.config.schema.postprocessing import PostTrial
+from segnetr.config.schema.postprocessing import PostprocessingTrial
 from segnetr.config.schema.segmentation import (
     ImageSize,
     IntensityConfig,
@@ -63,18 +63,19 @@ class ModelCard:
     Attributes:
         architecture: The network's settings.
         classes: Class names, background first; label i is class i.
-        in_channels: Channels that the network takes: those of a file, and of its neighbours where
+        in_channels: Channels that the network takes: those of a file, and of its neighbors where
             a volume's slices are seen together.
-        image_size: (height, width) in pixels of the training pictures.
-        intensity: How values are normalised.
+        image_size: (height, width) in pixels of the training images.
+        intensity: How values are normalized.
         predict: How the network is applied to a file.
         slices: How volumes are cut into what the network takes.
-        spatial_dims: 2: trained on pictures; 3: on slices of volumes.
+        spatial_dims: 2: trained on images; 3: on slices of volumes.
         dataset: Name of the training data.
-        data_licence: Licence of the training data.
+        data_license: License of the training data.
         split_sha256: Hash of the split; empty where there was none.
         scores: Validation scores by name.
-        post_trials: Repairs that were tried on the validation cases, and what they gained.
+        postprocessing_trials: Repairs that were tried on the validation cases, and what they
+            gained.
         versions: Versions of the packages the model was trained with, by name.
         created_by: The application and its version.
         format_version: Version of this format.
@@ -89,10 +90,10 @@ class ModelCard:
     slices: SliceConfig = Field(default_factory=SliceConfig)
     spatial_dims: Literal[2, 3] = 2
     dataset: str = ""
-    data_licence: str = ""
+    data_license: str = ""
     split_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     scores: dict[str, FiniteFloat] = Field(default_factory=dict)
-    post_trials: tuple[PostTrial, ...] = ()
+    postprocessing_trials: tuple[PostprocessingTrial, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     created_by: str = f"segnetr {__version__}"
     format_version: Literal[1] = FORMAT_VERSION
@@ -110,12 +111,12 @@ class ModelCard:
 
     @property
     def file_channels(self) -> int:
-        """Channels of one picture or slice as its file has them."""
+        """Channels of one image or slice as its file has them."""
         return self.in_channels // self.slices.together
 
     @property
     def volume_channels(self) -> int:
-        """Values for each voxel of a volume; a model of pictures takes one and repeats it."""
+        """Values for each voxel of a volume; a model of images takes one and repeats it."""
         return self.file_channels if self.spatial_dims == 3 else 1
 
 
@@ -259,25 +260,25 @@ def read_card_file(path: Path, cards: TypeAdapter[Card]) -> Card:
 
 def _describe(error: ValidationError) -> str:
     """Put what is wrong with a card into one printable line, whatever stands in the file."""
-    faults = error.errors(include_url=False, include_context=False)
-    for fault in faults:
-        if fault["loc"] == ("format_version",):
-            found = printable(repr(fault["input"]))
+    issues = error.errors(include_url=False, include_context=False)
+    for issue in issues:
+        if issue["loc"] == ("format_version",):
+            found = printable(repr(issue["input"]))
             return (
                 f"format version {found} is not known, {FORMAT_VERSION} is; "
                 "install the version of segnetr that wrote it"
             )
-    return f"no card of a model of ours: {printable(_list_faults(error))}"
+    return f"no card of a model of ours: {printable(_list_issues(error))}"
 
 
-def _list_faults(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_context=False)
+def _list_issues(error: ValidationError) -> str:
+    issues = error.errors(include_url=False, include_context=False)
     shown = []
-    for fault in faults[:_MOST_ERRORS_SHOWN]:
-        place = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
+    for issue in issues[:_MOST_ERRORS_SHOWN]:
+        place = ".".join(str(part) for part in issue["loc"])
+        message = issue["msg"].removeprefix("Value error, ")
         shown.append(f"{place}: {message}" if place else message)
-    more = len(faults) - len(shown)
+    more = len(issues) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 

@@ -58,14 +58,14 @@ class StoredQuality:
     level: Annotated[str, Field(max_length=300)]
     temperature: Positive
     features: tuple[Annotated[str, Field(max_length=40)], ...]
-    centre: Numbers
+    center: Numbers
     scale: tuple[Positive, ...]
     weights: Numbers
     intercept: FiniteFloat
     penalty: Positive
     interval_level: Share
     radius: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    kind: Literal["picture", "volume"]
+    kind: Literal["image", "volume"]
     spacing: tuple[tuple[Positive, Positive], ...] | None
     spacing_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     limits: dict[Literal["intensity", "embedding"], Positive]
@@ -84,7 +84,7 @@ def add_quality(folder: Path, quality: QualityModel) -> None:
     """
     clouds: dict[str, NDArray[Any]] = {}
     for name, cloud in quality.familiarity.clouds.items():
-        for key in ("centre", "scale", "axes", "lengths", "rest"):
+        for key in ("center", "scale", "axes", "lengths", "rest"):
             # Copies in C order: safetensors writes the bytes as they lie.
             clouds[f"{name}.{key}"] = np.array(getattr(cloud, key), dtype=np.float64, order="C")
 
@@ -132,7 +132,7 @@ def _store(quality: QualityModel) -> StoredQuality:
         level=quality.level,
         temperature=quality.temperature,
         features=quality.features,
-        centre=tuple(fit.centre.tolist()),
+        center=tuple(fit.center.tolist()),
         scale=tuple(fit.scale.tolist()),
         weights=tuple(fit.weights.tolist()),
         intercept=fit.intercept,
@@ -149,7 +149,7 @@ def _store(quality: QualityModel) -> StoredQuality:
 
 def _restore(stored: StoredQuality, clouds: Mapping[str, Cloud]) -> QualityModel:
     width = len(stored.features)
-    lengths = {len(stored.centre), len(stored.scale), len(stored.weights)}
+    lengths = {len(stored.center), len(stored.scale), len(stored.weights)}
     if lengths != {width} or stored.features not in (FEATURES, (*FEATURES, VIEWS_FEATURE)):
         raise ValueError("its features are not those of its regression")
     if set(stored.limits) != set(clouds):
@@ -159,7 +159,7 @@ def _restore(stored: StoredQuality, clouds: Mapping[str, Cloud]) -> QualityModel
         temperature=stored.temperature,
         features=stored.features,
         regression=DiceRegression(
-            centre=np.array(stored.centre),
+            center=np.array(stored.center),
             scale=np.array(stored.scale),
             weights=np.array(stored.weights),
             intercept=stored.intercept,
@@ -188,20 +188,20 @@ def _build_cloud(name: str, arrays: Mapping[str, NDArray[Any]]) -> Cloud:
         KeyError: If a part is missing.
         ValueError: If its parts do not fit together, or a width is not above 0.
     """
-    keys = ("centre", "scale", "axes", "lengths", "rest")
-    centre, scale, axes, lengths, rest = (arrays[f"{name}.{key}"] for key in keys)
-    width = centre.size
+    keys = ("center", "scale", "axes", "lengths", "rest")
+    center, scale, axes, lengths, rest = (arrays[f"{name}.{key}"] for key in keys)
+    width = center.size
     fits = (
-        centre.shape == scale.shape == (width,)
+        center.shape == scale.shape == (width,)
         and axes.shape == (lengths.size, width)
         and lengths.ndim == 1
         and rest.shape == ()
     )
-    parts = (centre, scale, axes, lengths, rest)
+    parts = (center, scale, axes, lengths, rest)
     if not fits or any(part.dtype != np.float64 for part in parts):
         raise ValueError(f"{name} has parts of other shapes")
     if not all(np.isfinite(part).all() for part in parts):
         raise ValueError(f"{name} holds NaN")
     if not all((part > 0).all() for part in (scale, lengths, rest)):
         raise ValueError(f"{name} has a width that is not above 0")
-    return Cloud(centre=centre, scale=scale, axes=axes, lengths=lengths, rest=float(rest))
+    return Cloud(center=center, scale=scale, axes=axes, lengths=lengths, rest=float(rest))

@@ -75,21 +75,21 @@ def _check_fit(network: nn.Module, state_dict: Mapping[str, Tensor], file: Path)
     """Compare names, shapes and types, because torch would copy float64 into float32 unasked."""
     expected = network.state_dict()
     missing, foreign = expected.keys() - state_dict.keys(), state_dict.keys() - expected.keys()
-    fault = ""
+    issue = ""
     if missing:
-        fault = f"{len(missing)} tensors are missing, such as {min(missing)}"
+        issue = f"{len(missing)} tensors are missing, such as {min(missing)}"
     elif foreign:
-        fault = f"{len(foreign)} tensors are not of this architecture, such as {min(foreign)}"
-    for name in sorted(expected) if not fault else ():
+        issue = f"{len(foreign)} tensors are not of this architecture, such as {min(foreign)}"
+    for name in sorted(expected) if not issue else ():
         wanted, found = expected[name], state_dict[name]
         if (wanted.shape, wanted.dtype) != (found.shape, found.dtype):
-            fault = (
+            issue = (
                 f"{name} is {found.dtype} {tuple(found.shape)} where the architecture has "
                 f"{wanted.dtype} {tuple(wanted.shape)}"
             )
             break
-    if fault:
-        raise ModelFileError(f"{file}: {printable(fault)}; {WAY_OUT}")
+    if issue:
+        raise ModelFileError(f"{file}: {printable(issue)}; {WAY_OUT}")
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,8 @@
-"""Cases as pictures: the image, and beside it truth and prediction as outlines.
+"""Cases as images: the image, and beside it ground truth and prediction as outlines.
 
-The truth is a thick bluish-green line, the prediction a thin orange one on top of it, each with a
-dark rim. Hue, lightness and width all differ, so the two are told apart by colour-blind readers, on
+The ground truth is a thick bluish-green line, the prediction a thin orange one on top of it, each
+with a
+dark rim. Hue, lightness and width all differ, so the two are told apart by color-blind readers, on
 paper and on any skin; where the lines agree, orange has a green seam.
 """
 
@@ -16,41 +17,42 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
-from segnetr.outputs.reports.display_image import ShownImage, show_image
+from segnetr.outputs.reports.display_image import DisplayImage, show_image
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
-TRUTH_COLOUR = (64, 224, 176)
-PREDICTION_COLOUR = (255, 150, 20)
+GROUND_TRUTH_COLOR = (64, 224, 176)
+PREDICTION_COLOR = (255, 150, 20)
 LONGEST_SIDE = 512
 """Longest side of one panel in pixels."""
 
 _RIM = (20, 20, 20)
-_TRUTH_WIDTH, _PREDICTION_WIDTH, _RIM_WIDTH = 5, 3, 1
+_GROUND_TRUTH_WIDTH, _PREDICTION_WIDTH, _RIM_WIDTH = 5, 3, 1
 _GAP, _LEGEND_HEIGHT, _PAPER = 8, 36, 255
-_GREY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
+_GRAY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
 _JPEG_QUALITY = 88
 
 
 def compare_case(
-    image: ImageFile | VolumeFile, *, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
+    image: ImageFile | VolumeFile, *, prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8]
 ) -> bytes:
-    """Draw an image, and beside it the same with the outlines of truth and prediction.
+    """Draw an image, and beside it the same with the outlines of ground truth and prediction.
 
-    Of a volume the slice with the most of the truth is shown (without truth, of the prediction),
+    Of a volume the slice with the most of the ground truth is shown (without ground truth, of the
+    prediction),
     the first axis to the right and the second upwards, in its true proportions.
 
     Args:
         image: The image.
         prediction: Class indices on its grid; the outlines of all classes are drawn.
-        truth: As `prediction`.
+        ground_truth: As `prediction`.
 
     Returns:
-        A JPEG file with full colour resolution and a legend below the pictures.
+        A JPEG file with full color resolution and a legend below the images.
     """
-    depth = 0 if image.kind == "picture" else _choose_slice(prediction, truth)
+    depth = 0 if image.kind == "image" else _choose_slice(prediction, ground_truth)
     shown = show_image(image, [depth])
-    plain, (found, true), size = cut_plane(shown, (prediction, truth), depth=depth)
+    plain, (found, true), size = cut_plane(shown, (prediction, ground_truth), depth=depth)
     plain = _resize(plain, size)
     return encode_jpeg(add_legend(_side_by_side([plain, draw_pair(plain, found, true)])))
 
@@ -59,24 +61,24 @@ def compare_predictions(
     image: ImageFile | VolumeFile,
     *,
     predictions: Mapping[str, NDArray[np.uint8]],
-    truth: NDArray[np.uint8],
+    ground_truth: NDArray[np.uint8],
 ) -> bytes:
-    """Draw an image once for each of several predictions, each with its outlines and the truth's.
+    """Draw an image once per prediction, with the outlines of the prediction and the ground truth.
 
     Of a volume the slice where the predictions differ most is shown.
 
     Args:
         image: The image.
-        predictions: Class indices on its grid, by the name to write above the picture.
-        truth: As a prediction.
+        predictions: Class indices on its grid, by the name to write above the image.
+        ground_truth: As a prediction.
 
     Returns:
-        A JPEG file with a legend below the pictures.
+        A JPEG file with a legend below the images.
     """
     masks = list(predictions.values())
-    depth = 0 if image.kind == "picture" else _choose_disagreement(masks, truth)
+    depth = 0 if image.kind == "image" else _choose_disagreement(masks, ground_truth)
     shown = show_image(image, [depth])
-    plain, (*found, true), size = cut_plane(shown, (*masks, truth), depth=depth)
+    plain, (*found, true), size = cut_plane(shown, (*masks, ground_truth), depth=depth)
     plain = _resize(plain, size)
     panels = [
         _add_name(draw_pair(plain, mask, true), name)
@@ -86,93 +88,101 @@ def compare_predictions(
 
 
 def draw_pair(
-    plain: Picture, prediction: NDArray[np.uint8], truth: NDArray[np.uint8], *, thin: bool = False
-) -> Picture:
-    """Draw the outlines of all classes of two masks over a copy of a picture (h, w, 3).
+    plain: ImageArray,
+    prediction: NDArray[np.uint8],
+    ground_truth: NDArray[np.uint8],
+    *,
+    thin: bool = False,
+) -> ImageArray:
+    """Draw the outlines of all classes of two masks over a copy of a image (h, w, 3).
 
     Args:
-        plain: The picture at the size to show.
+        plain: The image at the size to show.
         prediction: (H, W) class indices.
-        truth: As `prediction`.
-        thin: For small pictures.
+        ground_truth: As `prediction`.
+        thin: For small images.
     """
-    drawn = plain.copy()
+    synthetic = plain.copy()
     finer = 1 if thin else 0
-    draw_outlines(drawn, truth, colour=TRUTH_COLOUR, width=_TRUTH_WIDTH - finer)
-    draw_outlines(drawn, prediction, colour=PREDICTION_COLOUR, width=_PREDICTION_WIDTH - finer)
-    return drawn
+    draw_outlines(
+        synthetic, ground_truth, color=GROUND_TRUTH_COLOR, width=_GROUND_TRUTH_WIDTH - finer
+    )
+    draw_outlines(synthetic, prediction, color=PREDICTION_COLOR, width=_PREDICTION_WIDTH - finer)
+    return synthetic
 
 
 def cut_plane(
-    image: ShownImage,
+    image: DisplayImage,
     masks: Sequence[NDArray[np.uint8]],
     *,
     depth: int,
     longest: int = LONGEST_SIDE,
-) -> tuple[Picture, list[NDArray[np.uint8]], tuple[int, int]]:
-    """Give what is shown of an image: a picture itself, or one slice of a volume.
+) -> tuple[ImageArray, list[NDArray[np.uint8]], tuple[int, int]]:
+    """Give what is shown of an image: a image itself, or one slice of a volume.
 
     Args:
         image: With that slice in it.
         masks: On the grid of the whole image.
-        depth: The slice along Z; of no weight for a picture.
+        depth: The slice along Z; of no weight for a image.
         longest: Longest side to show it at in pixels.
 
     Returns:
-        The picture (H, W, 3), the masks (H, W), and the (width, height) that shows it in true
+        The image (H, W, 3), the masks (H, W), and the (width, height) that shows it in true
         proportions. A slice has the first axis to the right and the second upwards.
     """
-    if image.kind == "picture":
+    if image.kind == "image":
         pixels = image.planes[0]
-        picture = np.broadcast_to(_as_grey(pixels, image.sample), (*pixels.shape[:2], 3))
+        pixels = np.broadcast_to(_as_gray(pixels, image.sample), (*pixels.shape[:2], 3))
         shape: tuple[float, float] = (float(pixels.shape[0]), float(pixels.shape[1]))
         planes = list(masks)
     else:
         stored = (image.planes[depth], *(mask[:, :, depth] for mask in masks))
-        grey, *planes = (np.ascontiguousarray(np.rot90(plane)) for plane in stored)
+        gray, *planes = (np.ascontiguousarray(np.rot90(plane)) for plane in stored)
         side_x, side_y = image.spacing
-        picture = np.repeat(_as_grey(grey, image.sample)[..., None], 3, axis=2)
-        shape = (grey.shape[0] * side_y, grey.shape[1] * side_x)
+        pixels = np.repeat(_as_gray(gray, image.sample)[..., None], 3, axis=2)
+        shape = (gray.shape[0] * side_y, gray.shape[1] * side_x)
     scale = longest / max(shape)
     size = (max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)))
-    return np.ascontiguousarray(picture), planes, size
+    return np.ascontiguousarray(pixels), planes, size
 
 
-def _choose_disagreement(predictions: Sequence[NDArray[np.uint8]], truth: NDArray[np.uint8]) -> int:
+def _choose_disagreement(
+    predictions: Sequence[NDArray[np.uint8]], ground_truth: NDArray[np.uint8]
+) -> int:
     first, *others = predictions
     differing = sum((np.count_nonzero(mask != first, axis=(0, 1)) for mask in others), np.zeros(1))
-    return int(np.argmax(differing)) if np.any(differing) else _choose_slice(first, truth)
+    return int(np.argmax(differing)) if np.any(differing) else _choose_slice(first, ground_truth)
 
 
-def _choose_slice(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> int:
-    for mask in (truth, prediction):
+def _choose_slice(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8]) -> int:
+    for mask in (ground_truth, prediction):
         areas = np.count_nonzero(mask, axis=(0, 1))
         if areas.any():
             return int(np.argmax(areas))
-    depth: int = truth.shape[2] // 2
+    depth: int = ground_truth.shape[2] // 2
     return depth
 
 
-def _as_grey(array: NDArray[Any], sample: NDArray[Any]) -> Picture:
+def _as_gray(array: NDArray[Any], sample: NDArray[Any]) -> ImageArray:
     """Bring any values to 0..255; 8-bit ones stay, others are stretched between percentiles."""
     if array.dtype == np.uint8:
         return array
-    low, high = np.percentile(sample, _GREY_SHARE)
+    low, high = np.percentile(sample, _GRAY_SHARE)
     stretched = (array.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
-    clipped: Picture = np.clip(stretched, 0, 255).astype(np.uint8)
+    clipped: ImageArray = np.clip(stretched, 0, 255).astype(np.uint8)
     return clipped
 
 
-def _resize(picture: Picture, size: tuple[int, int]) -> Picture:
-    way = cv2.INTER_AREA if size[0] < picture.shape[1] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, size, interpolation=way), dtype=np.uint8)
+def _resize(pixels: ImageArray, size: tuple[int, int]) -> ImageArray:
+    way = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, size, interpolation=way), dtype=np.uint8)
 
 
 def draw_outlines(
-    picture: Picture, mask: NDArray[np.uint8], *, colour: tuple[int, int, int], width: int
+    pixels: ImageArray, mask: NDArray[np.uint8], *, color: tuple[int, int, int], width: int
 ) -> None:
-    """Draw the outlines of all classes of a mask into a picture, with a dark rim."""
-    height, columns = picture.shape[:2]
+    """Draw the outlines of all classes of a mask into a image, with a dark rim."""
+    height, columns = pixels.shape[:2]
     lines: list[NDArray[np.int32]] = []
     shrinks = mask.shape[0] > height
     way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -181,51 +191,51 @@ def draw_outlines(
         # A structure thinner than a pixel of the panel would vanish at one half.
         inside = (share >= min(0.5, float(share.max()))).astype(np.uint8)
         lines += cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
-    for thickness, ink in ((width + 2 * _RIM_WIDTH, _RIM), (width, colour)):
-        cv2.polylines(picture, lines, True, ink, thickness=thickness, lineType=cv2.LINE_AA)
+    for thickness, ink in ((width + 2 * _RIM_WIDTH, _RIM), (width, color)):
+        cv2.polylines(pixels, lines, True, ink, thickness=thickness, lineType=cv2.LINE_AA)
 
 
-def _side_by_side(panels: Sequence[Picture]) -> Picture:
+def _side_by_side(panels: Sequence[ImageArray]) -> ImageArray:
     gap = np.full((panels[0].shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
     parts = [part for panel in panels for part in (gap, panel)]
     return np.concatenate(parts[1:], axis=1)
 
 
-def _add_name(picture: Picture, name: str) -> Picture:
-    """Write a name above a picture, cut where it is longer than the picture is wide."""
+def _add_name(pixels: ImageArray, name: str) -> ImageArray:
+    """Write a name above a image, cut where it is longer than the image is wide."""
     font = ImageFont.load_default(size=19)
-    width = picture.shape[1]
+    width = pixels.shape[1]
     while len(name) > 1 and font.getlength(name) > width - 8:
         name = name.rstrip("…")[:-1] + "…"
     bar = Image.new("RGB", (width, _LEGEND_HEIGHT), (_PAPER,) * 3)
     ImageDraw.Draw(bar).text((4, _LEGEND_HEIGHT // 2), name, fill=_RIM, font=font, anchor="lm")
-    return np.concatenate([np.asarray(bar, dtype=np.uint8), picture])
+    return np.concatenate([np.asarray(bar, dtype=np.uint8), pixels])
 
 
-def add_legend(picture: Picture) -> Picture:
-    """Write below a picture which outline is which."""
+def add_legend(pixels: ImageArray) -> ImageArray:
+    """Write below a image which outline is which."""
     font = ImageFont.load_default(size=21)
-    entries = (("truth", TRUTH_COLOUR, _TRUTH_WIDTH),
-               ("prediction", PREDICTION_COLOUR, _PREDICTION_WIDTH))  # fmt: skip
+    entries = (("ground_truth", GROUND_TRUTH_COLOR, _GROUND_TRUTH_WIDTH),
+               ("prediction", PREDICTION_COLOR, _PREDICTION_WIDTH))  # fmt: skip
     length = sum(int(font.getlength(text)) + 52 for text, _, _ in entries)
-    missing = max(0, length - picture.shape[1])
-    picture = np.pad(picture, ((0, 0), (missing, 0), (0, 0)), constant_values=_PAPER)
-    bar = Image.new("RGB", (picture.shape[1], _LEGEND_HEIGHT), (_PAPER,) * 3)
+    missing = max(0, length - pixels.shape[1])
+    pixels = np.pad(pixels, ((0, 0), (missing, 0), (0, 0)), constant_values=_PAPER)
+    bar = Image.new("RGB", (pixels.shape[1], _LEGEND_HEIGHT), (_PAPER,) * 3)
     draw = ImageDraw.Draw(bar)
     middle = _LEGEND_HEIGHT // 2 + 2
     # The legend ends where the panel with outlines ends.
-    left = float(picture.shape[1] - length + 16)
-    for text, colour, width in entries:
+    left = float(pixels.shape[1] - length + 16)
+    for text, color, width in entries:
         draw.line((left, middle, left + 28, middle), fill=_RIM, width=width + 2)
-        draw.line((left + 1, middle, left + 27, middle), fill=colour, width=width)
+        draw.line((left + 1, middle, left + 27, middle), fill=color, width=width)
         draw.text((left + 34, middle), text, fill=_RIM, font=font, anchor="lm")
         left += font.getlength(text) + 52
-    return np.concatenate([picture, np.asarray(bar, dtype=np.uint8)])
+    return np.concatenate([pixels, np.asarray(bar, dtype=np.uint8)])
 
 
-def encode_jpeg(picture: Picture, *, quality: int = _JPEG_QUALITY) -> bytes:
-    """Give a picture (h, w, 3) as a JPEG file with full colour resolution."""
+def encode_jpeg(pixels: ImageArray, *, quality: int = _JPEG_QUALITY) -> bytes:
+    """Give a image (h, w, 3) as a JPEG file with full color resolution."""
     file = io.BytesIO()
-    # Full colour resolution: thin coloured lines are what JPEG blurs by default.
-    Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
+    # Full color resolution: thin colored lines are what JPEG blurs by default.
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()

@@ -30,7 +30,7 @@ class CaseSection:
         boxes: Spread of the scores.
         agreement: Bland-Altman plots of sizes.
         ejections: Volumes and ejection fractions, one row a patient and ventricle.
-        reliability: Probabilities against the truth.
+        reliability: Probabilities against the ground truth.
         times: How long prediction took, by name.
         judged: Cases of which something was believed before they were scored.
     """
@@ -74,14 +74,14 @@ def draw_sizes(section: CaseSection) -> str:
     """Draw how sizes agree, and the volumes of hearts as a table."""
     if not section.agreement:
         return ""
-    drawn = (
+    synthetic = (
         "<p>Each dot is one case (of an ejection fraction, one patient): how much larger it is "
         "predicted than it is, against its size. Between the outer dashed lines lie 95 % of the "
         "differences, if they are normally distributed.</p>"
     )
-    drawn += _draw_charts([draw_dot_chart(chart) for chart in section.agreement])
+    synthetic += _draw_charts([draw_dot_chart(chart) for chart in section.agreement])
     if not section.ejections:
-        return drawn
+        return synthetic
     words = ("patient", "ventricle")
     names = list(section.ejections[0])
     head = "".join(
@@ -95,7 +95,7 @@ def draw_sizes(section: CaseSection) -> str:
         + "</tr>"
         for row in section.ejections
     ]
-    return drawn + "<h3>Volumes and ejection fractions</h3>" + draw_table(head, rows)
+    return synthetic + "<h3>Volumes and ejection fractions</h3>" + draw_table(head, rows)
 
 
 def draw_calibration(section: CaseSection) -> str:

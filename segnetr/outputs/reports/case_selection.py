@@ -12,7 +12,7 @@ Rank = Literal["best", "median", "worst"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pick:
+class SelectedCase:
     """A case chosen to be shown.
 
     Attributes:
@@ -28,7 +28,9 @@ class Pick:
     value: float
 
 
-def pick_cases(scores: Iterable[Score], *, metric: str = "dice", each: int = 3) -> list[Pick]:
+def select_cases(
+    scores: Iterable[Score], *, metric: str = "dice", each: int = 3
+) -> list[SelectedCase]:
     """Choose the best, the median and the worst cases, none of them twice.
 
     With few cases the worst are chosen first, then the best, then the median, in turns.
@@ -59,9 +61,9 @@ def pick_cases(scores: Iterable[Score], *, metric: str = "dice", each: int = 3) 
             place = next((place for place in queue if place not in chosen), None)
             if place is not None:
                 chosen[place] = rank
-    picks: list[Pick] = []
+    selected_cases: list[SelectedCase] = []
     for place in sorted(chosen):
         rank, case = chosen[place], ranking[place]
-        order = 1 + sum(pick.rank == rank for pick in picks)
-        picks.append(Pick(rank=rank, place=order, case_id=case, value=means[case]))
-    return picks
+        order = 1 + sum(pick.rank == rank for pick in selected_cases)
+        selected_cases.append(SelectedCase(rank=rank, place=order, case_id=case, value=means[case]))
+    return selected_cases

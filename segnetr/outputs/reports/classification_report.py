@@ -48,7 +48,7 @@ class ClassReportContent:
         curves: The lines of `metrics.jsonl`.
         settings_yaml: The resolved configuration.
         provenance: Versions, threads, processor, commit and the like.
-        faults: Cases that were left out or not scored, one line each.
+        issues: Cases that were left out or not scored, one line each.
         notes: Things the reader should know, one line each.
     """
 
@@ -60,7 +60,7 @@ class ClassReportContent:
     curves: Sequence[Mapping[str, object]] = ()
     settings_yaml: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
-    faults: Sequence[str] = ()
+    issues: Sequence[str] = ()
     notes: Sequence[str] = ()
 
 
@@ -80,10 +80,10 @@ def render_class_report(content: ClassReportContent) -> str:
     sections = [
         ("scores", "Scores", _scores(content)),
         ("classes", "Classes", _classes(summary.classes) if summary else ""),
-        ("pictures", "Confusions and calibration", _pictures(summary) if summary else ""),
+        ("images", "Confusions and calibration", _images(summary) if summary else ""),
         ("training", "Training", draw_charts(content.curves)),
         ("data", "Data and model", draw_facts(content.facts)),
-        ("faults", "Left out", draw_list(content.faults)),
+        ("issues", "Left out", draw_list(content.issues)),
         ("rules", "How scores are made", draw_facts(_name_rules(summary)) if summary else ""),
         ("settings", "Settings", draw_settings(content.settings_yaml)),
         ("provenance", "Versions and machine", draw_facts(content.provenance)),
@@ -111,8 +111,8 @@ def _scores(content: ClassReportContent) -> str:
     summary = content.summary
     if summary is None:
         return "<p>No case has been scored yet.</p>"
-    drawn = f"{summary.groups} groups" if summary.groups < summary.cases else "single cases"
-    intro = f"<p>Scored on {escape(content.scored)}; intervals over {drawn}.</p>"
+    synthetic = f"{summary.groups} groups" if summary.groups < summary.cases else "single cases"
+    intro = f"<p>Scored on {escape(content.scored)}; intervals over {synthetic}.</p>"
     names = ("metric", "value", "95 % interval", "0 to 1")
     head = "".join(
         f'<th scope="col"{align_number(name in names[1:3])}>{name}</th>' for name in names
@@ -152,7 +152,7 @@ def _classes(rows: Sequence[ClassRow]) -> str:
     return draw_table(head, body)
 
 
-def _pictures(summary: ClassSummary) -> str:
+def _images(summary: ClassSummary) -> str:
     parts = []
     if summary.confusions and len(summary.confusions) <= MOST_CLASSES:
         names = [row.class_name for row in summary.classes]

@@ -82,7 +82,7 @@ def render_compare_page(content: ComparePage) -> str:
     sections = [
         ("scores", "Who is better", _draw_rows([row.shown() for row in content.rows])),
         ("cases", "Case by case", f'<div class="charts">{charts}</div>' if charts else ""),
-        ("pictures", "Where they differ most", draw_figures(figures, wide=True)),
+        ("images", "Where they differ most", draw_figures(figures, wide=True)),
         ("settings", "Settings that differ", _draw_rows(content.settings)),
         ("runs", "Runs", draw_facts(content.facts)),
         ("rules", "How it is compared", draw_facts(RULES)),

@@ -34,11 +34,11 @@ class DataPageContent:
     Attributes:
         title: Heading of the page.
         subtitle: One line below it.
-        facts: Name, folder, counts by part, patients, source, licence.
+        facts: Name, folder, counts by part, patients, source, license.
         classes: Class names, background first.
         measures: Of the cases that can be read.
         figures: The contact sheet.
-        faults: Code and message of each.
+        issues: Code and message of each.
         notes: Things the reader should know, one line each.
     """
 
@@ -48,7 +48,7 @@ class DataPageContent:
     classes: Sequence[str] = ()
     measures: Sequence[CaseMeasures] = ()
     figures: Sequence[Figure] = ()
-    faults: Sequence[tuple[str, str]] = ()
+    issues: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
 
 
@@ -65,7 +65,7 @@ def render_data_page(content: DataPageContent) -> str:
     """Give the page as text."""
     measures = content.measures
     sections = [
-        ("faults", "Faults", _faults(content.faults)),
+        ("issues", "Issues", _issues(content.issues)),
         ("data", "Data set", draw_facts(content.facts)),
         ("classes", "Classes", _classes(content.classes, measures)),
         ("sizes", "Sizes and spacing", _sizes(measures)),
@@ -73,8 +73,8 @@ def render_data_page(content: DataPageContent) -> str:
         ("sheet", "Masks over images", _sheet(content.figures)),
     ]
     tiles = [
-        draw_tile("Cases", str(len(measures)), "read without a fault in the file"),
-        draw_tile("Faults", str(len(content.faults)), _count_kinds(content.faults)),
+        draw_tile("Cases", str(len(measures)), "read without a issue in the file"),
+        draw_tile("Issues", str(len(content.issues)), _count_kinds(content.issues)),
         draw_tile("Classes", str(max(0, len(content.classes) - 1)), "beside the background"),
     ]
     return draw_page(
@@ -85,15 +85,15 @@ def render_data_page(content: DataPageContent) -> str:
     )
 
 
-def _count_kinds(faults: Sequence[tuple[str, str]]) -> str:
-    counts = Counter(kind for kind, _ in faults)
+def _count_kinds(issues: Sequence[tuple[str, str]]) -> str:
+    counts = Counter(kind for kind, _ in issues)
     return ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "none found"
 
 
-def _faults(faults: Sequence[tuple[str, str]]) -> str:
-    if not faults:
+def _issues(issues: Sequence[tuple[str, str]]) -> str:
+    if not issues:
         return "<p>None was found.</p>"
-    return draw_list([f"{kind}: {message}" for kind, message in faults])
+    return draw_list([f"{kind}: {message}" for kind, message in issues])
 
 
 def _classes(names: Sequence[str], measures: Sequence[CaseMeasures]) -> str:

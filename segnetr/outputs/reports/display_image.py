@@ -1,4 +1,4 @@
-"""What people see of an image: a picture, or some slices of a volume that may stay on the disk."""
+"""What people see of an image: a image, or some slices of a volume that may stay on the disk."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,38 +14,38 @@ _MOST_SAMPLED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ShownImage:
+class DisplayImage:
     """Planes of an image, and what their brightness goes by.
 
     Attributes:
-        kind: A picture, or slices of a volume along Z.
+        kind: A image, or slices of a volume along Z.
         planes: (X, Y) of a volume by the number of the slice, its first channel; (H, W, C) of a
-            picture under 0.
+            image under 0.
         sample: Values spread over the whole image.
         spacing: Sides of a pixel along X and Y in mm; 1 where the file does not say.
     """
 
-    kind: Literal["picture", "volume"]
+    kind: Literal["image", "volume"]
     planes: Mapping[int, NDArray[Any]]
     sample: NDArray[Any]
     spacing: tuple[float, float]
 
 
-def show_image(image: ImageFile | VolumeFile, depths: Collection[int]) -> ShownImage:
+def show_image(image: ImageFile | VolumeFile, depths: Collection[int]) -> DisplayImage:
     """Take out of an image what is to be shown of it.
 
     Args:
         image: The image; a volume on the disk is gone through once and only these slices are kept.
-        depths: Slices along Z; of no weight for a picture.
+        depths: Slices along Z; of no weight for a image.
 
     Raises:
         ReadError: If a volume on the disk cannot be read any more.
     """
     side_x, side_y = (image.spacing or (1.0, 1.0))[:2]
-    if isinstance(image, ImageFile) and image.kind == "picture":
+    if isinstance(image, ImageFile) and image.kind == "image":
         planes = {0: image.array}
-        return ShownImage(
-            kind="picture", planes=planes, sample=image.array, spacing=(side_x, side_y)
+        return DisplayImage(
+            kind="image", planes=planes, sample=image.array, spacing=(side_x, side_y)
         )
     # By the whole volume: an empty slice stays dark, and brightness does not jump.
     stride = max(1, int(np.prod(image.grid)) // _MOST_SAMPLED)
@@ -55,7 +55,7 @@ def show_image(image: ImageFile | VolumeFile, depths: Collection[int]) -> ShownI
         before += plane.size
         if depth in depths:
             kept[depth] = plane
-    return ShownImage(
+    return DisplayImage(
         kind="volume", planes=kept, sample=np.concatenate(sampled), spacing=(side_x, side_y)
     )
 

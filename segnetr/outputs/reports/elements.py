@@ -22,10 +22,11 @@ def draw_page(
         head: HTML before the first section.
         sections: Anchor, heading and HTML of each; those without HTML are left out.
     """
-    filled = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in filled)
+    has_foreground = [section for section in sections if section[2]]
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in has_foreground)
     body = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{inner}</section>' for key, title, inner in filled
+        f'<section id="{key}"><h2>{title}</h2>{inner}</section>'
+        for key, title, inner in has_foreground
     )
     below = f'<p class="soft">{escape(subtitle)}</p>' if subtitle else ""
     return (
@@ -95,7 +96,7 @@ def draw_table(head: str, rows: Sequence[str], *, kind: str = "scores") -> str:
 
 
 def draw_figures(figures: Sequence[Figure], *, wide: bool = False) -> str:
-    """Draw pictures inside the page; those whose titles agree up to a colon under one heading.
+    """Draw images inside the page; those whose titles agree up to a colon under one heading.
 
     Args:
         figures: In the order to show them.
@@ -125,7 +126,7 @@ def _draw_figure(figure: Figure, *, group: str, number: int) -> str:
 def _draw_slices(figure: Figure, place: int) -> str:
     """Draw a slider through slices: a row of radio buttons, which the arrow keys move along.
 
-    No script runs: the style sheet shows the picture behind the button that is chosen.
+    No script runs: the style sheet shows the image behind the button that is chosen.
     """
     if not figure.slices:
         return ""
@@ -151,7 +152,7 @@ def _draw_image(data: bytes, words: str) -> str:
 
 
 def draw_badge(text: str, *, is_alarm: bool = False) -> str:
-    """Draw a few words on a coloured ground; nothing where there are none."""
+    """Draw a few words on a colored ground; nothing where there are none."""
     kind = "badge alarm" if is_alarm else "badge"
     return f'<span class="{kind}">{escape(text)}</span>' if text else ""
 

@@ -1,4 +1,4 @@
-"""Pictures of a report, as files that read back."""
+"""Images of a report, as files that read back."""
 
 import json
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ _MOST_BYTES = 6_500_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One picture of a report.
+    """One image of a report.
 
     Attributes:
         name: File name without suffix, unique in the report.
         title: What is shown.
         caption: What to see in it.
-        alt: The picture in words.
+        alt: The image in words.
         data: The file: PNG, JPEG or WebP.
         slices: Of a volume: its slices one by one, from the lowest, as files of the same kinds.
         badge: What was believed of the case, in a few words; empty: nothing was.
@@ -132,14 +132,14 @@ def choose_within(
     notes = []
     if plain or dropped:
         notes.append(
-            f"To keep this page below 10 MB, {dropped} pictures and the single slices of {plain} "
+            f"To keep this page below 10 MB, {dropped} images and the single slices of {plain} "
             "others were left away; they lie beside the scores, in `figures`."
         )
     return shown[::-1], notes
 
 
 def media_suffix(data: bytes) -> str:
-    """Tell the suffix of a picture file from its first bytes.
+    """Tell the suffix of a image file from its first bytes.
 
     Raises:
         ValueError: If it is no PNG, JPEG or WebP file.

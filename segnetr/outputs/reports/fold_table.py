@@ -19,7 +19,7 @@ class FoldScores:
     Attributes:
         fold: Its number, from 1.
         cases: Cases scored, none of which the fold's network was trained on.
-        steps: Optimiser steps of its training.
+        steps: Optimizer steps of its training.
         summaries: Its scores.
     """
 

@@ -87,7 +87,7 @@ def measure_agreement(judged: Sequence[JudgedCase]) -> Agreement:
         error=float(np.mean(np.abs(np.array(said) - true))),
         level=min(case.quality.level for case in judged),
         held=float(np.mean(held)),
-        unlike=sum(case.quality.is_unlike for case in judged),
+        unlike=sum(case.quality.is_ood for case in judged),
     )
 
 
@@ -113,7 +113,8 @@ def draw_quality(judged: Sequence[JudgedCase]) -> str:
         words=words,
     )
     return (
-        "<p>What was said of each mask before its truth was looked at. Cases that the prediction "
+        "<p>Predicted quality of each mask, computed without its ground truth. Cases that the "
+        "prediction "
         "was calibrated on are predicted by a fit without them.</p>"
         f'<div class="charts"><div class="panel chart-panel">{draw_dot_chart(chart)}</div></div>'
         f"<p>{escape(words)}</p>" + _draw_rows(judged)
@@ -127,7 +128,7 @@ def name_badge(quality: Quality) -> str:
 
 def name_alarm(quality: Quality) -> str:
     """Say in a few words why nothing is believed about it; empty where something is."""
-    return f"unlike the training set: {'; '.join(quality.reasons)}" if quality.is_unlike else ""
+    return f"unlike the training set: {'; '.join(quality.reasons)}" if quality.is_ood else ""
 
 
 def _draw_rows(judged: Sequence[JudgedCase]) -> str:
@@ -137,7 +138,7 @@ def _draw_rows(judged: Sequence[JudgedCase]) -> str:
         f'<th scope="col"{align_number(name not in ("case", "badge"))}>{name}</th>'
         for name in names
     )
-    ranked = sorted(judged, key=lambda case: (not case.quality.is_unlike, case.quality.dice))
+    ranked = sorted(judged, key=lambda case: (not case.quality.is_ood, case.quality.dice))
     rows = []
     for case in ranked[:_MOST_ROWS]:
         quality = case.quality

@@ -1,6 +1,6 @@
 """One HTML file that says what was trained, how well it does, and where it fails.
 
-The page holds everything: style, curves and pictures. It names no other address, runs no script
+The page holds everything: style, curves and images. It names no other address, runs no script
 and opens from a disk without a network.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from segnetr.config.schema.postprocessing import PostTrial
+from segnetr.config.schema.postprocessing import PostprocessingTrial
 from segnetr.metrics import MEAN, Summary, select_summary
 from segnetr.outputs.reports.case_section import (
     CaseSection,
@@ -42,14 +42,14 @@ _METRIC_NAMES = {
     "isic_jaccard": "ISIC Jaccard (thresholded)",
     "dice_pooled": "Dice, pooled",
 }
-_OUTLINES = "The outline of the truth is green, that of the prediction orange"
-_BESIDE = "; a picture without outlines stands to the left."
+_OUTLINES = "The outline of the ground truth is green, that of the prediction orange"
+_BESIDE = "; a image without outlines stands to the left."
 _SLICES = "; the buttons below a sheet of slices show them one by one (arrow keys move along)."
 _RULE_NAMES = {
     "scored": "What is scored",
     "lengths": "Lengths",
-    "both_empty": "Empty in truth and prediction",
-    "missed": "Missed: only the truth has it",
+    "both_empty": "Empty in ground truth and prediction",
+    "missed": "Missed: only the ground truth has it",
     "false_alarm": "False alarm: only the prediction has it",
     "border": "Border",
     "interval": "Interval",
@@ -65,17 +65,17 @@ class ReportContent:
     Attributes:
         title: Heading of the page.
         subtitle: One line below it.
-        facts: What was trained on what: model, data set, counts by part, split hash, licence.
+        facts: What was trained on what: model, data set, counts by part, split hash, license.
         summaries: Scores; the page says so where there are none.
         scored: What the scores were taken on.
         folds: Scores of each fold of a cross-validation.
         tested: Scores of all folds together on the test part.
         curves: The lines of `metrics.jsonl`; see `segnetr.outputs.charts.curves.chart_rows`.
-        figures: Cases as pictures, in the order to show them. Those whose titles agree up to a
+        figures: Cases as images, in the order to show them. Those whose titles agree up to a
             colon stand under one heading.
         settings_yaml: The resolved configuration.
         provenance: Versions, threads, processor, commit and the like.
-        faults: Cases that were left out or not scored, one line each.
+        issues: Cases that were left out or not scored, one line each.
         notes: Things the reader should know, one line each.
         cases: Spread of the scores, calibration, sizes and times.
         trials: Repairs that were tried on the validation cases.
@@ -92,10 +92,10 @@ class ReportContent:
     figures: Sequence[Figure] = ()
     settings_yaml: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
-    faults: Sequence[str] = ()
+    issues: Sequence[str] = ()
     notes: Sequence[str] = ()
     cases: CaseSection = field(default_factory=CaseSection)
-    trials: Sequence[PostTrial] = ()
+    trials: Sequence[PostprocessingTrial] = ()
 
 
 def write_report(path: Path, *, content: ReportContent) -> None:
@@ -127,7 +127,7 @@ def render_report(content: ReportContent) -> str:
         ("training", "Training", draw_charts(content.curves)),
         ("repairs", "Repairs", _trials(content.trials)),
         ("data", "Data and model", draw_facts({**content.facts, **content.cases.times})),
-        ("faults", "Left out", draw_list(content.faults)),
+        ("issues", "Left out", draw_list(content.issues)),
         ("rules", "How scores are made", draw_facts(_named_rules()) if content.summaries else ""),
         ("settings", "Settings", draw_settings(content.settings_yaml)),
         ("provenance", "Versions and machine", draw_facts(content.provenance)),
@@ -185,7 +185,7 @@ def _test(tested: SummaryFile | None) -> str:
     return intro + _score_table(tested.summaries)
 
 
-def _trials(trials: Sequence[PostTrial]) -> str:
+def _trials(trials: Sequence[PostprocessingTrial]) -> str:
     """What was tried on the validation cases, and what the model does since."""
     if not trials:
         return ""

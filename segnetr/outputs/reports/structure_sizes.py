@@ -62,7 +62,7 @@ def ejection_table(ejections: Sequence[Ejection]) -> list[dict[str, str]]:
 def agreement_charts(sizes: Sequence[Size], ejections: Sequence[Ejection]) -> list[DotChart]:
     """Give Bland-Altman plots: ejection fractions first, then the sizes of each class.
 
-    Areas of pictures without spacing are shown as a share of the picture, whose size differs.
+    Areas of images without spacing are shown as a share of the image, whose size differs.
     """
     charts = []
     for name in dict.fromkeys(ejection.class_name for ejection in ejections):
@@ -85,7 +85,7 @@ def agreement_charts(sizes: Sequence[Size], ejections: Sequence[Ejection]) -> li
             for size in own
         ]
         title = f"{'Volume' if own[0].unit == 'ml' else 'Area'}, {name}"
-        charts += _draw(title, "% of the picture" if is_share else own[0].unit, pairs_of_size)
+        charts += _draw(title, "% of the image" if is_share else own[0].unit, pairs_of_size)
     return charts
 
 
@@ -104,10 +104,10 @@ def _draw(title: str, unit: str, pairs: Sequence[tuple[str, float, float]]) -> l
     return [
         DotChart(
             title=title,
-            x_label=f"mean of truth and prediction ({unit})",
-            y_label=f"prediction - truth ({unit})",
+            x_label=f"mean of ground truth and prediction ({unit})",
+            y_label=f"prediction - ground truth ({unit})",
             dots=[
-                Dot(name=f"{who}: truth {a:.3g}, prediction {b:.3g}", x=(a + b) / 2, y=b - a)
+                Dot(name=f"{who}: ground truth {a:.3g}, prediction {b:.3g}", x=(a + b) / 2, y=b - a)
                 for who, a, b in pairs
             ],
             levels=levels,

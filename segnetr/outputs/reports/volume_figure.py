@@ -1,4 +1,4 @@
-"""A volume as pictures: a sheet of its slices, and the slices one by one for a slider."""
+"""A volume as images: a sheet of its slices, and the slices one by one for a slider."""
 
 import math
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.outputs.reports.case_comparison import (
-    Picture,
+    ImageArray,
     add_legend,
     cut_plane,
     draw_pair,
@@ -24,26 +24,26 @@ _QUALITY = 80
 
 
 def draw_slices(
-    image: ImageFile | VolumeFile, *, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
+    image: ImageFile | VolumeFile, *, prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8]
 ) -> tuple[bytes, tuple[bytes, ...]]:
-    """Draw up to 16 slices of a volume with the outlines of truth and prediction.
+    """Draw up to 16 slices of a volume with the outlines of ground truth and prediction.
 
     They are spread evenly from the first to the last slice where either of both has foreground.
 
     Args:
         image: A volume (X, Y, Z); of one on the disk only these slices come into memory.
         prediction: Class indices on its grid.
-        truth: As `prediction`.
+        ground_truth: As `prediction`.
 
     Returns:
         A sheet of all of them as a JPEG file, and each by itself, from the lowest.
     """
     tiles = []
-    depths = _choose_depths(prediction, truth)
+    depths = _choose_depths(prediction, ground_truth)
     shown = show_image(image, depths)
     for depth in depths:
         plain, (found, true), size = cut_plane(
-            shown, (prediction, truth), depth=depth, longest=_SLICE_SIDE
+            shown, (prediction, ground_truth), depth=depth, longest=_SLICE_SIDE
         )
         resized = cv2.resize(plain, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
         tiles.append(draw_pair(resized, found, true, thin=True))
@@ -53,14 +53,18 @@ def draw_slices(
     )
 
 
-def _choose_depths(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> list[int]:
-    filled = np.flatnonzero(prediction.any(axis=(0, 1)) | truth.any(axis=(0, 1)))
-    low, high = (0, truth.shape[2] - 1) if filled.size == 0 else (filled[0], filled[-1])
+def _choose_depths(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8]) -> list[int]:
+    has_foreground = np.flatnonzero(prediction.any(axis=(0, 1)) | ground_truth.any(axis=(0, 1)))
+    low, high = (
+        (0, ground_truth.shape[2] - 1)
+        if has_foreground.size == 0
+        else (has_foreground[0], has_foreground[-1])
+    )
     count = min(_MOST_SLICES, int(high - low) + 1)
     return sorted({int(place) for place in np.linspace(low, high, count).round()})
 
 
-def _lay_out(tiles: list[Picture]) -> Picture:
+def _lay_out(tiles: list[ImageArray]) -> ImageArray:
     columns = math.ceil(math.sqrt(len(tiles)))
     rows = math.ceil(len(tiles) / columns)
     height, width = tiles[0].shape[:2]

@@ -25,7 +25,8 @@ class CaseRecord:
         spacing: Size of a pixel along each axis in mm; None: the file does not say.
         seconds: Time that reading and predicting it took.
         facts: What its data set says of it, as `group` or `phase`.
-        quality: What was believed about its mask before the truth was looked at; None: nothing.
+        quality: What was believed about its mask before the ground truth was looked at; None:
+            nothing.
     """
 
     case_id: str
@@ -79,7 +80,7 @@ def _read_quality(entry: Mapping[str, Any] | None) -> Quality | None:
         return None
     return Quality(
         **{name: float(entry[name]) for name in ("dice", "low", "high", "level", "novelty")},
-        is_unlike=bool(entry["is_unlike"]),
+        is_ood=bool(entry["is_ood"]),
         reasons=tuple(map(str, entry["reasons"])),
     )
 

@@ -66,21 +66,21 @@ class ClassSummaryFile:
 
 
 def write_class_cases_csv(path: Path, answers: Answers, classes: Sequence[str]) -> None:
-    """Write one row a case: truth, decision, group, and all probabilities with all their digits.
+    """Write one row per case: ground truth, decision, group and full-precision probabilities.
 
     Raises:
         WriteError: If the file cannot be written.
     """
-    header = ["case_id", "group", "truth", "decided", "right", *name_columns(classes)]
+    header = ["case_id", "group", "ground_truth", "decided", "right", *name_columns(classes)]
     decisions = answers.decisions
     rows = []
     for row, case_id in enumerate(answers.case_ids):
-        right = bool((decisions[row] == answers.truth[row]).all())
+        right = bool((decisions[row] == answers.ground_truth[row]).all())
         rows.append(
             [
                 case_id,
                 answers.groups[row],
-                _join(classes, answers.truth[row]),
+                _join(classes, answers.ground_truth[row]),
                 _join(classes, decisions[row]),
                 int(right),
                 *map(repr, answers.probabilities[row].tolist()),
@@ -174,7 +174,7 @@ def write_predictions_csv(
     answers = Answers(
         case_ids=tuple(files),
         probabilities=table,
-        truth=np.zeros(table.shape, dtype=np.int64),
+        ground_truth=np.zeros(table.shape, dtype=np.int64),
         several=several,
         groups=("",) * len(files),
     )

@@ -29,8 +29,8 @@ def describe_quality(quality: Quality) -> dict[str, Any]:
         "dice_low": round(quality.low, 4),
         "dice_high": round(quality.high, 4),
         "level": quality.level,
-        "out_of_distribution": quality.is_unlike,
-        "novelty": round(quality.novelty, 3),
+        "out_of_distribution": quality.is_ood,
+        "novelty": round(quality.ood_score, 3),
         "reasons": list(quality.reasons),
     }
 

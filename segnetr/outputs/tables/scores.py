@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 FORMAT = 1
 RULES = {
     "scored": "each case and foreground class by itself, on the grid of the file",
-    "lengths": "metrics that end in mm are in millimetres, in px in pixels",
+    "lengths": "metrics that end in mm are in millimeters, in px in pixels",
     "both_empty": "dice, iou and isic_jaccard are 1; distances and nsd are undefined, left out of"
     " the mean and counted",
     "missed": "dice, iou, isic_jaccard and nsd are 0; hd95 and assd are the image's diagonal",
     "false_alarm": "as missed",
-    "border": "pixels of a mask with a neighbour outside it across a side",
+    "border": "pixels of a mask with a neighbor outside it across a side",
     "interval": "95 %, percentile bootstrap over patients",
     "dice_pooled": "pixels of all cases added before dividing",
     "mean": "rows of class 'mean': the mean over the classes of each case",

@@ -1,4 +1,4 @@
-"""`segnetr benchmark`: many networks on the same pictures and budget, side by side."""
+"""`segnetr benchmark`: many networks on the same images and budget, side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -88,12 +88,12 @@ def benchmark_encoders(
         row = measure_row(name, replace(config, model=exchanged), out=out, progress=progress)
         rows.append(row)
         _write(out / "encoders", "SegNetr with each encoder", [r.shown() for r in rows], config)
-    picture = out / "encoders.svg"
-    write_text_atomic(picture, draw_panels(_panels(rows)))
+    image = out / "encoders.svg"
+    write_text_atomic(image, draw_panels(_panels(rows)))
     return BenchmarkOutcome(
         title=f"SegNetr with each encoder: {_describe(config)}",
         rows=[row.shown() for row in rows],
-        files=[out / "encoders.json", out / "encoders.md", picture],
+        files=[out / "encoders.json", out / "encoders.md", image],
     )
 
 

@@ -9,20 +9,20 @@ import numpy as np
 
 from segnetr.config.load import parse_plain, plain
 from segnetr.config.schema.classification import (
+    ClassificationDataConfig,
     ClassifyConfig,
     ClassifyEvaluateConfig,
-    LabelledDataConfig,
     load_classify_config,
 )
-from segnetr.data.classification.case import LabelledCase, LabelledSet, encode_labels
-from segnetr.data.classification.loaders import load_picture
-from segnetr.data.classification.open import open_labelled
+from segnetr.data.classification.case import ClassificationCase, ClassificationSet, encode_labels
+from segnetr.data.classification.loaders import load_image
+from segnetr.data.classification.open import open_classification_set
 from segnetr.data.splits.split import read_split
 from segnetr.engine.inference.classifier import Classifier
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import ReadError, UsageError
 from segnetr.metrics.classification import Answers
-from segnetr.metrics.classification_summary import ClassSummary, summarise_classes
+from segnetr.metrics.classification_summary import ClassSummary, summarize_classes
 from segnetr.outputs.models.classifier_file import ClassifierCard
 from segnetr.outputs.tables.classification import (
     UnscoredCase,
@@ -86,7 +86,7 @@ def evaluate_classifier(
     card, classifier = open_classifier(run_folder, changes=changes, device=options.device or "auto")
     cases, title, folder = _choose_cases(run, config, options, card)
     answers, unscored = _answer(cases, classifier, card, config.data.max_pixels, progress)
-    summary = summarise_classes(
+    summary = summarize_classes(
         answers,
         card.classes,
         bins=scoring.calibration_bins,
@@ -105,17 +105,17 @@ def evaluate_classifier(
 
 def _choose_cases(
     run: RunDir, config: ClassifyConfig, options: EvaluateOptions, card: ClassifierCard
-) -> tuple[list[LabelledCase], str, Path]:
+) -> tuple[list[ClassificationCase], str, Path]:
     if options.dataset is not None:
         data = parse_plain(
-            LabelledDataConfig,
+            ClassificationDataConfig,
             {
                 "dataset": options.dataset,
                 "data_dir": options.data_dir,
                 "in_channels": card.in_channels if card.in_channels in (1, 3) else None,
             },
         )
-        opened = _with_classes_of(open_labelled(data), card)
+        opened = _with_classes_of(open_classification_set(data), card)
         cases = [c for c in opened.cases if options.part in (None, c.split)]
         if not cases:
             raise UsageError(f"{options.data_dir}: no case in the part {options.part!r}")
@@ -128,7 +128,7 @@ def _choose_cases(
     name = choose_part(run, options.part)
     if name is None:
         raise UsageError(f"{run.path}: all cases were trained on; name another set by --dataset")
-    opened = _with_classes_of(open_labelled(data), card)
+    opened = _with_classes_of(open_classification_set(data), card)
     wanted = set(read_split(run.splits).ids(name))  # type: ignore[arg-type]
     cases = [case for case in opened.cases if case.case_id in wanted]
     if len(cases) != len(wanted):
@@ -140,7 +140,7 @@ def _choose_cases(
     return cases, title, run.path / f"evaluation{suffix}"
 
 
-def _with_classes_of(opened: LabelledSet, card: ClassifierCard) -> LabelledSet:
+def _with_classes_of(opened: ClassificationSet, card: ClassifierCard) -> ClassificationSet:
     """Number the labels of a data set as the model does.
 
     Raises:
@@ -166,13 +166,13 @@ def _with_classes_of(opened: LabelledSet, card: ClassifierCard) -> LabelledSet:
 
 
 def _answer(
-    cases: Sequence[LabelledCase],
+    cases: Sequence[ClassificationCase],
     classifier: Classifier,
     card: ClassifierCard,
     max_pixels: int,
     progress: Progress,
 ) -> tuple[Answers, list[UnscoredCase]]:
-    read: list[LabelledCase] = []
+    read: list[ClassificationCase] = []
     found = []
     unscored: list[UnscoredCase] = []
     with progress.task("score", len(cases)) as advance:
@@ -180,11 +180,11 @@ def _answer(
             images = []
             for case in cases[start : start + classifier.batch_size]:
                 try:
-                    picture = load_picture(case, channels=card.in_channels, max_pixels=max_pixels)
+                    image = load_image(case, channels=card.in_channels, max_pixels=max_pixels)
                 except ReadError as error:
                     unscored.append(UnscoredCase(case_id=case.case_id, reason=str(error)))
                 else:
-                    images.append(classifier.prepare(picture))
+                    images.append(classifier.prepare(image))
                     read.append(case)
             if images:
                 found.append(classifier.estimate(images))
@@ -194,13 +194,13 @@ def _answer(
     answers = Answers(
         case_ids=tuple(case.case_id for case in read),
         probabilities=np.concatenate(found),
-        truth=_as_table(read, card),
+        ground_truth=_as_table(read, card),
         several=card.several,
         groups=tuple(case.patient_id or "" for case in read),
     )
     return answers, unscored
 
 
-def _as_table(cases: Sequence[LabelledCase], card: ClassifierCard) -> "np.ndarray[Any, Any]":
-    """Give the truth as 0 and 1, (N, K), whatever the kind of labels."""
+def _as_table(cases: Sequence[ClassificationCase], card: ClassifierCard) -> "np.ndarray[Any, Any]":
+    """Give the ground truth as 0 and 1, (N, K), whatever the kind of labels."""
     return encode_labels(cases, classes=card.num_classes, kind="multi")

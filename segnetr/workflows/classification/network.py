@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybrid_backbones import Backbone, create_model, list_models
-from hybrid_backbones.registry import get_entry
+from hybrid_backbones.registry import get_spec
 from hybrid_backbones.weights import CheckpointError, load_published, read_checkpoint
 from segnetr.config.load import parse_plain, plain
 from segnetr.config.schema.classification import (
@@ -17,7 +17,7 @@ from segnetr.config.schema.classification import (
     ClassifyPredictConfig,
 )
 from segnetr.data.case import Split
-from segnetr.data.classification.case import LabelledSet
+from segnetr.data.classification.case import ClassificationSet
 from segnetr.engine.inference.classifier import Classifier
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import choose_device
@@ -37,25 +37,25 @@ _LEAST_LIKENESS = 0.5
 
 
 def check_backbone(config: ClassifyConfig) -> None:
-    """Refuse a backbone that is not there or does not take such pictures, before anything else.
+    """Refuse a backbone that is not there or does not take such images, before anything else.
 
     Raises:
         UsageError: If the name is unknown (the nearest is given), or the entry is made for 32 x 32
-            pictures and gets others.
+            images and gets others.
     """
     name, size = config.backbone.name, config.train.image_size
     try:
-        entry = get_entry(name)
+        entry = get_spec(name)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if entry.image_size == _SMALL_SIDE and size != (_SMALL_SIDE, _SMALL_SIDE):
         raise UsageError(
-            f"{name} is made for CIFAR's {_SMALL_SIDE} x {_SMALL_SIDE} pictures, not "
+            f"{name} is made for CIFAR's {_SMALL_SIDE} x {_SMALL_SIDE} images, not "
             f"{size[0]} x {size[1]}; use --set train.image_size={_SMALL_SIDE}, or another backbone"
         )
     if config.train.batch_size < 2:
         raise UsageError(
-            "--batch-size 1: the batch normalisation of these networks needs two pictures at least"
+            "--batch-size 1: the batch normalization of these networks needs two images at least"
         )
 
 
@@ -66,7 +66,7 @@ def build_backbone(
 
     Args:
         config: Its name and the changed fields.
-        in_channels: Channels of the pictures.
+        in_channels: Channels of the images.
         num_classes: Width of the classifier.
         drop_path: Rate of stochastic depth; None: the entry's own.
 
@@ -149,7 +149,12 @@ def start_from_run(network: Backbone, path: Path) -> list[str]:
 
 
 def write_run_classifier(
-    run: RunDir, config: ClassifyConfig, *, opened: LabelledSet, split: Split, result: TrainResult
+    run: RunDir,
+    config: ClassifyConfig,
+    *,
+    opened: ClassificationSet,
+    split: Split,
+    result: TrainResult,
 ) -> None:
     """Write the weights a training ends with, and what is needed to apply them.
 
@@ -171,7 +176,7 @@ def write_run_classifier(
         fitting=config.augment,
         predict=config.predict,
         dataset=opened.name,
-        data_licence=opened.licence,
+        data_license=opened.license,
         split_sha256=split.sha256,
         scores={f"validation_{name}": value for name, value in score.items()},
         versions=collect_versions(),

@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segnetr.data.classification.case import LabelledCase
-from segnetr.data.classification.loaders import load_picture
+from segnetr.data.classification.case import ClassificationCase
+from segnetr.data.classification.loaders import load_image
 from segnetr.data.readers.file_list import list_images
 from segnetr.engine.inference.classifier import Classifier
 from segnetr.errors import ReadError, UsageError
@@ -131,11 +131,11 @@ def _refuse_mask_flags(model: Path, options: PredictOptions) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One file: where it is, what the network sees of it, and the same normalised."""
+    """One file: where it is, what the network sees of it, and the same normalized."""
 
     path: Path
     relative: Path
-    picture: NDArray[Any]
+    pixels: NDArray[Any]
     image: Tensor
 
 
@@ -146,9 +146,9 @@ def _look(
     classifier: Classifier,
     options: PredictOptions,
 ) -> _Seen:
-    case = LabelledCase(case_id=path.name, picture=path, labels=())
-    picture = load_picture(case, channels=card.in_channels, max_pixels=options.max_pixels)
-    return _Seen(path, relative, classifier.fit(picture), classifier.prepare(picture))
+    case = ClassificationCase(case_id=path.name, image=path, labels=())
+    pixels = load_image(case, channels=card.in_channels, max_pixels=options.max_pixels)
+    return _Seen(path, relative, classifier.fit(pixels), classifier.prepare(pixels))
 
 
 def _explain(
@@ -161,7 +161,7 @@ def _explain(
             target=row.index(max(row)),
             out=out / EXPLANATIONS,
             name=str(one.relative),
-            picture=to_display(one.picture),
+            pixels=to_display(one.pixels),
         )
 
 

@@ -34,10 +34,10 @@ def report_classifier(run_folder: Path, *, out: Path | None = None) -> Path:
     data = provenance["dataset"]
     path = run.evaluation / "summary.json"
     scored = read_class_summary(path) if path.is_file() else None
-    left_out = [fault["message"] for fault in data["left_out"]]
+    left_out = [issue["message"] for issue in data["left_out"]]
     notes = [] if scored else ["Nothing was scored: every case was trained on."]
     if left_out:
-        notes.append(f"{len(left_out)} faults: these cases were left out of the training.")
+        notes.append(f"{len(left_out)} issues: these cases were left out of the training.")
     content = ClassReportContent(
         title=f"{config.backbone.name} on {data['title']}",
         subtitle=str(run_folder),
@@ -47,7 +47,7 @@ def report_classifier(run_folder: Path, *, out: Path | None = None) -> Path:
         curves=read_metrics(run),
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
-        faults=left_out + ([case.reason for case in scored.unscored] if scored else []),
+        issues=left_out + ([case.reason for case in scored.unscored] if scored else []),
         notes=notes,
     )
     page = run.report if out is None else out
@@ -67,7 +67,7 @@ def _describe_data(config: ClassifyConfig, data: Mapping[str, Any], split: Split
         "Split": f"{split.origin}, sha256 {split.sha256[:16]}",
         **data["facts"],
         "Source": data["source"],
-        "Licence of the data": data["licence"],
+        "License of the data": data["license"],
         "Network": config.backbone.name,
         "Training size": "{} x {} pixels".format(*config.train.image_size),
         "Best weights by": f"validation {config.train.monitor}",

@@ -1,4 +1,4 @@
-"""`segnetr classify`: from labelled pictures to a run with a classifier, scores and a report."""
+"""`segnetr classify`: from labeled images to a run with a classifier, scores and a report."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -10,28 +10,28 @@ from torch import Tensor
 from segnetr.config.load import config_identity
 from segnetr.config.schema.classification import ClassifyConfig
 from segnetr.data.augmentation.mixup import BatchMixer
-from segnetr.data.cache.classification import PictureSettings, cache_pictures
+from segnetr.data.cache.classification import ImageSettings, cache_images
 from segnetr.data.case import Batch, Split
 from segnetr.data.classification.case import (
-    LabelledCase,
-    LabelledSet,
+    ClassificationCase,
+    ClassificationSet,
     check_classes,
     check_training_classes,
     count_labels,
     encode_labels,
 )
 from segnetr.data.classification.loaders import (
-    Change,
-    ChangeAtRandom,
-    FitOnly,
-    LabelledPictures,
-    labelled_evaluation_batches,
-    labelled_training_batches,
+    ClassificationDataset,
+    EvalTransform,
+    TrainTransform,
+    Transform,
+    classification_evaluation_batches,
+    classification_training_batches,
 )
-from segnetr.data.classification.open import open_labelled
+from segnetr.data.classification.open import open_classification_set
 from segnetr.data.loading.sampler import ResumableSampler
 from segnetr.data.splits.split import write_split
-from segnetr.data.validation.audit import Fault
+from segnetr.data.validation.audit import Issue
 from segnetr.engine.training.classification import ClassificationTask, balance_classes
 from segnetr.engine.training.layer_rates import layer_factors
 from segnetr.engine.training.optim import count_steps
@@ -39,7 +39,7 @@ from segnetr.engine.training.random_state import seed_generators
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import Runtime
 from segnetr.engine.training.trainer import Trainer, TrainResult
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 from segnetr.progress import Progress
 from segnetr.workflows.classification.evaluate import evaluate_classifier
 from segnetr.workflows.classification.network import (
@@ -56,11 +56,11 @@ from segnetr.workflows.training.run_setup import (
     choose_split,
     default_run_folder,
     describe_run,
-    explain_faults,
-    prepare_process,
+    explain_issues,
+    setup_process,
 )
 
-_IDENTITY = ("data", "augment", "mixing", "regularisation", "backbone", "train")
+_IDENTITY = ("data", "augment", "mixing", "regularization", "backbone", "train")
 # Copies keep a little more than the network sees, for crops.
 _SPARE = 1.25
 
@@ -81,17 +81,17 @@ def classify(
     Raises:
         UsageError: If backbone or data are not there, `out` is in use, or there is nothing to
             resume.
-        DataFaultError: If the data cannot be learnt from, or have faults and
-            `data.leave_out_faulty` is not set.
+        DataError: If the data cannot be learned from, or have issues and
+            `data.skip_invalid` is not set.
         ModelFileError: If weights to start from cannot be trusted or do not fit.
     """
     if resume and out is None:
         raise UsageError("--resume needs --out: the folder of the run to go on with")
     run = RunDir(out or default_run_folder(config.data.dataset, config.backbone.name))
     run.check(resume=resume)
-    prepare_process(config.train.device)
+    setup_process(config.train.device)
     check_backbone(config)
-    opened, faults = prepare_pictures(open_labelled(config.data), config, progress)
+    opened, issues = prepare_images(open_classification_set(config.data), config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         split = choose_split(run, opened.cases, config.data, resume=resume, strata=opened.strata)
         trained_on = split.select(opened.cases, "train")
@@ -101,7 +101,7 @@ def classify(
         if runtime.is_main:
             run.create(resume=resume)
             if not resume:
-                _describe(run, config, opened, faults)
+                _describe(run, config, opened, issues)
                 write_split(split, run.splits)
         result = trainer.fit(resume=resume)
         if result.stopped in STOPPED_BY_SIGNAL or not runtime.is_main:
@@ -111,7 +111,7 @@ def classify(
 
 
 def _check_monitor(
-    config: ClassifyConfig, opened: LabelledSet, cases: Sequence[LabelledCase]
+    config: ClassifyConfig, opened: ClassificationSet, cases: Sequence[ClassificationCase]
 ) -> None:
     """Refuse a monitored score that the validation cases do not define, before the training."""
     counts = count_labels(cases, classes=len(opened.classes))
@@ -122,49 +122,47 @@ def _check_monitor(
         )
 
 
-def prepare_pictures(
-    opened: LabelledSet, config: ClassifyConfig, progress: Progress
-) -> tuple[LabelledSet, list[Fault]]:
-    """Decode what was never decoded, and refuse a data set with faults.
+def prepare_images(
+    opened: ClassificationSet, config: ClassifyConfig, progress: Progress
+) -> tuple[ClassificationSet, list[Issue]]:
+    """Decode what was never decoded, and refuse a data set with issues.
 
     Returns:
-        The data set with copies in the place of files, without the cases that have faults; and
-        these faults.
+        The data set with copies in the place of files, without the cases that have issues; and
+        these issues.
 
     Raises:
-        DataFaultError: If there are faults and `data.leave_out_faulty` is not set.
+        DataError: If there are issues and `data.skip_invalid` is not set.
     """
-    faults = list(opened.faults)
+    issues = list(opened.issues)
     cases = opened.cases
-    files = [(case.case_id, case.picture) for case in cases if isinstance(case.picture, Path)]
+    files = [(case.case_id, case.image) for case in cases if isinstance(case.image, Path)]
     if files and config.data.cache:
         side = round(max(config.train.image_size) * _SPARE / config.augment.evaluation_crop)
-        settings = PictureSettings(
+        settings = ImageSettings(
             side=side, channels=opened.in_channels, max_pixels=config.data.max_pixels
         )
         with progress.task("decode", len(files)) as advance:
-            copies, broken = cache_pictures(
+            copies, broken = cache_images(
                 files,
                 settings,
                 folder=config.data.cache_dir,
                 workers=config.data.workers,
                 progress=advance,
             )
-        faults += broken
-        bad = {fault.case_id for fault in broken}
+        issues += broken
+        bad = {issue.case_id for issue in broken}
         cases = tuple(
-            replace(case, picture=copies.get(case.case_id, case.picture))
+            replace(case, image=copies.get(case.case_id, case.image))
             for case in cases
             if case.case_id not in bad
         )
     root = config.data.data_dir or Path()
-    if faults and not config.data.leave_out_faulty:
-        raise DataFaultError(
-            f"{explain_faults(faults, root)}. Train without them: --leave-out-faulty"
-        )
+    if issues and not config.data.skip_invalid:
+        raise DataError(f"{explain_issues(issues, root)}. Train without them: --skip-invalid")
     left = replace(opened, cases=cases)
     check_classes(left, root)
-    return left, faults
+    return left, issues
 
 
 def _finish(
@@ -179,7 +177,7 @@ def _finish(
 
 
 def _describe(
-    run: RunDir, config: ClassifyConfig, opened: LabelledSet, faults: Sequence[Fault]
+    run: RunDir, config: ClassifyConfig, opened: ClassificationSet, issues: Sequence[Issue]
 ) -> None:
     facts = {
         "name": opened.name,
@@ -187,16 +185,16 @@ def _describe(
         "cases": len(opened.cases),
         "classes": list(opened.classes),
         "source": opened.source,
-        "licence": opened.licence,
+        "license": opened.license,
         "facts": dict(opened.facts),
     }
-    describe_run(run, config, device=config.train.device, dataset=facts, faults=faults)
+    describe_run(run, config, device=config.train.device, dataset=facts, issues=issues)
 
 
 def _build_trainer(
     run: RunDir,
     config: ClassifyConfig,
-    opened: LabelledSet,
+    opened: ClassificationSet,
     split: Split,
     runtime: Runtime,
     progress: Progress,
@@ -209,7 +207,7 @@ def _build_trainer(
         config.backbone,
         in_channels=opened.in_channels,
         num_classes=classes,
-        drop_path=config.regularisation.drop_path,
+        drop_path=config.regularization.drop_path,
     )
     if not resume:
         notes = []
@@ -224,7 +222,7 @@ def _build_trainer(
     task = ClassificationTask(
         num_classes=classes,
         several=opened.kind == "multi",
-        label_smoothing=config.regularisation.label_smoothing,
+        label_smoothing=config.regularization.label_smoothing,
         class_weights=_weigh_classes(config, labels, opened),
         monitor=config.train.monitor,
     )
@@ -245,12 +243,14 @@ def _build_trainer(
         },
         progress=progress,
         runtime=runtime,
-        lr_factors=layer_factors(network, decay=config.regularisation.layer_decay),
+        lr_factors=layer_factors(network, decay=config.regularization.layer_decay),
     )
 
 
-def _weigh_classes(config: ClassifyConfig, labels: Tensor, opened: LabelledSet) -> Tensor | None:
-    wanted = config.regularisation.class_weights
+def _weigh_classes(
+    config: ClassifyConfig, labels: Tensor, opened: ClassificationSet
+) -> Tensor | None:
+    wanted = config.regularization.class_weights
     if wanted == "none":
         return None
     if wanted == "balanced":
@@ -259,7 +259,7 @@ def _weigh_classes(config: ClassifyConfig, labels: Tensor, opened: LabelledSet) 
         )
     if len(wanted) != len(opened.classes):
         raise UsageError(
-            f"regularisation.class_weights has {len(wanted)} numbers for {len(opened.classes)} "
+            f"regularization.class_weights has {len(wanted)} numbers for {len(opened.classes)} "
             f"classes ({', '.join(opened.classes)})"
         )
     return torch.tensor(wanted, dtype=torch.float32)
@@ -267,28 +267,28 @@ def _weigh_classes(config: ClassifyConfig, labels: Tensor, opened: LabelledSet) 
 
 def _load_training(
     config: ClassifyConfig,
-    opened: LabelledSet,
-    cases: Sequence[LabelledCase],
+    opened: ClassificationSet,
+    cases: Sequence[ClassificationCase],
     labels: Tensor,
     runtime: Runtime,
 ) -> Callable[[int], Iterable[Batch]]:
     settings = config.train
     total = count_steps(settings, cases=len(cases), world=runtime.world)
-    change = ChangeAtRandom(
+    change = TrainTransform(
         config.augment, image_size=settings.image_size, channels=opened.in_channels
     )
-    pictures = _make_pictures(config, opened, cases, change)
+    images = _make_images(config, opened, cases, change)
     mixing = config.mixing
     mixer = (
         BatchMixer(mixing, len(opened.classes))
         if mixing.mixup_alpha or mixing.cutmix_alpha
         else None
     )
-    balanced = config.regularisation.balanced_sampling
+    balanced = config.regularization.balanced_sampling
     if balanced and opened.kind == "multi":
         raise UsageError(
-            "regularisation.balanced_sampling needs one label a picture; for several, use "
-            "--set regularisation.class_weights=balanced"
+            "regularization.balanced_sampling needs one label a image; for several, use "
+            "--set regularization.class_weights=balanced"
         )
 
     def load(start_step: int) -> Iterable[Batch]:
@@ -302,8 +302,8 @@ def _load_training(
             steps=total * settings.accumulate,
             labels=labels.tolist() if balanced else None,
         )
-        return labelled_training_batches(
-            pictures,
+        return classification_training_batches(
+            images,
             sampler=sampler,
             workers=config.data.workers,
             mixer=mixer,
@@ -314,21 +314,24 @@ def _load_training(
 
 
 def _load_validation(
-    config: ClassifyConfig, opened: LabelledSet, cases: Sequence[LabelledCase]
+    config: ClassifyConfig, opened: ClassificationSet, cases: Sequence[ClassificationCase]
 ) -> Callable[[], Iterable[Batch]] | None:
     if not cases:
         return None
-    fit = FitOnly(config.augment, image_size=config.train.image_size)
-    pictures = _make_pictures(config, opened, cases, fit)
-    return lambda: labelled_evaluation_batches(
-        pictures, batch_size=config.predict.batch_size, workers=0
+    fit = EvalTransform(config.augment, image_size=config.train.image_size)
+    images = _make_images(config, opened, cases, fit)
+    return lambda: classification_evaluation_batches(
+        images, batch_size=config.predict.batch_size, workers=0
     )
 
 
-def _make_pictures(
-    config: ClassifyConfig, opened: LabelledSet, cases: Sequence[LabelledCase], change: Change
-) -> LabelledPictures:
-    return LabelledPictures(
+def _make_images(
+    config: ClassifyConfig,
+    opened: ClassificationSet,
+    cases: Sequence[ClassificationCase],
+    change: Transform,
+) -> ClassificationDataset:
+    return ClassificationDataset(
         cases,
         classes=len(opened.classes),
         kind=opened.kind,

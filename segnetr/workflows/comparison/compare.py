@@ -9,7 +9,7 @@ from typing import Any
 from segnetr.errors import UsageError
 from segnetr.metrics import MEAN
 from segnetr.metrics.case_values import pair_cases
-from segnetr.metrics.significance import correct_holm, weigh_difference
+from segnetr.metrics.significance import correct_holm, measure_difference
 from segnetr.outputs.charts.dot_plot import Dot, DotChart
 from segnetr.outputs.reports.comparison_report import ComparePage, write_compare_page
 from segnetr.outputs.tables.comparison import (
@@ -38,8 +38,8 @@ class CompareOptions:
         by_class: Compare each class as well, not only the mean over classes.
         dataset: Compare scores on this other data set.
         part: Compare scores on this part.
-        data_dir: Where the data lies, for the pictures; None: where each run found it.
-        device: Where the networks run for the pictures.
+        data_dir: Where the data lies, for the images; None: where each run found it.
+        device: Where the networks run for the images.
     """
 
     metrics: Sequence[str] = ()
@@ -154,8 +154,8 @@ def _compare_all(
             for name in pairs if by_class else [overall]:
                 ours, theirs = pairs[name]
                 if not ours:
-                    continue  # undefined in every case of both: empty in truth and predictions
-                result = weigh_difference(
+                    continue  # undefined in all cases of both runs: empty in truth and predictions
+                result = measure_difference(
                     ours,
                     theirs,
                     patients=patients,

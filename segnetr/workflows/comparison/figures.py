@@ -1,4 +1,4 @@
-"""Pictures of the cases in which runs differ most: every run's outlines over the same image."""
+"""Images of the cases in which runs differ most: every run's outlines over the same image."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from segnetr.data.case import Case, DatasetSpec
 from segnetr.data.readers.read_files import read_image
 from segnetr.data.splits.split import read_split
-from segnetr.data.validation.ground_truth import read_case_truth
+from segnetr.data.validation.ground_truth import read_case_ground_truth
 from segnetr.engine.training.fold_dir import FoldDir, is_cross_validation
 from segnetr.errors import ModelFileError, ReadError, UsageError
 from segnetr.metrics import MEAN
@@ -47,7 +47,7 @@ def draw_differences(
         progress: What the user sees meanwhile.
 
     Returns:
-        At most four pictures, the largest difference first, and a line where there can be none.
+        At most four images, the largest difference first, and a line where there can be none.
     """
     values = _spread(runs, metric)
     chosen = sorted(values, key=lambda case: (-_range(values[case]), case))[:_MOST_CASES]
@@ -76,7 +76,7 @@ def draw_differences(
             for place, case in enumerate(cases, start=1)
         ]
     except (UsageError, ReadError, ModelFileError) as error:
-        return [], [f"no pictures of the differences: {error}"]
+        return [], [f"no images of the differences: {error}"]
     return figures, []
 
 
@@ -143,13 +143,13 @@ def _draw(
     values: dict[str, float],
 ) -> Figure:
     image = read_image(case.image, volume_channels=spec.in_channels, max_pixels=max_pixels)
-    truth = read_case_truth(case, spec, max_pixels=max_pixels).array
+    ground_truth = read_case_ground_truth(case, spec, max_pixels=max_pixels).array
     shown = "; ".join(f"{run} {value:.3f}" for run, value in values.items())
     return Figure(
         name=name,
         title=f"Largest differences of {metric}: {case.case_id}",
         caption=f"{metric}: {shown}",
-        alt=f"{case.case_id} with the outlines of the truth and of each run's prediction; "
+        alt=f"{case.case_id} with the outlines of the ground truth and of each run's prediction; "
         f"{metric}: {shown}",
-        data=compare_predictions(image, predictions=labels, truth=truth),
+        data=compare_predictions(image, predictions=labels, ground_truth=ground_truth),
     )

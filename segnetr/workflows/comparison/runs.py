@@ -15,7 +15,7 @@ from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import ReadError, UsageError
 from segnetr.metrics import PIXEL_COUNTS
 from segnetr.metrics.case_values import CaseTable, tabulate_cases
-from segnetr.metrics.score import TRUTH_PIXELS
+from segnetr.metrics.score import GROUND_TRUTH_PIXELS
 from segnetr.outputs.tables.case_records import NAME, patients_of, read_case_records
 from segnetr.outputs.tables.scores import read_per_case_csv, read_summary_json
 
@@ -72,7 +72,7 @@ def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -
 
     Raises:
         UsageError: If there are fewer than two, one has no scores, or they differ in their split,
-            their cases, their classes, their truth or the settings of the scoring.
+            their cases, their classes, their ground truth or the settings of the scoring.
     """
     if len(paths) < 2:
         raise UsageError("compare needs two runs at least: segnetr compare RUN RUN")
@@ -166,7 +166,7 @@ def _list_known(run: ComparedRun, dataset: str) -> tuple[str, ...]:
         )
     return (
         f"{len(known)} cases of {dataset} have names of cases that {run.path} was trained on, as "
-        f"{min(known)}: if they are the same pictures, its scores promise too much (segnetr data "
+        f"{min(known)}: if they are the same images, its scores promise too much (segnetr data "
         "audit)",
     )
 
@@ -202,7 +202,7 @@ def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> 
             f"{first.path} and {other.path} were scored in different units: {only} is in one of "
             "them only; run segnetr evaluate on both with the same data"
         )
-    if first.table[TRUTH_PIXELS] != other.table[TRUTH_PIXELS]:
+    if first.table[GROUND_TRUTH_PIXELS] != other.table[GROUND_TRUTH_PIXELS]:
         raise UsageError(
             f"{first.path} and {other.path} were scored against different masks: the true pixels "
             "of a case differ; run segnetr evaluate on both with the same data"

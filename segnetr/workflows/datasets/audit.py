@@ -1,4 +1,4 @@
-"""`segnetr data audit`: pictures that are there twice, in two parts of a split or in two sets."""
+"""`segnetr data audit`: images that are there twice, in two parts of a split or in two sets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +8,9 @@ from typing import Any
 from segnetr.config.schema.segmentation import DataConfig
 from segnetr.data.case import SPLIT_NAMES, Case
 from segnetr.data.datasets.registry import DATASETS
-from segnetr.data.duplicates.search import AlikePair, find_alike
+from segnetr.data.duplicates.search import DuplicatePair, find_duplicates
 from segnetr.data.duplicates.thumbnail import Thumbnail
-from segnetr.data.duplicates.thumbnail_collection import collect_thumbnails, recall_thumbnails
+from segnetr.data.duplicates.thumbnail_collection import collect_thumbnails, load_cached_thumbnails
 from segnetr.data.readers.file_list import list_images
 from segnetr.data.splits.split_cases import divide
 from segnetr.errors import ReadError
@@ -19,7 +19,7 @@ from segnetr.workflows.datasets.loading import OpenedDataset, open_dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class ImageArray:
     """A file that is audited.
 
     Attributes:
@@ -43,7 +43,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """Two files with one picture.
+    """Two files with one image.
 
     Attributes:
         first: The one.
@@ -51,9 +51,9 @@ class Leak:
         alike: How they are alike.
     """
 
-    first: Picture
-    second: Picture
-    alike: AlikePair
+    first: ImageArray
+    second: ImageArray
+    duplicate: DuplicatePair
 
     @property
     def crosses(self) -> bool:
@@ -67,10 +67,10 @@ class Leak:
             for p in (self.first, self.second)
         ]
         return {
-            "kind": self.alike.kind,
-            "likeness": round(self.alike.likeness, 4),
-            "orientation": self.alike.orientation,
-            "overlap": round(self.alike.overlap, 4),
+            "kind": self.duplicate.kind,
+            "likeness": round(self.duplicate.likeness, 4),
+            "orientation": self.duplicate.orientation,
+            "overlap": round(self.duplicate.overlap, 4),
             "crosses": self.crosses,
             "files": files,
         }
@@ -78,9 +78,11 @@ class Leak:
     def text(self) -> str:
         """Give the pair as one line."""
         where = [f"{p.path} ({p.place()})" for p in (self.first, self.second)]
-        turned = "" if self.alike.orientation == "upright" else f", {self.alike.orientation}"
+        turned = (
+            "" if self.duplicate.orientation == "upright" else f", {self.duplicate.orientation}"
+        )
         verdict = "leak" if self.crosses else "same part"
-        shown = f"{self.alike.kind} {self.alike.likeness:.3f}{turned}"
+        shown = f"{self.duplicate.kind} {self.duplicate.likeness:.3f}{turned}"
         return f"{verdict}: {shown}: {where[0]} and {where[1]}"
 
 
@@ -90,13 +92,13 @@ class AuditOutcome:
 
     Attributes:
         sets: Names of what was audited.
-        pictures: Files that were compared.
-        pairs: Pictures that are there twice, those that cross parts or sets first.
+        images: Files that were compared.
+        pairs: Images that are there twice, those that cross parts or sets first.
         unread: Why a file could not be compared, one line each.
     """
 
     sets: tuple[str, ...]
-    pictures: int
+    images: int
     pairs: tuple[Leak, ...]
     unread: tuple[str, ...]
 
@@ -109,7 +111,7 @@ class AuditOutcome:
         """Give the pairs as plain data."""
         return {
             "sets": list(self.sets),
-            "pictures": self.pictures,
+            "images": self.images,
             "leaks": len(self.leaks),
             "pairs": [pair.facts() for pair in self.pairs],
             "unread": list(self.unread),
@@ -121,39 +123,41 @@ class AuditOutcome:
         lines += [f"not read: {reason}" for reason in self.unread]
         inside = len(self.pairs) - len(self.leaks)
         lines.append(
-            f"{', '.join(self.sets)}: {self.pictures} pictures, {len(self.leaks)} pairs in two "
+            f"{', '.join(self.sets)}: {self.images} images, {len(self.leaks)} pairs in two "
             f"parts or sets, {inside} within one"
         )
         return "\n".join(lines)
 
 
 def audit(config: DataConfig, against: Sequence[str], *, progress: Progress) -> AuditOutcome:
-    """Compare all pictures of a data set with each other and with those of further sets.
+    """Compare all images of a data set with each other and with those of further sets.
 
     Args:
         config: The data set, and how it would be split.
-        against: Further sets: `NAME=DIR` for a data set, `DIR` for a folder of pictures.
+        against: Further sets: `NAME=DIR` for a data set, `DIR` for a folder of images.
         progress: What the user sees meanwhile.
 
     Raises:
         UsageError: If a set is unknown, or its folder is not there.
         WriteError: If thumbnails cannot be kept.
     """
-    pictures = list_pictures(open_dataset(config), config)
+    images = list_dataset_images(open_dataset(config), config)
     for text in against:
         further = _open_further(text, config)
-        if any(picture.dataset == further[0].dataset for picture in pictures):
-            further = [replace(picture, dataset=text) for picture in further]
-        pictures += further
-    return compare(pictures, config, progress=progress)
+        if any(image.dataset == further[0].dataset for image in images):
+            further = [replace(image, dataset=text) for image in further]
+        images += further
+    return compare(images, config, progress=progress)
 
 
-def compare(pictures: Sequence[Picture], config: DataConfig, *, progress: Progress) -> AuditOutcome:
-    """Compare pictures, each with all others; those that cannot be read are named."""
-    with progress.task("thumbnails", len(pictures)) as advance:
+def compare(
+    images: Sequence[ImageArray], config: DataConfig, *, progress: Progress
+) -> AuditOutcome:
+    """Compare images, each with all others; those that cannot be read are named."""
+    with progress.task("thumbnails", len(images)) as advance:
         made = collect_thumbnails(
-            [picture.path for picture in pictures],
-            volume_channels=[picture.volume_channels for picture in pictures],
+            [image.path for image in images],
+            volume_channels=[image.volume_channels for image in images],
             max_pixels=config.max_pixels,
             folder=config.cache_dir,
             workers=config.workers,
@@ -161,24 +165,24 @@ def compare(pictures: Sequence[Picture], config: DataConfig, *, progress: Progre
         )
     unread = [str(item) for item in made if isinstance(item, ReadError)]
     known = [
-        (picture, item)
-        for picture, item in zip(pictures, made, strict=True)
+        (image, item)
+        for image, item in zip(images, made, strict=True)
         if isinstance(item, Thumbnail)
     ]
     with progress.task("compare", len(known)) as advance:
         pairs = _pair_up(known, workers=config.workers, advance=advance)
     return AuditOutcome(
-        sets=tuple(dict.fromkeys(picture.dataset for picture in pictures)),
-        pictures=len(known),
+        sets=tuple(dict.fromkeys(image.dataset for image in images)),
+        images=len(known),
         pairs=tuple(pairs),
         unread=tuple(unread),
     )
 
 
-def recall_leaks(
+def load_cached_leaks(
     cases: Sequence[Case], parts: Mapping[str, str], config: DataConfig
 ) -> list[Leak] | None:
-    """Find the pictures in two parts of a split where all thumbnails are known already.
+    """Find the images in two parts of a split where all thumbnails are known already.
 
     Nothing is decoded, so that a training can ask: `segnetr data check` leaves them behind.
 
@@ -191,49 +195,49 @@ def recall_leaks(
         The pairs that lie in two parts; None: not all thumbnails are known.
     """
     chosen = [case for case in cases if case.case_id in parts]
-    thumbnails = recall_thumbnails([case.image for case in chosen], folder=config.cache_dir)
+    thumbnails = load_cached_thumbnails([case.image for case in chosen], folder=config.cache_dir)
     if thumbnails is None:
         return None
-    pictures = [_as_picture(case, config.dataset, parts) for case in chosen]
-    pairs = _pair_up(list(zip(pictures, thumbnails, strict=True)), workers=config.workers)
+    images = [_as_image(case, config.dataset, parts) for case in chosen]
+    pairs = _pair_up(list(zip(images, thumbnails, strict=True)), workers=config.workers)
     return [pair for pair in pairs if pair.crosses]
 
 
-def list_pictures(opened: OpenedDataset, config: DataConfig) -> list[Picture]:
-    """Give the pictures of a data set with the part each would be trained in."""
+def list_dataset_images(opened: OpenedDataset, config: DataConfig) -> list[ImageArray]:
+    """Give the images of a data set with the part each would be trained in."""
     unique = {case.case_id: case for case in opened.cases}
     split = divide(list(unique.values()), config)
     parts = {case_id: str(name) for name in SPLIT_NAMES for case_id in split.ids(name)}
     present = {case.image: case for case in opened.cases if case.image.exists()}
     spec = opened.spec
     return [
-        replace(_as_picture(case, spec.name, parts), volume_channels=spec.volume_channels)
+        replace(_as_image(case, spec.name, parts), volume_channels=spec.volume_channels)
         for case in present.values()
     ]
 
 
-def _open_further(text: str, config: DataConfig) -> list[Picture]:
+def _open_further(text: str, config: DataConfig) -> list[ImageArray]:
     name, equals, folder = text.partition("=")
     if not equals or name not in DATASETS:
         return [
-            Picture(dataset=Path(text).name or text, case_id=str(relative), path=path)
+            ImageArray(dataset=Path(text).name or text, case_id=str(relative), path=path)
             for path, relative in list_images([Path(text)])
         ]
     further = replace(config, dataset=name, data_dir=Path(folder))
-    return list_pictures(open_dataset(further), further)
+    return list_dataset_images(open_dataset(further), further)
 
 
-def _as_picture(case: Case, dataset: str, parts: Mapping[str, str]) -> Picture:
+def _as_image(case: Case, dataset: str, parts: Mapping[str, str]) -> ImageArray:
     part = parts.get(case.case_id, "")
-    return Picture(dataset=dataset, case_id=case.case_id, path=case.image, part=part)
+    return ImageArray(dataset=dataset, case_id=case.case_id, path=case.image, part=part)
 
 
 def _pair_up(
-    known: Sequence[tuple[Picture, Thumbnail]], *, workers: int, advance: Any = None
+    known: Sequence[tuple[ImageArray, Thumbnail]], *, workers: int, advance: Any = None
 ) -> list[Leak]:
     thumbnails = [thumbnail for _, thumbnail in known]
     found = [
-        Leak(first=known[pair.first][0], second=known[pair.second][0], alike=pair)
-        for pair in find_alike(thumbnails, workers=workers, progress=advance)
+        Leak(first=known[pair.first][0], second=known[pair.second][0], duplicate=pair)
+        for pair in find_duplicates(thumbnails, workers=workers, progress=advance)
     ]
     return sorted(found, key=lambda pair: not pair.crosses)

@@ -10,9 +10,9 @@ from segnetr.data.case import SPLIT_NAMES, Split
 from segnetr.data.splits.patients import check_patients
 from segnetr.data.splits.split import write_split
 from segnetr.data.splits.split_cases import divide
-from segnetr.data.validation.audit import Fault, check_cases, check_pairs
+from segnetr.data.validation.audit import Issue, check_cases, check_pairs
 from segnetr.progress import Progress
-from segnetr.workflows.datasets.audit import Leak, compare, list_pictures
+from segnetr.workflows.datasets.audit import Leak, compare, list_dataset_images
 from segnetr.workflows.datasets.loading import open_dataset
 from segnetr.workflows.datasets.page import write_data_page
 
@@ -25,41 +25,41 @@ class CheckOutcome:
         dataset: Its name.
         root: Its folder.
         cases: How many there are.
-        faults: What is wrong, one for each case or pair.
-        doubles: Pictures that are there twice within one part of the split, which is no fault.
+        issues: What is wrong, one for each case or pair.
+        doubles: Images that are there twice within one part of the split, which is no issue.
         page: The HTML page, if one was written.
     """
 
     dataset: str
     root: Path
     cases: int
-    faults: tuple[Fault, ...]
+    issues: tuple[Issue, ...]
     doubles: int = 0
     page: Path | None = None
 
     def facts(self) -> Mapping[str, Any]:
-        """Give the faults as plain data."""
-        faults = [
+        """Give the issues as plain data."""
+        issues = [
             {"case_id": f.case_id, "path": str(f.path), "kind": f.kind, "message": f.message}
-            for f in self.faults
+            for f in self.issues
         ]
         return {
             "dataset": self.dataset,
             "root": str(self.root),
             "cases": self.cases,
-            "faults": faults,
+            "issues": issues,
             "doubles": self.doubles,
             "page": None if self.page is None else str(self.page),
         }
 
     def text(self) -> str:
-        """Give one line for each fault, then the count."""
-        lines = [f"{f.kind}: {f.message}" for f in self.faults]
+        """Give one line for each issue, then the count."""
+        lines = [f"{f.kind}: {f.message}" for f in self.issues]
         lines.append(
-            f"{self.dataset}: {self.cases} cases, {len(self.faults)} faults in {self.root}"
+            f"{self.dataset}: {self.cases} cases, {len(self.issues)} issues in {self.root}"
         )
         if self.doubles:
-            lines.append(f"{self.doubles} pairs of alike pictures within one part: see data audit")
+            lines.append(f"{self.doubles} pairs of alike images within one part: see data audit")
         if self.page is not None:
             lines.append(f"page: {self.page}")
         return "\n".join(lines)
@@ -93,41 +93,41 @@ class SplitOutcome:
 def check_dataset(
     config: DataConfig, *, page: Path | None = None, progress: Progress
 ) -> CheckOutcome:
-    """Read every file of a data set and name each fault; alike pictures in two parts are one.
+    """Read every file of a data set and name each issue; alike images in two parts are one.
 
     Args:
         config: The data set.
-        page: Write statistics, faults and a contact sheet here, as one HTML page.
+        page: Write statistics, issues and a contact sheet here, as one HTML page.
         progress: What the user sees meanwhile.
 
     Raises:
         WriteError: If the page, or the cache of thumbnails, cannot be written.
     """
     opened = open_dataset(config)
-    faults = check_pairs(opened.cases)
-    named = {fault.case_id for fault in faults}
-    faults += check_patients(opened.cases)
+    issues = check_pairs(opened.cases)
+    named = {issue.case_id for issue in issues}
+    issues += check_patients(opened.cases)
     whole = [case for case in opened.cases if case.case_id not in named]
     with progress.task("check", len(whole)) as advance:
-        faults += check_cases(
+        issues += check_cases(
             whole,
             opened.spec,
             max_pixels=config.max_pixels,
             workers=config.workers,
             progress=advance,
         )
-    audited = compare(list_pictures(opened, config), config, progress=progress)
-    faults += [_as_fault(leak) for leak in audited.leaks]
+    audited = compare(list_dataset_images(opened, config), config, progress=progress)
+    issues += [_as_issue(leak) for leak in audited.leaks]
     outcome = CheckOutcome(
         dataset=opened.spec.name,
         root=opened.root,
         cases=len(opened.cases),
-        faults=tuple(faults),
+        issues=tuple(issues),
         doubles=len(audited.pairs) - len(audited.leaks),
         page=page,
     )
     if page is not None:
-        write_data_page(page, opened, config, faults, progress=progress)
+        write_data_page(page, opened, config, issues, progress=progress)
     return outcome
 
 
@@ -139,7 +139,7 @@ def split_dataset(config: DataConfig, out: Path) -> SplitOutcome:
         out: The file.
 
     Raises:
-        DataFaultError: If two cases have one id.
+        DataError: If two cases have one id.
         WriteError: If the file cannot be written.
     """
     opened = open_dataset(config)
@@ -148,7 +148,7 @@ def split_dataset(config: DataConfig, out: Path) -> SplitOutcome:
     return SplitOutcome(path=out, split=split)
 
 
-def _as_fault(leak: Leak) -> Fault:
+def _as_issue(leak: Leak) -> Issue:
     first = leak.first
     message = leak.text().partition(": ")[2]
-    return Fault(case_id=first.case_id, path=first.path, kind="leak", message=message)
+    return Issue(case_id=first.case_id, path=first.path, kind="leak", message=message)

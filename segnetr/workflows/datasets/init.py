@@ -26,7 +26,7 @@ from segnetr.errors import UsageError
 from segnetr.storage.manifest import write_text_atomic
 
 _SHOWN_VALUES = 8
-_LICENCE_NAMES = ("licence", "license", "copying")
+_LICENSE_NAMES = ("licence", "license", "copying")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def init_folder(root: Path, *, out: Path | None = None, overwrite: bool = False)
 
     Raises:
         UsageError: If the description is there already, or no image and mask belong together.
-        DataFaultError: If a table of pairs is there and cannot be read.
+        DataError: If a table of pairs is there and cannot be read.
         WriteError: If it cannot be written.
     """
     file = out or root / DESCRIPTION
@@ -92,7 +92,7 @@ def init_folder(root: Path, *, out: Path | None = None, overwrite: bool = False)
     content |= where
     content["classes"] = _name_classes(masks)
     content |= {"channels": images.channels, "spatial_dims": images.spatial_dims}
-    content["licence"] = "not stated"
+    content["license"] = "not stated"
     if out is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     outcome = InitOutcome(
@@ -153,18 +153,18 @@ def _describe(
     patients = {case.patient_id for case in whole if case.patient_id}
     if patients:
         lines.append(f"{len(patients)} patients, as {min(patients)}")
-    what = "volumes" if images.spatial_dims == 3 else "pictures"
+    what = "volumes" if images.spatial_dims == 3 else "images"
     if images.sizes is not None:
         low, high = (" x ".join(map(str, size)) for size in images.sizes)
-        colour = "grey" if images.channels == 1 else "colours"
-        lines.append(f"{what}, {colour}, {low} to {high} (looked at {images.looked})")
+        color = "gray" if images.channels == 1 else "colors"
+        lines.append(f"{what}, {color}, {low} to {high} (looked at {images.looked})")
     values = ", ".join(map(show_value, masks.values[:_SHOWN_VALUES]))
     more = ", ..." if len(masks.values) > _SHOWN_VALUES else ""
     lines.append(f"mask values: {values}{more}: {masks.classes} classes (looked at {masks.looked})")
     for name, count in (("images", images.unreadable), ("masks", masks.unreadable)):
         if count:
             lines.append(f"{count} {name} cannot be read; `segnetr data check` names them")
-    lines += [f"a licence lies in {path.name}" for path in _find_licences(root)]
+    lines += [f"a license lies in {path.name}" for path in _find_licenses(root)]
     return tuple(lines)
 
 
@@ -174,24 +174,24 @@ def _list_doubts(
     doubts = list(masks.undecided)
     doubts.append("names of the classes")
     if images.mixed:
-        doubts.append("volumes and pictures stand side by side; describe them apart")
+        doubts.append("volumes and images stand side by side; describe them apart")
     if not any(case.patient_id for case in cases):
         doubts.append(
-            "patients: pictures of one patient may come into training and test; {patient} in a"
+            "patients: images of one patient may come into training and test; {patient} in a"
             " pattern or a column `patient` keeps them together"
         )
-    if not _find_licences(root):
-        doubts.append("licence")
+    if not _find_licenses(root):
+        doubts.append("license")
     if max(images.looked, masks.looked) == SAMPLE:
         doubts.append(f"only {SAMPLE} files were opened; `segnetr data check` reads all")
     return tuple(doubts)
 
 
-def _find_licences(root: Path) -> list[Path]:
+def _find_licenses(root: Path) -> list[Path]:
     return [
         path
         for path in sorted(root.iterdir())
-        if path.is_file() and path.stem.lower().startswith(_LICENCE_NAMES)
+        if path.is_file() and path.stem.lower().startswith(_LICENSE_NAMES)
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from segnetr.data.case import SPLIT_NAMES, DatasetSpec
 from segnetr.data.datasets.registry import DATASETS
 from segnetr.data.download.sources import OFFICIAL, OfficialSource
-from segnetr.workflows.datasets.prepare import LABELLED
+from segnetr.workflows.datasets.prepare import LABELED
 from segnetr.workflows.outcome import Table
 
 
@@ -37,9 +37,9 @@ class DatasetList:
 
 
 def list_datasets() -> DatasetList:
-    """List the data sets with official counts, source, licence and what can be fetched."""
+    """List the data sets with official counts, source, license and what can be fetched."""
     rows = [_segmentation_row(spec) for spec in DATASETS.values()]
-    rows += [_labelled_row(name, OFFICIAL[name]) for name in LABELLED]
+    rows += [_classification_row(name, OFFICIAL[name]) for name in LABELED]
     known = {row["name"] for row in rows}
     archives = {
         name: tuple(asdict(archive) for archive in source.archives)
@@ -57,19 +57,19 @@ def _segmentation_row(spec: DatasetSpec) -> Mapping[str, Any]:
         "classes": ", ".join(spec.classes[1:]),
         "train/val/test": counts,
         "download": _describe_download(spec.name, is_made=spec.prepare is not None),
-        "licence": spec.licence,
+        "license": spec.license,
         "source": spec.source,
     }
 
 
-def _labelled_row(name: str, source: OfficialSource) -> Mapping[str, Any]:
+def _classification_row(name: str, source: OfficialSource) -> Mapping[str, Any]:
     return {
         "name": name,
         "title": f"{source.title}, for classification",
         "classes": "",
         "train/val/test": "",
         "download": _describe_download(name, is_made=False),
-        "licence": source.licence,
+        "license": source.license,
         "source": source.page,
     }
 

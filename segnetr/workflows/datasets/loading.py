@@ -33,7 +33,7 @@ def open_dataset(config: DataConfig) -> OpenedDataset:
         if spec.prepare is None:
             raise UsageError(
                 f"--data-dir is missing: the folder that holds {spec.title} unpacked "
-                f"({spec.source}, {spec.download_size or 'size unknown'}, licence: {spec.licence})"
+                f"({spec.source}, {spec.download_size or 'size unknown'}, license: {spec.license})"
             )
         root = (config.cache_dir or find_cache_folder()) / spec.name
     if spec.prepare is not None:

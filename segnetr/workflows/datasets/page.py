@@ -12,8 +12,8 @@ from segnetr.data.cache.segmentation import run_jobs
 from segnetr.data.case import SPLIT_NAMES, Case
 from segnetr.data.readers.read_files import read_image
 from segnetr.data.splits.split_cases import divide
-from segnetr.data.validation.audit import Fault
-from segnetr.data.validation.ground_truth import read_case_truth
+from segnetr.data.validation.audit import Issue
+from segnetr.data.validation.ground_truth import read_case_ground_truth
 from segnetr.data.validation.measure import CaseMeasures, measure_case
 from segnetr.errors import ReadError
 from segnetr.outputs.masks.overlay import draw_overlay
@@ -23,8 +23,8 @@ from segnetr.outputs.reports.figures import Figure
 from segnetr.progress import Progress
 from segnetr.workflows.datasets.loading import OpenedDataset
 
-MOST_PICTURES = 24
-_LONGEST = 320  # pixels of a picture of the contact sheet
+MOST_IMAGES = 24
+_LONGEST = 320  # pixels of a image of the contact sheet
 _QUALITY = 85
 
 
@@ -32,7 +32,7 @@ def write_data_page(
     page: Path,
     opened: OpenedDataset,
     config: DataConfig,
-    faults: Sequence[Fault],
+    issues: Sequence[Issue],
     *,
     progress: Progress,
 ) -> None:
@@ -42,7 +42,7 @@ def write_data_page(
         page: The file.
         opened: The data set.
         config: Its settings.
-        faults: What the check found.
+        issues: What the check found.
         progress: What the user sees meanwhile.
 
     Raises:
@@ -51,8 +51,8 @@ def write_data_page(
     with progress.task("measure", len(opened.cases)) as advance:
         measured = _measure(opened, config, advance=advance)
     notes = []
-    if faults:
-        notes.append(f"{len(faults)} faults: training refuses this data set as it is.")
+    if issues:
+        notes.append(f"{len(issues)} issues: training refuses this data set as it is.")
     content = DataPageContent(
         title=opened.spec.title,
         subtitle=str(opened.root),
@@ -60,7 +60,7 @@ def write_data_page(
         classes=opened.spec.classes,
         measures=[measures for _, measures in measured],
         figures=_draw_sheet(measured, opened, config),
-        faults=[(fault.kind, fault.message) for fault in faults],
+        issues=[(issue.kind, issue.message) for issue in issues],
         notes=notes,
     )
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def _describe(opened: OpenedDataset, config: DataConfig) -> dict[str, str]:
         "Patients": str(len(patients)) if patients else "not known: each case stands alone",
         "Classes": ", ".join(spec.classes),
         "Source": spec.source,
-        "Licence of the data": spec.licence,
+        "License of the data": spec.license,
     }
 
 
@@ -111,7 +111,7 @@ def _draw_sheet(
         ((case, sum(found.shares[1:])) for case, found in measured if case.mask is not None),
         key=lambda item: (item[1], item[0].case_id),
     )
-    count = min(MOST_PICTURES, len(ranked))
+    count = min(MOST_IMAGES, len(ranked))
     rows = [round(place * (len(ranked) - 1) / max(1, count - 1)) for place in range(count)]
     figures = []
     for number, row in enumerate(rows):
@@ -128,18 +128,18 @@ def _draw(
     spec, limit = opened.spec, config.max_pixels
     try:
         image = read_image(case.image, volume_channels=spec.volume_channels, max_pixels=limit)
-        truth = read_case_truth(case, spec, max_pixels=limit).array
+        ground_truth = read_case_ground_truth(case, spec, max_pixels=limit).array
     except ReadError:
         return None
-    if truth.shape != image.grid:
+    if ground_truth.shape != image.grid:
         return None
     buffer = io.BytesIO()
-    drawn = draw_overlay(image, truth, longest=_LONGEST)
-    Image.fromarray(drawn).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    synthetic = draw_overlay(image, ground_truth, longest=_LONGEST)
+    Image.fromarray(synthetic).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return Figure(
         name=f"case-{number + 1}",
         title=case.case_id,
         caption=f"{share:.1%} foreground",
-        alt=f"{case.case_id} with the outline of its mask, {share:.1%} of the picture",
+        alt=f"{case.case_id} with the outline of its mask, {share:.1%} of the image",
         data=buffer.getvalue(),
     )

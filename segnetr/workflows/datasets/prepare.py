@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from segnetr.config.load import load_config, require_recipe
-from segnetr.config.schema.classification import LabelledDataConfig
-from segnetr.data.classification.open import open_labelled
+from segnetr.config.schema.classification import ClassificationDataConfig
+from segnetr.data.classification.open import open_classification_set
 from segnetr.data.datasets.registry import get_dataset
 from segnetr.data.download.checksum import has_hash
 from segnetr.data.download.download import DownloadRules, download
-from segnetr.data.download.ingest import Intake, find_known, list_sources, take_source
+from segnetr.data.download.ingest import Ingest, find_known, list_sources, take_source
 from segnetr.data.download.limits import Limits
 from segnetr.data.download.sources import OFFICIAL, Archive, OfficialSource
-from segnetr.data.download.transaction import Prepared, open_staging, read_record
+from segnetr.data.download.transaction import Prepared, open_transaction, read_record
 from segnetr.errors import UsageError
 from segnetr.progress import Progress
 from segnetr.workflows.datasets.check import CheckOutcome, check_dataset
 
-LABELLED = ("cifar10", "cifar100", "medmnist")
-"""Sets of labelled pictures that have official archives."""
+LABELED = ("cifar10", "cifar100", "medmnist")
+"""Sets of labeled images that have official archives."""
 
 _DOWNLOADS = ".segnetr-downloads"
 
@@ -37,7 +37,7 @@ class PrepareRequest:
         sources: Archives, or folders that hold archives or were unpacked; only read.
         fetches: Fetch what the sources lack from the official addresses.
         subset: Which of several independent sets, for those that consist of such.
-        accepts_licence: The user has read the licence and says yes.
+        accepts_license: The user has read the license and says yes.
         keeps_archives: Keep what was fetched after it was unpacked.
         workers: Processes of the audit.
         limits: How much may come out of one source.
@@ -49,7 +49,7 @@ class PrepareRequest:
     sources: tuple[Path, ...] = ()
     fetches: bool = False
     subset: str | None = None
-    accepts_licence: bool = False
+    accepts_license: bool = False
     keeps_archives: bool = False
     workers: int | None = None
     limits: Limits = field(default_factory=Limits)
@@ -75,9 +75,9 @@ class PrepareOutcome:
     checks: tuple[CheckOutcome, ...]
 
     @property
-    def faults(self) -> int:
-        """The number of faults that the audit found."""
-        return sum(len(check.faults) for check in self.checks)
+    def issues(self) -> int:
+        """The number of issues that the audit found."""
+        return sum(len(check.issues) for check in self.checks)
 
     def facts(self) -> Mapping[str, Any]:
         """Give everything as plain data."""
@@ -106,11 +106,11 @@ def prepare_dataset(
 
     Args:
         request: What to prepare.
-        confirm: Asked whether a licence is accepted, where the request does not say so.
+        confirm: Asked whether a license is accepted, where the request does not say so.
         progress: What the user sees meanwhile.
 
     Raises:
-        UsageError: If there is nothing to prepare from, a name is unknown, a licence was not
+        UsageError: If there is nothing to prepare from, a name is unknown, a license was not
             accepted, or files are in the way.
         ArchiveError: If an archive is torn, not the official one, or attacks.
         DownloadError: If a file could not be fetched.
@@ -126,20 +126,20 @@ def prepare_dataset(
     prepared: list[Prepared] = []
     if todo or missing:
         if missing:
-            _require_licence(request, official, missing, confirm)
-        with open_staging(request.data_dir) as staging:
+            _require_license(request, official, missing, confirm)
+        with open_transaction(request.data_dir) as transaction:
             # A run that was killed may just have been completed.
             record = read_record(request.data_dir)
             todo, known, missing = _compare(sources, wanted, record, limits=request.limits)
-            intake = Intake(
+            ingest = Ingest(
                 dataset=request.dataset,
                 archives=official.archives,
                 limits=request.limits,
                 task=lambda name, size: _task(progress, name, size),
             )
             todo += _fetch(missing, request, progress)
-            prepared = [take_source(source, staging, intake) for source in todo]
-            staging.commit(prepared)
+            prepared = [take_source(source, transaction, ingest) for source in todo]
+            transaction.commit(prepared)
         _drop_downloads(request)
     return PrepareOutcome(
         dataset=request.dataset,
@@ -156,12 +156,12 @@ def find_official_source(name: str) -> OfficialSource:
     Raises:
         UsageError: If there is no data set of that name, or it needs no archive.
     """
-    if name in LABELLED:
+    if name in LABELED:
         return OFFICIAL[name]
     spec = get_dataset(name)
     if spec.prepare is not None:
         raise UsageError(f"{name}: is made by this program where it is missing; nothing to prepare")
-    unknown = OfficialSource(title=spec.title, page=spec.source, licence=spec.licence, archives=())
+    unknown = OfficialSource(title=spec.title, page=spec.source, license=spec.license, archives=())
     return OFFICIAL.get(name, unknown)
 
 
@@ -170,13 +170,13 @@ def _refuse_useless(
 ) -> None:
     if request.fetches and not (official.archives and official.is_public):
         raise UsageError(
-            f"{official.title} has no public address; get it from {official.page} (licence: "
-            f"{official.licence}) and give it as --source"
+            f"{official.title} has no public address; get it from {official.page} (license: "
+            f"{official.license}) and give it as --source"
         )
     if not sources and not request.fetches:
         way = "--source ARCHIVE or DIR"
         if official.archives and official.is_public:
-            way += f", or --download ({official.size or 'size not known'}; {official.licence})"
+            way += f", or --download ({official.size or 'size not known'}; {official.license})"
         raise UsageError(f"nothing to prepare {request.dataset} from; give {way}")
     home = request.data_dir.resolve()
     for source in sources:
@@ -210,7 +210,7 @@ def _compare(
     return todo, known, missing
 
 
-def _require_licence(
+def _require_license(
     request: PrepareRequest,
     official: OfficialSource,
     missing: Sequence[Archive],
@@ -219,10 +219,10 @@ def _require_licence(
     files = f"{len(missing)} file{'s' if len(missing) > 1 else ''}"
     terms = (
         f"{official.title}: {files}, {official.size or 'size not known'}; "
-        f"licence: {official.licence}; {official.page}"
+        f"license: {official.license}; {official.page}"
     )
-    if not request.accepts_licence and not confirm(terms):
-        raise UsageError(f"not fetched: {terms}; read it, and add --accept-licence if you agree")
+    if not request.accepts_license and not confirm(terms):
+        raise UsageError(f"not fetched: {terms}; read it, and add --accept-license if you agree")
 
 
 def _fetch(missing: Sequence[Archive], request: PrepareRequest, progress: Progress) -> list[Path]:
@@ -260,8 +260,8 @@ def _check(
     entries = [entry for item in prepared for entry in item.entries]
     for entry in entries if official.subsets else [""]:
         try:
-            if request.dataset in LABELLED:
-                yield _check_labelled(request, request.data_dir / entry)
+            if request.dataset in LABELED:
+                yield _check_classification(request, request.data_dir / entry)
             else:
                 yield _check_segmented(request, request.data_dir / entry, progress)
         except UsageError as error:  # a part of the set is still missing, say
@@ -275,11 +275,11 @@ def _check_segmented(request: PrepareRequest, root: Path, progress: Progress) ->
     return check_dataset(settings.data, progress=progress)
 
 
-def _check_labelled(request: PrepareRequest, root: Path) -> CheckOutcome:
+def _check_classification(request: PrepareRequest, root: Path) -> CheckOutcome:
     name = cast(Literal["cifar10", "cifar100", "medmnist"], request.dataset)
-    opened = open_labelled(LabelledDataConfig(dataset=name, data_dir=root))
+    opened = open_classification_set(ClassificationDataConfig(dataset=name, data_dir=root))
     return CheckOutcome(
-        dataset=name, root=root, cases=len(opened.cases), faults=tuple(opened.faults)
+        dataset=name, root=root, cases=len(opened.cases), issues=tuple(opened.issues)
     )
 
 

@@ -16,10 +16,10 @@ from segnetr.errors import UsageError
 from segnetr.outputs.tables.scores import summary_table
 from segnetr.progress import Progress
 from segnetr.workflows.datasets.loading import open_dataset
-from segnetr.workflows.evaluation.case_figures import write_case_pictures
+from segnetr.workflows.evaluation.case_figures import write_case_images
 from segnetr.workflows.evaluation.case_predictions import CasePredictor
-from segnetr.workflows.evaluation.evaluation_record import CaseLog, write_evaluation
-from segnetr.workflows.prediction.mask_writer import MaskFolder
+from segnetr.workflows.evaluation.evaluation_record import EvaluationRecord, write_evaluation
+from segnetr.workflows.prediction.mask_writer import MaskWriter
 from segnetr.workflows.prediction.model_folder import open_predictor
 
 
@@ -106,13 +106,13 @@ def evaluate_run(
         own=options.dataset is None,
     )
     unread: list[Unscored] = []
-    log = CaseLog()
+    log = EvaluationRecord()
     with progress.task("score", len(cases)) as advance:
         pairs = model.pairs(
             cases,
             log=log,
             unread=unread,
-            keep=None if options.masks is None else MaskFolder(options.masks, cases),
+            keep=None if options.masks is None else MaskWriter(options.masks, cases),
             advance=advance,
         )
         evaluation = evaluate_pairs(
@@ -133,13 +133,13 @@ def evaluate_run(
         records=log.records,
         reliability=log.reliability(),
     )
-    write_case_pictures(folder, cases, evaluation, model=model, believed=log.believed)
+    write_case_images(folder, cases, evaluation, model=model, believed=log.believed)
     return EvaluateOutcome(title=title, folder=folder, evaluation=evaluation)
 
 
 def evaluate_folders(
     predictions: Path,
-    truth: Path,
+    ground_truth: Path,
     *,
     classes: Sequence[str],
     changes: Mapping[str, Any],
@@ -151,10 +151,10 @@ def evaluate_folders(
         UsageError: If a folder is missing or nothing matches.
     """
     scoring: EvaluateConfig = parse_plain(EvaluateConfig, changes)
-    pairs, unmatched = pair_folders(predictions, truth)
+    pairs, unmatched = pair_folders(predictions, ground_truth)
     evaluation = evaluate_pairs(pairs, classes=classes, config=scoring)
     evaluation = replace(evaluation, unscored=(*unmatched, *evaluation.unscored))
-    title = f"{predictions} against {truth}"
+    title = f"{predictions} against {ground_truth}"
     if out is not None:
         write_evaluation(out, evaluation, title=title, config=scoring)
     return EvaluateOutcome(title=title, folder=out, evaluation=evaluation)
@@ -169,8 +169,8 @@ def choose_part(run: RunDir, wanted: str | None = None) -> str | None:
     split = read_split(run.splits)
     if wanted is not None:
         if wanted not in SPLIT_NAMES or not split.ids(wanted):
-            filled = [name for name in SPLIT_NAMES if split.ids(name)]
-            raise UsageError(f"--part {wanted}: this run's split has {', '.join(filled)}")
+            has_foreground = [name for name in SPLIT_NAMES if split.ids(name)]
+            raise UsageError(f"--part {wanted}: this run's split has {', '.join(has_foreground)}")
         return wanted
     return next((name for name in ("test", "validation") if split.ids(name)), None)
 

@@ -22,23 +22,23 @@ from segnetr.outputs.tables.scores import write_per_case_csv, write_summary_json
 from segnetr.storage.manifest import as_write_error
 
 
-class CaseWatch:
+class CalibrationCollector:
     """Counts the probabilities of one case as they go by, so that none of them has to be kept.
 
     Args:
-        truth: Class indices on the grid of the case.
+        ground_truth: Class indices on the grid of the case.
     """
 
-    def __init__(self, truth: NDArray[np.uint8]) -> None:
-        self._truth = truth
-        self.pixels = CasePixels(truth.size)
+    def __init__(self, ground_truth: NDArray[np.uint8]) -> None:
+        self._ground_truth = ground_truth
+        self.pixels = CasePixels(ground_truth.size)
 
     def __call__(self, place: Place, index: int, probability: NDArray[np.float32]) -> None:
-        """Count a part of a class; see `segnetr.engine.inference.region.Watch`."""
-        self.pixels.add(index, probability, place.cut(self._truth), start=place.start)
+        """Count a part of a class; see `segnetr.engine.inference.region.ProbabilityCallback`."""
+        self.pixels.add(index, probability, place.cut(self._ground_truth), start=place.start)
 
 
-class CaseLog:
+class EvaluationRecord:
     """Collects facts, times and the calibration of the cases of one evaluation.
 
     Attributes:
@@ -56,7 +56,7 @@ class CaseLog:
         image: ImageFile | VolumeFile,
         *,
         seconds: float,
-        watch: CaseWatch | None = None,
+        watch: CalibrationCollector | None = None,
         quality: Quality | None = None,
     ) -> None:
         """Note one case.
@@ -65,7 +65,7 @@ class CaseLog:
             case: The case.
             image: Its image, as read.
             seconds: Time that reading and predicting took.
-            watch: What it saw of the case; None where the truth lies on another grid.
+            watch: What it saw of the case; None where the ground truth lies on another grid.
             quality: What was believed about the mask.
         """
         if quality is not None:
@@ -104,7 +104,7 @@ def write_evaluation(
     records: Sequence[CaseRecord] = (),
     reliability: PixelReliability | None = None,
 ) -> None:
-    """Write all files of an evaluation but its pictures.
+    """Write all files of an evaluation but its images.
 
     That is `per_case.csv` and `summary.json`; with records `cases.json`, `sizes.csv`, and of hearts
     `ejection.csv`; and `reliability.json` where probabilities were watched.

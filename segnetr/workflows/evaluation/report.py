@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hybrid_backbones import get_entry, list_models
+from hybrid_backbones import get_spec, list_models
 from segnetr.config.load import load_config
-from segnetr.config.schema.postprocessing import PostTrial
+from segnetr.config.schema.postprocessing import PostprocessingTrial
 from segnetr.config.schema.segmentation import RunConfig
 from segnetr.data.case import SPLIT_NAMES, Split
 from segnetr.data.splits.split import read_split
@@ -48,7 +48,7 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
     summary = run.evaluation / "summary.json"
     scored = read_summary_json(summary) if summary.is_file() else None
-    trials = read_card(run.path).post_trials if run.model.is_dir() else ()
+    trials = read_card(run.path).postprocessing_trials if run.model.is_dir() else ()
     content = ReportContent(
         title=f"{config.model.architecture} on {provenance['dataset']['title']}",
         subtitle=str(run_folder),
@@ -62,7 +62,7 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
         figures=read_figures(run.evaluation / FOLDER),
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
-        faults=list_faults(provenance, scored),
+        issues=list_issues(provenance, scored),
         notes=[*list_notes(provenance, scored), *_note_reuse(run, trials)],
         cases=read_case_section(run.evaluation),
         trials=trials,
@@ -96,8 +96,8 @@ def describe_data(config: RunConfig, provenance: Mapping[str, Any], split: Split
         "Cases": counts,
         "Split": f"{split.origin}, sha256 {split.sha256[:16]}",
         "Source": data["source"],
-        "Licence of the data": data["licence"],
-        "Licence of the model": _describe_licence(config, data["licence"]),
+        "License of the data": data["license"],
+        "License of the model": _describe_license(config, data["license"]),
         "Leak audit": _describe_leaks(data),
         "Network": config.model.architecture,
         "Training size": "{} x {} pixels".format(*config.train.image_size),
@@ -121,9 +121,9 @@ def describe_machine(provenance: Mapping[str, Any]) -> dict[str, str]:
     return {**facts, **provenance.get("versions", {})}
 
 
-def list_faults(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
+def list_issues(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
     """Give what was left out of training and scoring, one line each."""
-    left_out = [fault["message"] for fault in provenance["dataset"]["left_out"]]
+    left_out = [issue["message"] for issue in provenance["dataset"]["left_out"]]
     return left_out + ([] if scored is None else [case.reason for case in scored.unscored])
 
 
@@ -135,31 +135,31 @@ def list_notes(provenance: Mapping[str, Any], scored: SummaryFile | None) -> lis
     leaks = provenance["dataset"].get("leaks")
     if leaks:
         notes.append(
-            f"{len(leaks)} pairs of alike pictures lie in two parts of the split, so that scores "
+            f"{len(leaks)} pairs of alike images lie in two parts of the split, so that scores "
             f"promise too much: {leaks[0]}"
         )
     if provenance["dataset"]["left_out"]:
         count = len(provenance["dataset"]["left_out"])
-        notes.append(f"{count} faults: these cases were left out of the training.")
+        notes.append(f"{count} issues: these cases were left out of the training.")
     return notes
 
 
-def _describe_licence(config: RunConfig, data_licence: str) -> str:
-    """Say what binds whoever passes the weights on: the code's licence, and what they came from."""
-    parts = ["code Apache-2.0", f"weights made from data under: {data_licence}"]
+def _describe_license(config: RunConfig, data_license: str) -> str:
+    """Say what binds whoever passes the weights on: the code's license, and what they came from."""
+    parts = ["code Apache-2.0", f"weights made from data under: {data_license}"]
     encoder = getattr(config.model, "encoder", "segnetr")
     if config.train.encoder_weights is not None and encoder in list_models():
-        licence = get_entry(encoder).weights_licence
+        encoder_license = get_spec(encoder).weights_license
         parts.append(
             f"encoder started from {config.train.encoder_weights.name} (official weights of "
-            f"{encoder}: {licence})"
+            f"{encoder}: {encoder_license})"
         )
     if config.train.weights is not None:
-        parts.append(f"training started from {config.train.weights.name}, whose licence adds to it")
+        parts.append(f"training started from {config.train.weights.name}, whose license adds to it")
     return "; ".join(parts)
 
 
-def _note_reuse(run: RunDir, trials: Sequence[PostTrial]) -> list[str]:
+def _note_reuse(run: RunDir, trials: Sequence[PostprocessingTrial]) -> list[str]:
     """Warn where repairs were chosen on the very cases that are scored."""
     if any(trial.taken for trial in trials) and choose_part(run) != "test":
         return [
@@ -173,4 +173,4 @@ def _describe_leaks(dataset: Mapping[str, Any]) -> str:
     leaks = dataset.get("leaks")
     if leaks is None:
         return "not made before the training (segnetr data check)"
-    return f"{len(leaks)} pairs of alike pictures in two parts of the split"
+    return f"{len(leaks)} pairs of alike images in two parts of the split"

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hybrid_backbones import ModelEntry, get_entry, list_models
+from hybrid_backbones import ModelSpec, get_spec, list_models
 from segnetr.workflows.outcome import Table
 
 _BRIEF = ("name", "params_m", "gmac", "image_size", "strides", "channels", "top1", "trained_on")
 
 
-def backbone_facts(entry: ModelEntry) -> dict[str, Any]:
+def backbone_facts(entry: ModelSpec) -> dict[str, Any]:
     """Give what is known of a variant as plain data; multiply-adds are those at `image_size`."""
     return {
         "name": entry.name,
@@ -23,17 +23,17 @@ def backbone_facts(entry: ModelEntry) -> dict[str, Any]:
         "channels": list(entry.channels),
         "top1": entry.top1,
         "trained_on": entry.trained_on,
-        "mean": list(entry.normalisation.mean),
-        "std": list(entry.normalisation.std),
+        "mean": list(entry.normalization.mean),
+        "std": list(entry.normalization.std),
         "paper": entry.paper,
         "code": entry.code,
-        "weights_licence": entry.weights_licence,
+        "weights_license": entry.weights_license,
     }
 
 
 def list_backbones() -> list[dict[str, Any]]:
     """Give the facts of every variant, by name."""
-    return [backbone_facts(get_entry(name)) for name in list_models()]
+    return [backbone_facts(get_spec(name)) for name in list_models()]
 
 
 def brief_table() -> Table:
@@ -58,12 +58,12 @@ def backbone_markdown() -> str:
             facts["trained_on"],
         )
         lines.append("| " + " | ".join(cells) + " |")
-        sources.setdefault((facts["paper"], facts["weights_licence"]), []).append(facts["name"])
-    lines += ["", "| source | networks | licence of the official weights |", "|---|---|---|"]
-    for (paper, licence), names in sources.items():
+        sources.setdefault((facts["paper"], facts["weights_license"]), []).append(facts["name"])
+    lines += ["", "| source | networks | license of the official weights |", "|---|---|---|"]
+    for (paper, terms), names in sources.items():
         # The variants of one paper stand beside each other and are named by the first and last.
         span = f"`{names[0]}`" if len(names) == 1 else f"`{names[0]}` to `{names[-1]}`"
-        lines.append(f"| {paper} | {span} | {licence} |")
+        lines.append(f"| {paper} | {span} | {terms} |")
     return "\n".join(lines)
 
 
@@ -75,7 +75,7 @@ class BackboneCard:
         entry: Its line in the registry.
     """
 
-    entry: ModelEntry
+    entry: ModelSpec
 
     def facts(self) -> Mapping[str, Any]:
         """Give everything as plain data."""
@@ -100,7 +100,7 @@ class BackboneCard:
 
 def show_backbone(name: str) -> BackboneCard:
     """Show one variant of the registry."""
-    return BackboneCard(entry=get_entry(name))
+    return BackboneCard(entry=get_spec(name))
 
 
 def _three_digits(value: float) -> str:

@@ -48,7 +48,7 @@ def list_models(paths: Sequence[Path]) -> list[Path]:
 def load_members(paths: Sequence[Path]) -> list[Member]:
     """Read models that can answer about the same files.
 
-    Their encoders, image sizes and ways of reading grey values may differ; their classes may not.
+    Their encoders, image sizes and ways of reading gray values may differ; their classes may not.
 
     Args:
         paths: Runs, model folders or folders of cross-validations.

@@ -27,7 +27,7 @@ class LoadedModel:
         predictor: The network, ready to run.
 
     Attributes:
-        card: Classes, training data, licences, scores, settings.
+        card: Classes, training data, licenses, scores, settings.
     """
 
     def __init__(self, card: ModelCard, predictor: Predictor) -> None:
@@ -51,9 +51,9 @@ class LoadedModel:
         """Segment a file or an array; the labels are those that `segnetr predict` writes.
 
         Args:
-            image: A file of a kind that `segnetr predict` reads. Or an array: a picture (H, W) or
-                (H, W, C) with rows from the top, of a model of pictures; or a volume (X, Y, Z) or
-                (X, Y, Z, C), of a model of volumes or with three numbers of `spacing`. A picture
+            image: A file of a kind that `segnetr predict` reads. Or an array: a image (H, W) or
+                (H, W, C) with rows from the top, of a model of images; or a volume (X, Y, Z) or
+                (X, Y, Z, C), of a model of volumes or with three numbers of `spacing`. A image
                 is uint8 or uint16 as files hold it, or floating point from 0 to 1.
             spacing: Of an array: size of a pixel along each of its axes in mm. A volume needs it
                 where the model resamples its slices. A file says its own.
@@ -93,10 +93,10 @@ class LoadedModel:
             raise UsageError(f"spacing {sides}: give {axes} numbers above 0, in mm")
         if is_volume:
             return self._wrap_volume(array, sides)
-        picture = array[..., None] if array.ndim == 2 else array
-        _check_picture(picture, self.card)
-        picture = fit_channels(_FROM_ARRAY, picture, channels=self.card.file_channels)
-        return ImageFile(path=_FROM_ARRAY, array=picture, kind="picture")
+        image = array[..., None] if array.ndim == 2 else array
+        _check_image(image, self.card)
+        image = fit_channels(_FROM_ARRAY, image, channels=self.card.file_channels)
+        return ImageFile(path=_FROM_ARRAY, array=image, kind="image")
 
     def _wrap_volume(self, array: NDArray[Any], sides: tuple[float, ...] | None) -> ImageFile:
         channels = array.shape[3] if array.ndim == 4 else 1
@@ -133,22 +133,22 @@ def _check_values(array: NDArray[Any]) -> None:
         raise ReadError(_FROM_ARRAY, "it holds NaN or infinite values")
 
 
-def _check_picture(picture: NDArray[Any], card: ModelCard) -> None:
+def _check_image(image: NDArray[Any], card: ModelCard) -> None:
     """Refuse values that would be scaled as if they were others.
 
-    Integers are scaled by the range of their type: 0 to 255 in int64 would all be middle grey.
+    Integers are scaled by the range of their type: 0 to 255 in int64 would all be middle gray.
     """
-    kind = picture.dtype.kind
+    kind = image.dtype.kind
     if kind == "i":
         raise ReadError(
-            _FROM_ARRAY, f"its type is {picture.dtype}; give uint8 or uint16, or floats from 0 to 1"
+            _FROM_ARRAY, f"its type is {image.dtype}; give uint8 or uint16, or floats from 0 to 1"
         )
     if kind != "f":
         return
-    if card.intensity.kind != "per_image" and (picture.min() < 0 or picture.max() > 1):
+    if card.intensity.kind != "per_image" and (image.min() < 0 or image.max() > 1):
         raise ReadError(
             _FROM_ARRAY,
-            f"its values go from {picture.min():.4g} to {picture.max():.4g}; floats go from 0 to 1",
+            f"its values go from {image.min():.4g} to {image.max():.4g}; floats go from 0 to 1",
         )
-    if picture.shape[2] == 3 and card.file_channels == 1:
-        raise ReadError(_FROM_ARRAY, "it has colours where the model takes grey; give grey values")
+    if image.shape[2] == 3 and card.file_channels == 1:
+        raise ReadError(_FROM_ARRAY, "it has colors where the model takes gray; give gray values")

@@ -7,11 +7,11 @@ from segnetr.data.case import Case
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.engine.inference.predictor import Prediction
-from segnetr.outputs.masks.output_paths import plan_outputs, split_name
+from segnetr.outputs.masks.output_paths import plan_output_paths, split_name
 from segnetr.outputs.masks.writer import write_prediction
 
 
-class MaskFolder:
+class MaskWriter:
     """Writes predictions under the ids of their cases.
 
     Args:
@@ -25,7 +25,7 @@ class MaskFolder:
     def __init__(self, folder: Path, cases: Sequence[Case]) -> None:
         self._folder = folder
         wanted = [(case.image, _name(case)) for case in cases]
-        plan = plan_outputs(wanted, out=folder)
+        plan = plan_output_paths(wanted, out=folder)
         self._names = {case.case_id: item.relative for case, item in zip(cases, plan, strict=True)}
 
     def write(self, case: Case, image: ImageFile | VolumeFile, prediction: Prediction) -> Path:

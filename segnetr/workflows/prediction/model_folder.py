@@ -53,7 +53,7 @@ def write_run_model(
         slices=config.data.slices,
         spatial_dims=spec.spatial_dims,
         dataset=spec.name,
-        data_licence=spec.licence,
+        data_license=spec.license,
         split_sha256=split.sha256,
         scores={} if result.best_score is None else {"validation_dice": result.best_score},
         versions=collect_versions(),
@@ -115,8 +115,8 @@ def open_image(
     Args:
         card: Of the model.
         path: The file.
-        max_pixels: As in `read_image`, for pictures.
-        limit: Refuses pictures that would not fit into memory, and volumes that are not NIfTI.
+        max_pixels: As in `read_image`, for images.
+        limit: Refuses images that would not fit into memory, and volumes that are not NIfTI.
         series: As in `read_image`.
 
     Raises:
@@ -128,10 +128,10 @@ def open_image(
         if is_dicom_source(path) or is_volume(path):
             raise ReadError(
                 path,
-                "--max-memory holds for pictures and NIfTI volumes; convert it to NIfTI, or leave"
+                "--max-memory holds for images and NIfTI volumes; convert it to NIfTI, or leave"
                 " the limit away",
             )
-        limit.check_picture(path, measure_pixels(path))
+        limit.check_image(path, measure_pixels(path))
     return read_for(card, path, max_pixels=max_pixels, series=series)
 
 
@@ -195,8 +195,10 @@ def open_predictors(
 
 
 def _apply(member: Member, *, changes: Mapping[str, Any], device: torch.device) -> Predictor:
-    if changes.get("choose_post"):
-        raise UsageError("predict.choose_post is for segnetr train: it needs validation cases")
+    if changes.get("search_postprocessing"):
+        raise UsageError(
+            "predict.search_postprocessing is for segnetr train: it needs validation cases"
+        )
     card = member.card
     config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **changes})
     return Predictor(

@@ -37,7 +37,9 @@ def find_obstacle(
         ModelFileError: If there is no such model.
     """
     if ensemble == "soup":
-        return "no predicted Dice: a soup's mean of weights was never compared with the truth"
+        return (
+            "no predicted Dice: a soup's mean of weights was never compared with the ground truth"
+        )
     for path in list_models(paths):
         if not has_quality(path):
             return (
@@ -64,7 +66,7 @@ def attach_quality(predictor: Predictor, paths: Sequence[Path]) -> None:
     predictor.judge_by([read_quality(path) for path in list_models(paths)])
 
 
-def recall_quality(predictor: Predictor, case: Case, prediction: Prediction) -> Quality | None:
+def load_cached_quality(predictor: Predictor, case: Case, prediction: Prediction) -> Quality | None:
     """Give what is believed about a mask of the data set that was trained on.
 
     Cases that the model was calibrated on are predicted by the fit without them.

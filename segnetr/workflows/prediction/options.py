@@ -17,7 +17,7 @@ class PredictOptions:
         changes: Settings put over the model's own `predict` section.
         ensemble: How several models answer: "mean" of their probabilities, "vote" for each pixel,
             or "soup", the mean of their weights.
-        overlay: Write pictures with contours as well.
+        overlay: Write images with contours as well.
         save_prob: Write probabilities as well.
         save_uncertainty: Write maps of entropy, and of variance over views and networks.
         explain: With a classifier: write what its answers rest on as well.
@@ -27,7 +27,7 @@ class PredictOptions:
         shard: The part of the inputs to work on; None: that of the rank under torchrun, else all.
         max_memory: Most bytes of main memory that may be resident; None: no limit.
         device: Where the network runs.
-        max_pixels: Larger pictures are refused before memory is taken for them.
+        max_pixels: Larger images are refused before memory is taken for them.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)

@@ -15,10 +15,10 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.engine.inference.memory import MemoryLimit
 from segnetr.engine.inference.predictor import Prediction, Predictor
-from segnetr.engine.training.signals import Interrupts
+from segnetr.engine.training.signals import SignalHandler
 from segnetr.errors import ReadError
 from segnetr.outputs.masks.output_paths import is_nifti_name
-from segnetr.outputs.masks.writer import PlannedOutput, write_prediction
+from segnetr.outputs.masks.writer import OutputPath, write_prediction
 from segnetr.outputs.models.model_file import ModelCard
 from segnetr.outputs.tables.predictions import describe_quality
 from segnetr.workflows.prediction.index import Record, hash_image
@@ -39,7 +39,7 @@ class _Opened:
     seconds: float
 
 
-class PredictLine:
+class PredictionPipeline:
     """Reads, predicts and writes, each in a thread of its own where memory is not limited."""
 
     def __init__(
@@ -54,7 +54,7 @@ class PredictLine:
             self._limit = MemoryLimit(options.max_memory, predictor)
 
     def run(
-        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
+        self, plan: Sequence[OutputPath], interrupts: SignalHandler
     ) -> Iterator[Record | ReadError]:
         """Give the record of each input in order, or why it has none; end early at a signal."""
         if self._limit is None:
@@ -62,7 +62,7 @@ class PredictLine:
         return self._run_alone(plan, interrupts)
 
     def _run_alone(
-        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
+        self, plan: Sequence[OutputPath], interrupts: SignalHandler
     ) -> Iterator[Record | ReadError]:
         """Keep one file in memory at a time."""
         for item in plan:
@@ -75,13 +75,13 @@ class PredictLine:
                 return
             yield result
 
-    def _finish(self, item: PlannedOutput, interrupts: Interrupts) -> Record:
+    def _finish(self, item: OutputPath, interrupts: SignalHandler) -> Record:
         opened = self._open(item)
         prediction, seconds = self._predict(item, opened, interrupts)
         return self._write(item, opened, prediction, seconds)
 
     def _run_together(
-        self, plan: Sequence[PlannedOutput], interrupts: Interrupts
+        self, plan: Sequence[OutputPath], interrupts: SignalHandler
     ) -> Iterator[Record | ReadError]:
         """Read the next file and write the last one while one is predicted."""
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -108,8 +108,8 @@ class PredictLine:
                 yield _settle(writing)
 
     def _open_ahead(
-        self, plan: Sequence[PlannedOutput], reader: ThreadPoolExecutor
-    ) -> Iterator[tuple[PlannedOutput, "Future[_Opened]"]]:
+        self, plan: Sequence[OutputPath], reader: ThreadPoolExecutor
+    ) -> Iterator[tuple[OutputPath, "Future[_Opened]"]]:
         """Give each input with what becomes of opening it; the next one is begun by then."""
         ahead = [reader.submit(self._open, item) for item in plan[:1]]
         for item, following in itertools.zip_longest(plan, plan[1:]):
@@ -118,7 +118,7 @@ class PredictLine:
                 ahead.append(reader.submit(self._open, following))
             yield item, current
 
-    def _open(self, item: PlannedOutput) -> _Opened:
+    def _open(self, item: OutputPath) -> _Opened:
         start = time.perf_counter()
         try:
             image = open_image(
@@ -137,7 +137,7 @@ class PredictLine:
         return _Opened(image=image, sha256=digest, seconds=time.perf_counter() - start)
 
     def _predict(
-        self, item: PlannedOutput, opened: _Opened, interrupts: Interrupts
+        self, item: OutputPath, opened: _Opened, interrupts: SignalHandler
     ) -> tuple[Prediction, float]:
         """Give the labels, and the seconds spent on the file until now."""
 
@@ -149,7 +149,7 @@ class PredictLine:
         start = time.perf_counter()
         options = self._options
         if self._limit is not None:
-            pace = self._limit.choose_pace(
+            pace = self._limit.choose_batch_plan(
                 opened.image,
                 keep_probabilities=options.save_prob,
                 keep_uncertainty=options.save_uncertainty,
@@ -157,7 +157,7 @@ class PredictLine:
                 # The other formats are written as a whole.
                 spill=self._out if is_nifti_name(item.relative) else None,
             )
-            self._predictor.set_pace(pace)
+            self._predictor.set_batch_plan(pace)
         prediction = self._predictor.predict(
             opened.image,
             keep_probabilities=options.save_prob,
@@ -167,7 +167,7 @@ class PredictLine:
         return prediction, opened.seconds + time.perf_counter() - start
 
     def _write(
-        self, item: PlannedOutput, opened: _Opened, prediction: Prediction, seconds: float
+        self, item: OutputPath, opened: _Opened, prediction: Prediction, seconds: float
     ) -> Record:
         start = time.perf_counter()
         quality = prediction.quality

@@ -8,18 +8,18 @@ from typing import Any
 
 from segnetr.config.shards import find_shard
 from segnetr.data.readers.file_list import list_images
-from segnetr.engine.inference.allocator import keep_freed_memory
-from segnetr.engine.training.signals import Interrupts, StopSignal
+from segnetr.engine.inference.allocator import tune_malloc
+from segnetr.engine.training.signals import SignalHandler, StopSignal
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.masks.format import check_format
 from segnetr.outputs.masks.output_paths import has_results
-from segnetr.outputs.masks.writer import PlannedOutput, plan_outputs
+from segnetr.outputs.masks.writer import OutputPath, plan_output_paths
 from segnetr.progress import Progress
 from segnetr.workflows.prediction.index import INDEX_NAME, PredictIndex, Record, describe_model
 from segnetr.workflows.prediction.model_folder import open_predictors
 from segnetr.workflows.prediction.model_quality import find_obstacle, wants_quality
 from segnetr.workflows.prediction.options import PredictOptions
-from segnetr.workflows.prediction.pipeline import PredictLine
+from segnetr.workflows.prediction.pipeline import PredictionPipeline
 
 __all__ = ["INDEX_NAME", "PredictOptions", "PredictOutcome", "predict"]
 
@@ -95,7 +95,7 @@ def predict(
     if options.explain:
         raise UsageError(f"{models[0]} makes masks: --explain is for classifiers")
     check_format(options.format_name)
-    plan = plan_outputs(
+    plan = plan_output_paths(
         list_images(inputs, dicom=True, series=options.series),
         out=out,
         format_name=options.format_name,
@@ -103,7 +103,7 @@ def predict(
     if not plan:
         raise UsageError(f"{', '.join(map(str, inputs))}: no image to predict")
     shard = options.shard or find_shard(os.environ)
-    keep_freed_memory(options.max_memory)
+    tune_malloc(options.max_memory)
     card, predictor = open_predictors(
         models, ensemble=options.ensemble, changes=options.changes, device=options.device
     )
@@ -119,9 +119,9 @@ def predict(
     index = PredictIndex(out=out, shard=shard, model=described)
     todo, done = _leave_out_existing(shard.choose(plan), index, options)
     skipped = len(done)
-    line = PredictLine(card, predictor, out, options)
+    line = PredictionPipeline(card, predictor, out, options)
     failed: list[Record] = []
-    with Interrupts() as interrupts, progress.task("predict", len(todo)) as advance:
+    with SignalHandler() as interrupts, progress.task("predict", len(todo)) as advance:
         index.write(done, failed)
         try:
             for number, result in enumerate(line.run(todo, interrupts), start=1):
@@ -143,8 +143,8 @@ def predict(
 
 
 def _leave_out_existing(
-    plan: Sequence[PlannedOutput], index: PredictIndex, options: PredictOptions
-) -> tuple[list[PlannedOutput], list[Record]]:
+    plan: Sequence[OutputPath], index: PredictIndex, options: PredictOptions
+) -> tuple[list[OutputPath], list[Record]]:
     """Give what is to be done, and the records of what is there already."""
     if not options.skip_existing:
         return list(plan), []

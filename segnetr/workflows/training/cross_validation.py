@@ -74,7 +74,7 @@ def cross_validate(
 
     Raises:
         UsageError: If the folder is in use or holds something else, or there is no such fold.
-        DataFaultError: As `train`.
+        DataError: As `train`.
     """
     folds = config.data.folds
     chosen = _choose(fold, folds)

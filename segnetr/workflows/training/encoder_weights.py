@@ -29,7 +29,7 @@ _FOREIGN = (CheckpointError, KeyError, ValueError, IndexError, RuntimeError, Typ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HandOver:
+class TransferReport:
     """What came over.
 
     Attributes:
@@ -81,7 +81,9 @@ def require_transferable(model: nn.Module, asked: str) -> nn.Module:
     return encoder
 
 
-def hand_over(model: nn.Module, source: Path, *, accept_partial: bool = False) -> HandOver:
+def load_encoder_weights(
+    model: nn.Module, source: Path, *, accept_partial: bool = False
+) -> TransferReport:
     """Put weights of another training into the encoder of a network.
 
     Args:
@@ -142,7 +144,7 @@ def _read_layouts(encoder: nn.Module, state: Mapping[str, Tensor]) -> Iterator[d
 
 def _match(
     encoder: nn.Module, candidate: Mapping[str, Tensor], file: Path
-) -> tuple[HandOver, dict[str, Tensor]]:
+) -> tuple[TransferReport, dict[str, Tensor]]:
     # Counters of batch norms decide nothing, and some published files have none.
     own = {k: v for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
     first = getattr(encoder, "first_convolution", ())
@@ -161,7 +163,7 @@ def _match(
         else:
             notes.append(f"{key}: {tuple(found.shape)} in the file, {tuple(tensor.shape)} here")
     unused = [k for k in candidate if k not in own and not k.endswith("num_batches_tracked")]
-    report = HandOver(
+    report = TransferReport(
         source=file,
         matched=tuple(values),
         missing=tuple(key for key in own if key not in values),

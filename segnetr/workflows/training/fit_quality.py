@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 
 from segnetr.config.schema.segmentation import RunConfig
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.validation.ground_truth import read_case_truth
-from segnetr.engine.inference.predictor import Predictor, Probe
+from segnetr.data.validation.ground_truth import read_case_ground_truth
+from segnetr.engine.inference.predictor import FeatureHook, Predictor
 from segnetr.engine.quality.embedding import find_deepest_level
 from segnetr.engine.quality.estimator import QualityModel
-from segnetr.engine.quality.feature_collector import Observation
+from segnetr.engine.quality.feature_collector import ImageFeatures
 from segnetr.engine.quality.fitting import FEWEST, KnownCase, TemperatureFit, fit_quality_model
 from segnetr.engine.quality.rank_correlation import correlate_ranks
 from segnetr.engine.training.run_dir import RunDir
@@ -97,7 +97,7 @@ class _Fit:
         with self._progress.task("quality", len(training) + 2 * len(validation)) as advance:
             total = len(training) + 2 * len(validation)
             temperature = self._find_temperature(validation, lambda n: advance(n, total))
-            self._predictor.observe(Probe(level=self._level, temperature=temperature))
+            self._predictor.observe(FeatureHook(level=self._level, temperature=temperature))
             known = []
             for number, case in enumerate(validation, start=1):
                 known.append(self._know(case))
@@ -120,24 +120,24 @@ class _Fit:
         fit = TemperatureFit()
         for number, case in enumerate(cases, start=1):
             image = read_for(self._card, case.image, max_pixels=self._limit)
-            truth = read_case_truth(case, self._spec, max_pixels=self._limit).array
+            ground_truth = read_case_ground_truth(case, self._spec, max_pixels=self._limit).array
             values = math.prod(image.grid) * len(self._card.classes)
-            if 4 * values <= _MOST_PROBABILITY_BYTES and truth.shape == image.grid:
+            if 4 * values <= _MOST_PROBABILITY_BYTES and ground_truth.shape == image.grid:
                 answer = self._predictor.predict(image, keep_probabilities=True).probabilities
                 if answer is not None:
-                    fit.add(answer, truth)
+                    fit.add(answer, ground_truth)
             advance(number)
         return fit.finish()
 
     def _know(self, case: Case) -> KnownCase:
         image = read_for(self._card, case.image, max_pixels=self._limit)
-        truth = read_case_truth(case, self._spec, max_pixels=self._limit).array
+        ground_truth = read_case_ground_truth(case, self._spec, max_pixels=self._limit).array
         prediction = self._predictor.predict(image)
         return KnownCase(
             case_id=case.case_id,
             group=_name_group(case),
             seen=_only(prediction.observations),
-            dice=find_mean_dice(prediction.labels, truth, classes=len(self._card.classes)),
+            dice=find_mean_dice(prediction.labels, ground_truth, classes=len(self._card.classes)),
         )
 
 
@@ -146,7 +146,7 @@ def _name_group(case: Case) -> str:
     return f"case {case.case_id}" if case.patient_id is None else f"of {case.patient_id}"
 
 
-def _only(observations: tuple[Observation, ...]) -> Observation:
+def _only(observations: tuple[ImageFeatures, ...]) -> ImageFeatures:
     (seen,) = observations
     return seen
 

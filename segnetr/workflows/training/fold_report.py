@@ -13,8 +13,8 @@ from segnetr.data.splits.split import read_split, write_split
 from segnetr.engine.evaluation.evaluator import Evaluation
 from segnetr.engine.training.fold_dir import FoldDir
 from segnetr.engine.training.runtime import choose_device
-from segnetr.errors import DataFaultError
-from segnetr.metrics import Score, Unscored, summarise
+from segnetr.errors import DataError
+from segnetr.metrics import Score, Unscored, summarize
 from segnetr.metrics.pixel_calibration import unite_reliabilities
 from segnetr.outputs.models.provenance import collect_provenance
 from segnetr.outputs.reports.case_section import read_case_section
@@ -39,7 +39,7 @@ from segnetr.workflows.evaluation.evaluation_record import write_evaluation
 from segnetr.workflows.evaluation.report import (
     describe_data,
     describe_machine,
-    list_faults,
+    list_issues,
     list_notes,
     save_page,
 )
@@ -97,7 +97,7 @@ def gather_folds(home: FoldDir, config: RunConfig, *, progress: Progress) -> Fol
         progress: What the user sees meanwhile.
 
     Raises:
-        DataFaultError: If the folds were not made by one division.
+        DataError: If the folds were not made by one division.
         ReadError: If scores of a fold cannot be read.
     """
     split = _unite([read_split(home.fold(number).splits) for number in _numbers(home)])
@@ -168,7 +168,7 @@ def report_folds(folder: Path, *, out: Path | None = None) -> Path:
         figures=_choose_figures(home),
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
-        faults=list_faults(provenance, scored),
+        issues=list_issues(provenance, scored),
         notes=list_notes(provenance, scored),
         cases=read_case_section(home.out_of_fold),
     )
@@ -183,7 +183,7 @@ def _unite(splits: Sequence[Split]) -> Split:
     """Give the split of the whole: what was divided, and the test part.
 
     Raises:
-        DataFaultError: If a case is in two folds, or the folds differ in their cases.
+        DataError: If a case is in two folds, or the folds differ in their cases.
     """
     first = splits[0]
     cases = set(first.train) | set(first.validation)
@@ -193,7 +193,7 @@ def _unite(splits: Sequence[Split]) -> Split:
         for split in splits
     )
     if not same or validated != sorted(cases):
-        raise DataFaultError(
+        raise DataError(
             "the folds were made from different cases or settings; train them again with the "
             "same data, --folds and data.split_seed"
         )
@@ -210,7 +210,7 @@ def _read_scores(home: FoldDir, config: RunConfig) -> tuple[list[FoldScores], Ev
         unscored += read_summary_json(folder / "summary.json").unscored
         folds.append(_read_fold(home, number))
     opened = open_dataset(config.data)
-    summaries = summarise(
+    summaries = summarize(
         scores,
         patients={case.case_id: case.patient_id for case in opened.cases if case.patient_id},
         bootstrap=config.evaluate.bootstrap,

@@ -1,4 +1,4 @@
-"""What a training on slices of volumes does differently from one on pictures."""
+"""What a training on slices of volumes does differently from one on images."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,7 +14,7 @@ from segnetr.data.loading.volume_slices import list_slices
 from segnetr.engine.inference.predictor import Predictor
 from segnetr.engine.training.tasks import SegmentationTask
 from segnetr.engine.training.volume_task import VolumeTask, load_volumes
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 from segnetr.losses import build_loss
 
 # Larger than any slice: nothing is reduced.
@@ -30,16 +30,16 @@ def check_settings(spec: DatasetSpec, config: RunConfig) -> None:
     data = config.data
     if spec.spatial_dims == 2:
         if data.slices != SliceConfig():
-            raise UsageError(f"data.slices is for volumes; {spec.title} holds pictures")
+            raise UsageError(f"data.slices is for volumes; {spec.title} holds images")
         if data.intensity.is_of_volumes:
             raise UsageError(
                 f"data.intensity.kind '{data.intensity.kind}' is for volumes; {spec.title} holds "
-                "pictures: fixed, per_image or per_image_lit"
+                "images: fixed, per_image or per_image_lit"
             )
         return
     if not data.intensity.is_of_volumes:
         raise UsageError(
-            f"data.intensity.kind '{data.intensity.kind}' is for pictures; {spec.title} holds "
+            f"data.intensity.kind '{data.intensity.kind}' is for images; {spec.title} holds "
             "volumes: per_volume, percentiles or window (--set data.intensity.kind=percentiles)"
         )
     if data.slices.spacing_mm is not None and config.predict.mode != "window":
@@ -83,17 +83,17 @@ def list_samples(
     """Give the training samples of cached cases: themselves, or their slices.
 
     Raises:
-        DataFaultError: If no training volume has any foreground.
+        DataError: If no training volume has any foreground.
     """
     if spec.spatial_dims == 2:
         return entries
-    if entries and not any(any(entry.filled) for entry in entries):
-        raise DataFaultError(
+    if entries and not any(any(entry.has_foreground) for entry in entries):
+        raise DataError(
             f"none of the {len(entries)} training volumes of {spec.name} has any foreground: their "
             "masks are empty; check them, or the split"
         )
     slices = config.data.slices
-    return list_slices(entries, neighbours=slices.neighbours, empty_share=slices.empty_share)
+    return list_slices(entries, neighbors=slices.neighbors, empty_share=slices.empty_share)
 
 
 def build_task(spec: DatasetSpec, config: RunConfig, *, device: str) -> SegmentationTask:

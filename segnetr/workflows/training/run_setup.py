@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from segnetr.config.load import dump_config
-from segnetr.data.case import SPLIT_NAMES, Divisible, Split
+from segnetr.data.case import SPLIT_NAMES, Split, Splittable
 from segnetr.data.splits.split import make_split, read_split
-from segnetr.data.validation.audit import Fault
-from segnetr.engine.inference.allocator import keep_freed_memory
+from segnetr.data.validation.audit import Issue
+from segnetr.engine.inference.allocator import tune_malloc
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import choose_device
-from segnetr.errors import DataFaultError
+from segnetr.errors import DataError
 from segnetr.outputs.models.provenance import collect_provenance
 from segnetr.storage.manifest import write_json, write_text_atomic
 
-_NAMED_FAULTS = 5
+_NAMED_ISSUES = 5
 
 
 class SplitSettings(Protocol):
@@ -38,7 +38,7 @@ class SplitSettings(Protocol):
         ...
 
 
-def prepare_process(device: str) -> None:
+def setup_process(device: str) -> None:
     """Check the device a training asks for, before minutes go into the data.
 
     On a processor the process is told to keep the memory it frees: a step of SegNetr at 224 x 224
@@ -48,7 +48,7 @@ def prepare_process(device: str) -> None:
         UsageError: If there is no such device on this machine.
     """
     if choose_device(device).type == "cpu":
-        keep_freed_memory()
+        tune_malloc()
 
 
 def default_run_folder(dataset: str, network: str) -> Path:
@@ -59,7 +59,7 @@ def default_run_folder(dataset: str, network: str) -> Path:
 
 def choose_split(
     run: RunDir,
-    cases: Sequence[Divisible],
+    cases: Sequence[Splittable],
     settings: SplitSettings,
     *,
     resume: bool,
@@ -69,7 +69,7 @@ def choose_split(
 
     Raises:
         UsageError: If nothing can be divided so.
-        DataFaultError: If a resumed run lacks cases it began with.
+        DataError: If a resumed run lacks cases it began with.
     """
     if not resume:
         return make_split(
@@ -82,16 +82,16 @@ def choose_split(
     return resume_split(run, cases)
 
 
-def resume_split(run: RunDir, cases: Sequence[Divisible]) -> Split:
+def resume_split(run: RunDir, cases: Sequence[Splittable]) -> Split:
     """Read the split a run began with.
 
     Raises:
-        DataFaultError: If the split was changed, or cases of it are not there any more.
+        DataError: If the split was changed, or cases of it are not there any more.
     """
     split = read_split(run.splits)
     missing = {i for name in SPLIT_NAMES for i in split.ids(name)} - {c.case_id for c in cases}
     if missing:
-        raise DataFaultError(
+        raise DataError(
             f"{run.splits}: {len(missing)} cases of the split are not in the data any more, "
             f"as {min(missing)}; a resumed run needs the same data"
         )
@@ -99,7 +99,7 @@ def resume_split(run: RunDir, cases: Sequence[Divisible]) -> Split:
 
 
 def describe_run(
-    run: RunDir, config: Any, *, device: str, dataset: Mapping[str, Any], faults: Sequence[Fault]
+    run: RunDir, config: Any, *, device: str, dataset: Mapping[str, Any], issues: Sequence[Issue]
 ) -> None:
     """Write the configuration, and what made the run.
 
@@ -107,8 +107,8 @@ def describe_run(
         run: The run, whose folder is there.
         config: The whole configuration.
         device: As in the configuration.
-        dataset: Its name, title, count of cases, source and licence.
-        faults: What was left out.
+        dataset: Its name, title, count of cases, source and license.
+        issues: What was left out.
 
     Raises:
         WriteError: If they cannot be written.
@@ -116,14 +116,14 @@ def describe_run(
     provenance = collect_provenance(device=choose_device(device))
     provenance["dataset"] = {
         **dataset,
-        "left_out": [{"case_id": f.case_id, "message": f.message} for f in faults],
+        "left_out": [{"case_id": f.case_id, "message": f.message} for f in issues],
     }
     write_text_atomic(run.config, dump_config(config))
     write_json(run.provenance, provenance)
 
 
-def explain_faults(faults: Sequence[Fault], root: Path) -> str:
-    """Put the first faults of a data set into one line."""
-    shown = "; ".join(fault.message for fault in faults[:_NAMED_FAULTS])
-    more = f"; and {len(faults) - _NAMED_FAULTS} more" if len(faults) > _NAMED_FAULTS else ""
-    return f"{root}: {len(faults)} faults: {shown}{more}"
+def explain_issues(issues: Sequence[Issue], root: Path) -> str:
+    """Put the first issues of a data set into one line."""
+    shown = "; ".join(issue.message for issue in issues[:_NAMED_ISSUES])
+    more = f"; and {len(issues) - _NAMED_ISSUES} more" if len(issues) > _NAMED_ISSUES else ""
+    return f"{root}: {len(issues)} issues: {shown}{more}"

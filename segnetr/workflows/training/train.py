@@ -1,4 +1,4 @@
-"""`segnetr train`: from a folder of pictures to a run with a model, scores and a report."""
+"""`segnetr train`: from a folder of images to a run with a model, scores and a report."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,23 +15,23 @@ from segnetr.data.loading.sampler import ResumableSampler
 from segnetr.data.splits.patients import check_patients
 from segnetr.data.splits.split import write_split
 from segnetr.data.splits.split_cases import divide
-from segnetr.data.validation.audit import Fault, check_pairs
+from segnetr.data.validation.audit import Issue, check_pairs
 from segnetr.engine.training.finetuning import EncoderTraining
 from segnetr.engine.training.optim import count_steps
 from segnetr.engine.training.random_state import seed_generators
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import Runtime
 from segnetr.engine.training.trainer import Trainer, TrainResult
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 from segnetr.models.build import build_model, check_model
 from segnetr.progress import LogFile, Progress
 from segnetr.storage.manifest import write_json
-from segnetr.workflows.datasets.audit import recall_leaks
+from segnetr.workflows.datasets.audit import load_cached_leaks
 from segnetr.workflows.datasets.loading import OpenedDataset, open_dataset
 from segnetr.workflows.evaluation.evaluate import EvaluateOptions, choose_part, evaluate_run
 from segnetr.workflows.evaluation.report import report
 from segnetr.workflows.prediction.model_folder import start_from, write_run_model
-from segnetr.workflows.training.encoder_weights import hand_over, require_transferable
+from segnetr.workflows.training.encoder_weights import load_encoder_weights, require_transferable
 from segnetr.workflows.training.fit_quality import fit_quality
 from segnetr.workflows.training.outcome import STOPPED_BY_SIGNAL, TrainOutcome
 from segnetr.workflows.training.pipeline import (
@@ -46,11 +46,11 @@ from segnetr.workflows.training.pipeline import (
 from segnetr.workflows.training.run_setup import (
     default_run_folder,
     describe_run,
-    explain_faults,
-    prepare_process,
+    explain_issues,
     resume_split,
+    setup_process,
 )
-from segnetr.workflows.training.search_postprocessing import choose_post, require_choice
+from segnetr.workflows.training.search_postprocessing import require_choice, search_postprocessing
 
 
 def train(
@@ -74,20 +74,20 @@ def train(
 
     Raises:
         UsageError: If the data set is not there, `out` is in use, or there is nothing to resume.
-        DataFaultError: If the data set has faults and `data.leave_out_faulty` is not set.
+        DataError: If the data set has issues and `data.skip_invalid` is not set.
     """
     if resume and out is None:
         raise UsageError("--resume needs --out: the folder of the run to go on with")
     run = RunDir(out or default_run_folder(config.data.dataset, name_network(config)))
     run.check(resume=resume)
-    prepare_process(config.train.device)
+    setup_process(config.train.device)
     check_model(config.model)
     opened = open_dataset(config.data)
     check_settings(opened.spec, config)
     model = _build_network(config, opened.spec)
     # A resumed run has all weights in its checkpoint.
     taken_over = [] if resume else _start_network(model, config.train)
-    entries, faults = _prepare_data(opened, config, progress)
+    entries, issues = _prepare_data(opened, config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         usable = [case for case in opened.cases if case.case_id in entries]
         split = resume_split(run, usable) if resume else divide(usable, config.data)
@@ -96,7 +96,7 @@ def train(
             run.create(resume=resume)
             if not resume:
                 leaks = _look_for_leaks(usable, split, config, progress)
-                _describe(run, config, opened, faults, leaks=leaks)
+                _describe(run, config, opened, issues, leaks=leaks)
                 write_split(split, run.splits)
             for line in taken_over:
                 progress.on_message(line)
@@ -109,7 +109,7 @@ def train(
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
         write_run_model(run, config, spec=opened.spec, split=split, result=result)
     validation = split.select(usable, "validation")
-    choose_post(run, config, spec=opened.spec, cases=validation, progress=progress)
+    search_postprocessing(run, config, spec=opened.spec, cases=validation, progress=progress)
     fit_quality(
         run,
         config,
@@ -149,10 +149,10 @@ def name_network(config: RunConfig) -> str:
 
 def _prepare_data(
     opened: OpenedDataset, config: RunConfig, progress: Progress
-) -> tuple[dict[str, CachedCase], list[Fault]]:
-    """Decode what was never decoded, and refuse a data set with faults."""
-    faults = check_pairs(opened.cases) + check_patients(opened.cases)
-    named = {fault.case_id for fault in faults}
+) -> tuple[dict[str, CachedCase], list[Issue]]:
+    """Decode what was never decoded, and refuse a data set with issues."""
+    issues = check_pairs(opened.cases) + check_patients(opened.cases)
+    named = {issue.case_id for issue in issues}
     whole = [case for case in opened.cases if case.case_id not in named]
     settings = choose_cache_settings(opened.spec, config)
     with progress.task("decode", len(whole)) as advance:
@@ -163,30 +163,30 @@ def _prepare_data(
             workers=config.data.workers,
             progress=advance,
         )
-    faults += cache.faults
-    if faults and not config.data.leave_out_faulty:
-        raise DataFaultError(_explain_faults(faults, opened))
+    issues += cache.issues
+    if issues and not config.data.skip_invalid:
+        raise DataError(_explain_issues(issues, opened))
     if not cache.entries:
-        raise DataFaultError(f"{opened.root}: no case of {opened.spec.name} is without a fault")
-    return dict(cache.entries), faults
+        raise DataError(f"{opened.root}: no case of {opened.spec.name} is without a issue")
+    return dict(cache.entries), issues
 
 
-def _explain_faults(faults: Sequence[Fault], opened: OpenedDataset) -> str:
+def _explain_issues(issues: Sequence[Issue], opened: OpenedDataset) -> str:
     return (
-        f"{explain_faults(faults, opened.root)}. See all with `segnetr data check "
-        f"--dataset {opened.spec.name}`, or train without them: --leave-out-faulty"
+        f"{explain_issues(issues, opened.root)}. See all with `segnetr data check "
+        f"--dataset {opened.spec.name}`, or train without them: --skip-invalid"
     )
 
 
 def _look_for_leaks(
     cases: Sequence[Case], split: Split, config: RunConfig, progress: Progress
 ) -> list[str] | None:
-    """Name the pictures that lie in two parts, where an audit has looked at all of them before."""
+    """Name the images that lie in two parts, where an audit has looked at all of them before."""
     parts = {case_id: str(name) for name in SPLIT_NAMES for case_id in split.ids(name)}
-    leaks = recall_leaks(cases, parts, config.data)
+    leaks = load_cached_leaks(cases, parts, config.data)
     if leaks:
         progress.on_message(
-            f"{len(leaks)} pairs of alike pictures lie in two parts of the split: scores promise "
+            f"{len(leaks)} pairs of alike images lie in two parts of the split: scores promise "
             "too much (segnetr data audit)"
         )
     return None if leaks is None else [leak.text() for leak in leaks]
@@ -196,7 +196,7 @@ def _describe(
     run: RunDir,
     config: RunConfig,
     opened: OpenedDataset,
-    faults: Sequence[Fault],
+    issues: Sequence[Issue],
     *,
     leaks: Sequence[str] | None,
 ) -> None:
@@ -205,10 +205,10 @@ def _describe(
         "title": opened.spec.title,
         "cases": len(opened.cases),
         "source": opened.spec.source,
-        "licence": opened.spec.licence,
+        "license": opened.spec.license,
         "leaks": leaks,
     }
-    describe_run(run, config, device=config.train.device, dataset=facts, faults=faults)
+    describe_run(run, config, device=config.train.device, dataset=facts, issues=issues)
 
 
 def _build_network(config: RunConfig, spec: DatasetSpec) -> nn.Module:
@@ -227,7 +227,9 @@ def _start_network(model: nn.Module, settings: TrainConfig) -> list[str]:
         start_from(model, settings.weights)
     if settings.encoder_weights is None:
         return []
-    report = hand_over(model, settings.encoder_weights, accept_partial=settings.accept_partial)
+    report = load_encoder_weights(
+        model, settings.encoder_weights, accept_partial=settings.accept_partial
+    )
     return list(report.lines())
 
 
@@ -282,7 +284,7 @@ def _load_training(
         image_size=settings.image_size,
         intensity=config.data.intensity,
         channels=count_channels(spec, config),
-        colour=spec.spatial_dims == 2,
+        color=spec.spatial_dims == 2,
         crop=cuts_windows(spec, config),
     )
 
@@ -312,8 +314,8 @@ def _load_validation(
     if spec.spatial_dims == 3:
         volumes = split.select(opened.cases, "validation")
         return load_validation_volumes(spec, config, volumes)
-    pictures = [entries[case_id] for case_id in split.validation]
+    images = [entries[case_id] for case_id in split.validation]
     transform = evaluation_transform(size, config.data.intensity, spec.in_channels)
     return lambda: evaluation_loader(
-        pictures, transform, batch_size=config.train.batch_size, workers=0
+        images, transform, batch_size=config.train.batch_size, workers=0
     )

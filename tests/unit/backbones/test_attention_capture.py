@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_backbones import create_model, observe_attention
+from hybrid_backbones import capture_attention, create_model
 from hybrid_backbones.layers.windows import merge_windows
 
 # Small networks of each kind; the sizes are no multiples of windows, cells and strides.
@@ -30,7 +30,7 @@ def build(name):
 
 def observe(model, image):
     calls = []
-    with torch.no_grad(), observe_attention(model, calls.append):
+    with torch.no_grad(), capture_attention(model, calls.append):
         output = model(image)
     return calls, output
 
@@ -119,7 +119,7 @@ def test_nothing_listens_after_the_context():
 def test_encoder_inside_another_network_is_observed_with_its_full_names():
     model = create_model("mobilevit_xxs", features_only=True).eval()
     calls = []
-    with torch.no_grad(), observe_attention(model, calls.append):
+    with torch.no_grad(), capture_attention(model, calls.append):
         model(torch.zeros(1, 3, 64, 64))
     assert calls[0].name == "backbone.stages.2.1.transformer.0.attn"
     assert calls[0].query_places.max() == 60  # the last of 8 places of stride 8

@@ -131,7 +131,7 @@ def test_moving_average_comes_before_the_last_weights():
     ("own", "theirs"),
     [("mobile_former_26m", "mobilevit_xxs"), ("cmt_ti", "mobile_former_52m")],
 )
-def test_checkpoint_of_another_network_is_recognised(own, theirs):
+def test_checkpoint_of_another_network_is_recognized(own, theirs):
     state = create_model(theirs).state_dict()
     if theirs == "mobile_former_52m":
         state = {key: value for key, value in state.items() if key != "tokens.weight"}
@@ -140,7 +140,7 @@ def test_checkpoint_of_another_network_is_recognised(own, theirs):
     one_line(caught)
 
 
-def test_checkpoint_of_another_variant_is_recognised():
+def test_checkpoint_of_another_variant_is_recognized():
     state = create_model("mobilevit_xs").state_dict()
     with pytest.raises(CheckpointError, match=r"has shape .* those of mobilevit_xs"):
         load_published(create_model("mobilevit_xxs"), state)
@@ -172,10 +172,10 @@ def test_other_channels_and_classes_are_adapted_and_said(caplog):
     assert "7 classes in the file, 3 here" in report.notes[0]
     assert "3 channels in the file adapted to 5" in report.notes[1]
     assert torch.equal(model.classifier.fc2.weight, head)
-    # A grey image gives the same response as before.
-    grey = torch.randn(1, 1, 32, 32)
-    given = model.stem.conv(grey.expand(-1, 5, -1, -1))
-    torch.testing.assert_close(given, source.stem.conv(grey.expand(-1, 3, -1, -1)))
+    # A gray image gives the same response as before.
+    gray = torch.randn(1, 1, 32, 32)
+    given = model.stem.conv(gray.expand(-1, 5, -1, -1))
+    torch.testing.assert_close(given, source.stem.conv(gray.expand(-1, 3, -1, -1)))
 
 
 def test_file_is_loaded_by_name(tmp_path):

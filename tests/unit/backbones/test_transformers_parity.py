@@ -23,13 +23,13 @@ def with_random_values(model):
         for name, value in [*model.named_parameters(), *model.named_buffers()]:
             if not value.is_floating_point():
                 continue
-            drawn = torch.randn(value.shape, generator=generator)
+            synthetic = torch.randn(value.shape, generator=generator)
             if name.endswith("running_var"):
-                value.copy_(0.5 + drawn.abs())
+                value.copy_(0.5 + synthetic.abs())
             elif value.ndim > 1:
-                value.copy_(drawn * value[0].numel() ** -0.5)
+                value.copy_(synthetic * value[0].numel() ** -0.5)
             else:
-                value.copy_(0.1 * drawn + float(name.endswith("weight")))
+                value.copy_(0.1 * synthetic + float(name.endswith("weight")))
     return model.double().eval()
 
 

@@ -9,9 +9,9 @@ from hybrid_backbones import list_models
 from segnetr.config.load import list_recipes, parse_plain
 from segnetr.config.schema.classification import ClassifyConfig, load_classify_config
 from segnetr.config.schema.classification_recipe import (
-    LabelledAugmentConfig,
+    ClassificationAugmentConfig,
     MixingConfig,
-    RegularisationConfig,
+    RegularizationConfig,
 )
 from segnetr.errors import UsageError
 
@@ -20,7 +20,7 @@ NAMES = list_recipes("classify")
 FAMILIES = {
     "cmt", "cvt", "moa", "mobile_former", "mobilevit", "swin", "vitae", "vitae_v2",
 }  # fmt: skip
-PICTURES = 1_281_167
+IMAGES = 1_281_167
 
 
 def test_every_family_has_its_imagenet_recipe() -> None:
@@ -50,11 +50,11 @@ def test_every_recipe_says_where_it_comes_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "imagenet" in name])
-def test_a_step_of_the_imagenet_recipes_sees_1024_pictures(name: str) -> None:
+def test_a_step_of_the_imagenet_recipes_sees_1024_images(name: str) -> None:
     train = load_classify_config([f"classify/{name}"]).train
     assert train.batch_size * train.accumulate == 1024
     assert train.optimizer == "adamw"
-    steps = -(-PICTURES // 1024)
+    steps = -(-IMAGES // 1024)
     assert train.warmup_steps in (20 * steps, 3000)
 
 
@@ -76,15 +76,15 @@ def test_published_figures_are_in_the_recipes(name: str, figures: dict[str, obje
 @pytest.mark.parametrize(
     ("schema", "data", "word"),
     [
-        (LabelledAugmentConfig, {"crop_scale": [0.9, 0.2]}, "ends below"),
-        (LabelledAugmentConfig, {"crop_scale": [0, 1]}, "greater than 0"),
-        (LabelledAugmentConfig, {"randaugment_magnitude": 11}, "less than or equal to 10"),
-        (LabelledAugmentConfig, {"erasing_mode": "noise"}, "'pixel'"),
+        (ClassificationAugmentConfig, {"crop_scale": [0.9, 0.2]}, "ends below"),
+        (ClassificationAugmentConfig, {"crop_scale": [0, 1]}, "greater than 0"),
+        (ClassificationAugmentConfig, {"randaugment_magnitude": 11}, "less than or equal to 10"),
+        (ClassificationAugmentConfig, {"erasing_mode": "noise"}, "'pixel'"),
         (MixingConfig, {"mixup_alfa": 0.2}, "mixup_alfa"),
         (MixingConfig, {"probability": 1.5}, "less than or equal to 1"),
-        (RegularisationConfig, {"layer_decay": 0}, "greater than 0"),
-        (RegularisationConfig, {"class_weights": [1, 0]}, "greater than 0"),
-        (RegularisationConfig, {"label_smoothing": 1}, "less than 1"),
+        (RegularizationConfig, {"layer_decay": 0}, "greater than 0"),
+        (RegularizationConfig, {"class_weights": [1, 0]}, "greater than 0"),
+        (RegularizationConfig, {"label_smoothing": 1}, "less than 1"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_one_line(schema, data, word) -> None:
@@ -94,5 +94,5 @@ def test_settings_out_of_range_are_refused_in_one_line(schema, data, word) -> No
 
 
 def test_class_weights_are_a_word_or_numbers() -> None:
-    assert parse_plain(RegularisationConfig, {"class_weights": [1, 2.5]}).class_weights == (1, 2.5)
-    assert parse_plain(RegularisationConfig, {"class_weights": "balanced"}).class_weights
+    assert parse_plain(RegularizationConfig, {"class_weights": [1, 2.5]}).class_weights == (1, 2.5)
+    assert parse_plain(RegularizationConfig, {"class_weights": "balanced"}).class_weights

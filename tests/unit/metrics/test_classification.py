@@ -14,18 +14,18 @@ from segnetr.metrics.classification import (
     measure_auroc,
     measure_classes,
 )
-from segnetr.metrics.classification_summary import find_score, summarise_classes
+from segnetr.metrics.classification_summary import find_score, summarize_classes
 
 
-def make(probabilities, truth, *, several=False, groups=None) -> Answers:
+def make(probabilities, ground_truth, *, several=False, groups=None) -> Answers:
     table = np.asarray(probabilities, dtype=np.float64)
-    truth = np.asarray(truth)
-    if truth.ndim == 1:
-        truth = np.eye(table.shape[1], dtype=np.int64)[truth]
+    ground_truth = np.asarray(ground_truth)
+    if ground_truth.ndim == 1:
+        ground_truth = np.eye(table.shape[1], dtype=np.int64)[ground_truth]
     return Answers(
         case_ids=tuple(f"c{i:04}" for i in range(len(table))),
         probabilities=table,
-        truth=truth.astype(np.int64),
+        ground_truth=ground_truth.astype(np.int64),
         several=several,
         groups=tuple(groups or [""] * len(table)),
     )
@@ -33,11 +33,11 @@ def make(probabilities, truth, *, several=False, groups=None) -> Answers:
 
 def draw(count: int, classes: int, *, seed: int, coarse: bool = False) -> Answers:
     generator = np.random.default_rng(seed)
-    truth = generator.integers(0, classes, count)
-    scores = generator.random((count, classes)) + 0.7 * np.eye(classes)[truth]
+    ground_truth = generator.integers(0, classes, count)
+    scores = generator.random((count, classes)) + 0.7 * np.eye(classes)[ground_truth]
     if coarse:  # many ties
         scores = np.round(scores * 4) / 4 + 0.25
-    return make(scores / scores.sum(axis=1, keepdims=True), truth)
+    return make(scores / scores.sum(axis=1, keepdims=True), ground_truth)
 
 
 def count_pairs(scores, positive) -> float:
@@ -50,7 +50,7 @@ def test_auroc_equals_counting_all_pairs_with_ties_as_one_half(coarse):
     answers = draw(60, 3, seed=1, coarse=coarse)
     areas = measure_classes(answers).auroc[0]
     for index in range(3):
-        expected = count_pairs(answers.probabilities[:, index], answers.truth[:, index])
+        expected = count_pairs(answers.probabilities[:, index], answers.ground_truth[:, index])
         assert areas[index] == pytest.approx(expected, abs=1e-12)
 
 
@@ -58,16 +58,16 @@ def test_weighted_measures_equal_those_of_repeated_cases():
     answers = draw(40, 4, seed=2, coarse=True)
     times = np.random.default_rng(3).integers(0, 4, 40)
     rows = np.repeat(np.arange(40), times)
-    repeated = make(answers.probabilities[rows], answers.truth[rows])
+    repeated = make(answers.probabilities[rows], answers.ground_truth[rows])
     weighted = measure_all(answers, bins=7, weights=times[None].astype(float))
     for name, value in measure_all(repeated, bins=7).items():
         assert weighted[name][0] == pytest.approx(value[0], abs=1e-12), name
 
 
 def test_worked_example_of_three_classes():
-    truth = [0, 0, 0, 1, 1, 2]
+    ground_truth = [0, 0, 0, 1, 1, 2]
     said = [0, 0, 1, 1, 2, 2]
-    answers = make(np.eye(3)[said] * 0.7 + 0.1, truth)
+    answers = make(np.eye(3)[said] * 0.7 + 0.1, ground_truth)
     measures = measure_all(answers, bins=10)
     assert measures["accuracy"][0] == pytest.approx(4 / 6)
     assert measures["balanced_accuracy"][0] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
@@ -83,7 +83,7 @@ def test_worked_example_of_three_classes():
 
 def test_absent_class_is_undefined_and_left_out_of_means():
     answers = make([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]], [0, 1, 1])
-    summary = summarise_classes(answers, ["a", "b", "c"], bins=5, bootstrap=50, seed=0)
+    summary = summarize_classes(answers, ["a", "b", "c"], bins=5, bootstrap=50, seed=0)
     assert summary.absent == ("c",)
     row = summary.classes[2]
     assert (row.cases, row.decided, row.recall, row.f1, row.auroc) == (0, 1, None, None, None)
@@ -94,7 +94,7 @@ def test_absent_class_is_undefined_and_left_out_of_means():
 
 
 def test_part_of_one_class_has_no_auroc_and_says_so():
-    summary = summarise_classes(
+    summary = summarize_classes(
         make([[0.6, 0.4], [0.3, 0.7]], [0, 0]), ["a", "b"], bins=5, bootstrap=20, seed=0
     )
     assert find_score(summary, "auroc").value is None
@@ -112,8 +112,8 @@ def test_top_five_counts_the_five_most_probable_with_the_first_of_equals():
 
 
 def test_several_labels_are_scored_label_by_label():
-    truth = [[1, 0], [1, 1], [0, 0], [0, 1]]
-    answers = make([[0.9, 0.2], [0.5, 0.4], [0.1, 0.6], [0.2, 0.9]], truth, several=True)
+    ground_truth = [[1, 0], [1, 1], [0, 0], [0, 1]]
+    answers = make([[0.9, 0.2], [0.5, 0.4], [0.1, 0.6], [0.2, 0.9]], ground_truth, several=True)
     measures = measure_all(answers, bins=4)
     assert measures["accuracy"][0] == 6 / 8
     assert measures["exact_match"][0] == 2 / 4
@@ -145,13 +145,13 @@ def test_interval_does_not_depend_on_the_order_of_cases_and_covers_the_value():
     shuffled = Answers(
         case_ids=tuple(answers.case_ids[i] for i in order),
         probabilities=answers.probabilities[order],
-        truth=answers.truth[order],
+        ground_truth=answers.ground_truth[order],
         several=False,
         groups=tuple(answers.groups[i] for i in order),
     )
     names = ["a", "b", "c"]
     one, other = (
-        summarise_classes(a, names, bins=10, bootstrap=200, seed=7) for a in (answers, shuffled)
+        summarize_classes(a, names, bins=10, bootstrap=200, seed=7) for a in (answers, shuffled)
     )
     for first, second in zip(one.scores, other.scores, strict=True):
         assert first.value == pytest.approx(second.value)
@@ -167,7 +167,7 @@ def test_cases_of_one_group_are_drawn_together():
     groups = [f"p{i // 20}" for i in range(200)]
     widths = []
     for chosen in (groups, None):
-        summary = summarise_classes(
+        summary = summarize_classes(
             make(table, [0] * 200, groups=chosen), ["a", "b"], bins=5, bootstrap=400, seed=0
         )
         score = find_score(summary, "accuracy")
@@ -176,27 +176,29 @@ def test_cases_of_one_group_are_drawn_together():
 
 
 def test_no_resamples_no_interval():
-    summary = summarise_classes(draw(9, 3, seed=0), ["a", "b", "c"], bins=5, bootstrap=0, seed=0)
+    summary = summarize_classes(draw(9, 3, seed=0), ["a", "b", "c"], bins=5, bootstrap=0, seed=0)
     assert all(score.low is None for score in summary.scores)
 
 
 def test_all_scores_equal_those_of_scikit_learn_where_it_is_installed():
     metrics = pytest.importorskip("sklearn.metrics")
     answers = draw(200, 7, seed=9, coarse=True)
-    truth, said = answers.truth.argmax(1), answers.probabilities.argmax(1)
+    ground_truth, said = answers.ground_truth.argmax(1), answers.probabilities.argmax(1)
     found = measure_all(answers, bins=10)
     assert found["balanced_accuracy"][0] == pytest.approx(
-        metrics.balanced_accuracy_score(truth, said)
+        metrics.balanced_accuracy_score(ground_truth, said)
     )
-    assert found["f1"][0] == pytest.approx(metrics.f1_score(truth, said, average="macro"))
+    assert found["f1"][0] == pytest.approx(metrics.f1_score(ground_truth, said, average="macro"))
     assert found["auroc"][0] == pytest.approx(
-        metrics.roc_auc_score(answers.truth, answers.probabilities, average="macro")
+        metrics.roc_auc_score(answers.ground_truth, answers.probabilities, average="macro")
     )
 
 
 def test_area_of_many_rows_of_weights_equals_one_row_at_a_time():
     answers = draw(30, 2, seed=4, coarse=True)
     weights = np.random.default_rng(0).integers(0, 3, (5, 30)).astype(float)
-    whole = measure_auroc(answers.probabilities, answers.truth, weights)
-    single = [measure_auroc(answers.probabilities, answers.truth, row[None])[0] for row in weights]
+    whole = measure_auroc(answers.probabilities, answers.ground_truth, weights)
+    single = [
+        measure_auroc(answers.probabilities, answers.ground_truth, row[None])[0] for row in weights
+    ]
     assert np.array_equal(whole, np.stack(single))

@@ -20,7 +20,7 @@ from monai.metrics import (
 )
 from PIL import Image
 
-from segnetr.metrics import score_masks, select_summary, summarise
+from segnetr.metrics import score_masks, select_summary, summarize
 from segnetr.metrics.surface import measure_surfaces
 
 # MONAI 1.6 calls a deprecated argument of its own.
@@ -53,9 +53,9 @@ def pairs(dims):
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_dice_and_iou_are_those_of_monai(dims):
-    for prediction, truth in pairs(dims):
-        values = score(prediction, truth)
-        ours, theirs = as_monai(prediction), as_monai(truth)
+    for prediction, ground_truth in pairs(dims):
+        values = score(prediction, ground_truth)
+        ours, theirs = as_monai(prediction), as_monai(ground_truth)
         assert values["dice"] == pytest.approx(compute_dice(ours, theirs).item(), abs=1e-6)
         assert values["iou"] == pytest.approx(compute_iou(ours, theirs).item(), abs=1e-6)
 
@@ -64,9 +64,9 @@ def test_dice_and_iou_are_those_of_monai(dims):
 def test_surface_distances_are_those_of_monai(dims, spacing):
     unit = "px" if spacing is None else "mm"
     size = None if spacing is None else list(spacing)
-    for prediction, truth in pairs(dims):
-        values = score(prediction, truth, spacing=spacing, nsd_tolerance=1.5)
-        ours, theirs = as_monai(prediction), as_monai(truth)
+    for prediction, ground_truth in pairs(dims):
+        values = score(prediction, ground_truth, spacing=spacing, nsd_tolerance=1.5)
+        ours, theirs = as_monai(prediction), as_monai(ground_truth)
         hd95 = compute_hausdorff_distance(ours, theirs, percentile=95, spacing=size)
         assd = compute_average_surface_distance(ours, theirs, symmetric=True, spacing=size)
         nsd = compute_surface_dice(ours, theirs, [1.5], spacing=size, include_background=True)
@@ -76,7 +76,7 @@ def test_surface_distances_are_those_of_monai(dims, spacing):
         assert values[f"nsd_1.5{unit}"] == pytest.approx(nsd.item(), abs=1e-6)
 
 
-def surfaces_by_simpleitk(prediction, truth, spacing):
+def surfaces_by_simpleitk(prediction, ground_truth, spacing):
     """Distances of border pixels by ITK's contour and distance filters: another code altogether."""
 
     def as_image(mask):
@@ -95,7 +95,7 @@ def surfaces_by_simpleitk(prediction, truth, spacing):
         found = np.abs(SimpleITK.GetArrayViewFromImage(distances).astype(np.float64))
         return found[SimpleITK.GetArrayViewFromImage(start) == 1]
 
-    ours, theirs = border(as_image(prediction)), border(as_image(truth))
+    ours, theirs = border(as_image(prediction)), border(as_image(ground_truth))
     return directed(ours, theirs), directed(theirs, ours)
 
 
@@ -104,10 +104,10 @@ def surfaces_by_simpleitk(prediction, truth, spacing):
     [(2, (1.0, 1.0)), (2, (0.7, 2.5)), (3, (0.8, 0.8, 5.0)), (3, (3, 0.5, 1.1))],
 )
 def test_surface_distances_are_those_of_simpleitk_to_a_millionth(dims, spacing):
-    for prediction, truth in pairs(dims):
-        there, back = surfaces_by_simpleitk(prediction, truth, spacing)
+    for prediction, ground_truth in pairs(dims):
+        there, back = surfaces_by_simpleitk(prediction, ground_truth, spacing)
         both = np.concatenate([there, back])
-        values = score(prediction, truth, spacing=spacing, nsd_tolerance=1.53)
+        values = score(prediction, ground_truth, spacing=spacing, nsd_tolerance=1.53)
         hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
         # ITK gives float32.
         assert values["hd95_mm"] == pytest.approx(hd95, rel=1e-6)
@@ -118,12 +118,12 @@ def test_surface_distances_are_those_of_simpleitk_to_a_millionth(dims, spacing):
 @pytest.mark.parametrize(("dims", "spacing"), [(2, (0.7, 2.5)), (3, (0.8, 0.8, 5.0))])
 def test_largest_distances_are_those_of_monai_to_a_millionth(dims, spacing):
     # The maximum needs no rank, which MONAI finds in float32.
-    for prediction, truth in pairs(dims):
-        ours = measure_surfaces(prediction > 0, truth > 0, spacing=spacing)
+    for prediction, ground_truth in pairs(dims):
+        ours = measure_surfaces(prediction > 0, ground_truth > 0, spacing=spacing)
         theirs = compute_hausdorff_distance(
-            as_monai(prediction), as_monai(truth), spacing=list(spacing)
+            as_monai(prediction), as_monai(ground_truth), spacing=list(spacing)
         )
-        largest = max(ours.to_truth.max(), ours.to_prediction.max())
+        largest = max(ours.to_ground_truth.max(), ours.to_prediction.max())
         assert largest == pytest.approx(theirs.item(), rel=1e-6)
 
 
@@ -143,12 +143,12 @@ EMPTIES = {
 def test_empty_masks_are_scored_by_our_rules_where_monai_leaves_them_out(name):
     full, empty = blob((30, 40), np.random.default_rng(0)), np.zeros((30, 40), np.uint8)
     prediction = full if name == "false alarm" else empty
-    truth = full if name == "missed" else empty
+    ground_truth = full if name == "missed" else empty
     ours, theirs = EMPTIES[name]
-    values = score(prediction, truth)
+    values = score(prediction, ground_truth)
     found = tuple(values[key] for key in ("dice", "iou", "hd95_px", "assd_px", "nsd_2px"))
     assert found == ours
-    pair = as_monai(prediction), as_monai(truth)
+    pair = as_monai(prediction), as_monai(ground_truth)
     monai = [
         compute_dice(*pair),
         compute_iou(*pair),
@@ -161,39 +161,43 @@ def test_empty_masks_are_scored_by_our_rules_where_monai_leaves_them_out(name):
 
 def test_distances_follow_the_spacing_of_each_axis():
     # One plate of pixels, moved by two: along the thick axis that is 10 mm, along the thin 1 mm.
-    truth = np.zeros((9, 9, 9), np.uint8)
-    truth[3:6, 3:6, 4] = 1
+    ground_truth = np.zeros((9, 9, 9), np.uint8)
+    ground_truth[3:6, 3:6, 4] = 1
     for axis, expected in ((0, 1.0), (2, 10.0)):
-        moved = score(np.roll(truth, 2, axis=axis), truth, spacing=(0.5, 0.5, 5.0))
+        moved = score(np.roll(ground_truth, 2, axis=axis), ground_truth, spacing=(0.5, 0.5, 5.0))
         # Along the plate two of its three rows stand apart by 0.5 and 1; across it all by 10.
         assert moved["hd95_mm"] == pytest.approx(expected)
-    thick = score(np.roll(truth, 2, axis=2), truth, spacing=(0.5, 0.5, 5.0), nsd_tolerance=9.9)
+    thick = score(
+        np.roll(ground_truth, 2, axis=2), ground_truth, spacing=(0.5, 0.5, 5.0), nsd_tolerance=9.9
+    )
     assert thick["nsd_9.9mm"] == 0.0
 
 
 def test_a_case_keeps_its_scores_wherever_it_lies_in_a_larger_volume():
-    prediction, truth = pairs(3)[0]
-    alone = score(prediction, truth, spacing=(1.0, 1.0, 2.0))
+    prediction, ground_truth = pairs(3)[0]
+    alone = score(prediction, ground_truth, spacing=(1.0, 1.0, 2.0))
     around = [(7, 3), (0, 9), (5, 5)]
-    padded = score(np.pad(prediction, around), np.pad(truth, around), spacing=(1.0, 1.0, 2.0))
+    padded = score(
+        np.pad(prediction, around), np.pad(ground_truth, around), spacing=(1.0, 1.0, 2.0)
+    )
     assert padded == pytest.approx(alone, rel=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:the (prediction|ground truth) of class .* is all 0")
 def test_each_missed_structure_raises_the_mean_distance_here_and_none_does_in_monai():
     generator = np.random.default_rng(2)
-    truths = [blob((30, 40), generator) for _ in range(6)]
-    good = [np.roll(truth, 2, axis=0) for truth in truths]
+    ground_truths = [blob((30, 40), generator) for _ in range(6)]
+    good = [np.roll(ground_truth, 2, axis=0) for ground_truth in ground_truths]
     means, theirs = [], []
     for missed in range(4):
         found = [
             np.zeros_like(t) if n < missed else g
-            for n, (g, t) in enumerate(zip(good, truths, strict=True))
+            for n, (g, t) in enumerate(zip(good, ground_truths, strict=True))
         ]
-        cases = [score(p, t)["hd95_px"] for p, t in zip(found, truths, strict=True)]
+        cases = [score(p, t)["hd95_px"] for p, t in zip(found, ground_truths, strict=True)]
         means.append(np.mean(cases))
         metric = HausdorffDistanceMetric(percentile=95)
-        for p, t in zip(found, truths, strict=True):
+        for p, t in zip(found, ground_truths, strict=True):
             metric(as_monai(p), as_monai(t))
         theirs.append(metric.aggregate().item())
     assert means == sorted(means)
@@ -203,47 +207,50 @@ def test_each_missed_structure_raises_the_mean_distance_here_and_none_does_in_mo
 
 @pytest.mark.filterwarnings("ignore:the ground truth of class .* is all 0")
 def test_a_false_alarm_costs_dice_here_and_is_dropped_in_monai():
-    truth = np.zeros((20, 20), np.uint8)
+    ground_truth = np.zeros((20, 20), np.uint8)
     alarm = blob((20, 20), np.random.default_rng(4))
-    metric = DiceMetric()  # its default leaves out what is empty in the truth
-    metric(as_monai(alarm), as_monai(truth))
+    metric = DiceMetric()  # its default leaves out what is empty in the ground truth
+    metric(as_monai(alarm), as_monai(ground_truth))
     good = blob((20, 20), np.random.default_rng(5))
     metric(as_monai(good), as_monai(good))
     assert metric.aggregate().item() == 1.0
-    ours = [score(alarm, truth)["dice"], score(good, good)["dice"]]
+    ours = [score(alarm, ground_truth)["dice"], score(good, good)["dice"]]
     assert np.mean(ours) == 0.5
 
 
 def test_monai_measures_in_voxels_unless_it_is_told_and_we_say_the_unit():
-    prediction, truth = pairs(3)[0]
-    voxels = compute_hausdorff_distance(as_monai(prediction), as_monai(truth), percentile=95)
-    assert "hd95_mm" not in score(prediction, truth)
-    assert score(prediction, truth)["hd95_px"] == pytest.approx(voxels.item(), rel=5e-6)
-    assert "hd95_px" not in score(prediction, truth, spacing=(1.0, 1.0, 5.0))
+    prediction, ground_truth = pairs(3)[0]
+    voxels = compute_hausdorff_distance(as_monai(prediction), as_monai(ground_truth), percentile=95)
+    assert "hd95_mm" not in score(prediction, ground_truth)
+    assert score(prediction, ground_truth)["hd95_px"] == pytest.approx(voxels.item(), rel=5e-6)
+    assert "hd95_px" not in score(prediction, ground_truth, spacing=(1.0, 1.0, 5.0))
 
 
 def isic_cases():
     """Pairs of every quality, among them a missed lesion, a false alarm and two empty masks."""
     generator = np.random.default_rng(1)
-    truths = [blob((40, 50), generator) for _ in range(12)]
+    ground_truths = [blob((40, 50), generator) for _ in range(12)]
     predictions = [
-        np.roll(truth, shift, axis=1) for shift, truth in zip(range(12), truths, strict=True)
+        np.roll(ground_truth, shift, axis=1)
+        for shift, ground_truth in zip(range(12), ground_truths, strict=True)
     ]
     empty = np.zeros((40, 50), np.uint8)
     return [
-        *zip(predictions, truths, strict=True),
-        (empty, truths[0]),
-        (truths[1], empty),
+        *zip(predictions, ground_truths, strict=True),
+        (empty, ground_truths[0]),
+        (ground_truths[1], empty),
         (empty, empty),
     ]
 
 
 def our_isic_summaries():
-    return summarise(
+    return summarize(
         [
             score
-            for number, (prediction, truth) in enumerate(isic_cases())
-            for score in score_masks(prediction, truth, classes=LESION, case_id=f"ISIC_{number}")
+            for number, (prediction, ground_truth) in enumerate(isic_cases())
+            for score in score_masks(
+                prediction, ground_truth, classes=LESION, case_id=f"ISIC_{number}"
+            )
         ],
         bootstrap=0,
     )
@@ -253,9 +260,9 @@ def test_isic_score_is_that_of_the_challenge_as_published():
     # Codella et al., arXiv:1902.03368, section 2.1: per image the Jaccard index, 0 where it is
     # below 0.65; the score is the mean over the images.
     expected = []
-    for prediction, truth in isic_cases():
-        union = np.logical_or(prediction, truth).sum()
-        jaccard = np.logical_and(prediction, truth).sum() / union if union else 1.0
+    for prediction, ground_truth in isic_cases():
+        union = np.logical_or(prediction, ground_truth).sum()
+        jaccard = np.logical_and(prediction, ground_truth).sum() / union if union else 1.0
         expected.append(jaccard if jaccard >= 0.65 else 0.0)
     assert 0 < sum(value == 0 for value in expected) < len(expected)
     found = select_summary(our_isic_summaries(), "isic_jaccard").mean
@@ -269,14 +276,14 @@ def test_isic_score_is_that_of_the_challenge_package(tmp_path):
         "isic_challenge_scoring.segmentation",
         reason="isic-challenge-scoring is not installed; the published definition is tested above",
     )
-    truths, predictions = tmp_path / "truth", tmp_path / "prediction"
-    truths.mkdir()
+    ground_truths, predictions = tmp_path / "ground_truth", tmp_path / "prediction"
+    ground_truths.mkdir()
     predictions.mkdir()
-    for number, (prediction, truth) in enumerate(isic_cases()):
+    for number, (prediction, ground_truth) in enumerate(isic_cases()):
         name = f"ISIC_{number:07d}_segmentation.png"
-        Image.fromarray(truth * 255).save(truths / name)
+        Image.fromarray(ground_truth * 255).save(ground_truths / name)
         Image.fromarray(prediction * 255).save(predictions / name)
-    theirs = package.SegmentationScore.from_dir(truths, predictions).macro_average
+    theirs = package.SegmentationScore.from_dir(ground_truths, predictions).macro_average
     ours = our_isic_summaries()
     for our_name, their_name in [
         ("isic_jaccard", "threshold_jaccard"),
@@ -287,6 +294,6 @@ def test_isic_score_is_that_of_the_challenge_package(tmp_path):
         assert found == pytest.approx(theirs[their_name], abs=1e-12)
 
 
-def score(prediction, truth, **options):
-    scores = score_masks(prediction, truth, classes=LESION, case_id="a", **options)
+def score(prediction, ground_truth, **options):
+    scores = score_masks(prediction, ground_truth, classes=LESION, case_id="a", **options)
     return {one.metric: one.value for one in scores}

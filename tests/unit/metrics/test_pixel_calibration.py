@@ -10,10 +10,10 @@ from segnetr.outputs.tables.reliability import read_reliability, write_reliabili
 
 def count(*cases):
     counter = PixelCounter()
-    for said, truth in cases:
-        pixels = CasePixels(truth.size)
-        pixels.add(0, 1 - said.astype(np.float32), truth.astype(np.uint8))
-        pixels.add(1, said.astype(np.float32), truth.astype(np.uint8))
+    for said, ground_truth in cases:
+        pixels = CasePixels(ground_truth.size)
+        pixels.add(0, 1 - said.astype(np.float32), ground_truth.astype(np.uint8))
+        pixels.add(1, said.astype(np.float32), ground_truth.astype(np.uint8))
         counter.add(pixels)
     return counter.result()
 
@@ -29,7 +29,7 @@ def test_a_network_that_says_what_is_true_has_no_error_and_a_boaster_has_one():
     assert boaster.error == pytest.approx(0.95 - 0.02, abs=1e-6)
 
 
-def test_a_small_picture_weighs_as_much_as_a_large_one():
+def test_a_small_image_weighs_as_much_as_a_large_one():
     large = (np.full((400, 400), 0.25), np.zeros((400, 400)))
     small = (np.full((4, 4), 0.25), np.ones((4, 4)))
     assert count(large, small).bins[2].frequency == pytest.approx(0.5)
@@ -38,13 +38,13 @@ def test_a_small_picture_weighs_as_much_as_a_large_one():
 def test_a_large_case_is_counted_alike_however_it_is_cut_into_parts():
     rng = np.random.default_rng(2)
     said = rng.random((1300, 2100), dtype=np.float32)  # every third pixel is taken
-    truth = (rng.random(said.shape) < said**2).astype(np.uint8)
+    ground_truth = (rng.random(said.shape) < said**2).astype(np.uint8)
     tables = []
     for height in (1300, 700, 64, 1):
         pixels = CasePixels(said.size)
         for top in range(0, 1300, height):
             rows = slice(top, top + height)
-            pixels.add(1, said[rows], truth[rows], start=top * 2100)
+            pixels.add(1, said[rows], ground_truth[rows], start=top * 2100)
         tables.append(pixels.table)
     assert tables[0][0].sum() == pytest.approx(1, rel=1e-12)
     for table in tables[1:]:
@@ -52,10 +52,10 @@ def test_a_large_case_is_counted_alike_however_it_is_cut_into_parts():
 
 
 def test_easy_background_does_not_hide_a_boaster():
-    truth = np.zeros((100, 100))
-    truth[:4] = 1
+    ground_truth = np.zeros((100, 100))
+    ground_truth[:4] = 1
     said = np.where(np.arange(10_000).reshape(100, 100) < 800, 0.95, 0.001)
-    found = count((said, truth))
+    found = count((said, ground_truth))
     assert found.error == pytest.approx((800 * 0.45 + 9200 * 0.001) / 10_000, abs=1e-6)
     assert found.error_above_first == pytest.approx(0.45, abs=1e-6)
     sure = count((np.full((9, 9), 0.01), np.zeros((9, 9))))

@@ -14,10 +14,10 @@ LESION = ("background", "lesion")
 ORGANS = ("background", "left", "right")
 
 
-def score(prediction, truth, *, classes=LESION, **options):
+def score(prediction, ground_truth, *, classes=LESION, **options):
     scores = score_masks(
         np.asarray(prediction, np.uint8),
-        np.asarray(truth, np.uint8),
+        np.asarray(ground_truth, np.uint8),
         classes=classes,
         case_id="a",
         **options,
@@ -25,8 +25,10 @@ def score(prediction, truth, *, classes=LESION, **options):
     return {(one.class_name, one.metric): one.value for one in scores}
 
 
-def lesion(prediction, truth, **options):
-    return {metric: value for (_, metric), value in score(prediction, truth, **options).items()}
+def lesion(prediction, ground_truth, **options):
+    return {
+        metric: value for (_, metric), value in score(prediction, ground_truth, **options).items()
+    }
 
 
 def square(top, left, side, *, shape=(20, 30)):
@@ -35,8 +37,8 @@ def square(top, left, side, *, shape=(20, 30)):
     return mask
 
 
-def brute_force(prediction, truth, spacing, tolerance):
-    """HD95, ASSD and NSD from the definition alone: neighbours by hand, all pairs of pixels."""
+def brute_force(prediction, ground_truth, spacing, tolerance):
+    """HD95, ASSD and NSD from the definition alone: neighbors by hand, all pairs of pixels."""
 
     def border(mask):
         points = {tuple(point) for point in np.argwhere(mask)}
@@ -56,7 +58,7 @@ def brute_force(prediction, truth, spacing, tolerance):
             for a in start
         ]
 
-    ours, theirs = border(prediction), border(truth)
+    ours, theirs = border(prediction), border(ground_truth)
     there, back = directed(ours, theirs), directed(theirs, ours)
     both = there + back
     return (
@@ -107,9 +109,9 @@ def test_the_penalty_is_longer_than_any_distance_in_the_image():
     assert lesion(one, other)["hd95_px"] < lesion(np.zeros((9, 12)), other)["hd95_px"] == 15
 
 
-def test_lengths_are_in_millimetres_and_say_so_where_the_file_has_spacing():
+def test_lengths_are_in_millimeters_and_say_so_where_the_file_has_spacing():
     values = lesion(square(3, 3, 4), square(3, 5, 4), spacing=(3.0, 0.5), nsd_tolerance=0.5)
-    assert values["hd95_mm"] == 1.0  # two columns of half a millimetre
+    assert values["hd95_mm"] == 1.0  # two columns of half a millimeter
     assert "nsd_0.5mm" in values
     assert not [name for name in values if name.endswith("px")]
 
@@ -123,27 +125,27 @@ def test_a_distance_equal_to_the_tolerance_is_within_it():
 
 
 def test_iou_at_the_threshold_counts_and_below_it_does_not():
-    truth = np.zeros((10, 10))
-    truth[:, :] = 1
-    at, below = truth.copy(), truth.copy()
+    ground_truth = np.zeros((10, 10))
+    ground_truth[:, :] = 1
+    at, below = ground_truth.copy(), ground_truth.copy()
     at.flat[65:] = 0
     below.flat[64:] = 0
-    assert lesion(at, truth)["isic_jaccard"] == 0.65
-    assert lesion(below, truth)["isic_jaccard"] == 0.0
-    assert lesion(below, truth, isic_threshold=0.5)["isic_jaccard"] == 0.64
+    assert lesion(at, ground_truth)["isic_jaccard"] == 0.65
+    assert lesion(below, ground_truth)["isic_jaccard"] == 0.0
+    assert lesion(below, ground_truth, isic_threshold=0.5)["isic_jaccard"] == 0.64
 
 
-def test_isic_score_is_given_to_pictures_with_one_foreground_class_only():
-    picture, volume = np.zeros((8, 8)), np.zeros((8, 8, 4))
-    assert "isic_jaccard" in lesion(picture, picture)
+def test_isic_score_is_given_to_images_with_one_foreground_class_only():
+    image, volume = np.zeros((8, 8)), np.zeros((8, 8, 4))
+    assert "isic_jaccard" in lesion(image, image)
     assert "isic_jaccard" not in lesion(volume, volume)
-    assert ("left", "isic_jaccard") not in score(picture, picture, classes=ORGANS)
+    assert ("left", "isic_jaccard") not in score(image, image, classes=ORGANS)
 
 
 def test_every_foreground_class_is_scored_by_itself():
-    truth, prediction = square(2, 2, 4), square(2, 2, 4)
-    truth[10:14, 10:14] = 2
-    values = score(prediction, truth, classes=ORGANS)
+    ground_truth, prediction = square(2, 2, 4), square(2, 2, 4)
+    ground_truth[10:14, 10:14] = 2
+    values = score(prediction, ground_truth, classes=ORGANS)
     assert values["left", "dice"] == 1.0
     assert values["right", "dice"] == 0.0
     assert values["right", "hd95_px"] == math.hypot(20, 30)
@@ -159,14 +161,17 @@ def test_scores_agree_with_the_definitions_computed_by_brute_force(data):
     sides = st.sampled_from([0.5, 0.7, 1.0, 2.5, 8.0])
     spacing = data.draw(st.tuples(*[sides] * len(shape)), label="spacing")
     masks = arrays.arrays(np.uint8, shape, elements=st.integers(0, 1))
-    prediction, truth = data.draw(masks, label="prediction"), data.draw(masks, label="truth")
-    values = lesion(prediction, truth, spacing=spacing)
-    ours, theirs = set(np.flatnonzero(prediction)), set(np.flatnonzero(truth))
+    prediction, ground_truth = (
+        data.draw(masks, label="prediction"),
+        data.draw(masks, label="ground_truth"),
+    )
+    values = lesion(prediction, ground_truth, spacing=spacing)
+    ours, theirs = set(np.flatnonzero(prediction)), set(np.flatnonzero(ground_truth))
     if ours or theirs:
         assert values["dice"] == 2 * len(ours & theirs) / (len(ours) + len(theirs))
         assert values["iou"] == len(ours & theirs) / len(ours | theirs)
     if ours and theirs:
-        expected = brute_force(prediction, truth, spacing, 2.0)
+        expected = brute_force(prediction, ground_truth, spacing, 2.0)
         found = (values["hd95_mm"], values["assd_mm"], values["nsd_2mm"])
         assert found == pytest.approx(expected, abs=1e-9)
 
@@ -188,7 +193,7 @@ def test_search_tree_and_distance_map_give_the_same_distances(start, goal, spaci
     arrays.arrays(np.uint8, (6, 7), elements=st.integers(0, 2)),
     arrays.arrays(np.uint8, (6, 7), elements=st.integers(0, 2)),
 )
-def test_scores_do_not_change_when_prediction_and_truth_swap_or_the_grid_turns(one, other):
+def test_scores_do_not_change_when_prediction_and_ground_truth_swap_or_the_grid_turns(one, other):
     values = score(one, other, classes=ORGANS)
     swapped = score(other, one, classes=ORGANS)
     turned = score(np.rot90(one), np.rot90(other), classes=ORGANS)
@@ -200,21 +205,31 @@ def test_scores_do_not_change_when_prediction_and_truth_swap_or_the_grid_turns(o
 
 def test_dense_and_sparse_borders_take_different_ways_to_the_same_score():
     generator = np.random.default_rng(0)
-    truth = square(10, 10, 40, shape=(60, 60))
-    speckled = truth ^ (generator.random(truth.shape) < 0.2)
-    assert np.count_nonzero(find_border(speckled > 0)) * 20 > truth.size
-    expected = brute_force(speckled, truth, (1, 1), 2.0)
-    values = lesion(speckled, truth)
+    ground_truth = square(10, 10, 40, shape=(60, 60))
+    speckled = ground_truth ^ (generator.random(ground_truth.shape) < 0.2)
+    assert np.count_nonzero(find_border(speckled > 0)) * 20 > ground_truth.size
+    expected = brute_force(speckled, ground_truth, (1, 1), 2.0)
+    values = lesion(speckled, ground_truth)
     assert (values["hd95_px"], values["assd_px"], values["nsd_2px"]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("prediction", "truth", "options", "message"),
+    ("prediction", "ground_truth", "options", "message"),
     [
-        (np.zeros((4, 5)), np.zeros((5, 4)), {}, "a: prediction 4 x 5 and truth 5 x 4 differ"),
+        (
+            np.zeros((4, 5)),
+            np.zeros((5, 4)),
+            {},
+            "a: prediction 4 x 5 and ground truth 5 x 4 differ",
+        ),
         (np.zeros(4), np.zeros(4), {}, "two or three axes"),
         (np.zeros((0, 4)), np.zeros((0, 4)), {}, "two or three axes"),
-        (np.zeros((4, 5)), np.full((4, 5), 2), {}, "the truth holds 2, but classes go from 0 to 1"),
+        (
+            np.zeros((4, 5)),
+            np.full((4, 5), 2),
+            {},
+            "the ground truth holds 2, but classes go from 0 to 1",
+        ),
         (np.full((4, 5), 255), np.zeros((4, 5)), {}, "the prediction holds 255"),
         (np.zeros((4, 5)), np.zeros((4, 5)), {"spacing": (1.0, 1.0, 1.0)}, "does not fit"),
         (np.zeros((4, 5)), np.zeros((4, 5)), {"spacing": (1.0, 0.0)}, "does not fit"),
@@ -222,9 +237,9 @@ def test_dense_and_sparse_borders_take_different_ways_to_the_same_score():
         (np.zeros((4, 5)), np.zeros((4, 5)), {"classes": ("background", "mean")}, "named 'mean'"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_with_its_name(prediction, truth, options, message):
+def test_what_cannot_be_scored_is_refused_with_its_name(prediction, ground_truth, options, message):
     with pytest.raises(ValueError, match=message):
-        score(prediction, truth, **options)
+        score(prediction, ground_truth, **options)
 
 
 def test_distance_to_nothing_is_refused():

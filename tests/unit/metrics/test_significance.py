@@ -8,7 +8,7 @@ from scipy import stats
 
 from segnetr.metrics import Score
 from segnetr.metrics.case_values import pair_cases, tabulate_cases
-from segnetr.metrics.significance import correct_holm, weigh_difference
+from segnetr.metrics.significance import correct_holm, measure_difference
 
 
 def by_case(values):
@@ -28,7 +28,7 @@ def exact_p(gaps):
 
 def test_identical_runs_have_no_difference_and_divide_by_nothing():
     values = by_case([0.5, 0.7, 0.9, 0.2])
-    found = weigh_difference(values, values)
+    found = measure_difference(values, values)
     assert found.is_identical
     assert (found.difference.mean, found.difference.low, found.difference.high) == (0, 0, 0)
     assert (found.effect, found.p_value) == (0, 1)
@@ -37,7 +37,7 @@ def test_identical_runs_have_no_difference_and_divide_by_nothing():
 
 def test_p_value_is_that_of_all_signs_and_effect_that_of_the_ranks():
     gaps = [0.05, -0.01, 0.02, 0.08, 0.03, -0.04, 0.07, 0.0]
-    found = weigh_difference(by_case([0.5] * 8), by_case([0.5 + gap for gap in gaps]))
+    found = measure_difference(by_case([0.5] * 8), by_case([0.5 + gap for gap in gaps]))
     moved = [round(gap, 10) for gap in gaps if gap]
     assert found.p_value == pytest.approx(exact_p(moved), abs=1e-9)
     # Ranks of 0.01 to 0.08 without 0.06: 1, 2, 3, 4, 5, 6, 7; negative ones are 1 and 4.
@@ -47,7 +47,7 @@ def test_p_value_is_that_of_all_signs_and_effect_that_of_the_ranks():
 
 
 def test_all_cases_better_by_the_same_amount_is_the_largest_effect():
-    found = weigh_difference(by_case([0.5] * 10), by_case([0.75] * 10))
+    found = measure_difference(by_case([0.5] * 10), by_case([0.75] * 10))
     assert found.effect == 1.0
     assert found.difference.low == found.difference.high == 0.25
     assert found.p_value < 0.01
@@ -55,9 +55,9 @@ def test_all_cases_better_by_the_same_amount_is_the_largest_effect():
 
 def test_cases_of_one_patient_are_one_unit_of_the_test():
     first, second = by_case([0.5] * 12), by_case([0.6] * 12)
-    alone = weigh_difference(first, second)
+    alone = measure_difference(first, second)
     patients = {case: f"p{number // 6}" for number, case in enumerate(first)}
-    grouped = weigh_difference(first, second, patients=patients)
+    grouped = measure_difference(first, second, patients=patients)
     assert (alone.patients, grouped.patients) == (12, 2)
     assert alone.p_value < 0.001
     assert grouped.p_value == pytest.approx(0.5)  # two patients: 2 of 4 sign patterns
@@ -68,7 +68,7 @@ def test_two_draws_of_chance_are_told_apart_about_as_often_as_promised():
     alarms = 0
     for _ in range(400):
         first, second = generator.normal(0.8, 0.1, (2, 20))
-        found = weigh_difference(by_case(first), by_case(second), bootstrap=0)
+        found = measure_difference(by_case(first), by_case(second), bootstrap=0)
         alarms += found.p_value < 0.05
     assert 8 <= alarms <= 34  # 20 expected; both ends are three standard deviations away
 

@@ -91,10 +91,12 @@ def test_agreement_is_bias_and_limits():
         measure_agreement([], [])
 
 
-def test_areas_of_pictures_are_shares_where_no_pixel_size_is_known():
-    truth = np.zeros((20, 25), np.uint8)
-    truth[:10] = 1
-    scores = score_masks(truth[::-1], truth, classes=("background", "lesion"), case_id="a")
+def test_areas_of_images_are_shares_where_no_pixel_size_is_known():
+    ground_truth = np.zeros((20, 25), np.uint8)
+    ground_truth[:10] = 1
+    scores = score_masks(
+        ground_truth[::-1], ground_truth, classes=("background", "lesion"), case_id="a"
+    )
     record = CaseRecord(case_id="a", patient_id=None, grid=(20, 25), spacing=None, seconds=0.1)
     [size] = sizes_of(scores, [record])[0]
     assert (size.true, size.whole, size.unit) == (250, 500, "px")
@@ -132,11 +134,11 @@ def test_groups_are_the_facts_that_divide_the_cases_and_each_division_is_shown_o
 
 def test_boxes_hold_quartiles_and_outliers():
     values = [0.1, *np.linspace(0.8, 0.9, 60)]
-    drawn = draw_box_chart(
+    synthetic = draw_box_chart(
         BoxChart(title="t", label="l", boxes=[Box(name="a", values=values)], is_share=True)
     )
-    assert drawn.count("<circle") == 1  # of many values the outlier alone
-    assert "a median 0.849, quartiles 0.824 to 0.875 (61)" in drawn
+    assert synthetic.count("<circle") == 1  # of many values the outlier alone
+    assert "a median 0.849, quartiles 0.824 to 0.875 (61)" in synthetic
     with pytest.raises(ValueError, match="boxes where"):
         draw_box_chart(BoxChart(title="t", label="l", boxes=[], is_share=True))
     many = [Box(name="a", values=[1.0])] * (MOST_BOXES + 1)

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from segnetr.metrics import Score, score_masks, select_summary, summarise
+from segnetr.metrics import Score, score_masks, select_summary, summarize
 
 LESION = ("background", "lesion")
 ORGANS = ("background", "left", "right")
@@ -17,7 +17,7 @@ def disk(radius, *, side=40, value=1):
 
 
 def score_radii(radii, *, classes=LESION):
-    """One case for each (radius in the prediction, radius in the truth)."""
+    """One case for each (radius in the prediction, radius in the ground truth)."""
     return [
         score
         for number, (found, true) in enumerate(radii)
@@ -31,7 +31,7 @@ def by_name(summaries):
 
 def scores_of(values, *, metric="dice", class_name="lesion"):
     """Cases with given values of one metric, all of them found."""
-    counts = {"truth_pixels": 10.0, "predicted_pixels": 10.0, "shared_pixels": 5.0}
+    counts = {"ground_truth_pixels": 10.0, "predicted_pixels": 10.0, "shared_pixels": 5.0}
     return [
         Score(case_id=case, class_name=class_name, metric=name, value=number)
         for case, value in values.items()
@@ -40,7 +40,7 @@ def scores_of(values, *, metric="dice", class_name="lesion"):
 
 
 def test_summary_of_given_values_is_their_mean_deviation_and_median():
-    row = select_summary(summarise(scores_of({"a": 0.2, "b": 0.4, "c": 0.9})), "dice")
+    row = select_summary(summarize(scores_of({"a": 0.2, "b": 0.4, "c": 0.9})), "dice")
     assert row.mean == pytest.approx(0.5)
     assert row.std == pytest.approx(math.sqrt((0.3**2 + 0.1**2 + 0.4**2) / 2))
     assert row.median == 0.4
@@ -51,7 +51,7 @@ def test_summary_of_given_values_is_their_mean_deviation_and_median():
 
 
 def test_missed_structures_false_alarms_and_empty_pairs_are_counted():
-    rows = by_name(summarise(score_radii([(5, 5), (0, 5), (0, 6), (5, 0), (0, 0), (0, 0), (0, 0)])))
+    rows = by_name(summarize(score_radii([(5, 5), (0, 5), (0, 6), (5, 0), (0, 0), (0, 0), (0, 0)])))
     for metric in ("dice", "hd95_px", "dice_pooled"):
         row = rows["lesion", metric]
         assert (row.cases, row.missed, row.false_alarms, row.both_empty) == (7, 2, 1, 3)
@@ -63,7 +63,7 @@ def test_missed_structures_false_alarms_and_empty_pairs_are_counted():
 
 def test_mean_distance_grows_with_every_missed_structure():
     means = [
-        by_name(summarise(score_radii([(0, 9)] * missed + [(8, 9)] * (10 - missed))))[
+        by_name(summarize(score_radii([(0, 9)] * missed + [(8, 9)] * (10 - missed))))[
             "lesion", "hd95_px"
         ].mean
         for missed in range(11)
@@ -72,7 +72,7 @@ def test_mean_distance_grows_with_every_missed_structure():
 
 
 def test_a_metric_undefined_everywhere_has_no_mean():
-    row = by_name(summarise(score_radii([(0, 0), (0, 0)])))["lesion", "hd95_px"]
+    row = by_name(summarize(score_radii([(0, 0), (0, 0)])))["lesion", "hd95_px"]
     assert (row.mean, row.std, row.median, row.low, row.high) == (None,) * 5
     assert (row.cases, row.undefined) == (2, 2)
 
@@ -80,15 +80,15 @@ def test_a_metric_undefined_everywhere_has_no_mean():
 def test_pooled_dice_adds_pixels_before_it_divides():
     scores = score_radii([(5, 15), (15, 15)])
     small, large = np.count_nonzero(disk(5)), np.count_nonzero(disk(15))
-    row = by_name(summarise(scores))["lesion", "dice_pooled"]
+    row = by_name(summarize(scores))["lesion", "dice_pooled"]
     assert row.mean == pytest.approx(2 * (small + large) / (small + 3 * large))
     assert row.std is None
     assert row.median is None
-    assert row.mean != pytest.approx(by_name(summarise(scores))["lesion", "dice"].mean)
+    assert row.mean != pytest.approx(by_name(summarize(scores))["lesion", "dice"].mean)
 
 
 def test_pooled_dice_of_nothing_is_one():
-    row = by_name(summarise(score_radii([(0, 0), (0, 0)])))["lesion", "dice_pooled"]
+    row = by_name(summarize(score_radii([(0, 0), (0, 0)])))["lesion", "dice_pooled"]
     assert (row.mean, row.low, row.high) == (1.0, 1.0, 1.0)
 
 
@@ -96,13 +96,13 @@ def test_summary_does_not_depend_on_the_order_or_grouping_of_cases():
     scores = score_radii([(radius, 10) for radius in range(12)])
     shuffled = scores.copy()
     random.Random(3).shuffle(shuffled)
-    assert by_name(summarise(shuffled)) == by_name(summarise(scores))
+    assert by_name(summarize(shuffled)) == by_name(summarize(scores))
 
 
 def test_interval_repeats_with_its_seed_and_moves_with_another():
     scores = score_radii([(radius, 10) for radius in range(12)])
     first, again, other = (
-        select_summary(summarise(scores, seed=seed), "dice") for seed in (0, 0, 1)
+        select_summary(summarize(scores, seed=seed), "dice") for seed in (0, 0, 1)
     )
     assert (first.low, first.high) == (again.low, again.high)
     assert (first.low, first.high) != (other.low, other.high)
@@ -115,7 +115,7 @@ def test_interval_covers_a_known_mean_about_as_often_as_it_promises():
     for _ in range(200):
         values = generator.normal(0.5, 0.1, size=40)
         cases = {f"c{number}": float(value) for number, value in enumerate(values)}
-        row = select_summary(summarise(scores_of(cases), bootstrap=400), "dice")
+        row = select_summary(summarize(scores_of(cases), bootstrap=400), "dice")
         covered += row.low <= 0.5 <= row.high
     assert 0.90 <= covered / 200 <= 0.98
 
@@ -123,8 +123,8 @@ def test_interval_covers_a_known_mean_about_as_often_as_it_promises():
 def test_cases_of_one_patient_are_drawn_together():
     values = {f"p{number // 10}-{number}": 0.4 + 0.2 * (number // 10 % 2) for number in range(60)}
     patients = {case: case.split("-")[0] for case in values}
-    alone = select_summary(summarise(scores_of(values)), "dice")
-    grouped = select_summary(summarise(scores_of(values), patients=patients), "dice")
+    alone = select_summary(summarize(scores_of(values)), "dice")
+    grouped = select_summary(summarize(scores_of(values), patients=patients), "dice")
     assert grouped.mean == alone.mean
     # Ten equal cases for each patient: six draws instead of sixty, so sqrt(10) times as wide.
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
@@ -132,34 +132,34 @@ def test_cases_of_one_patient_are_drawn_together():
 
 def test_one_patient_gives_no_interval():
     scores = scores_of({"a": 0.2, "b": 0.4})
-    row = select_summary(summarise(scores, patients={"a": "p", "b": "p"}), "dice")
+    row = select_summary(summarize(scores, patients={"a": "p", "b": "p"}), "dice")
     assert (row.low, row.high) == (None, None)
-    assert select_summary(summarise(scores_of({"a": 0.2})), "dice").std is None
+    assert select_summary(summarize(scores_of({"a": 0.2})), "dice").std is None
 
 
 def test_no_resamples_give_no_interval():
-    row = select_summary(summarise(scores_of({"a": 0.2, "b": 0.4}), bootstrap=0), "dice")
+    row = select_summary(summarize(scores_of({"a": 0.2, "b": 0.4}), bootstrap=0), "dice")
     assert (row.mean, row.low) == (pytest.approx(0.3), None)
 
 
 def test_a_case_without_patient_does_not_join_a_patient_of_its_name():
     scores = scores_of({"a": 0.0, "b": 1.0})
-    row = select_summary(summarise(scores, patients={"a": "b"}), "dice")
+    row = select_summary(summarize(scores, patients={"a": "b"}), "dice")
     assert row.low is not None
 
 
 def test_large_sets_are_resampled_in_slices_with_the_right_spread():
     values = {f"c{number}": float(number % 2) for number in range(5000)}
-    row = select_summary(summarise(scores_of(values), bootstrap=1000), "dice")
+    row = select_summary(summarize(scores_of(values), bootstrap=1000), "dice")
     assert row.high - row.low == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(5000), rel=0.1)
 
 
 def test_mean_rows_hold_the_mean_over_classes_of_each_case():
-    truth, prediction = disk(8), disk(8)
-    truth[:4, :4] = 2
-    scores = score_masks(prediction, truth, classes=ORGANS, case_id="a")
+    ground_truth, prediction = disk(8), disk(8)
+    ground_truth[:4, :4] = 2
+    scores = score_masks(prediction, ground_truth, classes=ORGANS, case_id="a")
     scores += score_masks(disk(8), disk(8), classes=ORGANS, case_id="b")
-    rows = by_name(summarise(scores))
+    rows = by_name(summarize(scores))
     assert rows["mean", "dice"].mean == pytest.approx((0.5 + 1.0) / 2)
     # Case a: left 0, right missed; case b: left 0, right undefined in both masks.
     assert rows["mean", "hd95_px"].mean == pytest.approx((math.hypot(40, 40) / 2 + 0) / 2)
@@ -169,7 +169,7 @@ def test_mean_rows_hold_the_mean_over_classes_of_each_case():
 
 
 def test_one_class_has_no_mean_row():
-    summaries = summarise(score_radii([(5, 5), (6, 5)]))
+    summaries = summarize(score_radii([(5, 5), (6, 5)]))
     assert {row.class_name for row in summaries} == {"lesion"}
     assert select_summary(summaries, "dice").class_name == "lesion"
     with pytest.raises(KeyError, match="sensitivity"):
@@ -178,8 +178,8 @@ def test_one_class_has_no_mean_row():
 
 def test_a_case_scored_twice_is_refused():
     with pytest.raises(ValueError, match="'case0' was scored twice"):
-        summarise(score_radii([(5, 5)]) * 2)
+        summarize(score_radii([(5, 5)]) * 2)
 
 
 def test_no_scores_give_no_summary():
-    assert summarise([]) == []
+    assert summarize([]) == []

@@ -98,7 +98,10 @@ def test_window_mixing_lets_windows_see_each_other_and_position_mixing_does_not(
     changed[..., 4:, 4:] += torch.randn(4, 4)
     for mixing, same in (("window", False), ("position", True)):
         branch = LocalInteraction(4, mixing=mixing, ratio=1.0, size=(8, 8)).double()
-        before, after = branch.weigh(x)[..., :4, :4], branch.weigh(changed)[..., :4, :4]
+        before, after = (
+            branch.attention_weights(x)[..., :4, :4],
+            branch.attention_weights(changed)[..., :4, :4],
+        )
         assert torch.equal(before, after) == same
 
 
@@ -109,7 +112,7 @@ def test_the_global_branch_sees_beyond_its_double_window() -> None:
     changed[..., 2:4, 2:4] += torch.randn(2, 2)
     outside = torch.ones(6, 6, dtype=torch.bool)
     outside[2:4, 2:4] = False
-    before, after = branch.weigh(x)[0, 0], branch.weigh(changed)[0, 0]
+    before, after = branch.attention_weights(x)[0, 0], branch.attention_weights(changed)[0, 0]
     assert (before != after)[outside].any()
 
 

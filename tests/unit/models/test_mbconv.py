@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from segnetr.models.kernels import mbconv_infer_cpu as folded
 from segnetr.models.kernels import mbconv_train_cpu as lean
 from segnetr.models.kernels import recomputation
-from segnetr.models.kernels.channel_covariance import channel_moments
+from segnetr.models.kernels.channel_covariance import channel_covariance
 from segnetr.models.segnetr.mbconv import MBConv
 
 CASES = [(8, 4, 0.25), (8, 4, 0.0), (6, 3, 0.5), (32, 2, 0.25)]
@@ -34,7 +34,7 @@ def make(
 
 
 def force_plain(block: MBConv, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block, "_is_lean", lambda _: False)
+    monkeypatch.setattr(block, "_uses_train_kernel", lambda _: False)
     monkeypatch.setattr(block, "_is_folded", lambda _: False)
 
 
@@ -57,7 +57,7 @@ def test_lean_training_equals_plain_training(
     force_plain(plain, monkeypatch)
     x = torch.randn(3, case[0], 9, 12, dtype=torch.float64) * 2 + 3
     gradient = torch.randn_like(x)
-    assert frugal._is_lean(x)
+    assert frugal._uses_train_kernel(x)
     for result, expected in zip(
         train_step(frugal, x, gradient), train_step(plain, x, gradient), strict=True
     ):
@@ -97,7 +97,7 @@ def test_values_far_from_zero_do_not_spoil_the_folded_statistics(
 
 def test_moments_are_mean_and_covariance() -> None:
     x = torch.randn(2, 5, 4, 6, dtype=torch.float64) + 4
-    mean, covariance = channel_moments(x)
+    mean, covariance = channel_covariance(x)
     rows = x.movedim(1, 0).flatten(1)
     torch.testing.assert_close(mean, rows.mean(1))
     torch.testing.assert_close(covariance, torch.cov(rows, correction=0))
@@ -105,7 +105,7 @@ def test_moments_are_mean_and_covariance() -> None:
 
 def test_gradient_of_the_moments_is_right() -> None:
     x = torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(channel_moments, (x,))
+    assert torch.autograd.gradcheck(channel_covariance, (x,))
 
 
 def test_lean_training_is_left_to_the_plain_modules_where_it_does_not_fit(
@@ -113,16 +113,16 @@ def test_lean_training_is_left_to_the_plain_modules_where_it_does_not_fit(
 ) -> None:
     block = make(8, 4, 0.25)
     x = torch.randn(2, 8, 8, 8, dtype=torch.float64)
-    assert block._is_lean(x)
-    assert not block._is_lean(x[:1, :, :2, :2])
-    assert not block._is_lean(x.bfloat16())
+    assert block._uses_train_kernel(x)
+    assert not block._uses_train_kernel(x[:1, :, :2, :2])
+    assert not block._uses_train_kernel(x.bfloat16())
     with torch.no_grad():
-        assert not block._is_lean(x)
+        assert not block._uses_train_kernel(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not block._is_lean(x)
-    assert not block.eval()._is_lean(x)
+        assert not block._uses_train_kernel(x)
+    assert not block.eval()._uses_train_kernel(x)
     block.train()
     monkeypatch.setattr(recomputation, "LARGE_BYTES", x.numel() * 8)
-    assert block._is_lean(x)
+    assert block._uses_train_kernel(x)
     monkeypatch.setattr(recomputation, "LARGE_BYTES", x.numel() * 8 + 1)
-    assert not block._is_lean(x)
+    assert not block._uses_train_kernel(x)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones.kernels.inference import has_onednn
 from segnetr.models.kernels import pointwise_conv as pointwise
-from segnetr.models.kernels.pointwise_conv import apply_along_channels
+from segnetr.models.kernels.pointwise_conv import pointwise_conv
 
 LAYERS = [nn.Linear(32, 64), nn.Linear(32, 64, bias=False), nn.Conv2d(32, 64, 1)]
 
@@ -24,7 +24,7 @@ def x() -> Tensor:
 def test_prediction_gives_the_rows_times_the_matrix(x, layer, layout) -> None:
     with torch.no_grad():
         expected = F.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias)
-        found = apply_along_channels(layer, x.contiguous(memory_format=layout))
+        found = pointwise_conv(layer, x.contiguous(memory_format=layout))
     torch.testing.assert_close(found, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
 
 
@@ -38,9 +38,9 @@ def test_compiled_gives_the_same_maps_and_gradients(x, layer, monkeypatch) -> No
 
     takes_products = pointwise.takes_products
     monkeypatch.setattr(pointwise, "takes_products", ask)
-    compiled = torch.compile(apply_along_channels, dynamic=False, backend="aot_eager")
+    compiled = torch.compile(pointwise_conv, dynamic=False, backend="aot_eager")
     results = []
-    for function in (apply_along_channels, compiled):
+    for function in (pointwise_conv, compiled):
         maps = x.clone().requires_grad_()
         layer.zero_grad()
         result = function(layer, maps)

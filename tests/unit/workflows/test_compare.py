@@ -64,7 +64,7 @@ def write_run(
             MaskPair(
                 case_id=case,
                 prediction=draw(radius + error, len(classes)),
-                truth=draw(radius, len(classes)),
+                ground_truth=draw(radius, len(classes)),
             )
             for case, error in zip(ids, errors, strict=True)
         ],
@@ -115,7 +115,7 @@ def test_the_better_run_is_named_for_shares_and_for_distances(tmp_path):
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "close is better" in page
     assert "train.lr" in page  # the setting that differs
-    assert "no pictures of the differences" in page  # the data is not there
+    assert "no images of the differences" in page  # the data is not there
     assert not re.search(r"<script|(src|href)=.https?:|\son\w+=|url\(", page)
 
 
@@ -267,7 +267,7 @@ def test_classifiers_are_refused(tmp_path):
 REFUSED = {
     "different splits": ({"train": ("t1", "t3")}, "trained on different splits"),
     "different cases": ({"errors": [1, 2]}, "scored on different cases: 1 are"),
-    "different truth": ({"radius": 11}, "scored against different masks"),
+    "different ground truth": ({"radius": 11}, "scored against different masks"),
     "different scoring": (
         {"evaluate": replace(QUICK, isic_threshold=0.5)},
         "different evaluate.isic_threshold (0.65 and 0.5)",

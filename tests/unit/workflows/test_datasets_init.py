@@ -13,8 +13,8 @@ from segnetr.data.validation.audit import check_cases, check_pairs
 from segnetr.errors import UsageError
 from segnetr.workflows.datasets.init import init_folder
 
-GREY = np.full((24, 30), 90)
-COLOUR = np.dstack([GREY, GREY + 20, GREY])
+GRAY = np.full((24, 30), 90)
+COLOR = np.dstack([GRAY, GRAY + 20, GRAY])
 
 
 def save(path: Path, values: np.ndarray) -> Path:
@@ -31,11 +31,11 @@ def mask(*values: int) -> np.ndarray:
 
 
 def fill(
-    root: Path, images: str, masks: str, *, truth: np.ndarray, image: np.ndarray = GREY
+    root: Path, images: str, masks: str, *, ground_truth: np.ndarray, image: np.ndarray = GRAY
 ) -> Path:
     for name in ("a1", "b2", "c3"):
         save(root / images.replace("@", name), image)
-        save(root / masks.replace("@", name), truth)
+        save(root / masks.replace("@", name), ground_truth)
     return root
 
 
@@ -69,7 +69,7 @@ def snapshot(root: Path) -> dict[str, str]:
 def test_usual_layouts_are_found_and_described_so_that_they_are_read(
     tmp_path, images, masks, pattern
 ):
-    root = fill(tmp_path / "mine", images, masks, truth=mask(255))
+    root = fill(tmp_path / "mine", images, masks, ground_truth=mask(255))
     before = snapshot(root)
     outcome = init_folder(root)
     after = snapshot(root)
@@ -86,7 +86,7 @@ def test_usual_layouts_are_found_and_described_so_that_they_are_read(
 def test_five_sibling_folders_are_taken_for_patients(tmp_path):
     for patient in range(5):
         for number in range(2):
-            save(tmp_path / f"p{patient}" / f"{patient}{number}.png", GREY)
+            save(tmp_path / f"p{patient}" / f"{patient}{number}.png", GRAY)
             save(tmp_path / f"p{patient}" / f"{patient}{number}_mask.png", mask(1))
     outcome = init_folder(tmp_path)
     assert outcome.content["images"] == "{patient}/{id}.*"
@@ -95,7 +95,7 @@ def test_five_sibling_folders_are_taken_for_patients(tmp_path):
 
 
 def test_table_of_pairs_is_taken_where_one_lies_there(tmp_path):
-    fill(tmp_path, "x/@.png", "y/@.png", truth=mask(1, 2))
+    fill(tmp_path, "x/@.png", "y/@.png", ground_truth=mask(1, 2))
     (tmp_path / "pairs.csv").write_text("image,mask\nx/a1.png,y/b2.png\n")
     outcome = init_folder(tmp_path)
     assert outcome.content["pairs"] == "pairs.csv"
@@ -103,7 +103,7 @@ def test_table_of_pairs_is_taken_where_one_lies_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("truth", "classes"),
+    ("ground_truth", "classes"),
     [
         (mask(255), ["background", "object"]),
         (mask(1), ["background", "object"]),
@@ -115,8 +115,8 @@ def test_table_of_pairs_is_taken_where_one_lies_there(tmp_path):
         ),
     ],
 )
-def test_values_of_the_masks_become_classes(tmp_path, truth, classes):
-    fill(tmp_path, "images/@.png", "masks/@.png", truth=truth)
+def test_values_of_the_masks_become_classes(tmp_path, ground_truth, classes):
+    fill(tmp_path, "images/@.png", "masks/@.png", ground_truth=ground_truth)
     outcome = init_folder(tmp_path)
     assert outcome.content["classes"] == classes
     spec = describe_folder(tmp_path)
@@ -124,12 +124,14 @@ def test_values_of_the_masks_become_classes(tmp_path, truth, classes):
     assert check_cases(spec.read_cases(tmp_path), spec) == []
 
 
-def test_channels_are_what_the_pictures_show_and_not_what_their_files_store(tmp_path):
-    grey = fill(tmp_path / "g", "images/@.png", "masks/@.png", truth=mask(1), image=GREY)
-    stored = np.dstack([GREY] * 3)
-    rgb_grey = fill(tmp_path / "s", "images/@.png", "masks/@.png", truth=mask(1), image=stored)
-    colour = fill(tmp_path / "c", "images/@.png", "masks/@.png", truth=mask(1), image=COLOUR)
-    found = [init_folder(root).content["channels"] for root in (grey, rgb_grey, colour)]
+def test_channels_are_what_the_images_show_and_not_what_their_files_store(tmp_path):
+    gray = fill(tmp_path / "g", "images/@.png", "masks/@.png", ground_truth=mask(1), image=GRAY)
+    stored = np.dstack([GRAY] * 3)
+    rgb_gray = fill(
+        tmp_path / "s", "images/@.png", "masks/@.png", ground_truth=mask(1), image=stored
+    )
+    color = fill(tmp_path / "c", "images/@.png", "masks/@.png", ground_truth=mask(1), image=COLOR)
+    found = [init_folder(root).content["channels"] for root in (gray, rgb_gray, color)]
     assert found == [1, 1, 3]
 
 
@@ -145,15 +147,15 @@ def test_volumes_are_known_as_volumes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("truth", "words"),
+    ("ground_truth", "words"),
     [
         (mask(0), "the masks hold the value 0"),
         (np.random.default_rng(0).integers(0, 255, (24, 30)), "or more"),
         (255 - mask(255), "is it the background?"),
     ],
 )
-def test_what_cannot_be_decided_is_said(tmp_path, truth, words):
-    fill(tmp_path, "images/@.png", "masks/@.png", truth=truth)
+def test_what_cannot_be_decided_is_said(tmp_path, ground_truth, words):
+    fill(tmp_path, "images/@.png", "masks/@.png", ground_truth=ground_truth)
     outcome = init_folder(tmp_path)
     assert any(words in line for line in outcome.undecided)
     assert outcome.content["classes"] == ["background", "object"]
@@ -162,7 +164,7 @@ def test_what_cannot_be_decided_is_said(tmp_path, truth, words):
 
 
 def test_description_is_not_replaced_unless_told(tmp_path):
-    fill(tmp_path, "images/@.png", "masks/@.png", truth=mask(1))
+    fill(tmp_path, "images/@.png", "masks/@.png", ground_truth=mask(1))
     (tmp_path / "dataset.yaml").write_text("mine")
     with pytest.raises(UsageError, match="--overwrite"):
         init_folder(tmp_path)
@@ -172,24 +174,24 @@ def test_description_is_not_replaced_unless_told(tmp_path):
 
 
 def test_description_written_elsewhere_leaves_the_folder_as_it_is(tmp_path):
-    root = fill(tmp_path / "data", "images/@.png", "masks/@.png", truth=mask(1))
+    root = fill(tmp_path / "data", "images/@.png", "masks/@.png", ground_truth=mask(1))
     (root / "LICENSE.txt").write_text("CC0")
     before = snapshot(root)
     out = tmp_path / "new" / "mine.yaml"
     outcome = init_folder(root, out=out)
     assert snapshot(root) == before
     assert len(describe_folder(out).read_cases(out)) == 3
-    assert "a licence lies in LICENSE.txt" in outcome.found
+    assert "a license lies in LICENSE.txt" in outcome.found
     assert f"--data-dir {out}" in outcome.text()
     with pytest.raises(UsageError, match="name the description file"):
         init_folder(root, out=tmp_path / "new")
 
 
-def test_faulty_files_are_counted_and_left_for_the_check(tmp_path):
-    fill(tmp_path, "images/@.png", "masks/@.png", truth=mask(1))
-    (tmp_path / "images" / "a1.png").write_bytes(b"no picture")
+def test_invalid_files_are_counted_and_left_for_the_check(tmp_path):
+    fill(tmp_path, "images/@.png", "masks/@.png", ground_truth=mask(1))
+    (tmp_path / "images" / "a1.png").write_bytes(b"no image")
     (tmp_path / "masks" / "b2.png").write_bytes(b"")
-    save(tmp_path / "images" / "alone.png", GREY)
+    save(tmp_path / "images" / "alone.png", GRAY)
     found = "\n".join(init_folder(tmp_path).found)
     for words in (
         "3 images with masks",
@@ -201,7 +203,7 @@ def test_faulty_files_are_counted_and_left_for_the_check(tmp_path):
 
 
 def test_folder_without_pairs_says_what_to_do(tmp_path):
-    save(tmp_path / "a.png", GREY)
+    save(tmp_path / "a.png", GRAY)
     with pytest.raises(UsageError, match=r"1 images are there, but no two.*pairs\.csv"):
         init_folder(tmp_path)
     assert not (tmp_path / "dataset.yaml").exists()

@@ -10,13 +10,13 @@ from torch import Tensor
 
 import hybrid_backbones
 from segnetr.config.schema.classification import ClassifyPredictConfig
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig
 from segnetr.config.schema.segmentation import IntensityConfig, SegNetrConfig, UNetConfig
 from segnetr.errors import ModelFileError, UsageError
 from segnetr.models.build import build_model
 from segnetr.outputs.models.classifier_file import ClassifierCard, write_classifier
 from segnetr.storage.manifest import write_bytes
-from segnetr.workflows.training.encoder_weights import find_transferable, hand_over
+from segnetr.workflows.training.encoder_weights import find_transferable, load_encoder_weights
 
 NAME = "mobile_former_26m"
 
@@ -45,7 +45,7 @@ def write_run(run: Path, state: dict[str, Tensor]) -> Path:
         in_channels=3,
         image_size=(64, 64),
         intensity=IntensityConfig(),
-        fitting=LabelledAugmentConfig(),
+        fitting=ClassificationAugmentConfig(),
         predict=ClassifyPredictConfig(),
     )
     run.mkdir()
@@ -58,7 +58,7 @@ def test_classifiers_run_gives_all_but_its_head(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", state)
     for source in (run, run / "model", run / "model" / "model.safetensors"):
         model = build()
-        report = hand_over(model, source)
+        report = load_encoder_weights(model, source)
         assert report.share == 1
         assert report.missing == ()
         encoder = find_transferable(model)
@@ -75,7 +75,7 @@ def test_segmentation_run_hands_its_encoder_on_and_keeps_its_decoder(tmp_path: P
     other = build(seed=3)
     save_file(other.state_dict(), tmp_path / "model.safetensors")
     model = build()
-    report = hand_over(model, tmp_path / "model.safetensors")
+    report = load_encoder_weights(model, tmp_path / "model.safetensors")
     assert report.missing == ()
     first, second = find_transferable(model), find_transferable(other)
     assert first is not None
@@ -89,7 +89,7 @@ def test_native_encoder_takes_the_encoder_of_another_run(tmp_path: Path) -> None
     other = build("segnetr", seed=3)
     save_file(other.state_dict(), tmp_path / "model.safetensors")
     model = build("segnetr")
-    assert hand_over(model, tmp_path / "model.safetensors").missing == ()
+    assert load_encoder_weights(model, tmp_path / "model.safetensors").missing == ()
     one, two = model.network.encoder.state_dict(), other.network.encoder.state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -105,14 +105,14 @@ def test_official_layout_is_converted(tmp_path: Path) -> None:
         {"width": 8, "mixing": "position", "encoder": "swin_tiny", "encoder_settings": small}
     )
     model = build_model(config, in_channels=3, num_classes=2, image_size=(64, 64))
-    report = hand_over(model, file)
+    report = load_encoder_weights(model, file)
     assert report.share >= 0.9
     assert not any(key.startswith("layers") for key in report.missing)
 
 
 def test_first_convolution_is_fitted_to_other_channels(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", classifier())
-    report = hand_over(build(channels=1), run)
+    report = load_encoder_weights(build(channels=1), run)
     assert report.missing == ()
     assert any("3 channels in the file, 1 here" in note for note in report.notes)
 
@@ -125,17 +125,17 @@ def test_too_little_is_refused_with_the_keys_and_taken_when_told(tmp_path: Path)
     model = build()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(UsageError, match=r"tensors matched.*missing.*--accept-partial") as caught:
-        hand_over(model, file)
+        load_encoder_weights(model, file)
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert 0 < hand_over(model, file, accept_partial=True).share < 0.9
+    assert 0 < load_encoder_weights(model, file, accept_partial=True).share < 0.9
 
 
 def test_weights_of_nothing_alike_are_refused_even_when_partial_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     save_file({"something.weight": torch.zeros(3)}, file)
     with pytest.raises(UsageError, match=r"0 of \d+ tensors matched"):
-        hand_over(build(), file, accept_partial=True)
+        load_encoder_weights(build(), file, accept_partial=True)
 
 
 def test_changed_run_missing_file_and_pickled_code_are_one_line(tmp_path: Path) -> None:
@@ -148,11 +148,11 @@ def test_changed_run_missing_file_and_pickled_code_are_one_line(tmp_path: Path) 
     hostile.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     for source in (run, tmp_path / "nowhere", hostile):
         with pytest.raises(ModelFileError) as caught:
-            hand_over(build(), source)
+            load_encoder_weights(build(), source)
         assert "\n" not in str(caught.value)
 
 
 def test_network_without_an_encoder_says_so(tmp_path: Path) -> None:
     unet = build_model(UNetConfig(width=4), in_channels=3, num_classes=2, image_size=(64, 64))
     with pytest.raises(UsageError, match="no encoder of its own"):
-        hand_over(unet, tmp_path)
+        load_encoder_weights(unet, tmp_path)

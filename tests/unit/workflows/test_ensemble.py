@@ -52,23 +52,23 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-def picture() -> ImageFile:
+def image() -> ImageFile:
     values = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-    return ImageFile(path=Path("a.png"), array=values, kind="picture")
+    return ImageFile(path=Path("a.png"), array=values, kind="image")
 
 
 def test_models_of_other_sizes_answer_with_the_mean_of_their_probabilities(models) -> None:
     alone = [
-        open_predictor(path, device="cpu")[1].predict(picture(), keep_probabilities=True)
+        open_predictor(path, device="cpu")[1].predict(image(), keep_probabilities=True)
         for path in models
     ]
     card, joined = open_predictors(models, device="cpu")
-    found = joined.predict(picture(), keep_probabilities=True)
+    found = joined.predict(image(), keep_probabilities=True)
     expected = np.mean([each.probabilities for each in alone], axis=0)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
     assert card.scores == {}
     _, voting = open_predictors(models, ensemble="vote", device="cpu")
-    shares = voting.predict(picture(), keep_probabilities=True).probabilities
+    shares = voting.predict(image(), keep_probabilities=True).probabilities
     assert set(np.unique(np.rint(shares * 3))) <= {0, 1, 2, 3}
 
 

@@ -11,12 +11,12 @@ from segnetr.workflows.training import run_setup
 def test_training_on_a_processor_alone_keeps_freed_memory(monkeypatch, kind, kept) -> None:
     told = []
     monkeypatch.setattr(run_setup, "choose_device", lambda _: torch.device(kind))
-    monkeypatch.setattr(run_setup, "keep_freed_memory", lambda: told.append(kind))
-    run_setup.prepare_process(kind)
+    monkeypatch.setattr(run_setup, "tune_malloc", lambda: told.append(kind))
+    run_setup.setup_process(kind)
     assert len(told) == kept
 
 
 def test_device_that_is_not_there_is_refused_and_nothing_is_set(monkeypatch) -> None:
-    monkeypatch.setattr(run_setup, "keep_freed_memory", lambda: pytest.fail("set"))
+    monkeypatch.setattr(run_setup, "tune_malloc", lambda: pytest.fail("set"))
     with pytest.raises(UsageError, match="unknown device 'tpu'"):
-        run_setup.prepare_process("tpu")
+        run_setup.setup_process("tpu")

@@ -42,7 +42,7 @@ def describe_folder(place: Path) -> DatasetSpec:
         spatial_dims=description.spatial_dims,
         counts={},
         source=description.source,
-        licence=description.licence,
+        license=description.license,
         mask_values=values,
     )
 
@@ -52,7 +52,7 @@ def read_folder(place: Path) -> list[Case]:
 
     Raises:
         UsageError: As `describe_folder`; or if no file matches.
-        DataFaultError: If a table of pairs cannot be read.
+        DataError: If a table of pairs cannot be read.
     """
     return describe_folder(place).read_cases(place)
 

@@ -22,7 +22,7 @@ MASK_SUFFIXES = (
 )  # fmt: skip
 
 _MASK_WORDS = re.compile(
-    r"mask|label|truth|annot|segm|(?:^|[^a-z])(?:gt|seg|segs|y)(?:$|[^a-z])", re.IGNORECASE
+    r"mask|label|ground truth|annot|segm|(?:^|[^a-z])(?:gt|seg|segs|y)(?:$|[^a-z])", re.IGNORECASE
 )
 _PATIENTS_FROM = 5
 _MOST_CANDIDATES = 400
@@ -80,7 +80,7 @@ def find_layout(root: Path, files: Sequence[str]) -> FoundLayout | None:
 
 def _suggest(files: Sequence[str]) -> Iterator[PathPatterns]:
     """Suggest patterns, the simplest first."""
-    folders = sorted(_generalise(files), key=lambda parts: (len(parts), parts))
+    folders = sorted(_generalize(files), key=lambda parts: (len(parts), parts))
     of_masks = [parts for parts in folders if any(map(_speaks_of_masks, parts))]
     of_images = [parts for parts in folders if parts not in of_masks]
     for image, mask in itertools.product(of_images, of_masks):
@@ -105,7 +105,7 @@ def _speaks_of_masks(name: str) -> bool:
     return not name.startswith("{") and _MASK_WORDS.search(name) is not None
 
 
-def _generalise(files: Sequence[str]) -> set[Parts]:
+def _generalize(files: Sequence[str]) -> set[Parts]:
     """Give the folders that hold files, with placeholders for parts, patients and cases."""
     stems: dict[Parts, list[str]] = defaultdict(list)
     for file in files:

@@ -12,7 +12,7 @@ from typing import Any
 from segnetr.data.case import Case
 from segnetr.data.datasets.folder.patterns import SPLIT_WORDS
 from segnetr.data.readers.image_file import find_suffix
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 
 REQUIRED = ("image", "mask")
 OPTIONAL = ("id", "patient", "split", "stratum")
@@ -44,7 +44,7 @@ def read_pair_table(table: Path, *, root: Path) -> list[Case]:
 
     Raises:
         UsageError: If there is no such table, or it is neither .csv nor .json.
-        DataFaultError: If it cannot be read, lacks a column, or a row does not make sense.
+        DataError: If it cannot be read, lacks a column, or a row does not make sense.
     """
     if not table.is_file():
         raise UsageError(f"{table}: there is no such table of pairs")
@@ -52,10 +52,10 @@ def read_pair_table(table: Path, *, root: Path) -> list[Case]:
     if suffix not in (".csv", ".json"):
         raise UsageError(f"{table}: a table of pairs is a .csv or .json file")
     if table.stat().st_size > _MOST_BYTES:
-        raise DataFaultError(f"{table}: larger than {_MOST_BYTES} bytes; no table of pairs")
+        raise DataError(f"{table}: larger than {_MOST_BYTES} bytes; no table of pairs")
     rows = _read_csv(table) if suffix == ".csv" else _read_json(table)
     if not rows:
-        raise DataFaultError(f"{table}: holds no row")
+        raise DataError(f"{table}: holds no row")
     names = _name_cases(rows)
     cases = [_make_case(table, root, row, name) for row, name in zip(rows, names, strict=True)]
     return sorted(cases, key=lambda case: (case.case_id, str(case.image)))
@@ -68,10 +68,10 @@ def _read_csv(table: Path) -> list[_Row]:
             _check_columns(table, [name.strip() for name in reader.fieldnames or []])
             rows = [_Row(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataFaultError(f"{table}: cannot be read as a table ({error})") from error
+        raise DataError(f"{table}: cannot be read as a table ({error})") from error
     for row in rows:
         if None in row.cells or None in row.cells.values():
-            raise DataFaultError(
+            raise DataError(
                 f"{table}: line {row.number} has not as many cells as there are columns"
             )
     return [_Row(row.number, {k.strip(): v.strip() for k, v in row.cells.items()}) for row in rows]
@@ -81,9 +81,9 @@ def _read_json(table: Path) -> list[_Row]:
     try:
         content = json.loads(table.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataFaultError(f"{table}: cannot be read as JSON ({error})") from error
+        raise DataError(f"{table}: cannot be read as JSON ({error})") from error
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        raise DataFaultError(f"{table}: expected a list of objects with image and mask")
+        raise DataError(f"{table}: expected a list of objects with image and mask")
     for item in content:
         _check_columns(table, list(item))
     return [_Row(number, item) for number, item in enumerate(content, start=1)]
@@ -92,17 +92,17 @@ def _read_json(table: Path) -> list[_Row]:
 def _check_columns(table: Path, columns: Sequence[str]) -> None:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise DataFaultError(
+        raise DataError(
             f"{table}: the column {missing[0]!r} is missing; it has {', '.join(columns) or 'none'}"
         )
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
-        raise DataFaultError(f"{table}: the column {twice[0]!r} stands there twice")
-    # A patient column that is misspelt would let the patients of train into test in silence.
+        raise DataError(f"{table}: the column {twice[0]!r} stands there twice")
+    # A patient column that is misspelled would let the patients of train into test in silence.
     for column in columns:
         near = get_close_matches(column.lower(), OPTIONAL, n=1, cutoff=0.75)
         if column not in (*REQUIRED, *OPTIONAL) and near and near[0] not in columns:
-            raise DataFaultError(f"{table}: column {column!r}; did you mean {near[0]!r}?")
+            raise DataError(f"{table}: column {column!r}; did you mean {near[0]!r}?")
 
 
 def _name_cases(rows: Sequence[_Row]) -> list[str]:
@@ -126,12 +126,12 @@ def _make_case(table: Path, root: Path, row: _Row, name: str) -> Case:
     if isinstance(masks, str):
         masks = [part.strip() for part in masks.split(_BETWEEN_MASKS) if part.strip()]
     if not isinstance(image, str) or not image or not isinstance(masks, list | None):
-        raise DataFaultError(f"{table}: row {row.number} names no image, or no mask as text")
+        raise DataError(f"{table}: row {row.number} names no image, or no mask as text")
     files = [root / str(part) for part in masks or []]
     split = str(row.cells.get("split") or "").lower()
     if split and split not in SPLIT_WORDS:
         known = ", ".join(SPLIT_WORDS)
-        raise DataFaultError(f"{table}: row {row.number}: split {split!r} is none of {known}")
+        raise DataError(f"{table}: row {row.number}: split {split!r} is none of {known}")
     known_columns = (*REQUIRED, "id", "patient", "split")
     facts = {key: str(cell) for key, cell in row.cells.items() if key not in known_columns and cell}
     patient = row.cells.get("patient")

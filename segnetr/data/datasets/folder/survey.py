@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.case import Case
-from segnetr.data.readers.class_values import pack_colours, unpack_colour
-from segnetr.data.readers.image import decode_picture
+from segnetr.data.readers.class_values import pack_colors, unpack_color
+from segnetr.data.readers.image import decode_image
 from segnetr.data.readers.image_file import (
     DEFAULT_MAX_PIXELS,
     FileValue,
@@ -39,9 +39,9 @@ class ImageFacts:
     Attributes:
         looked: Images that were read.
         unreadable: Images that could not be.
-        channels: 1 if all are grey, whatever their files store, else 3.
+        channels: 1 if all are gray, whatever their files store, else 3.
         spatial_dims: 3 if most are volumes.
-        mixed: Volumes and pictures stand side by side.
+        mixed: Volumes and images stand side by side.
         sizes: Smallest and largest (height, width) or (X, Y, Z), by the number of pixels.
     """
 
@@ -62,7 +62,7 @@ class MaskFacts:
         unreadable: Masks that could not be.
         plain: They are class indices, or 0 and the highest value of two classes.
         classes: Number of classes they are taken for.
-        values: Distinct values in rising order, colours where there are colours.
+        values: Distinct values in rising order, colors where there are colors.
         undecided: What a person has to decide, one line each.
     """
 
@@ -78,7 +78,7 @@ def survey_images(cases: Sequence[Case]) -> ImageFacts:
     """Look into the images of up to `SAMPLE` cases, evenly spread."""
     kinds: Counter[str] = Counter()
     sizes: list[tuple[int, ...]] = []
-    coloured, unreadable = False, 0
+    colored, unreadable = False, 0
     for case in spread(cases):
         try:
             image = read_image(case.image, max_pixels=DEFAULT_MAX_PIXELS)
@@ -87,14 +87,14 @@ def survey_images(cases: Sequence[Case]) -> ImageFacts:
             continue
         kinds[image.kind] += 1
         array = image.array
-        sizes.append(array.shape[:2] if image.kind == "picture" else array.shape)
-        coloured |= image.kind == "picture" and not (array == array[..., :1]).all()
+        sizes.append(array.shape[:2] if image.kind == "image" else array.shape)
+        colored |= image.kind == "image" and not (array == array[..., :1]).all()
     sizes.sort(key=lambda size: (float(np.prod(size)), size))
     return ImageFacts(
         looked=len(sizes),
         unreadable=unreadable,
-        channels=3 if coloured else 1,
-        spatial_dims=3 if kinds["volume"] > kinds["picture"] else 2,
+        channels=3 if colored else 1,
+        spatial_dims=3 if kinds["volume"] > kinds["image"] else 2,
         mixed=len(kinds) > 1,
         sizes=(sizes[0], sizes[-1]) if sizes else None,
     )
@@ -128,9 +128,9 @@ class _Seen:
     two_classes: bool = True
     soft: bool = False
     bright_share: list[float] = field(default_factory=list)
-    greys: set[int] = field(default_factory=set)
+    grays: set[int] = field(default_factory=set)
     fractions: bool = False
-    colours: set[int] = field(default_factory=set)
+    colors: set[int] = field(default_factory=set)
 
     def add(self, path: Path) -> None:
         """Take the values of one mask.
@@ -139,25 +139,25 @@ class _Seen:
             ReadError: If it cannot be read.
         """
         if is_volume(path):
-            self._add_greys(path, read_image(path, max_pixels=DEFAULT_MAX_PIXELS).array)
+            self._add_grays(path, read_image(path, max_pixels=DEFAULT_MAX_PIXELS).array)
         else:
-            picture, _ = decode_picture(path, max_pixels=DEFAULT_MAX_PIXELS)
+            image, _ = decode_image(path, max_pixels=DEFAULT_MAX_PIXELS)
             try:
-                self._add_greys(path, file_values(path, picture, colours=False))
+                self._add_grays(path, file_values(path, image, colors=False))
             except MaskValuesError:
-                packed = pack_colours(file_values(path, picture, colours=True))
-                self.colours.update(np.unique(packed).tolist())
+                packed = pack_colors(file_values(path, image, colors=True))
+                self.colors.update(np.unique(packed).tolist())
         self.looked += 1
 
     def conclude(self) -> MaskFacts:
         """Propose classes by the values."""
-        if self.colours:
-            every = sorted(self.colours | {grey * 0x010101 for grey in self.greys})
-            return self._propose(tuple(unpack_colour(code) for code in every), plain=False)
-        greys = tuple(sorted(self.greys))
-        if self.looked and self.two_classes and greys != (0,):
-            return self._propose(greys, plain=True, classes=2)
-        return self._propose(greys, plain=greys == tuple(range(len(greys))))
+        if self.colors:
+            every = sorted(self.colors | {gray * 0x010101 for gray in self.grays})
+            return self._propose(tuple(unpack_color(code) for code in every), plain=False)
+        grays = tuple(sorted(self.grays))
+        if self.looked and self.two_classes and grays != (0,):
+            return self._propose(grays, plain=True, classes=2)
+        return self._propose(grays, plain=grays == tuple(range(len(grays))))
 
     def _propose(
         self, values: tuple[FileValue, ...], *, plain: bool, classes: int | None = None
@@ -179,10 +179,10 @@ class _Seen:
             undecided=doubts,
         )
 
-    def _add_greys(self, path: Path, stored: NDArray[Any]) -> None:
+    def _add_grays(self, path: Path, stored: NDArray[Any]) -> None:
         found = find_values(stored)
         self.fractions |= not bool((found == np.round(found)).all())
-        self.greys.update(int(value) for value in found[:: max(1, len(found) // 300)])
+        self.grays.update(int(value) for value in found[:: max(1, len(found) // 300)])
         try:
             array, notes = index_classes(path, stored, classes=2)
         except MaskValuesError:

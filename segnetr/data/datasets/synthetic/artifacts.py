@@ -1,4 +1,4 @@
-"""What lies over the skin in a dermoscopic picture: hair, gel, rulers, ink, the tube's shadow."""
+"""What lies over the skin in a dermoscopic image: hair, gel, rulers, ink, the tube's shadow."""
 
 import cv2
 import numpy as np
@@ -12,9 +12,9 @@ _SHIFT = 4
 _FINE = 1 << _SHIFT
 
 
-def add_hair(rng: Generator, picture: Field) -> Field:
-    """Lay curved hairs over a picture (H, W, 3); most are dark, some are fair."""
-    height, width = picture.shape[:2]
+def add_hair(rng: Generator, image: Field) -> Field:
+    """Lay curved hairs over a image (H, W, 3); most are dark, some are fair."""
+    height, width = image.shape[:2]
     count = int(rng.choice([rng.integers(1, 6), rng.integers(6, 30)], p=[0.6, 0.4]))
     lean = rng.uniform(0, np.pi)
     cover = np.zeros((height, width), np.uint8)
@@ -25,13 +25,13 @@ def add_hair(rng: Generator, picture: Field) -> Field:
     soft = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.4, 0.8)).astype(np.float32) / 255
     is_fair = rng.random() < 0.2
     base = np.array([0.80, 0.72, 0.60] if is_fair else [0.16, 0.10, 0.08], np.float32)
-    return _blend(picture, base * np.float32(rng.uniform(0.8, 1.3)), soft)
+    return _blend(image, base * np.float32(rng.uniform(0.8, 1.3)), soft)
 
 
-def _blend(picture: Field, colour: Field, opacity: Field) -> Field:
-    """Lay a colour over a picture with an opacity (H, W)."""
+def _blend(image: Field, color: Field, opacity: Field) -> Field:
+    """Lay a color over a image with an opacity (H, W)."""
     share = opacity[..., None]
-    return picture * (1 - share) + colour * share
+    return image * (1 - share) + color * share
 
 
 def _bend_hair(rng: Generator, height: int, width: int, angle: float) -> NDArray[np.int32]:
@@ -45,9 +45,9 @@ def _bend_hair(rng: Generator, height: int, width: int, angle: float) -> NDArray
     return np.asarray(np.round(points * _FINE), np.int32)[:, None, :]
 
 
-def add_bubbles(rng: Generator, picture: Field) -> Field:
-    """Lay gel bubbles over a picture: rings that are bright on one side, with a glint."""
-    height, width = picture.shape[:2]
+def add_bubbles(rng: Generator, image: Field) -> Field:
+    """Lay gel bubbles over a image: rings that are bright on one side, with a glint."""
+    height, width = image.shape[:2]
     rows, columns = np.indices((height, width), np.float32)
     for _ in range(rng.integers(1, 9)):
         y, x = rng.uniform(0, height), rng.uniform(0, width)
@@ -58,22 +58,22 @@ def add_bubbles(rng: Generator, picture: Field) -> Field:
         light = -0.22 * ring * np.clip(side, -1, 1) + 0.03 * (away < radius)
         glint = np.hypot(rows - y + 0.4 * radius, columns - x + 0.4 * radius)
         light = light + rng.uniform(0.2, 0.6) * np.exp(-((glint / (0.16 * radius + 0.6)) ** 2))
-        picture = picture + light[..., None].astype(np.float32)
-    return picture
+        image = image + light[..., None].astype(np.float32)
+    return image
 
 
-def add_glare(rng: Generator, picture: Field) -> Field:
-    """Lay small specular spots over a picture, as wet scales of skin give them."""
-    height, width = picture.shape[:2]
+def add_glare(rng: Generator, image: Field) -> Field:
+    """Lay small specular spots over a image, as wet scales of skin give them."""
+    height, width = image.shape[:2]
     grains = draw_clouds(rng, height, width, coarsest=3.0, octaves=2)
     where = draw_clouds(rng, height, width, coarsest=width / 5, octaves=2)
     spots = smooth_step(grains, 1.9, 2.9) * smooth_step(where, 0.3, 1.2)
-    return picture + rng.uniform(0.15, 0.4) * spots[..., None]
+    return image + rng.uniform(0.15, 0.4) * spots[..., None]
 
 
-def add_ruler(rng: Generator, picture: Field) -> Field:
-    """Print a scale with millimetre marks along one side of a picture."""
-    height, width = picture.shape[:2]
+def add_ruler(rng: Generator, image: Field) -> Field:
+    """Print a scale with millimeter marks along one side of a image."""
+    height, width = image.shape[:2]
     cover = np.zeros((height, width), np.uint8)
     vertical = rng.random() < 0.4
     step = rng.uniform(0.035, 0.07) * width
@@ -95,12 +95,12 @@ def add_ruler(rng: Generator, picture: Field) -> Field:
     if rng.random() < 0.5:
         cover = np.ascontiguousarray(cover[::-1, ::-1])
     ink = np.full(3, 0.95 if rng.random() < 0.25 else 0.12, np.float32)
-    return _blend(picture, ink, cover.astype(np.float32) / 255 * np.float32(rng.uniform(0.5, 0.85)))
+    return _blend(image, ink, cover.astype(np.float32) / 255 * np.float32(rng.uniform(0.5, 0.85)))
 
 
-def add_ink(rng: Generator, picture: Field) -> Field:
-    """Draw a surgeon's violet pen mark that comes in from one side of a picture."""
-    height, width = picture.shape[:2]
+def add_ink(rng: Generator, image: Field) -> Field:
+    """Draw a surgeon's violet pen mark that comes in from one side of a image."""
+    height, width = image.shape[:2]
     cover = np.zeros((height, width), np.uint8)
     corner = np.array([rng.choice([0.02, 0.98]) * width, rng.uniform(0, 1) * height])
     inward = np.array([width / 2, height / 2]) - corner
@@ -118,20 +118,20 @@ def add_ink(rng: Generator, picture: Field) -> Field:
     soft = cv2.GaussianBlur(cover, (0, 0), 1.5).astype(np.float32) / 255
     streaks = draw_clouds(rng, height, width, coarsest=10, octaves=3)
     opacity = np.clip(soft * (0.5 + 0.2 * streaks), 0, 0.8)
-    return _blend(picture, picture * np.array([0.38, 0.26, 0.60], np.float32), opacity)
+    return _blend(image, image * np.array([0.38, 0.26, 0.60], np.float32), opacity)
 
 
-def add_tube(rng: Generator, picture: Field) -> Field:
-    """Darken towards the corners; in some pictures the tube's black rim shows."""
-    height, width = picture.shape[:2]
+def add_tube(rng: Generator, image: Field) -> Field:
+    """Darken towards the corners; in some images the tube's black rim shows."""
+    height, width = image.shape[:2]
     rows, columns = np.indices((height, width), np.float32)
     y, x = (height - 1) * rng.uniform(0.45, 0.55), (width - 1) * rng.uniform(0.46, 0.54)
     half = np.hypot(height, width) / 2
     away = np.hypot(rows - y, columns - x)
-    picture = picture * (1 - rng.uniform(0.05, 0.4) * (away / half) ** 2.5)[..., None]
+    image = image * (1 - rng.uniform(0.05, 0.4) * (away / half) ** 2.5)[..., None]
     if rng.random() < 0.35:
         radius = half * rng.uniform(0.78, 0.97)
         soft = rng.uniform(1.0, 6.0)
         inside = smooth_step(away, radius + soft, radius - soft)[..., None]
-        picture = picture * inside + 0.03 * (1 - inside)
-    return picture
+        image = image * inside + 0.03 * (1 - inside)
+    return image

@@ -1,4 +1,4 @@
-"""The drawn data set: pictures of a seeded generator, in the folder layout of ISIC 2018.
+"""The drawn data set: images of a seeded generator, in the folder layout of ISIC 2018.
 
 It needs no download, so that an installation can be tried and tested at once. A score on it says
 that the program works; it says nothing about patients.
@@ -18,15 +18,15 @@ from PIL import Image
 
 from segnetr.data.case import Case, SplitName
 from segnetr.data.datasets.isic import ISIC_2018, IsicPart, read_isic
-from segnetr.data.datasets.synthetic.image import draw_picture
+from segnetr.data.datasets.synthetic.image import draw_synthetic_image
 from segnetr.errors import UsageError, WriteError
 
-DRAWN_COUNTS: Mapping[SplitName, int] = {"train": 96, "validation": 24, "test": 24}
+SYNTHETIC_COUNTS: Mapping[SplitName, int] = {"train": 96, "validation": 24, "test": 24}
 
-# A change of the generator that changes a picture raises this number, and the set is drawn anew.
+# A change of the generator that changes a image raises this number, and the set is drawn anew.
 GENERATOR_VERSION = 1
 _SEED = 20240229
-_FOLDER = "drawn"
+_FOLDER = "synthetic"
 _MARKER = "drawn.json"
 _PARTIAL = ".drawn-partial-"
 _ABANDONED_SECONDS = 3600
@@ -35,7 +35,7 @@ _SIZES = ((192, 256), (225, 300), (240, 320), (200, 300), (300, 400), (256, 256)
 _SHARES = (0.3, 0.25, 0.15, 0.15, 0.05, 0.1)
 
 
-def read_drawn(root: Path) -> list[Case]:
+def read_synthetic(root: Path) -> list[Case]:
     """Read the drawn set below a folder, through the reader of ISIC 2018.
 
     Raises:
@@ -45,19 +45,19 @@ def read_drawn(root: Path) -> list[Case]:
     if not (folder / _MARKER).is_file():
         raise UsageError(
             f"{root}: the drawn set is not there; "
-            f"`segnetr data check --dataset drawn --data-dir {root}` draws it"
+            f"`segnetr data check --dataset synthetic --data-dir {root}` draws it"
         )
     return read_isic(folder, layout=ISIC_2018)
 
 
-def prepare_drawn(root: Path) -> None:
-    """Draw the set into `root/drawn` unless this version of it is there already.
+def prepare_synthetic(root: Path) -> None:
+    """Draw the set into `root/synthetic` unless this version of it is there already.
 
     The folder appears whole or not at all, also if several programs draw it at once. An earlier
     version of the set is replaced; a folder that is no drawn set is never touched.
 
     Raises:
-        UsageError: If `root/drawn` is there and is not a drawn set.
+        UsageError: If `root/synthetic` is there and is not a drawn set.
         WriteError: If the folder cannot be written.
     """
     folder = _locate(root)
@@ -69,7 +69,7 @@ def prepare_drawn(root: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder.parent)
-        draw_dataset(aside, counts=DRAWN_COUNTS, seed=_SEED)
+        draw_dataset(aside, counts=SYNTHETIC_COUNTS, seed=_SEED)
         _put_in_place(aside, folder)
     except OSError as error:
         raise WriteError(
@@ -80,14 +80,14 @@ def prepare_drawn(root: Path) -> None:
 
 
 def draw_dataset(folder: Path, *, counts: Mapping[SplitName, int], seed: int) -> None:
-    """Draw pictures and masks into a new folder, in the layout of ISIC 2018.
+    """Draw images and masks into a new folder, in the layout of ISIC 2018.
 
-    Picture i of a part is a function of (seed, part, i): a larger set begins with the smaller one.
+    Image i of a part is a function of (seed, part, i): a larger set begins with the smaller one.
 
     Args:
         folder: The folder to make.
-        counts: Number of pictures of each part; a part with 0 gets no folders.
-        seed: Other seeds give other pictures.
+        counts: Number of images of each part; a part with 0 gets no folders.
+        seed: Other seeds give other images.
     """
     folder.mkdir(parents=True)
     number = 0
@@ -96,7 +96,7 @@ def draw_dataset(folder: Path, *, counts: Mapping[SplitName, int], seed: int) ->
             rng = np.random.default_rng([seed, index, row])
             _write_pair(folder, part, f"ISIC_{index + 1}{row:06d}", rng)
             number += 1
-    record = {"generator": GENERATOR_VERSION, "seed": seed, "pictures": number}
+    record = {"generator": GENERATOR_VERSION, "seed": seed, "images": number}
     with (folder / _MARKER).open("w", encoding="utf-8") as file:
         json.dump(record, file)
         file.flush()
@@ -105,12 +105,12 @@ def draw_dataset(folder: Path, *, counts: Mapping[SplitName, int], seed: int) ->
 
 def _write_pair(folder: Path, part: IsicPart, name: str, rng: np.random.Generator) -> None:
     height, width = _SIZES[rng.choice(len(_SIZES), p=_SHARES)]
-    picture, mask = draw_picture(rng, height, width)
+    image, mask = draw_synthetic_image(rng, height, width)
     for below in (part.images, part.masks):
         (folder / below).mkdir(exist_ok=True)
-    Image.fromarray(picture).save(folder / part.images / f"{name}.jpg", quality=92)
-    truth = Image.fromarray(mask.astype(np.uint8) * 255)
-    truth.save(folder / part.masks / f"{name}_segmentation.png")
+    Image.fromarray(image).save(folder / part.images / f"{name}.jpg", quality=92)
+    ground_truth = Image.fromarray(mask.astype(np.uint8) * 255)
+    ground_truth.save(folder / part.masks / f"{name}_segmentation.png")
 
 
 def _locate(root: Path) -> Path:

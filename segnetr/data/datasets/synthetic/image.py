@@ -1,8 +1,8 @@
-"""One drawn dermoscopic picture with its exact mask.
+"""One drawn dermoscopic image with its exact mask.
 
-Skin is drawn as light that has passed pigment and blood: colour is skin colour times
+Skin is drawn as light that has passed pigment and blood: color is skin color times
 exp(-amount x absorption), so that brown, red and pale come out as in a camera, and every layer
-multiplies. The aim is not realism for its own sake but the difficulties of real pictures: dark
+multiplies. The aim is not realism for its own sake but the difficulties of real images: dark
 corners, hair, ink and freckles that are darker than a faint lesion, borders that fade, pigment of
 several tones. A threshold alone does not solve it.
 """
@@ -28,27 +28,27 @@ _MELANIN = np.array([0.68, 1.0, 1.2], np.float32)
 _BLOOD = np.array([0.12, 0.85, 0.75], np.float32)
 _VEIL = np.array([0.47, 0.50, 0.58], np.float32)
 
-# Skin under polarised light in a dermoscope: pale, pink, tan, brown.
+# Skin under polarized light in a dermoscope: pale, pink, tan, brown.
 _SKIN = np.array(
     [[0.90, 0.76, 0.70], [0.87, 0.66, 0.62], [0.82, 0.62, 0.50], [0.72, 0.52, 0.40]], np.float32
 )
 
 
-def draw_picture(
+def draw_synthetic_image(
     rng: Generator, height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw a picture of skin with one lesion.
+    """Draw a image of skin with one lesion.
 
     Args:
-        rng: Source of randomness; the same state gives the same picture.
+        rng: Source of randomness; the same state gives the same image.
         height: H, in pixels.
         width: W, in pixels.
 
     Returns:
-        The picture (H, W, 3), RGB, and the mask of the lesion (H, W).
+        The image (H, W, 3), RGB, and the mask of the lesion (H, W).
     """
     lesion = draw_lesion(rng, height, width)
-    picture = _draw_skin(rng, height, width, lesion)
+    image = _draw_skin(rng, height, width, lesion)
     for add, chance in (
         (add_ink, 0.08),
         (add_glare, 0.35),
@@ -57,8 +57,8 @@ def draw_picture(
         (add_ruler, 0.25),
     ):
         if rng.random() < chance:
-            picture = add(rng, picture)
-    return _take_photograph(rng, add_tube(rng, picture)), lesion.mask
+            image = add(rng, image)
+    return _take_photograph(rng, add_tube(rng, image)), lesion.mask
 
 
 def _draw_skin(rng: Generator, height: int, width: int, lesion: Lesion) -> Field:
@@ -74,9 +74,9 @@ def _draw_skin(rng: Generator, height: int, width: int, lesion: Lesion) -> Field
     melanin -= rng.uniform(0.0, 0.05) * np.exp(-((furrows.edge / 0.15) ** 2))
 
     light = np.exp(-melanin[..., None] * _MELANIN - blood[..., None] * _BLOOD)
-    picture = tone * light
+    image = tone * light
     veil = lesion.veil[..., None]
-    return picture * (1 - veil) + _VEIL * veil
+    return image * (1 - veil) + _VEIL * veil
 
 
 def _draw_freckles(rng: Generator, height: int, width: int) -> Field:
@@ -84,22 +84,22 @@ def _draw_freckles(rng: Generator, height: int, width: int) -> Field:
     if rng.random() > 0.35:
         return np.zeros((height, width), np.float32)
     cells = draw_cells(rng, height, width, spacing=rng.uniform(0.08, 0.2) * width)
-    spots = np.exp(-((cells.centre / rng.uniform(0.1, 0.25)) ** 2))
+    spots = np.exp(-((cells.center / rng.uniform(0.1, 0.25)) ** 2))
     shown = cells.chance < rng.uniform(0.1, 0.4)
     return np.asarray(rng.uniform(0.08, 0.3) * spots * shown, np.float32)
 
 
-def _take_photograph(rng: Generator, picture: Field) -> NDArray[np.uint8]:
+def _take_photograph(rng: Generator, image: Field) -> NDArray[np.uint8]:
     """Add what light and camera do: a slope of brightness, cast, blur, noise."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     rows, columns = np.indices((height, width), np.float32)
     slope = rng.normal(0, 0.08, 2)
-    picture = (
-        picture
+    image = (
+        image
         * (1 + slope[0] * (rows / height - 0.5) + slope[1] * (columns / width - 0.5))[..., None]
     )
-    picture = picture * rng.normal(1, 0.03, 3) * rng.uniform(0.82, 1.1)
+    image = image * rng.normal(1, 0.03, 3) * rng.uniform(0.82, 1.1)
     blur = rng.uniform(0.4, 1.0)
-    picture = np.asarray(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), blur), np.float32)
-    picture = picture + rng.normal(0, rng.uniform(0.004, 0.014), picture.shape)
-    return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    image = np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), blur), np.float32)
+    image = image + rng.normal(0, rng.uniform(0.004, 0.014), image.shape)
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)

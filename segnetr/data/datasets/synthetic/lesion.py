@@ -18,7 +18,7 @@ class Lesion:
     """A lesion as the light meets it, fields (H, W).
 
     Attributes:
-        mask: Where the lesion is; the truth.
+        mask: Where the lesion is; the ground truth.
         melanin: Brown pigment, 0 without.
         blood: Redness, 0 without.
         veil: Share of blue-white veil, 0 to 1.
@@ -31,7 +31,7 @@ class Lesion:
 
 
 def draw_lesion(rng: Generator, height: int, width: int) -> Lesion:
-    """Draw a lesion of 3 to 50 % of the picture, from clear to faint."""
+    """Draw a lesion of 3 to 50 % of the image, from clear to faint."""
     mask = _draw_shape(rng, height, width)
     distance = _measure_depth(mask)
     side = float(np.sqrt(mask.sum()))
@@ -64,11 +64,11 @@ def _draw_shape(rng: Generator, height: int, width: int) -> NDArray[np.bool_]:
     rows += warp * draw_clouds(rng, height, width, coarsest=coarsest, octaves=4)
     columns += warp * draw_clouds(rng, height, width, coarsest=coarsest, octaves=4)
 
-    centre = np.array([height, width]) * rng.uniform(0.4, 0.6, 2)
-    depth = _draw_lobe(rng, rows, columns, centre)
+    center = np.array([height, width]) * rng.uniform(0.4, 0.6, 2)
+    depth = _draw_lobe(rng, rows, columns, center)
     for _ in range(rng.choice([0, 1, 2], p=[0.6, 0.25, 0.15])):
         angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 0.9)
-        aside = centre + 0.2 * min(height, width) * reach * np.array([np.sin(angle), np.cos(angle)])
+        aside = center + 0.2 * min(height, width) * reach * np.array([np.sin(angle), np.cos(angle)])
         depth = np.minimum(depth, _draw_lobe(rng, rows, columns, aside) * rng.uniform(1.0, 1.5))
 
     share = np.exp(rng.uniform(np.log(0.035), np.log(0.48)))
@@ -88,10 +88,10 @@ def _measure_depth(mask: NDArray[np.bool_]) -> Field:
     return inside - outside
 
 
-def _draw_lobe(rng: Generator, rows: Field, columns: Field, centre: NDArray[np.float64]) -> Field:
+def _draw_lobe(rng: Generator, rows: Field, columns: Field, center: NDArray[np.float64]) -> Field:
     """Draw a wavy ellipse: for each pixel the radius, over that of the outline."""
     turn, stretch = rng.uniform(0, np.pi), rng.uniform(0.6, 1.0)
-    y, x = rows - centre[0], columns - centre[1]
+    y, x = rows - center[0], columns - center[1]
     along = np.cos(turn) * x + np.sin(turn) * y
     across = (np.cos(turn) * y - np.sin(turn) * x) / stretch
     outline = np.ones(_ANGLES, np.float32)
@@ -131,7 +131,7 @@ def _draw_structure(rng: Generator, height: int, width: int, *, side: float) -> 
     if kind == "network":
         lines = np.exp(-((cells.edge / 0.3) ** 2))
         return np.asarray(1 + extent * rng.uniform(0.35, 0.8) * (lines - 0.45))
-    dots = np.exp(-((cells.centre / 0.3) ** 2)) * (cells.chance < rng.uniform(0.4, 0.8))
+    dots = np.exp(-((cells.center / 0.3) ** 2)) * (cells.chance < rng.uniform(0.4, 0.8))
     return np.asarray(1 + extent * rng.uniform(0.5, 1.1) * dots)
 
 

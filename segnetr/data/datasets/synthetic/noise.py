@@ -1,4 +1,4 @@
-"""Random fields that the drawn pictures are made of: clouds, cells, coordinates."""
+"""Random fields that the drawn images are made of: clouds, cells, coordinates."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-# Real numbers over the pixels of a picture, (H, W) or (H, W, 3).
+# Real numbers over the pixels of a image, (H, W) or (H, W, 3).
 Field = NDArray[np.floating[Any]]
 
 
@@ -33,7 +33,7 @@ def draw_clouds(
         cell = max(coarsest / 2**octave, 1.0)
         shape = (int(np.ceil(height / cell)) + 3, int(np.ceil(width / cell)) + 3)
         coarse = rng.standard_normal(shape, dtype=np.float32)
-        # One grid cell is cut off at each side: there the interpolation has no neighbours.
+        # One grid cell is cut off at each side: there the interpolation has no neighbors.
         grid = cv2.resize(coarse, None, fx=cell, fy=cell, interpolation=cv2.INTER_CUBIC)
         at = int(cell)
         total += decay**octave * grid[at : at + height, at : at + width]
@@ -42,26 +42,26 @@ def draw_clouds(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cells:
-    """A net of irregular cells around scattered centres, fields (H, W).
+    """A net of irregular cells around scattered centers, fields (H, W).
 
     Attributes:
-        centre: Distance to the nearest centre, over the mean spacing.
-        edge: 0 on the edges between cells, growing to the centres, over the mean spacing.
+        center: Distance to the nearest center, over the mean spacing.
+        edge: 0 on the edges between cells, growing to the centers, over the mean spacing.
         chance: A number from 0 to 1 that is constant within a cell.
     """
 
-    centre: Field
+    center: Field
     edge: Field
     chance: Field
 
 
 def draw_cells(rng: Generator, height: int, width: int, *, spacing: float) -> Cells:
-    """Draw a net of cells whose centres are about `spacing` pixels apart."""
+    """Draw a net of cells whose centers are about `spacing` pixels apart."""
     shape = (int(height / spacing) + 3, int(width / spacing) + 3)
     jitter = rng.uniform(0.08, 0.92, (2, *shape)).astype(np.float32)
-    centres = jitter + np.indices(shape, dtype=np.float32)
+    centers = jitter + np.indices(shape, dtype=np.float32)
     chances = rng.uniform(size=shape).astype(np.float32)
-    # Coordinates in cells; a margin of one cell lies around the picture.
+    # Coordinates in cells; a margin of one cell lies around the image.
     y = (np.arange(height, dtype=np.float32) / np.float32(spacing) + 1)[:, None]
     x = (np.arange(width, dtype=np.float32) / np.float32(spacing) + 1)[None, :]
 
@@ -70,13 +70,13 @@ def draw_cells(rng: Generator, height: int, width: int, *, spacing: float) -> Ce
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
             rows, columns = y[:, 0].astype(np.intp) + down, x[0].astype(np.intp) + right
-            here = [field[rows][:, columns] for field in (*centres, chances)]
+            here = [field[rows][:, columns] for field in (*centers, chances)]
             away = (here[0] - y) ** 2 + (here[1] - x) ** 2
             chance = np.where(away < nearest, here[2], chance)
             second = np.minimum(second, np.maximum(nearest, away))
             nearest = np.minimum(nearest, away)
     nearest, second = np.sqrt(nearest), np.sqrt(second)
-    return Cells(centre=nearest, edge=second - nearest, chance=chance)
+    return Cells(center=nearest, edge=second - nearest, chance=chance)
 
 
 def smooth_step(values: Field, low: float, high: float) -> Field:

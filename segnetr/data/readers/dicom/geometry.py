@@ -99,7 +99,7 @@ def arrange(path: Path, headers: Sequence[SliceHeader]) -> SliceVolume:
     first = headers[0]
     for header in headers:
         _check_slice(_place(path, header.name), header)
-        _check_alike(_place(path, header.name), header, first)
+        _check_duplicates(_place(path, header.name), header, first)
     assert first.orientation is not None
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     normal = np.cross(row, column)
@@ -130,7 +130,7 @@ def _check_slice(path: Path, header: SliceHeader) -> None:
     if header.frames != 1:
         raise ReadError(path, f"it holds {header.frames} frames; files of one slice each are read")
     if header.samples != 1:
-        raise ReadError(path, f"it has {header.samples} values for each pixel; grey ones are read")
+        raise ReadError(path, f"it has {header.samples} values for each pixel; gray ones are read")
     for name, value in (
         ("PixelSpacing", header.spacing),
         ("ImageOrientationPatient", header.orientation),
@@ -153,7 +153,7 @@ def _check_slice(path: Path, header: SliceHeader) -> None:
         )
 
 
-def _check_alike(path: Path, header: SliceHeader, first: SliceHeader) -> None:
+def _check_duplicates(path: Path, header: SliceHeader, first: SliceHeader) -> None:
     if (header.rows, header.columns) != (first.rows, first.columns):
         raise ReadError(
             path,
@@ -170,7 +170,7 @@ def _check_alike(path: Path, header: SliceHeader, first: SliceHeader) -> None:
     if not np.allclose(header.spacing or (), first.spacing or (), rtol=_SAME_DIRECTION, atol=0):
         raise ReadError(path, f"its PixelSpacing differs from that of {first.name} of its series")
     if header.inverted != first.inverted:
-        raise ReadError(path, f"its grey values run the other way than those of {first.name}")
+        raise ReadError(path, f"its gray values run the other way than those of {first.name}")
 
 
 def _find_step(

@@ -59,7 +59,7 @@ class SliceHeader:
         is_signed: Whether values may be negative.
         spacing: (between rows, between columns) in mm, or None.
         orientation: Directions of a row and of a column (6,), left-posterior-superior, or None.
-        position: Centre of the first pixel (3,) in mm, left-posterior-superior, or None.
+        position: Center of the first pixel (3,) in mm, left-posterior-superior, or None.
         thickness: Distance to the next slice as the header has it, in mm, or None.
         slope: Of the rescaling.
         intercept: Of the rescaling.

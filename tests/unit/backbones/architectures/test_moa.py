@@ -6,11 +6,11 @@ import torch
 from hybrid_backbones import create_model, load_published
 from hybrid_backbones.layers.windows import relative_position_index
 from hybrid_backbones.layers.windows2d import (
-    cut_rectangles,
-    join_rectangles,
+    merge_windows2d,
     pad_to_multiple,
     padding_mask,
-    rectangle_position_index,
+    partition_windows2d,
+    window_position_index,
 )
 
 SMALL = {"width": 32, "depths": (1, 1, 1), "heads": (1, 2, 4), "reduction": 16}
@@ -53,13 +53,13 @@ def test_small_maps_are_attended_as_if_padded_to_a_whole_window_and_masked():
     model = small().double().eval()
     block = model.layers[2].blocks[0]
     x = torch.randn(2, 5, 9, 128, dtype=torch.float64)
-    index = rectangle_position_index(14, 14)
+    index = window_position_index(14, 14)
     part = index.reshape(14, 14, 14, 14)[:5, :9, :5, :9].reshape(45, 45)
     padded = pad_to_multiple(x, (14, 14))
     mask = padding_mask(5, 9, sides=(14, 14), like=x)
-    whole = block.attn(cut_rectangles(padded, (14, 14)), index, mask)
-    expected = join_rectangles(whole, (1, 1), (14, 14))[:, :5, :9]
-    own = join_rectangles(block.attn(cut_rectangles(x, (5, 9)), part, None), (1, 1), (5, 9))
+    whole = block.attn(partition_windows2d(padded, (14, 14)), index, mask)
+    expected = merge_windows2d(whole, (1, 1), (14, 14))[:, :5, :9]
+    own = merge_windows2d(block.attn(partition_windows2d(x, (5, 9)), part, None), (1, 1), (5, 9))
     torch.testing.assert_close(own, expected)
 
 
@@ -74,7 +74,7 @@ def test_raster_layout_differs_from_the_official_one_with_the_same_weights():
 @torch.inference_mode()
 def test_raster_global_attention_gives_all_places_of_a_window_the_same():
     attention = small(layout="raster").double().eval().layers[0].glb_attn
-    given = cut_rectangles(attention(torch.randn(1, 28, 28, 32).double()), (14, 14))
+    given = partition_windows2d(attention(torch.randn(1, 28, 28, 32).double()), (14, 14))
     torch.testing.assert_close(given, given[:, :, :1].expand_as(given))
 
 
@@ -90,7 +90,7 @@ def test_weights_of_another_image_size_load_with_resized_tables():
 
 
 def test_position_index_of_a_square_is_that_of_a_window():
-    assert torch.equal(rectangle_position_index(5, 5), relative_position_index(5))
+    assert torch.equal(window_position_index(5, 5), relative_position_index(5))
 
 
 def test_autocast_gives_finite_logits():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybrid_backbones import create_model, get_entry, list_models
+from hybrid_backbones import create_model, get_spec, list_models
 from hybrid_backbones.architectures.mobile_former import shuffle_channels
-from hybrid_backbones.backbone import Encoded
+from hybrid_backbones.backbone import EncoderOutput
 from hybrid_backbones.layers.former_bridge import DynamicReLU
 
 SMALL = "mobile_former_26m"
@@ -30,7 +30,7 @@ def test_all_published_sizes_are_registered():
 
 @pytest.mark.parametrize("name", ENCODER_PARAMETERS)
 def test_parameters_and_multiply_adds_are_the_published_ones(name):
-    entry = get_entry(name)
+    entry = get_spec(name)
     with torch.device("meta"):
         model = create_model(name).eval()
         encoder = create_model(name, num_classes=0)
@@ -100,7 +100,7 @@ def test_shuffling_interleaves_groups():
 def test_head_without_tokens_is_refused():
     model = create_model(SMALL)
     with pytest.raises(ValueError, match="tokens"):
-        model.forward_head(Encoded([torch.zeros(1, 96, 1, 1)]))
+        model.forward_head(EncoderOutput([torch.zeros(1, 96, 1, 1)]))
 
 
 def test_gradient_checkpointing_changes_nothing():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybrid_backbones import create_model, get_entry, load_published
+from hybrid_backbones import create_model, get_spec, load_published
 from hybrid_backbones.architectures.mobilevit import fold_patches, unfold_patches
 from hybrid_backbones.weights import CheckpointError
 
@@ -15,7 +15,7 @@ NAMES = ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s")
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_and_multiply_adds_are_the_published_ones(name):
-    entry = get_entry(name)
+    entry = get_spec(name)
     with torch.device("meta"):
         model = create_model(name).eval()
         image = torch.empty(1, 3, entry.image_size, entry.image_size)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_backbones import create_model, load_published
 from hybrid_backbones.layers.position import resize_positions
-from hybrid_backbones.registry import get_entry
+from hybrid_backbones.registry import get_spec
 
 # Small enough for a unit test, with all parts of the published ones.
 SMALL = {
@@ -63,7 +63,7 @@ def test_maps_have_the_declared_shapes_at_any_size(name, size, channels):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_sizes_have_the_stated_cost(name):
-    entry = get_entry(name)
+    entry = get_spec(name)
     with torch.device("meta"):
         model = create_model(name).eval()
         image = torch.empty(1, 3, entry.image_size, entry.image_size)
@@ -220,10 +220,10 @@ def test_checkpoints_adapt_to_other_channels_and_classes(name):
     firsts = 1 if name == "vitae_base" else 5
     assert sum("channels in the file" in note for note in notes) == firsts
     assert sum("classes in the file" in note for note in notes) == 1
-    grey = torch.randn(1, 1, 64, 64)
+    gray = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():
-        ours = target.encode(grey).maps[-1]
-        theirs = source.eval().encode(grey.expand(-1, 3, -1, -1)).maps[-1]
+        ours = target.encode(gray).maps[-1]
+        theirs = source.eval().encode(gray.expand(-1, 3, -1, -1)).maps[-1]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybrid_backbones import create_model
 from hybrid_backbones.architectures import swin
 from hybrid_backbones.layers import shape_cache as size_tables
-from hybrid_backbones.layers.shape_cache import SizeTables
+from hybrid_backbones.layers.shape_cache import ShapeCache
 
 SMALL = {
     "cmt_ti": {"depths": (1, 1, 1, 1), "image_size": 64},
@@ -40,7 +40,7 @@ def images(height=50, width=70, count=1):
 
 def tables_of(model):
     found = [value for module in model.modules() for value in vars(module).values()]
-    return [value for value in found if isinstance(value, SizeTables)]
+    return [value for value in found if isinstance(value, ShapeCache)]
 
 
 def count_kept(model):
@@ -127,7 +127,7 @@ def test_compiled_network_makes_its_own_tables():
 
 
 def test_no_more_sizes_are_kept_than_the_limit_and_the_oldest_goes():
-    tables, made = SizeTables(limit=2), []
+    tables, made = ShapeCache(limit=2), []
     like = torch.zeros(1)
 
     def get(side):
@@ -145,7 +145,7 @@ def test_nothing_is_kept_while_a_cuda_graph_is_recorded(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     monkeypatch.setattr(size_tables, "Tensor", OnGpu)
-    tables = SizeTables()
+    tables = ShapeCache()
     tables.get((1,), lambda: None, like=torch.zeros(1).as_subclass(OnGpu))
     assert len(tables) == 0
 

@@ -1,4 +1,4 @@
-"""Pictures with labels: every setting has an effect, seeds rule it all, evaluation is published."""
+"""Images with labels: every setting has an effect, seeds rule it all, evaluation is published."""
 
 import math
 import random
@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig
 from segnetr.data.augmentation.classification import (
-    build_labelled_augmentation,
-    build_labelled_evaluation,
+    build_classification_augmentation,
+    build_classification_evaluation,
 )
 from segnetr.data.augmentation.randaugment import find_operations
-from segnetr.data.classification.loaders import ChangeAtRandom
+from segnetr.data.classification.loaders import TrainTransform
 from segnetr.data.loading.sampler import SampleKey
 from segnetr.data.preprocessing.resample import resample
 
 SIZE = (24, 20)
-OFF = LabelledAugmentConfig(crop_scale=(1, 1), crop_ratio=(0.01, 100), flip=0)
+OFF = ClassificationAugmentConfig(crop_scale=(1, 1), crop_ratio=(0.01, 100), flip=0)
 SETTINGS = {
     "crop_scale": (0.2, 0.6),
     "padding": 5,
@@ -37,10 +37,10 @@ SETTINGS = {
     "hue": 0.4,
     "erasing_probability": 1.0,
 }
-COLOURS = ("saturation", "hue")
+COLORS = ("saturation", "hue")
 
 
-def picture(channels=3, dtype=np.uint8, size=(40, 50)):
+def pixels(channels=3, dtype=np.uint8, size=(40, 50)):
     rows, columns = np.mgrid[: size[0], : size[1]]
     planes = [(rows * (3 + k) + columns * (2 + 3 * k) + 40 * k) % 230 for k in range(channels)]
     noise = np.random.default_rng(0).integers(0, 20, (*size, channels))
@@ -49,8 +49,8 @@ def picture(channels=3, dtype=np.uint8, size=(40, 50)):
 
 
 def augment(config, seed, image=None, size=SIZE):
-    image = picture() if image is None else image
-    change = ChangeAtRandom(config, image_size=size, channels=image.shape[2])
+    image = pixels() if image is None else image
+    change = TrainTransform(config, image_size=size, channels=image.shape[2])
     return change(image, seed)
 
 
@@ -60,7 +60,7 @@ def test_everything_on_gives_the_size_type_and_range(channels, dtype):
     config = replace(
         OFF, **{k: v for k, v in SETTINGS.items() if k != "padding"}, randaugment_probability=1.0
     )
-    image = picture(channels, dtype)
+    image = pixels(channels, dtype)
     kept = image.copy()
     for seed in range(25):
         changed = augment(config, seed, image)
@@ -73,19 +73,19 @@ def test_everything_on_gives_the_size_type_and_range(channels, dtype):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_each_setting_alone_changes_the_picture(name, channels):
+def test_each_setting_alone_changes_the_image(name, channels):
     config = replace(OFF, **{name: SETTINGS[name]})
-    image = picture(channels)
+    image = pixels(channels)
     plain = resample(image, SIZE, "bicubic")
     np.testing.assert_array_equal(augment(OFF, 0, image), plain)
     results = {augment(config, seed, image).tobytes() for seed in range(12)}
-    if channels == 1 and name in COLOURS:
+    if channels == 1 and name in COLORS:
         assert results == {plain.tobytes()}
     else:
         assert len(results) >= 2
 
 
-def test_equal_seeds_give_equal_pictures_and_leave_the_global_generators_alone():
+def test_equal_seeds_give_equal_images_and_leave_the_global_generators_alone():
     config = replace(OFF, **{k: v for k, v in SETTINGS.items() if k != "padding"})
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     first = [augment(config, seed).tobytes() for seed in range(8)]
@@ -106,12 +106,12 @@ class Seeded(Dataset):
         return 12
 
     def __getitem__(self, row):
-        return torch.from_numpy(self.change(picture(), SampleKey(1, row).seed(0)))
+        return torch.from_numpy(self.change(pixels(), SampleKey(1, row).seed(0)))
 
 
 def test_batches_are_equal_for_any_number_of_workers():
     config = replace(OFF, **{k: v for k, v in SETTINGS.items() if k != "padding"})
-    dataset = Seeded(ChangeAtRandom(config, image_size=SIZE, channels=3))
+    dataset = Seeded(TrainTransform(config, image_size=SIZE, channels=3))
     loads = [
         torch.cat(list(DataLoader(dataset, batch_size=4, num_workers=workers)))
         for workers in (0, 2)
@@ -120,8 +120,8 @@ def test_batches_are_equal_for_any_number_of_workers():
 
 
 def test_crops_have_the_wanted_areas_and_proportions():
-    pipeline = build_labelled_augmentation(
-        LabelledAugmentConfig(crop_scale=(0.1, 0.5), crop_ratio=(0.5, 2.0)),
+    pipeline = build_classification_augmentation(
+        ClassificationAugmentConfig(crop_scale=(0.1, 0.5), crop_ratio=(0.5, 2.0)),
         image_size=SIZE,
         channels=1,
     )
@@ -144,13 +144,13 @@ def test_crops_have_the_wanted_areas_and_proportions():
 
 
 def test_crop_that_never_fits_is_the_middle_of_the_nearest_proportions():
-    config = LabelledAugmentConfig(crop_scale=(1, 1), crop_ratio=(0.9, 1.1))
-    pipeline = build_labelled_augmentation(config, image_size=SIZE, channels=1)
+    config = ClassificationAugmentConfig(crop_scale=(1, 1), crop_ratio=(0.9, 1.1))
+    pipeline = build_classification_augmentation(config, image_size=SIZE, channels=1)
     box = pipeline.transforms[0].get_params_dependent_on_data({"shape": (100, 400, 1)}, {})["box"]
     assert box == (0, 145, 100, 110)
 
 
-def test_padded_crop_moves_the_picture_over_black():
+def test_padded_crop_moves_the_image_over_black():
     image = np.full((20, 20, 1), 200, dtype=np.uint8)
     config = replace(OFF, padding=4)
     covers = [augment(config, seed, image, size=(20, 20)) for seed in range(40)]
@@ -160,10 +160,10 @@ def test_padded_crop_moves_the_picture_over_black():
     assert max(rows) == 20
 
 
-@pytest.mark.parametrize("mode", ["pixel", "colour", "mean"])
+@pytest.mark.parametrize("mode", ["pixel", "color", "mean"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_erasing_replaces_rectangles_by_what_the_mode_says(mode, dtype):
-    image = picture(3, dtype, (64, 64))
+    image = pixels(3, dtype, (64, 64))
     config = replace(OFF, erasing_probability=1.0, erasing_mode=mode)
     shares = []
     for seed in range(30):
@@ -175,15 +175,15 @@ def test_erasing_replaces_rectangles_by_what_the_mode_says(mode, dtype):
         inside = np.zeros_like(erased)
         inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
         np.testing.assert_array_equal(changed[~inside], image[~inside])
-        colours = np.unique(box.reshape(-1, 3), axis=0)
+        colors = np.unique(box.reshape(-1, 3), axis=0)
         if mode == "pixel":
-            assert len(colours) > len(box.reshape(-1, 3)) / 2
+            assert len(colors) > len(box.reshape(-1, 3)) / 2
         elif mode == "mean":
             np.testing.assert_allclose(
                 box[0, 0], image.mean((0, 1)), atol=1 if dtype == np.uint8 else 1e-4
             )
         else:
-            assert len(colours) == 1
+            assert len(colors) == 1
     assert 0.01 < min(shares) < 0.06
     assert 0.22 < max(shares) < 0.35
 
@@ -193,16 +193,16 @@ def test_erasing_has_its_probability_and_count():
     rare = replace(OFF, erasing_probability=0.3)
     hits = sum(augment(rare, seed, image, size=(64, 64)).any() for seed in range(200))
     assert hits == pytest.approx(60, abs=20)
-    several = replace(OFF, erasing_probability=1.0, erasing_count=4, erasing_mode="colour")
-    colours = [
+    several = replace(OFF, erasing_probability=1.0, erasing_count=4, erasing_mode="color")
+    colors = [
         len(np.unique(augment(several, seed, image, size=(64, 64)))) - 1 for seed in range(40)
     ]
-    assert max(colours) == 4
-    assert min(colours) <= 1
+    assert max(colors) == 4
+    assert min(colors) <= 1
 
 
 PUBLISHED = {
-    "identity", "auto_contrast", "equalise", "rotate", "solarise", "colour", "posterise",
+    "identity", "auto_contrast", "equalize", "rotate", "solarize", "color", "posterize",
     "contrast", "brightness", "sharpness", "shear_across", "shear_down", "shift_across",
     "shift_down",
 }  # fmt: skip
@@ -210,19 +210,19 @@ PUBLISHED = {
 
 def test_operations_are_the_fourteen_of_the_article():
     assert set(find_operations(3)) == PUBLISHED
-    assert set(find_operations(1)) == PUBLISHED - {"colour"}
+    assert set(find_operations(1)) == PUBLISHED - {"color"}
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED - {"auto_contrast", "equalise"}))
+@pytest.mark.parametrize("name", sorted(PUBLISHED - {"auto_contrast", "equalize"}))
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_strength_nought_changes_nothing(name, dtype):
-    image = picture(3, dtype)
+    image = pixels(3, dtype)
     changed = find_operations(3)[name](image, 0.0)
     np.testing.assert_allclose(changed, image, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "name", sorted(PUBLISHED - {"identity", "auto_contrast", "equalise", "posterise"})
+    "name", sorted(PUBLISHED - {"identity", "auto_contrast", "equalize", "posterize"})
 )
 def test_operations_grow_with_their_strength(name):
     rows, columns = np.mgrid[:40, :50]
@@ -237,11 +237,11 @@ def test_operations_grow_with_their_strength(name):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_eight_bit_and_floating_point_pictures_agree(name, channels):
+def test_eight_bit_and_floating_point_images_agree(name, channels):
     if name not in find_operations(channels):
-        pytest.skip("needs colours")
+        pytest.skip("needs colors")
     operation = find_operations(channels)[name]
-    image = picture(channels)
+    image = pixels(channels)
     for strength in (-0.7, 0.45, 1.0):
         coarse = operation(image, strength)
         fine = operation((image / 255).astype(np.float32), strength)
@@ -251,13 +251,13 @@ def test_eight_bit_and_floating_point_pictures_agree(name, channels):
 
 def test_operations_are_what_they_are_called():
     operations = find_operations(3)
-    image = picture(3)
-    assert len(np.unique(operations["posterise"](image, 1.0) & 15)) == 1
-    np.testing.assert_array_equal(operations["solarise"](image, 1.0), 255 - image)
-    half = operations["solarise"](image, 0.5)
+    image = pixels(3)
+    assert len(np.unique(operations["posterize"](image, 1.0) & 15)) == 1
+    np.testing.assert_array_equal(operations["solarize"](image, 1.0), 255 - image)
+    half = operations["solarize"](image, 0.5)
     np.testing.assert_array_equal(half, np.where(image >= 128, 255 - image, image))
-    grey = operations["colour"](image, -1.0).astype(int)
-    assert np.ptp(grey, axis=2).max() <= 0.1 * np.ptp(image.astype(int), axis=2).max() + 1
+    gray = operations["color"](image, -1.0).astype(int)
+    assert np.ptp(gray, axis=2).max() <= 0.1 * np.ptp(image.astype(int), axis=2).max() + 1
     stretched = operations["auto_contrast"](np.array([[[20], [60]], [[100], [120]]], np.uint8), 0)
     assert stretched.ravel().tolist() == [0, 102, 204, 255]
     np.testing.assert_allclose(operations["brightness"](image, -1.0), image * 0.1, atol=0.51)
@@ -294,22 +294,22 @@ def test_probability_and_count_of_randaugment_are_kept():
     config = replace(
         OFF, randaugment_operations=3, randaugment_probability=0.4, randaugment_deviation=0.0
     )
-    pipeline = build_labelled_augmentation(config, image_size=SIZE, channels=3)
+    pipeline = build_classification_augmentation(config, image_size=SIZE, channels=3)
     pipeline.set_random_state(np.random.default_rng(0), random.Random(0))
-    draws = [pipeline.transforms[1].get_params()["drawn"] for _ in range(500)]
+    draws = [pipeline.transforms[1].get_params()["synthetic"] for _ in range(500)]
     assert max(map(len, draws)) <= 3
-    assert np.mean([len(drawn) for drawn in draws]) == pytest.approx(1.2, abs=0.15)
-    names = {name for drawn in draws for name, _ in drawn}
+    assert np.mean([len(synthetic) for synthetic in draws]) == pytest.approx(1.2, abs=0.15)
+    names = {name for synthetic in draws for name, _ in synthetic}
     assert names == PUBLISHED
-    assert {abs(strength) for drawn in draws for _, strength in drawn} == {0.9}
-    assert {strength > 0 for drawn in draws for _, strength in drawn} == {True, False}
+    assert {abs(strength) for synthetic in draws for _, strength in synthetic} == {0.9}
+    assert {strength > 0 for synthetic in draws for _, strength in synthetic} == {True, False}
 
 
 @pytest.mark.parametrize("filter_name", ["bilinear", "bicubic"])
 def test_evaluation_is_the_published_resizing_and_central_crop(filter_name):
-    image = picture(3, size=(90, 131))
-    config = LabelledAugmentConfig(evaluation_crop=0.875, interpolation=filter_name)
-    fitted = build_labelled_evaluation(config, image_size=(56, 56))(image=image)["image"]
+    image = pixels(3, size=(90, 131))
+    config = ClassificationAugmentConfig(evaluation_crop=0.875, interpolation=filter_name)
+    fitted = build_classification_evaluation(config, image_size=(56, 56))(image=image)["image"]
     kind = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[filter_name]
     resized = Image.fromarray(image).resize((int(64 * 131 / 90), 64), kind)
     left, top = round((resized.width - 56) / 2), 4
@@ -317,9 +317,9 @@ def test_evaluation_is_the_published_resizing_and_central_crop(filter_name):
 
 
 def test_evaluation_squashes_where_told():
-    image = picture(1, size=(90, 131))
-    config = LabelledAugmentConfig(evaluation_fit="squash", evaluation_crop=0.5)
-    fitted = build_labelled_evaluation(config, image_size=(32, 40))(image=image)["image"]
+    image = pixels(1, size=(90, 131))
+    config = ClassificationAugmentConfig(evaluation_fit="squash", evaluation_crop=0.5)
+    fitted = build_classification_evaluation(config, image_size=(32, 40))(image=image)["image"]
     np.testing.assert_array_equal(fitted, resample(image, (32, 40), "bicubic"))
 
 
@@ -327,19 +327,19 @@ def test_evaluation_squashes_where_told():
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("size", [(32, 32), (17, 61), (90, 131)])
 def test_evaluation_fits_any_channels_types_and_proportions(channels, dtype, size):
-    config = LabelledAugmentConfig(evaluation_crop=0.9)
-    pipeline = build_labelled_evaluation(config, image_size=(32, 48))
-    image = picture(channels, dtype, size)
+    config = ClassificationAugmentConfig(evaluation_crop=0.9)
+    pipeline = build_classification_evaluation(config, image_size=(32, 48))
+    image = pixels(channels, dtype, size)
     fitted = pipeline(image=image)["image"]
     assert fitted.shape == (32, 48, channels)
     assert fitted.dtype == dtype
     assert 0 <= fitted.min() <= fitted.max() <= (255 if dtype == np.uint8 else 1)
 
 
-def test_picture_of_the_right_size_is_not_touched_by_evaluation():
-    image = picture(3, size=(32, 32))
-    config = LabelledAugmentConfig()
-    fitted = build_labelled_evaluation(config, image_size=(32, 32))(image=image)["image"]
+def test_image_of_the_right_size_is_not_touched_by_evaluation():
+    image = pixels(3, size=(32, 32))
+    config = ClassificationAugmentConfig()
+    fitted = build_classification_evaluation(config, image_size=(32, 32))(image=image)["image"]
     np.testing.assert_array_equal(fitted, image)
 
 

@@ -30,13 +30,13 @@ def mix(config, images, targets, classes, seed, epoch=0):
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([MIXUP, CUTMIX, BOTH]), counts, seeds)
-def test_labels_hold_exactly_the_share_of_each_picture(config, count, seed):
+def test_labels_hold_exactly_the_share_of_each_image(config, count, seed):
     images, targets = constant_images(count)
     mixed, shares = mix(config, images, targets, count, seed)
     assert shares.shape == (count, count)
     torch.testing.assert_close(shares.sum(1), torch.ones(count))
     assert (shares >= 0).all()
-    # The mean of a picture is the mean of the classes it is made of.
+    # The mean of a image is the mean of the classes it is made of.
     expected = shares.double() @ torch.arange(count, dtype=torch.float64)
     torch.testing.assert_close(mixed.double().mean((1, 2, 3)), expected, atol=1e-4, rtol=1e-5)
 
@@ -54,7 +54,7 @@ def test_cutmix_label_is_the_count_of_pixels(count, seed):
 @given(st.integers(1, 50), st.integers(1, 50), st.floats(0, 1), st.floats(0, 0.999),
        st.floats(0, 0.999))  # fmt: skip
 def test_rectangle_lies_inside_and_is_never_larger_than_meant(height, width, share, down, across):
-    rows, columns = cut_box(height, width, share=share, centre=(down, across))
+    rows, columns = cut_box(height, width, share=share, center=(down, across))
     assert 0 <= rows.start <= height
     assert 0 <= rows.stop <= height
     assert 0 <= columns.start <= width
@@ -95,7 +95,7 @@ def test_every_call_takes_the_same_numbers_from_the_generator(config):
         (MixingConfig(cutmix_alpha=1, off_epoch=3), 9),
     ],
 )
-def test_batch_that_is_not_mixed_keeps_its_pictures_and_plain_labels(config, epoch):
+def test_batch_that_is_not_mixed_keeps_its_images_and_plain_labels(config, epoch):
     images, targets = constant_images(4)
     for seed in range(20):
         mixed, shares = mix(config, images, targets, 6, seed, epoch)

@@ -68,7 +68,7 @@ PHOTOMETRIC = {
 
 
 def draw_pair(size: tuple[int, int] = (64, 80), channels: int = 3) -> tuple[Any, Any]:
-    """A smooth picture whose first channel is bright exactly where the mask is 1."""
+    """A smooth image whose first channel is bright exactly where the mask is 1."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     mask = ((rows - 28) ** 2 / 300 + (columns - 44) ** 2 / 120 < 1).astype(np.uint8)
     image = np.stack([40 + 50 * k + rows // 4 + columns // 8 for k in range(channels)], axis=2)
@@ -108,7 +108,7 @@ def test_everything_switched_off_is_the_resizing_of_evaluation() -> None:
 
 
 @pytest.mark.parametrize("name", [*GEOMETRIC, *PHOTOMETRIC])
-def test_each_setting_alone_changes_the_picture(name: str) -> None:
+def test_each_setting_alone_changes_the_image(name: str) -> None:
     config = replace(OFF, **{name: {**GEOMETRIC, **PHOTOMETRIC}[name]})
     plain_image, plain_mask = augment(OFF, 0)
     results = [augment(config, seed) for seed in range(8)]
@@ -135,21 +135,21 @@ def test_black_border_is_black_and_background() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_cast_is_one_gain_for_each_colour(dtype: type) -> None:
-    grey = np.full((48, 48, 3), 100 if dtype == np.uint8 else 0.4, dtype)
-    image, _ = augment(replace(OFF, cast=0.4), 3, (grey, np.zeros((48, 48), np.uint8)))
+def test_cast_is_one_gain_for_each_color(dtype: type) -> None:
+    gray = np.full((48, 48, 3), 100 if dtype == np.uint8 else 0.4, dtype)
+    image, _ = augment(replace(OFF, cast=0.4), 3, (gray, np.zeros((48, 48), np.uint8)))
     assert image.dtype == dtype
     assert (image == image[0, 0]).all()
-    gains = np.log(image[0, 0] / grey[0, 0])
+    gains = np.log(image[0, 0] / gray[0, 0])
     assert np.abs(gains).max() < 0.41
     assert len(set(gains.tolist())) == 3
 
 
 def test_uneven_light_is_smooth() -> None:
-    grey = np.full((64, 64, 3), 0.4, np.float32)
+    gray = np.full((64, 64, 3), 0.4, np.float32)
     for seed in range(8):
         image, _ = augment(
-            replace(OFF, uneven_light=0.25), seed, (grey, np.zeros((64, 64), np.uint8))
+            replace(OFF, uneven_light=0.25), seed, (gray, np.zeros((64, 64), np.uint8))
         )
         inside = image[(image > 0).all(2) & (image < 1).all(2)]
         assert len(inside)
@@ -159,20 +159,20 @@ def test_uneven_light_is_smooth() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_stickers_leave_the_middle_alone(channels: int) -> None:
-    grey = np.full((64, 64, channels), 128, np.uint8)
+    gray = np.full((64, 64, channels), 128, np.uint8)
     for seed in range(20):
-        pair = (grey, np.zeros((64, 64), np.uint8))
+        pair = (gray, np.zeros((64, 64), np.uint8))
         image, _ = augment(replace(OFF, stickers=1), seed, pair, image_size=(64, 64))
         changed = (image != 128).any(2)
-        # A centre lies 0.35 of the side from the middle at least, and an axis is 0.33 at most.
+        # A center lies 0.35 of the side from the middle at least, and an axis is 0.33 at most.
         assert not changed[31:33, 31:33].any()
         assert changed.mean() < 0.9
 
 
 def test_pen_strokes_are_thin_and_blue_or_purple() -> None:
-    grey = np.full((64, 64, 3), 128, np.uint8)
+    gray = np.full((64, 64, 3), 128, np.uint8)
     for seed in range(20):
-        pair = (grey, np.zeros((64, 64), np.uint8))
+        pair = (gray, np.zeros((64, 64), np.uint8))
         image, _ = augment(replace(OFF, pen_strokes=1), seed, pair, image_size=(64, 64))
         changed = (image != 128).any(2)
         assert changed.mean() < 0.5
@@ -181,25 +181,25 @@ def test_pen_strokes_are_thin_and_blue_or_purple() -> None:
 
 
 def test_a_vignette_darkens_the_corners_and_leaves_the_middle_alone() -> None:
-    grey = np.full((64, 80, 3), 128, np.uint8)
+    gray = np.full((64, 80, 3), 128, np.uint8)
     for seed in range(20):
-        pair = (grey, np.zeros((64, 80), np.uint8))
+        pair = (gray, np.zeros((64, 80), np.uint8))
         image, _ = augment(replace(OFF, vignette=1), seed, pair, image_size=(64, 80))
         assert (image[30:34, 38:42] == 128).all()
         assert (image <= 128).all()
         assert image[[0, 0, -1, -1], [0, -1, 0, -1]].min() < 40
 
 
-def test_either_border_gives_black_in_some_pictures_and_reflection_in_others() -> None:
-    grey = np.full((64, 64, 3), 128, np.uint8)
-    pair = (grey, np.zeros((64, 64), np.uint8))
+def test_either_border_gives_black_in_some_images_and_reflection_in_others() -> None:
+    gray = np.full((64, 64, 3), 128, np.uint8)
+    pair = (gray, np.zeros((64, 64), np.uint8))
     config = replace(OFF, scale=(0.5, 0.5), border="either")
     has_black = {int(augment(config, seed, pair)[0].min()) == 0 for seed in range(12)}
     assert has_black == {True, False}
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_mask_moves_with_the_picture(name: str) -> None:
+def test_mask_moves_with_the_image(name: str) -> None:
     config = replace(OFF, **{name: GEOMETRIC[name]})
     for seed in range(8):
         image, mask = augment(config, seed)
@@ -241,7 +241,7 @@ def test_class_indices_are_never_mixed() -> None:
 
 
 def test_warp_without_a_turn_keeps_the_middle_where_it_is() -> None:
-    # Half a pixel wrong in the matrix would shift a shrunken picture; here it must stay symmetric.
+    # Half a pixel wrong in the matrix would shift a shrunken image; here it must stay symmetric.
     image = np.zeros((64, 64, 3), np.uint8)
     image[24:40, 24:40] = 200
     mask = (image[..., 0] > 0).astype(np.uint8)
@@ -253,7 +253,7 @@ def test_warp_without_a_turn_keeps_the_middle_where_it_is() -> None:
         assert inner.sum() == pytest.approx(min(20, 16 * zoom * 48 / 64) ** 2, rel=0.35)
 
 
-def test_quarter_turn_by_degrees_turns_the_picture() -> None:
+def test_quarter_turn_by_degrees_turns_the_image() -> None:
     pair = draw_pair((64, 64))
     step = WarpToSize((64, 64), flip=False, degrees=90, zoom=(1, 1), shift=0)
     step.py_random = type("Highest", (), {"uniform": staticmethod(max)})()
@@ -271,7 +271,7 @@ def test_shrinking_much_averages_instead_of_skipping() -> None:
     assert np.abs(inner - 100).max() < 15
 
 
-def test_outside_is_a_reflection_of_picture_and_mask() -> None:
+def test_outside_is_a_reflection_of_image_and_mask() -> None:
     image, mask = draw_pair()
     mask[:] = 1
     config = replace(OFF, scale=(0.5, 0.5), shift=0.3, rotate_degrees=45)

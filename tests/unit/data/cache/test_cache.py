@@ -1,4 +1,4 @@
-"""The cache decodes each picture once, survives interruption and never trusts a torn copy."""
+"""The cache decodes each image once, survives interruption and never trusts a torn copy."""
 
 import errno
 import multiprocessing
@@ -73,7 +73,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter:
 def test_copies_have_the_wanted_shorter_side_and_types(tmp_path: Path) -> None:
     result = build(draw_cases(tmp_path / "data"), tmp_path / "cache")
     assert list(result.entries) == ["c0", "c1", "c2"]
-    assert result.faults == []
+    assert result.issues == []
     entry = result.entries["c1"]
     image, mask = np.load(entry.image), np.load(entry.mask)
     assert (image.shape, image.dtype) == ((32, 43, 3), np.uint8)
@@ -90,7 +90,7 @@ def test_copy_is_the_mean_over_areas(tmp_path: Path) -> None:
     assert np.abs(np.load(entry.image) - means).max() <= 0.5
 
 
-def test_small_picture_is_not_enlarged(tmp_path: Path) -> None:
+def test_small_image_is_not_enlarged(tmp_path: Path) -> None:
     cases = draw_cases(tmp_path / "data", 1, (60, 80))
     settings = CacheSettings(side=500, channels=3, classes=2)
     entry = build(cases, tmp_path / "cache", settings=settings).entries["c0"]
@@ -211,7 +211,7 @@ def spoil(case: Case, kind: str) -> Case:
         ("no mask", "image", "mask-missing"),
     ],
 )
-def test_faulty_case_is_named_and_the_others_are_built(
+def test_invalid_case_is_named_and_the_others_are_built(
     tmp_path: Path, kind: str, culprit: str, code: str
 ) -> None:
     cases = draw_cases(tmp_path / "data")
@@ -220,33 +220,33 @@ def test_faulty_case_is_named_and_the_others_are_built(
     for _ in range(2):  # built, then remembered
         result = build(cases, tmp_path / "cache")
         assert list(result.entries) == ["c0", "c2"]
-        (fault,) = result.faults
-        assert (fault.case_id, fault.path) == ("c1", path)
-        assert str(path) in fault.message
-        assert "\n" not in fault.message
-        assert fault.kind == code
+        (issue,) = result.issues
+        assert (issue.case_id, issue.path) == ("c1", path)
+        assert str(path) in issue.message
+        assert "\n" not in issue.message
+        assert issue.kind == code
 
 
-def test_fault_is_remembered_until_the_file_changes(tmp_path: Path, decoded: Counter) -> None:
+def test_issue_is_remembered_until_the_file_changes(tmp_path: Path, decoded: Counter) -> None:
     cases = draw_cases(tmp_path / "data", 1)
     whole = cases[0].image.read_bytes()
     spoil(cases[0], "cut image")
-    first = build(cases, tmp_path / "cache").faults
-    assert build(cases, tmp_path / "cache").faults == first
+    first = build(cases, tmp_path / "cache").issues
+    assert build(cases, tmp_path / "cache").issues == first
     assert decoded.calls == 1
     cases[0].image.write_bytes(whole)
-    assert build(cases, tmp_path / "cache").faults == []
+    assert build(cases, tmp_path / "cache").issues == []
 
 
-def test_remembered_fault_names_the_file_where_it_is_now(tmp_path: Path) -> None:
+def test_remembered_issue_names_the_file_where_it_is_now(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (case,) = draw_cases(tmp_path / name, 1)
         spoil(case, "cut image")
-        (fault,) = build([case], tmp_path / "cache").faults
-        assert str(tmp_path / name) in fault.message
+        (issue,) = build([case], tmp_path / "cache").issues
+        assert str(tmp_path / name) in issue.message
 
 
-def test_trouble_of_the_disk_is_no_lasting_fault(
+def test_trouble_of_the_disk_is_no_lasting_issue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = draw_cases(tmp_path / "data", 1)
@@ -259,9 +259,9 @@ def test_trouble_of_the_disk_is_no_lasting_fault(
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_pair, "read_image", fail)
-        (fault,) = build(cases, tmp_path / "cache").faults
-        assert "Input/output error" in fault.message
-    assert build(cases, tmp_path / "cache").faults == []
+        (issue,) = build(cases, tmp_path / "cache").issues
+        assert "Input/output error" in issue.message
+    assert build(cases, tmp_path / "cache").issues == []
 
 
 def test_file_that_changes_while_it_is_read_is_refused(
@@ -276,8 +276,8 @@ def test_file_that_changes_while_it_is_read_is_refused(
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_pair, "read_image", read_late)
-        (fault,) = build(cases, tmp_path / "cache").faults
-        assert "changed while it was read" in fault.message
+        (issue,) = build(cases, tmp_path / "cache").issues
+        assert "changed while it was read" in issue.message
     entry = build(cases, tmp_path / "cache").entries["c0"]
     assert np.load(entry.image).max() == 0
 
@@ -287,7 +287,7 @@ def test_full_disk_is_one_line_and_leaves_no_torn_copy(tmp_path: Path, workers: 
     cases = draw_cases(tmp_path / "data")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        # Enough for the small notes, too little for a picture; processes inherit it.
+        # Enough for the small notes, too little for a image; processes inherit it.
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
         with pytest.raises(WriteError, match="File too large") as raised:
             build(cases, tmp_path / "cache", workers=workers)

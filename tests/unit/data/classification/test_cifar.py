@@ -61,10 +61,10 @@ def test_planes_become_channels_of_the_right_pixels(tmp_path):
     folder = write_cifar10(tmp_path)
     opened = read_cifar(folder, layout=CIFAR_10)
     row = draw(3, 0)[1]
-    picture = opened.cases[1].picture
-    assert picture.shape == (32, 32, 3)
-    assert picture[0, 5].tolist() == [row[5], row[1024 + 5], row[2048 + 5]]
-    assert picture[7, 0, 0] == row[7 * 32]
+    image = opened.cases[1].image
+    assert image.shape == (32, 32, 3)
+    assert image[0, 5].tolist() == [row[5], row[1024 + 5], row[2048 + 5]]
+    assert image[7, 0, 0] == row[7 * 32]
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
@@ -81,7 +81,7 @@ def test_cifar_100_saved_again_by_python_3_is_read(tmp_path, protocol):
     opened = read_cifar(tmp_path, layout=CIFAR_100)
     assert opened.classes == ("apple", "bear")
     assert [case.labels[0] for case in opened.cases] == [0, 1, 0, 1, 0, 1]
-    assert np.array_equal(opened.cases[3].picture[..., 2].ravel(), draw(4, 3)[3][2048:])
+    assert np.array_equal(opened.cases[3].image[..., 2].ravel(), draw(4, 3)[3][2048:])
 
 
 class Hostile:
@@ -152,9 +152,9 @@ def test_array_of_another_type_is_refused(tmp_path):
         read_plain_pickle(file)
 
 
-def test_label_out_of_range_names_the_picture(tmp_path):
+def test_label_out_of_range_names_the_image(tmp_path):
     write_cifar10(tmp_path, labels=(0, 9, 2))
-    with pytest.raises(ReadError, match="picture 1 has the label 9, not 0 to 2"):
+    with pytest.raises(ReadError, match="image 1 has the label 9, not 0 to 2"):
         read_cifar(tmp_path, layout=CIFAR_10)
 
 
@@ -169,5 +169,5 @@ def test_batch_of_another_shape_is_refused(tmp_path):
     folder = write_cifar10(tmp_path)
     content = {"data": np.zeros((2, 100), np.uint8), "labels": [0, 1]}
     (folder / "data_batch_2").write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(ReadError, match="3072 bytes a picture"):
+    with pytest.raises(ReadError, match="3072 bytes a image"):
         read_cifar(tmp_path, layout=CIFAR_10)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnetr.config.schema.classification import LabelledDataConfig, TableConfig
+from segnetr.config.schema.classification import ClassificationDataConfig, TableConfig
 from segnetr.data.classification.case import count_labels
 from segnetr.data.classification.image_folder import read_image_folder
 from segnetr.data.classification.label_table import read_label_table
 from segnetr.data.classification.medmnist import read_medmnist
-from segnetr.data.classification.open import open_labelled
+from segnetr.data.classification.open import open_classification_set
 from segnetr.data.splits.split import make_split
-from segnetr.errors import DataFaultError, ReadError, SegNetrError, UsageError
+from segnetr.errors import DataError, ReadError, SegNetrError, UsageError
 
 
 def put(path: Path, value: int = 0) -> Path:
@@ -24,7 +24,9 @@ def put(path: Path, value: int = 0) -> Path:
 
 
 def open_folder(root: Path, **settings):
-    return open_labelled(LabelledDataConfig(dataset="imagefolder", data_dir=root, **settings))
+    return open_classification_set(
+        ClassificationDataConfig(dataset="imagefolder", data_dir=root, **settings)
+    )
 
 
 def write_npz(path: Path, *, shape=(8, 8), labels=2, counts=(6, 4, 4), **changed) -> Path:
@@ -72,7 +74,7 @@ def test_parts_are_official_and_may_lack_a_class(tmp_path):
     )
 
 
-def test_validation_pictures_without_class_folders_are_said(tmp_path):
+def test_validation_images_without_class_folders_are_said(tmp_path):
     for name in ("train/a/1.png", "train/b/1.png", "val/1.png"):
         put(tmp_path / name)
     with pytest.raises(UsageError, match="no class folders"):
@@ -81,16 +83,16 @@ def test_validation_pictures_without_class_folders_are_said(tmp_path):
 
 def test_empty_class_folder_and_single_class_are_refused(tmp_path):
     put(tmp_path / "one" / "a" / "1.png")
-    with pytest.raises(DataFaultError, match="all cases are of one class, 'a'"):
+    with pytest.raises(DataError, match="all cases are of one class, 'a'"):
         open_folder(tmp_path / "one")
     (tmp_path / "one" / "b").mkdir()
-    with pytest.raises(DataFaultError, match="the class 'b' holds no picture"):
+    with pytest.raises(DataError, match="the class 'b' holds no image"):
         open_folder(tmp_path / "one")
 
 
 def test_missing_folder_says_what_is_wanted(tmp_path):
     with pytest.raises(UsageError, match="class folders"):
-        open_labelled(LabelledDataConfig(dataset="imagefolder"))
+        open_classification_set(ClassificationDataConfig(dataset="imagefolder"))
     with pytest.raises(UsageError, match="nowhere"):
         open_folder(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no class folders"):
@@ -101,17 +103,17 @@ def test_missing_folder_says_what_is_wanted(tmp_path):
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((8, 8), 1), ((8, 8, 3), 3), ((9, 7, 1), 1)])
-def test_grey_and_colour_files_are_read_with_their_parts(tmp_path, shape, channels):
+def test_gray_and_color_files_are_read_with_their_parts(tmp_path, shape, channels):
     path = write_npz(tmp_path / "pneumoniamnist_64.npz", shape=shape)
     opened = read_medmnist(path)
     assert opened.classes == ("normal", "pneumonia")
     assert opened.in_channels == channels
     assert [c.split for c in opened.cases] == ["train"] * 6 + ["validation"] * 4 + ["test"] * 4
-    assert opened.cases[1].picture.shape == (*shape[:2], channels)
+    assert opened.cases[1].image.shape == (*shape[:2], channels)
     assert opened.cases[1].labels == (1,)
 
 
-def test_several_labels_a_picture_are_read_as_such(tmp_path):
+def test_several_labels_a_image_are_read_as_such(tmp_path):
     labels = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1]], np.uint8)
     changed = {f"{part}_labels": labels for part in ("train", "val", "test")}
     opened = read_medmnist(write_npz(tmp_path / "x.npz", counts=(4, 4, 4), **changed))
@@ -164,8 +166,8 @@ def test_class_without_a_case_is_refused(tmp_path):
     zeros = np.zeros((4, 1), int)
     labels = {"train_labels": np.full((6, 1), 2), "val_labels": zeros, "test_labels": zeros}
     path = write_npz(tmp_path / "x.npz", **labels)
-    with pytest.raises(DataFaultError, match="no case of the class 'class 1'"):
-        open_labelled(LabelledDataConfig(dataset="medmnist", data_dir=path))
+    with pytest.raises(DataError, match="no case of the class 'class 1'"):
+        open_classification_set(ClassificationDataConfig(dataset="medmnist", data_dir=path))
 
 
 # --- tables ----------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ def test_isic_2017_tables_are_official_parts_and_neither_label_is_a_nevus(tmp_pa
             }
             for name in names
         ]
-        write_table(tmp_path / f"ISIC-2017_{part}_Part3_GroundTruth.csv", table)
+        write_table(tmp_path / f"ISIC-2017_{part}_Part3_GroundGroundTruth.csv", table)
         for name in names:
             put(tmp_path / f"ISIC-2017_{part}_Data" / f"{name}.jpg")
             put(tmp_path / f"ISIC-2017_{part}_Data" / f"{name}_superpixels.png")
@@ -208,13 +210,13 @@ def ham(folder: Path, lesions: dict[str, str]) -> None:
         {"image": name, "MEL": float(len(lesion) % 2 == 0), "NV": float(len(lesion) % 2)}
         for name, lesion in lesions.items()
     ]
-    write_table(folder / "ISIC2018_Task3_Training_GroundTruth.csv", one_hot)
+    write_table(folder / "ISIC2018_Task3_Training_GroundGroundTruth.csv", one_hot)
     for name in lesions:
         put(folder / "HAM10000_images_part_1" / f"{name}.jpg")
 
 
 @pytest.mark.parametrize(
-    "file", ["HAM10000_metadata.csv", "ISIC2018_Task3_Training_GroundTruth.csv"]
+    "file", ["HAM10000_metadata.csv", "ISIC2018_Task3_Training_GroundGroundTruth.csv"]
 )
 def test_no_lesion_is_in_two_parts_whichever_table_is_read(tmp_path, file):
     lesions = {f"ISIC_{i:02}": f"H{'x' * (i // 3 % 2)}{i // 3}" for i in range(30)}
@@ -242,14 +244,14 @@ def test_several_labels_a_row_are_read_only_when_asked_for(tmp_path):
     write_table(tmp_path / "t.csv", rows)
     put(tmp_path / "a.png")
     put(tmp_path / "b.png")
-    with pytest.raises(DataFaultError, match=r"a\.png has 2 labels.*multi_label"):
+    with pytest.raises(DataError, match=r"a\.png has 2 labels.*multi_label"):
         read_label_table(tmp_path, TableConfig(), in_channels=None)
     opened = read_label_table(tmp_path, TableConfig(multi_label=True), in_channels=1)
     assert [c.labels for c in opened.cases] == [(0, 1), ()]
     assert opened.in_channels == 1
 
 
-def test_rows_without_a_picture_and_pictures_twice_are_faults(tmp_path):
+def test_rows_without_a_image_and_images_twice_are_issues(tmp_path):
     rows = [{"image": name, "label": label} for name, label in (("a", "x"), ("b", "y"), ("c", "x"))]
     write_table(tmp_path / "t.csv", rows)
     put(tmp_path / "one" / "a.png")
@@ -257,7 +259,7 @@ def test_rows_without_a_picture_and_pictures_twice_are_faults(tmp_path):
     put(tmp_path / "two" / "b.jpg")
     opened = read_label_table(tmp_path, TableConfig(), in_channels=None)
     assert [c.case_id for c in opened.cases] == ["a"]
-    assert [(f.case_id, f.kind) for f in opened.faults] == [
+    assert [(f.case_id, f.kind) for f in opened.issues] == [
         ("b", "image-twice"),
         ("c", "image-missing"),
     ]
@@ -298,8 +300,8 @@ def test_table_that_is_no_table_is_one_line(tmp_path):
 
 @pytest.mark.data
 def test_real_excerpts_of_all_formats_are_read(real_data):
-    pneumonia = open_labelled(
-        LabelledDataConfig(
+    pneumonia = open_classification_set(
+        ClassificationDataConfig(
             dataset="medmnist", data_dir=real_data / "medmnist", subset="pneumoniamnist"
         )
     )
@@ -308,7 +310,7 @@ def test_real_excerpts_of_all_formats_are_read(real_data):
     parts = [case.split for case in derm.cases]
     assert [parts.count(name) for name in ("train", "validation", "test")] == [30, 5, 9]
     isic = read_label_table(real_data / "isic2017", TableConfig(), in_channels=None)
-    assert (len(isic.cases), len(isic.faults)) == (14, 0)
+    assert (len(isic.cases), len(isic.issues)) == (14, 0)
     table = TableConfig(file="HAM10000_metadata.csv")
     skin = read_label_table(real_data / "ham10000", table, in_channels=None)
     assert (len(skin.cases), len({c.patient_id for c in skin.cases})) == (68, 63)

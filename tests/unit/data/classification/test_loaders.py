@@ -1,62 +1,62 @@
-"""Batches of labelled pictures are a function of (seed, step, rank) alone."""
+"""Batches of labeled images are a function of (seed, step, rank) alone."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig, MixingConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig, MixingConfig
 from segnetr.config.schema.segmentation import IntensityConfig
 from segnetr.data.augmentation.mixup import BatchMixer
-from segnetr.data.cache.classification import PictureSettings, cache_pictures
-from segnetr.data.classification.case import LabelledCase
+from segnetr.data.cache.classification import ImageSettings, cache_images
+from segnetr.data.classification.case import ClassificationCase
 from segnetr.data.classification.loaders import (
-    ChangeAtRandom,
-    FitOnly,
-    LabelledPictures,
-    labelled_evaluation_batches,
-    labelled_training_batches,
-    load_picture,
+    ClassificationDataset,
+    EvalTransform,
+    TrainTransform,
+    classification_evaluation_batches,
+    classification_training_batches,
+    load_image,
 )
 from segnetr.data.loading.sampler import ResumableSampler
 from segnetr.errors import ReadError
 
 COUNT, CLASSES, SIZE = 10, 3, (32, 32)
-GREY = IntensityConfig(mean=(0.5,), std=(0.25,))
+GRAY = IntensityConfig(mean=(0.5,), std=(0.25,))
 
 
-def make_cases(count: int = COUNT) -> list[LabelledCase]:
+def make_cases(count: int = COUNT) -> list[ClassificationCase]:
     generator = np.random.default_rng(0)
     return [
-        LabelledCase(
+        ClassificationCase(
             case_id=f"c{i}",
-            picture=generator.integers(0, 256, (28, 28, 1)).astype(np.uint8),
+            image=generator.integers(0, 256, (28, 28, 1)).astype(np.uint8),
             labels=(i % CLASSES,),
         )
         for i in range(count)
     ]
 
 
-def make_pictures(change, cases=None, *, kind="single") -> LabelledPictures:
-    return LabelledPictures(
+def make_images(change, cases=None, *, kind="single") -> ClassificationDataset:
+    return ClassificationDataset(
         make_cases() if cases is None else cases,
         classes=CLASSES,
         kind=kind,
         channels=1,
         max_pixels=10**6,
         change=change,
-        intensity=GREY,
+        intensity=GRAY,
         seed=5,
     )
 
 
 def train_batches(*, start: int = 0, workers: int = 0, mixing: MixingConfig | None = None):
-    config = LabelledAugmentConfig(brightness=0.2, erasing_probability=0.5)
-    change = ChangeAtRandom(config, image_size=SIZE, channels=1)
+    config = ClassificationAugmentConfig(brightness=0.2, erasing_probability=0.5)
+    change = TrainTransform(config, image_size=SIZE, channels=1)
     sampler = ResumableSampler(COUNT, batch_size=4, seed=5, steps=6, start_step=start)
     return list(
-        labelled_training_batches(
-            make_pictures(change),
+        classification_training_batches(
+            make_images(change),
             sampler=sampler,
             workers=workers,
             mixer=BatchMixer(mixing, CLASSES) if mixing else None,
@@ -108,9 +108,9 @@ def test_a_case_changes_differently_in_each_epoch():
     assert all(not torch.equal(first, second) for first, second, *_ in twice)
 
 
-def test_evaluation_gives_each_case_once_in_order_normalised():
-    pictures = make_pictures(FitOnly(LabelledAugmentConfig(), image_size=SIZE))
-    batches = list(labelled_evaluation_batches(pictures, batch_size=4, workers=0))
+def test_evaluation_gives_each_case_once_in_order_normalized():
+    images = make_images(EvalTransform(ClassificationAugmentConfig(), image_size=SIZE))
+    batches = list(classification_evaluation_batches(images, batch_size=4, workers=0))
     assert [len(b["case_id"]) for b in batches] == [4, 4, 2]
     assert [i for b in batches for i in b["case_id"]] == [f"c{i}" for i in range(COUNT)]
     assert torch.cat([b["label"] for b in batches]).tolist() == [i % 3 for i in range(COUNT)]
@@ -121,34 +121,36 @@ def test_evaluation_gives_each_case_once_in_order_normalised():
 
 
 def test_several_labels_become_a_row_of_zeros_and_ones():
-    picture = np.zeros((28, 28, 1), np.uint8)
+    image = np.zeros((28, 28, 1), np.uint8)
     cases = [
-        LabelledCase(case_id="a", picture=picture, labels=(0, 2)),
-        LabelledCase(case_id="b", picture=picture, labels=()),
+        ClassificationCase(case_id="a", image=image, labels=(0, 2)),
+        ClassificationCase(case_id="b", image=image, labels=()),
     ]
-    pictures = make_pictures(FitOnly(LabelledAugmentConfig(), image_size=SIZE), cases, kind="multi")
-    (batch,) = labelled_evaluation_batches(pictures, batch_size=4, workers=0)
+    images = make_images(
+        EvalTransform(ClassificationAugmentConfig(), image_size=SIZE), cases, kind="multi"
+    )
+    (batch,) = classification_evaluation_batches(images, batch_size=4, workers=0)
     assert batch["label"].tolist() == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_unreadable_file_reaches_the_caller_as_one_line(tmp_path, workers):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
-    cases = [LabelledCase(case_id="a", picture=tmp_path / "a.png", labels=(0,))]
-    pictures = make_pictures(FitOnly(LabelledAugmentConfig(), image_size=SIZE), cases)
+    cases = [ClassificationCase(case_id="a", image=tmp_path / "a.png", labels=(0,))]
+    images = make_images(EvalTransform(ClassificationAugmentConfig(), image_size=SIZE), cases)
     with pytest.raises(ReadError, match=r"a\.png"):
-        list(labelled_evaluation_batches(pictures, batch_size=1, workers=workers))
+        list(classification_evaluation_batches(images, batch_size=1, workers=workers))
 
 
-def test_copies_are_reduced_found_again_and_faults_are_named(tmp_path):
+def test_copies_are_reduced_found_again_and_issues_are_named(tmp_path):
     rows = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
     Image.fromarray(rows).save(tmp_path / "big.png")
     Image.fromarray(rows[:20, :20]).save(tmp_path / "small.png")
     (tmp_path / "torn.png").write_bytes((tmp_path / "big.png").read_bytes()[:-40])
     files = [(name, tmp_path / f"{name}.png") for name in ("big", "small", "torn", "gone")]
-    settings = PictureSettings(side=45, channels=3)
+    settings = ImageSettings(side=45, channels=3)
     seen = []
-    copies, faults = cache_pictures(
+    copies, issues = cache_images(
         files,
         settings,
         folder=tmp_path / "cache",
@@ -156,30 +158,30 @@ def test_copies_are_reduced_found_again_and_faults_are_named(tmp_path):
         progress=lambda done, total: seen.append((done, total)),
     )
     assert sorted(copies) == ["big", "small"]
-    assert [(fault.case_id, fault.kind) for fault in faults] == [
+    assert [(issue.case_id, issue.kind) for issue in issues] == [
         ("gone", "image-unreadable"),
         ("torn", "image-unreadable"),
     ]
     assert seen[-1] == (4, 4)
     shapes = {
-        name: load_picture(
-            LabelledCase(case_id=name, picture=path, labels=()), channels=3, max_pixels=10**6
+        name: load_image(
+            ClassificationCase(case_id=name, image=path, labels=()), channels=3, max_pixels=10**6
         ).shape
         for name, path in copies.items()
     }
     assert shapes == {"big": (45, 60, 3), "small": (20, 20, 3)}
     stamps = {name: path.stat().st_mtime_ns for name, path in copies.items()}
-    again, _ = cache_pictures(files, settings, folder=tmp_path / "cache", workers=0)
+    again, _ = cache_images(files, settings, folder=tmp_path / "cache", workers=0)
     assert {name: path.stat().st_mtime_ns for name, path in again.items()} == stamps
     copies["big"].write_bytes(b"broken")
-    mended, _ = cache_pictures(files, settings, folder=tmp_path / "cache", workers=0)
+    mended, _ = cache_images(files, settings, folder=tmp_path / "cache", workers=0)
     assert np.load(mended["big"]).shape == (45, 60, 3)
 
 
-def test_deep_and_volume_files_are_brought_to_pictures_or_refused(tmp_path):
+def test_deep_and_volume_files_are_brought_to_images_or_refused(tmp_path):
     deep = np.full((8, 8), 65535, np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    case = LabelledCase(case_id="deep", picture=tmp_path / "deep.png", labels=())
-    picture = load_picture(case, channels=1, max_pixels=1000)
-    assert picture.dtype == np.float32
-    assert picture.max() == 1.0
+    case = ClassificationCase(case_id="deep", image=tmp_path / "deep.png", labels=())
+    image = load_image(case, channels=1, max_pixels=1000)
+    assert image.dtype == np.float32
+    assert image.max() == 1.0

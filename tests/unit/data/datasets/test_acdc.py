@@ -8,7 +8,7 @@ from support.volume_files import write_acdc
 from segnetr.data.datasets.acdc import read_acdc
 from segnetr.data.splits.split import make_split
 from segnetr.data.validation.audit import check_pairs
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 
 
 def test_each_patient_gives_its_two_frames_with_facts(tmp_path: Path) -> None:
@@ -31,13 +31,13 @@ def test_any_level_of_the_unpacked_folder_is_taken(tmp_path: Path, below: str) -
     assert len(read_acdc(write_acdc(tmp_path) / below)) == 6
 
 
-def test_missing_frame_is_a_fault_that_names_the_file(tmp_path: Path) -> None:
+def test_missing_frame_is_a_issue_that_names_the_file(tmp_path: Path) -> None:
     write_acdc(tmp_path, 1)
     (gone,) = tmp_path.rglob("patient001_frame09_gt.nii.gz")
     gone.unlink()
-    (fault,) = check_pairs(read_acdc(tmp_path))
-    assert fault.kind == "mask-missing"
-    assert str(gone) in fault.message
+    (issue,) = check_pairs(read_acdc(tmp_path))
+    assert issue.kind == "mask-missing"
+    assert str(gone) in issue.message
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_bad_facts_of_a_patient_are_named(tmp_path: Path, text: bytes | None, sa
     info.unlink()
     if text is not None:
         info.write_bytes(text)
-    with pytest.raises(DataFaultError, match=said) as caught:
+    with pytest.raises(DataError, match=said) as caught:
         read_acdc(tmp_path)
     assert str(caught.value).startswith(str(info))
 

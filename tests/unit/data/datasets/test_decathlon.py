@@ -12,7 +12,7 @@ from segnetr.config.schema.segmentation import DataConfig
 from segnetr.data.datasets.decathlon import read_decathlon
 from segnetr.data.datasets.registry import get_dataset
 from segnetr.data.validation.audit import check_cases, check_pairs
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 from segnetr.workflows.datasets.loading import open_dataset
 
 
@@ -26,12 +26,12 @@ def change(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_folder_says_its_classes_channels_and_licence(tmp_path: Path) -> None:
+def test_folder_says_its_classes_channels_and_license(tmp_path: Path) -> None:
     opened = describe(write_task(tmp_path, 3, channels=2))
     assert opened.spec.classes == ("background", "far", "near")
     assert (opened.spec.in_channels, opened.spec.spatial_dims) == (2, 3)
     assert opened.spec.title == "Medical Segmentation Decathlon: Box"
-    assert opened.spec.licence == "CC0"
+    assert opened.spec.license == "CC0"
     assert [case.case_id for case in opened.cases] == ["box_000", "box_001", "box_002"]
     pickle.dumps(opened.spec)  # worker processes get it
     assert check_pairs(opened.cases) == []
@@ -55,11 +55,11 @@ def test_leftovers_of_macos_are_no_cases(tmp_path: Path) -> None:
     assert len(read_decathlon(folder)) == 2
 
 
-def test_file_that_is_listed_and_missing_is_a_fault(tmp_path: Path) -> None:
+def test_file_that_is_listed_and_missing_is_a_issue(tmp_path: Path) -> None:
     folder = write_task(tmp_path, 2)
     (folder / "imagesTr" / "box_001.nii.gz").unlink()
-    (fault,) = check_pairs(read_decathlon(folder))
-    assert (fault.case_id, fault.kind) == ("box_001", "image-missing")
+    (issue,) = check_pairs(read_decathlon(folder))
+    assert (issue.case_id, issue.kind) == ("box_001", "image-missing")
 
 
 PAIR = {"image": "./imagesTr/box_000.nii.gz", "label": "./labelsTr/box_000.nii.gz"}
@@ -88,7 +88,7 @@ def test_what_cannot_be_true_is_one_line(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     path = change(write_task(tmp_path, 2), **changes)
-    with pytest.raises(DataFaultError, match=said) as caught:
+    with pytest.raises(DataError, match=said) as caught:
         describe(tmp_path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
@@ -98,7 +98,7 @@ def test_what_cannot_be_true_is_one_line(
 def test_file_that_is_no_json_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dataset.json"
     path.write_bytes(content)
-    with pytest.raises(DataFaultError, match=r"no JSON|no description") as caught:
+    with pytest.raises(DataError, match=r"no JSON|no description") as caught:
         read_decathlon(tmp_path)
     assert "\n" not in str(caught.value)
 

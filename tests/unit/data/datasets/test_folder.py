@@ -13,7 +13,7 @@ from segnetr.data.datasets.folder.pair_table import read_pair_table
 from segnetr.data.datasets.folder.patterns import PathPatterns, read_patterns
 from segnetr.data.datasets.registry import get_dataset
 from segnetr.data.validation.audit import check_cases, check_pairs
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 from segnetr.workflows.datasets.check import check_dataset
 from segnetr.workflows.datasets.loading import open_dataset
 
@@ -75,8 +75,8 @@ def test_pattern_pairs_images_with_their_masks(tmp_path, images, masks, files):
 
 
 def test_folders_of_parts_give_the_official_split_whatever_their_spelling(tmp_path):
-    for image, truth in (("Train", "train"), ("val", "val"), ("testing", "Testing")):
-        touch(tmp_path, f"images/{image}/1.png", f"masks/{truth}/1.png")
+    for image, ground_truth in (("Train", "train"), ("val", "val"), ("testing", "Testing")):
+        touch(tmp_path, f"images/{image}/1.png", f"masks/{ground_truth}/1.png")
     patterns = PathPatterns(images="images/{split}/{id}.*", masks="masks/{split}/{id}.*")
     cases = read_patterns(tmp_path, patterns)
     assert {c.case_id: c.split for c in cases} == {
@@ -95,11 +95,11 @@ def test_folders_of_patients_group_their_cases_and_tell_equal_names_apart(tmp_pa
     assert {c.case_id: c.patient_id for c in cases} == {"p1_1": "p1", "p2_1": "p2"}
 
 
-def test_what_has_no_partner_is_a_fault_and_one_name_with_two_suffixes_is_two_cases(tmp_path):
+def test_what_has_no_partner_is_a_issue_and_one_name_with_two_suffixes_is_two_cases(tmp_path):
     touch(tmp_path, "images/a.png", "masks/b.png", "images/c.png", "images/c.jpg", "masks/c.png")
     patterns = PathPatterns(images="images/{id}.*", masks="masks/{id}.*")
-    faults = check_pairs(read_patterns(tmp_path, patterns))
-    assert [(f.case_id, f.kind) for f in faults] == [
+    issues = check_pairs(read_patterns(tmp_path, patterns))
+    assert [(f.case_id, f.kind) for f in issues] == [
         ("a", "mask-missing"),
         ("b", "image-missing"),
         ("c", "duplicate-id"),
@@ -148,14 +148,14 @@ def test_json_table_says_the_same_as_the_csv_table(tmp_path):
     assert [case.case_id for case in by_json] == ["a", "second"]
 
 
-def test_equal_stems_in_a_table_are_called_by_their_paths_and_equal_ids_are_a_fault(tmp_path):
+def test_equal_stems_in_a_table_are_called_by_their_paths_and_equal_ids_are_a_issue(tmp_path):
     table = tmp_path / "pairs.csv"
     touch(tmp_path, "x/1.png", "y/1.png", "m.png")
     table.write_text("image,mask\nx/1.png,m.png\ny/1.png,m.png\n")
     assert [c.case_id for c in read_pair_table(table, root=tmp_path)] == ["x_1", "y_1"]
     table.write_text("id,image,mask\none,x/1.png,m.png\none,y/1.png,m.png\n")
-    faults = check_pairs(read_pair_table(table, root=tmp_path))
-    assert [fault.kind for fault in faults] == ["duplicate-id", "duplicate-id"]
+    issues = check_pairs(read_pair_table(table, root=tmp_path))
+    assert [issue.kind for issue in issues] == ["duplicate-id", "duplicate-id"]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +174,9 @@ def test_equal_stems_in_a_table_are_called_by_their_paths_and_equal_ids_are_a_fa
         ("p.json", '[{"image": "a.png", "mask": 3}]', "row 1 names no image, or no mask"),
     ],
 )
-def test_table_that_makes_no_sense_is_one_line_and_a_fault_of_the_data(tmp_path, name, text, words):
+def test_table_that_makes_no_sense_is_one_line_and_a_issue_of_the_data(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
-    with pytest.raises(DataFaultError) as caught:
+    with pytest.raises(DataError) as caught:
         read_pair_table(tmp_path / name, root=tmp_path)
     assert str(tmp_path / name) in str(caught.value)
     assert words in str(caught.value)
@@ -187,19 +187,19 @@ def test_table_that_makes_no_sense_is_one_line_and_a_fault_of_the_data(tmp_path,
 def test_table_that_names_files_that_are_not_there_is_read_and_the_check_names_them(tmp_path):
     touch(tmp_path, "a.png", "m.png")
     (tmp_path / "pairs.csv").write_text("image,mask\na.png,m.png;n.png\nc.png,m.png\n")
-    faults = check_pairs(read_pair_table(tmp_path / "pairs.csv", root=tmp_path))
-    assert [(f.case_id, f.kind) for f in faults] == [("a", "mask-missing"), ("c", "image-missing")]
-    assert str(tmp_path / "n.png") in faults[0].message
+    issues = check_pairs(read_pair_table(tmp_path / "pairs.csv", root=tmp_path))
+    assert [(f.case_id, f.kind) for f in issues] == [("a", "mask-missing"), ("c", "image-missing")]
+    assert str(tmp_path / "n.png") in issues[0].message
 
 
-def test_description_says_classes_channels_licence_and_how_masks_are_read(tmp_path):
+def test_description_says_classes_channels_license_and_how_masks_are_read(tmp_path):
     text = (
         "name: mine\nchannels: 3\nlicence: CC0\nsource: a friend\n"
         'classes: {background: [0, 7], wall: 128, lumen: ["#ffffff", 200]}\n'
     )
     make_folder(tmp_path, {"a": mask(128, 255, 200, 7)}, text=text)
     spec = describe_folder(tmp_path)
-    assert (spec.name, spec.title, spec.licence, spec.source) == (
+    assert (spec.name, spec.title, spec.license, spec.source) == (
         "folder",
         "mine",
         "CC0",
@@ -209,7 +209,7 @@ def test_description_says_classes_channels_licence_and_how_masks_are_read(tmp_pa
     assert spec.mask_values == ((0, 7), (128,), ((255, 255, 255), 200))
     cases = spec.read_cases(tmp_path)
     assert check_cases(cases, spec) == []
-    assert check_cases(cases, get_dataset("drawn"))[0].kind == "mask-values"
+    assert check_cases(cases, get_dataset("synthetic"))[0].kind == "mask-values"
 
 
 def test_description_may_lie_elsewhere_and_name_its_root(tmp_path):
@@ -237,7 +237,7 @@ def test_folder_is_opened_by_its_description_and_checked(tmp_path):
         (PLAIN, "either images and masks, or pairs"),
         (PLAIN + BY_PATTERNS + "pairs: p.csv\n", "either images and masks, or pairs"),
         (PLAIN + "images: '{id}.png'\n", "either images and masks, or pairs"),
-        (PLAIN + BY_PATTERNS + "licens: x\n", "'licens'; did you mean 'licence'"),
+        (PLAIN + BY_PATTERNS + "licens: x\n", "'licens'; did you mean 'license'"),
         (PLAIN.replace("1", "7") + BY_PATTERNS, "channels"),
         ("name: x\nchannels: 1\nclasses: [one]\n" + BY_PATTERNS, "classes"),
         ("name: x\nchannels: 1\nclasses: {a: 0, b: '#12'}\n" + BY_PATTERNS, "classes"),
@@ -279,14 +279,14 @@ class _Silent:
         return None
 
 
-def test_check_names_each_fault_of_a_described_folder(tmp_path):
+def test_check_names_each_issue_of_a_described_folder(tmp_path):
     make_folder(tmp_path, {"whole": mask(255), "odd": mask(99), "small": mask(255)[:10]})
     (tmp_path / "images" / "bare.png").write_bytes(b"")
     outcome = check_dataset(
         DataConfig(dataset="folder", data_dir=tmp_path, workers=0),
         progress=_Silent(),  # type: ignore[arg-type]
     )
-    assert sorted((fault.case_id, fault.kind) for fault in outcome.faults) == [
+    assert sorted((issue.case_id, issue.kind) for issue in outcome.issues) == [
         ("bare", "mask-missing"),
         ("odd", "mask-values"),
         ("small", "size-mismatch"),
@@ -298,4 +298,4 @@ def test_check_names_each_fault_of_a_described_folder(tmp_path):
         DataConfig(dataset="folder", data_dir=tmp_path, workers=0),
         progress=_Silent(),  # type: ignore[arg-type]
     )
-    assert [fault.kind for fault in emptied.faults] == ["no-foreground"]
+    assert [issue.kind for issue in emptied.issues] == ["no-foreground"]

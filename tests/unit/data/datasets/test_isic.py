@@ -17,7 +17,7 @@ def touch(path: Path) -> Path:
 
 
 def make_tree(root: Path, layout: IsicLayout, *, parts: tuple[str, ...] = ("train",)) -> Path:
-    """Lay out two pairs of each part, with the files that are no pictures beside them."""
+    """Lay out two pairs of each part, with the files that are no images beside them."""
     for index, part in enumerate(layout.parts):
         if part.name not in parts:
             continue
@@ -127,7 +127,7 @@ def test_missing_data_says_in_one_line_what_is_expected_and_where_to_get_it(tmp_
             assert layout.parts[0].masks in message
             assert layout.source in message
             assert layout.download_size in message
-            assert layout.licence in message
+            assert layout.license in message
 
 
 @pytest.mark.parametrize("missing", ["images", "masks"])
@@ -142,13 +142,13 @@ def test_half_a_part_is_refused_with_the_name_of_the_other_half(tmp_path, missin
 def test_folders_without_files_are_refused(tmp_path):
     for name in ISIC_2018.folders:
         (tmp_path / name).mkdir()
-    with pytest.raises(UsageError, match=r"no \*\.jpg picture"):
+    with pytest.raises(UsageError, match=r"no \*\.jpg image"):
         read_isic(tmp_path, layout=ISIC_2018)
 
 
 def test_diagnoses_of_2017_are_read(tmp_path):
     make_tree(tmp_path, ISIC_2017)
-    table = tmp_path / "ISIC-2017_Training_Part3_GroundTruth.csv"
+    table = tmp_path / "ISIC-2017_Training_Part3_GroundGroundTruth.csv"
     table.write_text(
         "\ufeffimage_id,melanoma,seborrheic_keratosis\nISIC_0000000,1.0,0.0\nISIC_0000001,0.0,0.0\n",
         encoding="utf-8",
@@ -157,7 +157,7 @@ def test_diagnoses_of_2017_are_read(tmp_path):
     assert [case.extra["diagnosis"] for case in cases] == ["melanoma", "nevus"]
     for broken in ("a,b\n1,2\n", "image_id,melanoma,seborrheic_keratosis\nISIC_0000000,?\n"):
         table.write_text(broken, encoding="utf-8")
-        with pytest.raises(ReadError, match=r"Part3_GroundTruth\.csv: no table"):
+        with pytest.raises(ReadError, match=r"Part3_GroundGroundTruth\.csv: no table"):
             read_isic(tmp_path, layout=ISIC_2017)
 
 

@@ -31,8 +31,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "site" / "nilearn"
     data = folder / "datasets" / "data"
     random = np.random.default_rng(0)
-    grey = random.integers(0, 256, (5, 7, 189)).astype(np.uint8)
-    for name, array in {"t1": grey // 2, "gm": grey, "wm": 255 - grey}.items():
+    gray = random.integers(0, 256, (5, 7, 189)).astype(np.uint8)
+    for name, array in {"t1": gray // 2, "gm": gray, "wm": 255 - gray}.items():
         place = data / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
         write_nifti(place, array, AFFINE)
     (folder / "__init__.py").write_text("raise RuntimeError('nilearn was imported')\n")
@@ -96,9 +96,9 @@ def test_missing_package_is_one_line_that_says_how_to_get_it(
 
 
 def test_tissue_is_the_likelier_one_from_one_half_on() -> None:
-    grey = np.array([[[127, 128, 200, 130, 128]]], dtype=np.uint8)
+    gray = np.array([[[127, 128, 200, 130, 128]]], dtype=np.uint8)
     white = np.array([[[127, 0, 150, 131, 128]]], dtype=np.uint8)
-    assert label_tissues(grey, white).tolist() == [[[0, 1, 1, 2, 2]]]
+    assert label_tissues(gray, white).tolist() == [[[0, 1, 1, 2, 2]]]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nilearn") is None, reason="nilearn is not installed")

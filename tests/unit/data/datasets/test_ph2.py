@@ -10,7 +10,7 @@ from segnetr.data.case import Case
 from segnetr.data.datasets.ph2 import read_ph2
 from segnetr.data.datasets.registry import get_dataset
 from segnetr.data.validation.audit import check_cases, check_pairs
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 
 HEADER = "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry ||\n"
 LEGEND = (
@@ -57,7 +57,7 @@ def test_cases_are_read_with_their_diagnosis_from_each_of_the_three_folders(tmp_
         assert all(case.patient_id is None and case.split is None for case in cases)
 
 
-def test_one_bit_and_rgb_masks_are_sound_and_masks_of_colours_are_not_read(tmp_path):
+def test_one_bit_and_rgb_masks_are_sound_and_masks_of_colors_are_not_read(tmp_path):
     make_tree(tmp_path, {"IMD002": "0", "IMD003": "0"})
     cases = read_ph2(tmp_path)
     assert cases[0].mask is not None
@@ -66,7 +66,7 @@ def test_one_bit_and_rgb_masks_are_sound_and_masks_of_colours_are_not_read(tmp_p
     assert all(len(case.mask_files) == 1 for case in cases)
 
 
-def test_pictures_are_read_without_the_table(tmp_path):
+def test_images_are_read_without_the_table(tmp_path):
     home = make_tree(tmp_path, {"IMD002": "0"})
     (home / "PH2_dataset.txt").unlink()
     assert read_ph2(tmp_path) == [
@@ -74,16 +74,16 @@ def test_pictures_are_read_without_the_table(tmp_path):
     ]
 
 
-def test_missing_files_are_faults_that_name_them(tmp_path):
+def test_missing_files_are_issues_that_name_them(tmp_path):
     make_tree(tmp_path, {"IMD002": "0", "IMD003": "0"})
     cases = read_ph2(tmp_path)
     cases[0].image.unlink()
     assert cases[1].mask is not None
     cases[1].mask.unlink()
-    faults = check_pairs(read_ph2(tmp_path))
-    assert [fault.kind for fault in faults] == ["image-missing", "mask-missing"]
-    assert "IMD002.bmp" in faults[0].message
-    assert "IMD003_lesion.bmp" in faults[1].message
+    issues = check_pairs(read_ph2(tmp_path))
+    assert [issue.kind for issue in issues] == ["image-missing", "mask-missing"]
+    assert "IMD002.bmp" in issues[0].message
+    assert "IMD003_lesion.bmp" in issues[1].message
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_missing_files_are_faults_that_name_them(tmp_path):
         (HEADER + "|| IMD002 || || 7 || 0 ||\n", "'7' of IMD002"),
     ],
 )
-def test_broken_table_is_a_fault_of_the_data(tmp_path, text, words):
+def test_broken_table_is_a_issue_of_the_data(tmp_path, text, words):
     table = make_tree(tmp_path, {"IMD002": "0"}) / "PH2_dataset.txt"
     table.write_text(text)
-    with pytest.raises(DataFaultError, match=words) as caught:
+    with pytest.raises(DataError, match=words) as caught:
         read_ph2(tmp_path)
     assert str(table) in str(caught.value)
 
 
-def test_missing_folder_names_address_size_and_licence(tmp_path):
+def test_missing_folder_names_address_size_and_license(tmp_path):
     for root in (tmp_path, tmp_path / "none"):
         with pytest.raises(UsageError, match="PH2 Dataset images") as caught:
             read_ph2(root)
@@ -110,7 +110,7 @@ def test_missing_folder_names_address_size_and_licence(tmp_path):
 
 
 @pytest.mark.data
-def test_fixture_of_the_layout_is_read_without_a_fault(real_data):
+def test_fixture_of_the_layout_is_read_without_a_issue(real_data):
     cases = read_ph2(real_data / "ph2_layout_fixture")
     assert len(cases) == 4
     assert check_pairs(cases) == check_cases(cases, get_dataset("ph2")) == []

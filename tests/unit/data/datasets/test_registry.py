@@ -19,7 +19,7 @@ def test_each_data_set_says_what_a_person_needs(name):
     assert all(count > 0 for count in spec.counts.values())
     assert spec.title
     assert spec.source
-    assert spec.licence
+    assert spec.license
     assert bool(spec.download_size) == (spec.prepare is None and spec.name != "folder")
     pickle.dumps(spec)  # worker processes get it
 

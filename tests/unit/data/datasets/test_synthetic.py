@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from segnetr.data.datasets.isic import ISIC_2018, read_isic
-from segnetr.data.datasets.synthetic import dataset as drawn
-from segnetr.data.datasets.synthetic.dataset import draw_dataset, prepare_drawn, read_drawn
-from segnetr.data.datasets.synthetic.image import draw_picture
+from segnetr.data.datasets.synthetic import dataset as synthetic
+from segnetr.data.datasets.synthetic.dataset import draw_dataset, prepare_synthetic, read_synthetic
+from segnetr.data.datasets.synthetic.image import draw_synthetic_image
 from segnetr.data.datasets.synthetic.noise import draw_cells, draw_clouds
 from segnetr.errors import UsageError, WriteError
 
@@ -22,7 +22,7 @@ SMALL = {"train": 3, "validation": 2, "test": 1}
 
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drawn, "DRAWN_COUNTS", SMALL)
+    monkeypatch.setattr(synthetic, "SYNTHETIC_COUNTS", SMALL)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -50,10 +50,10 @@ def test_larger_set_begins_with_the_smaller_one(tmp_path):
 
 @pytest.mark.usefixtures("_small")
 def test_ordinary_reader_of_isic_2018_reads_the_drawn_set(tmp_path):
-    prepare_drawn(tmp_path)
-    cases = read_drawn(tmp_path)
+    prepare_synthetic(tmp_path)
+    cases = read_synthetic(tmp_path)
     assert cases == read_isic(tmp_path, layout=ISIC_2018)
-    assert cases == read_drawn(tmp_path / "drawn")
+    assert cases == read_synthetic(tmp_path / "synthetic")
     assert Counter(case.split for case in cases) == SMALL
     for case in cases:
         with Image.open(case.image) as image, Image.open(case.mask) as mask:
@@ -65,17 +65,17 @@ def test_ordinary_reader_of_isic_2018_reads_the_drawn_set(tmp_path):
 
 @pytest.mark.usefixtures("_small")
 def test_prepared_set_is_not_drawn_again_and_an_older_version_is(tmp_path):
-    prepare_drawn(tmp_path)
-    marker = tmp_path / "drawn" / "drawn.json"
-    victim = read_drawn(tmp_path)[0].image
+    prepare_synthetic(tmp_path)
+    marker = tmp_path / "synthetic" / "drawn.json"
+    victim = read_synthetic(tmp_path)[0].image
     victim.unlink()
-    prepare_drawn(tmp_path)
+    prepare_synthetic(tmp_path)
     assert not victim.exists(), "a whole set was touched"
 
-    marker.write_text(json.dumps({"generator": drawn.GENERATOR_VERSION - 1}))
-    prepare_drawn(tmp_path)
+    marker.write_text(json.dumps({"generator": synthetic.GENERATOR_VERSION - 1}))
+    prepare_synthetic(tmp_path)
     assert victim.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
+    assert [path.name for path in tmp_path.iterdir()] == ["synthetic"]
 
 
 @pytest.mark.usefixtures("_small")
@@ -86,21 +86,21 @@ def test_interrupted_drawing_leaves_nothing_and_is_repaired(tmp_path, monkeypatc
         drawn_so_far.append(1)
         if len(drawn_so_far) == 4:
             raise KeyboardInterrupt
-        return draw_picture(*args)
+        return draw_synthetic_image(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(drawn, "draw_picture", fail_later)
+        patch.setattr(synthetic, "draw_synthetic_image", fail_later)
         with pytest.raises(KeyboardInterrupt):
-            prepare_drawn(tmp_path)
+            prepare_synthetic(tmp_path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match="segnetr data check"):
-        read_drawn(tmp_path)
+        read_synthetic(tmp_path)
 
     killed = tmp_path / ".drawn-partial-of-a-killed-program"
     killed.mkdir()
     os.utime(killed, (0, 0))
-    prepare_drawn(tmp_path)
-    assert len(read_drawn(tmp_path)) == 6
+    prepare_synthetic(tmp_path)
+    assert len(read_synthetic(tmp_path)) == 6
     assert not killed.exists()
 
 
@@ -108,35 +108,35 @@ def test_interrupted_drawing_leaves_nothing_and_is_repaired(tmp_path, monkeypatc
 def test_set_that_another_program_finished_first_is_taken(tmp_path, monkeypatch):
     def draw_twice(folder: Path, **request: object) -> None:
         draw_dataset(folder, **request)
-        if not (tmp_path / "drawn").exists():
-            draw_dataset(tmp_path / "drawn", **request)
+        if not (tmp_path / "synthetic").exists():
+            draw_dataset(tmp_path / "synthetic", **request)
 
-    monkeypatch.setattr(drawn, "draw_dataset", draw_twice)
-    prepare_drawn(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
-    assert len(read_drawn(tmp_path)) == 6
+    monkeypatch.setattr(synthetic, "draw_dataset", draw_twice)
+    prepare_synthetic(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["synthetic"]
+    assert len(read_synthetic(tmp_path)) == 6
 
 
 def test_foreign_folder_is_never_touched(tmp_path):
-    (tmp_path / "drawn").mkdir()
-    (tmp_path / "drawn" / "mine.txt").write_text("mine")
+    (tmp_path / "synthetic").mkdir()
+    (tmp_path / "synthetic" / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="no drawn set"):
-        prepare_drawn(tmp_path)
+        prepare_synthetic(tmp_path)
     assert read_files(tmp_path) == {"drawn/mine.txt": b"mine"}
 
 
 def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="file"):
-        prepare_drawn(tmp_path / "file" / "below")
+        prepare_synthetic(tmp_path / "file" / "below")
 
 
 def test_masks_are_one_piece_of_the_promised_size():
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        picture, mask = draw_picture(rng, 96, 128)
-        assert picture.shape == (96, 128, 3)
-        assert picture.dtype == np.uint8
+        image, mask = draw_synthetic_image(rng, 96, 128)
+        assert image.shape == (96, 128, 3)
+        assert image.dtype == np.uint8
         assert 0.02 <= mask.mean() <= 0.55
         pieces, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
         assert pieces == 2
@@ -149,9 +149,9 @@ def test_masks_are_one_piece_of_the_promised_size():
 def test_global_threshold_finds_lesions_only_in_part():
     scores = []
     for seed in range(40):
-        picture, mask = draw_picture(np.random.default_rng([9, seed]), 120, 160)
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        _, dark = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+        image, mask = draw_synthetic_image(np.random.default_rng([9, seed]), 120, 160)
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        _, dark = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
         scores.append(2 * float((dark * mask).sum()) / float(dark.sum() + mask.sum()))
     assert 0.45 < np.mean(scores) < 0.8
     assert min(scores) < 0.2
@@ -162,15 +162,15 @@ def test_lesions_differ_from_the_skin_around_them():
     """Each mask is where the pigment is: inside is darker or redder than a ring outside."""
     hits = 0
     for seed in range(30):
-        picture, mask = draw_picture(np.random.default_rng([3, seed]), 120, 160)
+        image, mask = draw_synthetic_image(np.random.default_rng([3, seed]), 120, 160)
         wide = cv2.dilate(mask.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
         near = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-        green = picture[..., 1].astype(float)
+        green = image[..., 1].astype(float)
         hits += np.median(green[mask]) < np.median(green[wide & ~near]) - 4
     assert hits >= 28
 
 
-def test_clouds_are_standardised_and_cells_lie_around_their_centres():
+def test_clouds_are_standardized_and_cells_lie_around_their_centers():
     rng = np.random.default_rng(0)
     clouds = draw_clouds(rng, 90, 130, coarsest=40, octaves=4)
     assert clouds.shape == (90, 130)
@@ -178,8 +178,8 @@ def test_clouds_are_standardised_and_cells_lie_around_their_centres():
     assert float(clouds.std()) == pytest.approx(1, abs=1e-4)
 
     cells = draw_cells(rng, 90, 130, spacing=9.5)
-    assert cells.centre.shape == (90, 130)
-    assert float(cells.centre.min()) < 0.1
-    assert float(cells.centre.max()) < 1.5
+    assert cells.center.shape == (90, 130)
+    assert float(cells.center.min()) < 0.1
+    assert float(cells.center.max()) < 1.5
     assert float(cells.edge.min()) >= 0
     assert len(np.unique(cells.chance)) == pytest.approx(90 * 130 / 9.5**2, rel=0.35)

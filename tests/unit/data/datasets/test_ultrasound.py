@@ -11,10 +11,10 @@ from segnetr.config.load import load_config
 from segnetr.data.datasets.busi import read_busi
 from segnetr.data.datasets.dsb2018 import read_dsb2018
 from segnetr.data.datasets.registry import get_dataset
-from segnetr.data.readers.ground_truth import read_truth
+from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.splits.split import make_split
 from segnetr.data.validation.audit import check_cases, check_pairs
-from segnetr.errors import DataFaultError, UsageError
+from segnetr.errors import DataError, UsageError
 
 
 def save(path: Path, values: np.ndarray) -> Path:
@@ -29,12 +29,12 @@ def blob(row: int) -> np.ndarray:
     return mask
 
 
-GREY = np.full((32, 40), 90)
+GRAY = np.full((32, 40), 90)
 
 
 def make_tnscui(root: Path, count: int, *, home: str = "tnscui2020_train") -> Path:
     for number in range(1, count + 1):
-        save(root / home / "image" / f"{number}.PNG", GREY)
+        save(root / home / "image" / f"{number}.PNG", GRAY)
         save(root / home / "mask" / f"{number}.PNG", blob(3))
     rows = "".join(f"{number}.PNG,{number % 2}\n" for number in range(1, count + 1))
     (root / home / "train.csv").write_text("ID,CATE\n" + rows)
@@ -79,22 +79,22 @@ def test_recipe_divides_six_to_two_to_two_with_each_category_in_each_part(tmp_pa
         assert Counter(strata[i] for i in ids) == {"benign": count, "malignant": count}
 
 
-def test_what_has_no_partner_is_a_fault_of_tnscui(tmp_path):
+def test_what_has_no_partner_is_a_issue_of_tnscui(tmp_path):
     home = make_tnscui(tmp_path, 4)
     (home / "mask" / "1.PNG").unlink()
     (home / "image" / "2.PNG").unlink()
     for folder in ("image", "mask"):
         (home / folder / "3.PNG").unlink()
-    save(home / "image" / "4.jpg", GREY)
-    faults = check_pairs(get_dataset("tnscui").read_cases(tmp_path))
-    assert [(fault.case_id, fault.kind) for fault in faults] == [
+    save(home / "image" / "4.jpg", GRAY)
+    issues = check_pairs(get_dataset("tnscui").read_cases(tmp_path))
+    assert [(issue.case_id, issue.kind) for issue in issues] == [
         ("1", "mask-missing"),
         ("2", "image-missing"),
         ("3", "image-missing"),
         ("4", "duplicate-id"),
         ("4", "duplicate-id"),
     ]
-    assert str(home / "mask" / "1.PNG") in faults[0].message
+    assert str(home / "mask" / "1.PNG") in issues[0].message
 
 
 @pytest.mark.parametrize(
@@ -105,24 +105,24 @@ def test_what_has_no_partner_is_a_fault_of_tnscui(tmp_path):
         ("ID,CATE\n1.PNG\n", "is ''"),
     ],
 )
-def test_broken_table_of_categories_is_a_fault_of_the_data(tmp_path, text, words):
+def test_broken_table_of_categories_is_a_issue_of_the_data(tmp_path, text, words):
     table = make_tnscui(tmp_path, 1) / "train.csv"
     table.write_text(text)
-    with pytest.raises(DataFaultError, match=words) as caught:
+    with pytest.raises(DataError, match=words) as caught:
         get_dataset("tnscui").read_cases(tmp_path)
     assert str(table) in str(caught.value)
     (tmp_path / "second.csv").write_text("ID,CATE\n")
-    with pytest.raises(DataFaultError, match="2 tables"):
+    with pytest.raises(DataError, match="2 tables"):
         get_dataset("tnscui").read_cases(tmp_path)
 
 
-def test_busi_unites_the_masks_of_a_picture_and_keeps_normal_findings(tmp_path):
+def test_busi_unites_the_masks_of_a_image_and_keeps_normal_findings(tmp_path):
     home = tmp_path / "Dataset_BUSI_with_GT"
     for finding, masks in {"benign": [3, 20], "malignant": [8], "normal": [None]}.items():
-        save(home / finding / f"{finding} (1).png", np.stack([GREY] * 3, axis=2))
+        save(home / finding / f"{finding} (1).png", np.stack([GRAY] * 3, axis=2))
         for number, row in enumerate(masks):
             ending = f"_mask_{number}" if number else "_mask"
-            mask = GREY * 0 if row is None else blob(row)
+            mask = GRAY * 0 if row is None else blob(row)
             save(home / finding / f"{finding} (1){ending}.png", mask)
     spec = get_dataset("busi")
     for root in (tmp_path, home):
@@ -130,42 +130,42 @@ def test_busi_unites_the_masks_of_a_picture_and_keeps_normal_findings(tmp_path):
         assert [case.case_id for case in cases] == ["benign (1)", "malignant (1)", "normal (1)"]
         assert [case.extra["stratum"] for case in cases] == ["benign", "malignant", "normal"]
         assert check_pairs(cases) == check_cases(cases, spec) == []
-        truth = read_truth(cases[0].mask_files, classes=2).array
-        assert np.array_equal(truth, ((blob(3) + blob(20)) > 0).astype(np.uint8))
+        ground_truth = read_ground_truth(cases[0].mask_files, classes=2).array
+        assert np.array_equal(ground_truth, ((blob(3) + blob(20)) > 0).astype(np.uint8))
 
 
-def test_busi_picture_without_mask_and_mask_without_picture_are_faults(tmp_path):
-    save(tmp_path / "benign" / "benign (1).png", GREY)
+def test_busi_image_without_mask_and_mask_without_image_are_issues(tmp_path):
+    save(tmp_path / "benign" / "benign (1).png", GRAY)
     save(tmp_path / "benign" / "benign (2)_mask.png", blob(3))
-    faults = check_pairs(read_busi(tmp_path))
-    assert [fault.kind for fault in faults] == ["mask-missing", "image-missing"]
-    assert "benign (1)_mask.png" in faults[0].message
-    assert "benign (2).png" in faults[1].message
+    issues = check_pairs(read_busi(tmp_path))
+    assert [issue.kind for issue in issues] == ["mask-missing", "image-missing"]
+    assert "benign (1)_mask.png" in issues[0].message
+    assert "benign (2).png" in issues[1].message
 
 
-def test_nuclei_of_a_picture_are_one_truth(tmp_path):
+def test_nuclei_of_a_image_are_one_ground_truth(tmp_path):
     for name in ("ab12", "cd34"):
         folder = tmp_path / "stage1_train" / name
-        save(folder / "images" / f"{name}.png", np.dstack([GREY] * 3 + [GREY * 0 + 255]))
+        save(folder / "images" / f"{name}.png", np.dstack([GRAY] * 3 + [GRAY * 0 + 255]))
         for number, row in enumerate((2, 12, 24)):
             save(folder / "masks" / f"{name[::-1]}{number}.png", blob(row))
     cases = read_dsb2018(tmp_path)
     assert [case.case_id for case in cases] == ["ab12", "cd34"]
     assert [len(case.mask_files) for case in cases] == [3, 3]
     assert check_pairs(cases) == check_cases(cases, get_dataset("dsb2018")) == []
-    truth = read_truth(cases[0].mask_files, classes=2).array
-    assert np.array_equal(truth, ((blob(2) + blob(12) + blob(24)) > 0).astype(np.uint8))
+    ground_truth = read_ground_truth(cases[0].mask_files, classes=2).array
+    assert np.array_equal(ground_truth, ((blob(2) + blob(12) + blob(24)) > 0).astype(np.uint8))
 
 
 @pytest.mark.parametrize("name", ["tnscui", "ddti", "busi", "dsb2018"])
-def test_missing_folder_names_address_size_and_licence(tmp_path, name):
+def test_missing_folder_names_address_size_and_license(tmp_path, name):
     spec = get_dataset(name)
     for root in (tmp_path, tmp_path / "none"):
         with pytest.raises(UsageError) as caught:
             spec.read_cases(root)
         message = str(caught.value)
         assert message.startswith(str(root))
-        for words in (spec.source, spec.download_size, spec.licence):
+        for words in (spec.source, spec.download_size, spec.license):
             assert words in message
 
 

@@ -17,7 +17,7 @@ from segnetr.data.download.extract import extract_archive
 from segnetr.data.download.limits import Limits
 from segnetr.errors import ArchiveError, WriteError
 
-PICTURE = random.Random(0).randbytes(3000)
+IMAGE = random.Random(0).randbytes(3000)
 
 
 def pack_zip(path: Path, entries: dict[str, bytes], *, compression: int = 8) -> Path:
@@ -73,7 +73,7 @@ PACKERS = pytest.mark.parametrize(
 
 @PACKERS
 def test_plain_archive_is_unpacked_byte_for_byte(pack: Callable, file: str, tmp_path: Path):
-    entries = {"set/a.png": PICTURE, "./set/deep/b (1).png": b"b", "set/empty": b"", "ä.txt": b"c"}
+    entries = {"set/a.png": IMAGE, "./set/deep/b (1).png": b"b", "set/empty": b"", "ä.txt": b"c"}
     found = unpack(pack(tmp_path / file, entries), tmp_path / "out")
     there = {
         item.relative_to(tmp_path / "out").as_posix(): item.read_bytes()
@@ -211,7 +211,7 @@ def test_modes_and_owners_of_the_archive_are_not_taken_over(tmp_path):
 
 @pytest.mark.parametrize("flag", [0x1, 0x40, 0x2000])
 def test_encrypted_zip_is_refused_with_the_way_out(flag: int, tmp_path: Path):
-    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE})
+    path = pack_zip(tmp_path / "a.zip", {"a.png": IMAGE})
     data = bytearray(path.read_bytes())
     table = data.rindex(b"PK\1\2")
     data[table + 8 : table + 10] = struct.pack("<H", flag)
@@ -223,7 +223,7 @@ def test_encrypted_zip_is_refused_with_the_way_out(flag: int, tmp_path: Path):
 
 @pytest.mark.parametrize("method", [9, 12, 14, 93])
 def test_unknown_method_is_refused_with_the_way_out(method: int, tmp_path: Path):
-    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE})
+    path = pack_zip(tmp_path / "a.zip", {"a.png": IMAGE})
     data = bytearray(path.read_bytes())
     table = data.rindex(b"PK\1\2")
     data[table + 10 : table + 12] = struct.pack("<H", method)
@@ -317,7 +317,7 @@ def test_sparse_file_is_refused(tmp_path):
 
 @PACKERS
 def test_cut_archive_is_refused_wherever_it_is_cut(pack: Callable, file: str, tmp_path: Path):
-    whole = pack(tmp_path / file, {f"{n}.png": PICTURE[: 700 * n] for n in range(1, 4)})
+    whole = pack(tmp_path / file, {f"{n}.png": IMAGE[: 700 * n] for n in range(1, 4)})
     data = whole.read_bytes()
     # A tar is padded with zeros behind its end mark, which may be missing.
     last = 3 * 512 + 1024 + 1536 + 2560 + 511 if file == "a.tar" else len(data) - 1
@@ -331,8 +331,8 @@ def test_cut_archive_is_refused_wherever_it_is_cut(pack: Callable, file: str, tm
 
 @PACKERS
 def test_flipped_bytes_are_found_or_harmless(pack: Callable, file: str, tmp_path: Path):
-    """No byte may turn into a traceback, and a packed picture never changes in silence."""
-    whole = pack(tmp_path / file, {"set/a.png": PICTURE, "set/b.png": PICTURE[:100]})
+    """No byte may turn into a traceback, and a packed image never changes in silence."""
+    whole = pack(tmp_path / file, {"set/a.png": IMAGE, "set/b.png": IMAGE[:100]})
     data, chance = whole.read_bytes(), random.Random(1)
     for number in range(150):
         torn = bytearray(data)
@@ -347,14 +347,14 @@ def test_flipped_bytes_are_found_or_harmless(pack: Callable, file: str, tmp_path
             continue
         if file != "a.tar":  # a bare tar has no checksum of its data
             found = {item.read_bytes() for item in folder.rglob("*") if item.is_file()}
-            assert found <= {PICTURE, PICTURE[:100]}
+            assert found <= {IMAGE, IMAGE[:100]}
 
 
 def test_wrong_crc_is_refused(tmp_path):
-    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE}, compression=0)
-    path.write_bytes(path.read_bytes().replace(PICTURE[:50], PICTURE[1:51]))
+    path = pack_zip(tmp_path / "a.zip", {"a.png": IMAGE}, compression=0)
+    path.write_bytes(path.read_bytes().replace(IMAGE[:50], IMAGE[1:51]))
     assert "CRC" in refuse(path, tmp_path)
-    data = gzip.compress((pack_tar(tmp_path / "b.tar", {"b.png": PICTURE})).read_bytes())
+    data = gzip.compress((pack_tar(tmp_path / "b.tar", {"b.png": IMAGE})).read_bytes())
     (tmp_path / "b.tar.gz").write_bytes(data[:-8] + bytes(4) + data[-4:])
     (tmp_path / "out").rename(tmp_path / "out1")
     assert "CRC" in refuse(tmp_path / "b.tar.gz", tmp_path)
@@ -397,7 +397,7 @@ def test_leftovers_of_operating_systems_are_left_out(pack: Callable, file: str, 
 
 
 def test_full_disk_is_one_line(tmp_path, monkeypatch):
-    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE})
+    path = pack_zip(tmp_path / "a.zip", {"a.png": IMAGE})
 
     def refuse_bytes(descriptor: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
@@ -408,7 +408,7 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch):
 
 
 def test_disk_without_room_is_named_before_anything_is_unpacked(tmp_path, monkeypatch):
-    path = pack_zip(tmp_path / "a.zip", {"a.png": PICTURE})
+    path = pack_zip(tmp_path / "a.zip", {"a.png": IMAGE})
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("segnetr.storage.disk_errors.shutil.disk_usage", lambda _: usage)
     with pytest.raises(WriteError, match=r"has 1000 B free"):
@@ -418,7 +418,7 @@ def test_disk_without_room_is_named_before_anything_is_unpacked(tmp_path, monkey
 
 def test_progress_reaches_the_end(tmp_path):
     seen = []
-    path = pack_zip(tmp_path / "a.zip", {f"{n}.png": PICTURE for n in range(3)})
+    path = pack_zip(tmp_path / "a.zip", {f"{n}.png": IMAGE for n in range(3)})
     (tmp_path / "out").mkdir()
     with path.open("rb") as file:
         extract_archive(

@@ -1,4 +1,4 @@
-"""Pictures that are there twice are found, and different ones are not taken for one."""
+"""Images that are there twice are found, and different ones are not taken for one."""
 
 import io
 from pathlib import Path
@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnetr.data.datasets.synthetic.image import draw_picture
+from segnetr.data.datasets.synthetic.image import draw_synthetic_image
 from segnetr.data.duplicates.alignment import align
 from segnetr.data.duplicates.perceptual_hash import (
     ORIENTATIONS,
     find_near,
     hash_spectra,
     transform,
-    turn_picture,
-    turn_spectrum,
+    transform_spectrum,
+    turn_image,
 )
-from segnetr.data.duplicates.search import AlikePair, find_alike
+from segnetr.data.duplicates.search import DuplicatePair, find_duplicates
 from segnetr.data.duplicates.thumbnail import SIDE, Thumbnail, make_thumbnail
 from segnetr.data.readers.image_file import ImageFile
 
@@ -26,34 +26,34 @@ FLIP = Image.Transpose
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     generator = np.random.default_rng(3)
-    return [Image.fromarray(draw_picture(generator, 96, 128)[0]) for _ in range(COUNT)]
+    return [Image.fromarray(draw_synthetic_image(generator, 96, 128)[0]) for _ in range(COUNT)]
 
 
-def see(picture: Image.Image, name: str) -> Thumbnail:
-    array = np.asarray(picture)
-    image = ImageFile(path=Path(name), array=np.atleast_3d(array), kind="picture")
-    size, grey = make_thumbnail(image)
-    return Thumbnail(sha256=name, size=size, grey=grey)
+def see(pixels: Image.Image, name: str) -> Thumbnail:
+    array = np.asarray(pixels)
+    image = ImageFile(path=Path(name), array=np.atleast_3d(array), kind="image")
+    size, gray = make_thumbnail(image)
+    return Thumbnail(sha256=name, size=size, gray=gray)
 
 
-def compress(picture: Image.Image, quality: int = 60) -> Image.Image:
+def compress(pixels: Image.Image, quality: int = 60) -> Image.Image:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
+    pixels.save(buffer, "JPEG", quality=quality)
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
-def cut(picture: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
-    width, height = picture.size
+def cut(pixels: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+    width, height = pixels.size
     box = (width * left, height * top, width * (1 - right), height * (1 - bottom))
-    return picture.crop(tuple(round(edge) for edge in box))
+    return pixels.crop(tuple(round(edge) for edge in box))
 
 
-def pair_up(pictures, change) -> list[AlikePair]:
-    originals = [see(picture, f"o{i}") for i, picture in enumerate(pictures)]
-    changed = [see(change(picture), f"c{i}") for i, picture in enumerate(pictures)]
-    return find_alike([*originals, *changed], workers=2)
+def pair_up(images, change) -> list[DuplicatePair]:
+    originals = [see(pixels, f"o{i}") for i, pixels in enumerate(images)]
+    changed = [see(change(pixels), f"c{i}") for i, pixels in enumerate(images)]
+    return find_duplicates([*originals, *changed], workers=2)
 
 
 CHANGES = {
@@ -66,39 +66,39 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_each_changed_picture_is_found_with_its_kind_and_nothing_else(pictures, kind):
-    pairs = pair_up(pictures, CHANGES[kind])
+def test_each_changed_image_is_found_with_its_kind_and_nothing_else(images, kind):
+    pairs = pair_up(images, CHANGES[kind])
     assert [(pair.first, pair.second) for pair in pairs] == [(i, i + COUNT) for i in range(COUNT)]
     assert [pair.kind for pair in pairs] == [kind] * COUNT
     assert all(0.92 <= pair.likeness <= 1 for pair in pairs)
 
 
-def test_several_changes_at_once_are_found(pictures):
-    def change(picture: Image.Image) -> Image.Image:
-        turned = cut(picture.transpose(FLIP.TRANSVERSE), 0.05, 0.0, 0.0, 0.04)
+def test_several_changes_at_once_are_found(images):
+    def change(pixels: Image.Image) -> Image.Image:
+        turned = cut(pixels.transpose(FLIP.TRANSVERSE), 0.05, 0.0, 0.0, 0.04)
         return compress(turned.resize((turned.width * 3 // 4, turned.height * 3 // 4)))
 
-    pairs = pair_up(pictures, change)
+    pairs = pair_up(images, change)
     assert len(pairs) >= 0.95 * COUNT
     assert all(pair.second == pair.first + COUNT for pair in pairs)
     assert {pair.orientation for pair in pairs} == {"mirrored across the diagonal"}
 
 
-def test_a_cut_says_what_is_left(pictures):
-    for pair in pair_up(pictures[:6], lambda p: cut(p, 0.05, 0.05, 0.05, 0.05)):
+def test_a_cut_says_what_is_left(images):
+    for pair in pair_up(images[:6], lambda p: cut(p, 0.05, 0.05, 0.05, 0.05)):
         assert pair.overlap == pytest.approx(0.81, abs=0.02)
 
 
-def test_different_pictures_and_none_at_all_give_no_pair(pictures):
-    assert find_alike([see(picture, str(i)) for i, picture in enumerate(pictures)]) == []
-    assert find_alike([]) == []
+def test_different_images_and_none_at_all_give_no_pair(images):
+    assert find_duplicates([see(pixels, str(i)) for i, pixels in enumerate(images)]) == []
+    assert find_duplicates([]) == []
 
 
-def test_flat_pictures_are_alike_only_where_their_bytes_are():
+def test_flat_images_are_alike_only_where_their_bytes_are():
     flat = [Image.new("RGB", (60, 60), (shade,) * 3) for shade in (10, 10, 200)]
-    thumbnails = [see(picture, str(i)) for i, picture in enumerate(flat)]
-    assert find_alike(thumbnails) == []
-    (pair,) = find_alike([thumbnails[0], thumbnails[2], thumbnails[0]])
+    thumbnails = [see(pixels, str(i)) for i, pixels in enumerate(flat)]
+    assert find_duplicates(thumbnails) == []
+    (pair,) = find_duplicates([thumbnails[0], thumbnails[2], thumbnails[0]])
     assert (pair.first, pair.second, pair.kind) == (0, 2, "identical")
 
 
@@ -110,33 +110,33 @@ def test_spots_on_black_are_alike_only_where_they_lie_on_each_other():
 
     places = [(60, 70), (66, 75), (55, 64), (64, 61)]
     spots = [see(spot(*place), f"spot {place}") for place in places]
-    assert find_alike(spots) == []
+    assert find_duplicates(spots) == []
     mirrored = see(spot(60, 70).transpose(FLIP.FLIP_LEFT_RIGHT), "mirrored")
-    (pair,) = find_alike([*spots, mirrored])
+    (pair,) = find_duplicates([*spots, mirrored])
     assert (pair.first, pair.second, pair.kind) == (0, 4, "mirrored")
 
 
-def test_order_of_pictures_decides_nothing_but_who_is_first(pictures):
-    thumbnails = [see(picture, f"o{i}") for i, picture in enumerate(pictures[:8])]
-    thumbnails += [see(compress(picture, 50), f"c{i}") for i, picture in enumerate(pictures[:8])]
+def test_order_of_images_decides_nothing_but_who_is_first(images):
+    thumbnails = [see(pixels, f"o{i}") for i, pixels in enumerate(images[:8])]
+    thumbnails += [see(compress(pixels, 50), f"c{i}") for i, pixels in enumerate(images[:8])]
     order = np.random.default_rng(1).permutation(len(thumbnails))
     names = {
         frozenset((thumbnails[pair.first].sha256, thumbnails[pair.second].sha256))
-        for pair in find_alike(thumbnails)
+        for pair in find_duplicates(thumbnails)
     }
     shuffled = [thumbnails[row] for row in order]
     again = {
         frozenset((shuffled[pair.first].sha256, shuffled[pair.second].sha256))
-        for pair in find_alike(shuffled)
+        for pair in find_duplicates(shuffled)
     }
     assert names == again == {frozenset((f"o{i}", f"c{i}")) for i in range(8)}
 
 
-def test_turning_a_spectrum_is_turning_its_picture():
-    pictures = np.random.default_rng(0).random((3, SIDE, SIDE)).astype(np.float32)
+def test_turning_a_spectrum_is_turning_its_image():
+    images = np.random.default_rng(0).random((3, SIDE, SIDE)).astype(np.float32)
     for way in range(len(ORIENTATIONS)):
-        turned = turn_spectrum(transform(pictures), way)
-        assert np.allclose(turned, transform(turn_picture(pictures, way)), atol=1e-3)
+        turned = transform_spectrum(transform(images), way)
+        assert np.allclose(turned, transform(turn_image(images, way)), atol=1e-3)
 
 
 def test_near_words_are_found_across_blocks():
@@ -152,9 +152,9 @@ def test_near_words_are_found_across_blocks():
     assert hash_spectra(spectra).shape == (4,)
 
 
-def test_alignment_finds_the_window_a_part_was_cut_from(pictures):
-    whole = see(pictures[0].resize((512, 512)), "w").grey
-    part = see(pictures[0].resize((512, 512)).crop((20, 0, 500, 512)), "p").grey
+def test_alignment_finds_the_window_a_part_was_cut_from(images):
+    whole = see(images[0].resize((512, 512)), "w").gray
+    part = see(images[0].resize((512, 512)).crop((20, 0, 500, 512)), "p").gray
     start = np.array([[0.0, 0.0, 1.0, 1.0]])
     fitted = align(whole[None], part[None], start)
     assert fitted.place[0] == pytest.approx([0, 20 / 512, 1, 480 / 512], abs=0.006)

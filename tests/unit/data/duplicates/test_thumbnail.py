@@ -10,7 +10,7 @@ from PIL import Image
 
 from segnetr.data.duplicates import thumbnail as module
 from segnetr.data.duplicates.thumbnail import SIDE, Thumbnail, make_thumbnail
-from segnetr.data.duplicates.thumbnail_collection import collect_thumbnails, recall_thumbnails
+from segnetr.data.duplicates.thumbnail_collection import collect_thumbnails, load_cached_thumbnails
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
 from segnetr.errors import ReadError
 
@@ -26,7 +26,7 @@ def write(path: Path, seed: int) -> Path:
 def test_known_files_are_not_decoded_again_and_changed_ones_are(tmp_path, monkeypatch):
     paths = [write(tmp_path / f"{i}.png", i) for i in range(3)]
     cache = tmp_path / "cache"
-    assert recall_thumbnails(paths, folder=cache) is None
+    assert load_cached_thumbnails(paths, folder=cache) is None
     first = collect_thumbnails(paths, folder=cache, workers=2, **LIMIT)
     assert all(isinstance(item, Thumbnail) and item.size == (40, 60) for item in first)
 
@@ -36,14 +36,14 @@ def test_known_files_are_not_decoded_again_and_changed_ones_are(tmp_path, monkey
     monkeypatch.setattr(module, "read_image", refuse)
     again = collect_thumbnails(paths, folder=cache, **LIMIT)
     assert [item.sha256 for item in again] == [item.sha256 for item in first]
-    assert all(np.array_equal(a.grey, b.grey) for a, b in zip(again, first, strict=True))
+    assert all(np.array_equal(a.gray, b.gray) for a, b in zip(again, first, strict=True))
     moved = paths[0].rename(tmp_path / "moved.png")
     assert collect_thumbnails([moved], folder=cache, **LIMIT)[0].sha256 == first[0].sha256
     monkeypatch.undo()
 
     write(paths[1], 9)
     os.utime(paths[1], ns=(1, 1))
-    assert recall_thumbnails(paths[1:], folder=cache) is None
+    assert load_cached_thumbnails(paths[1:], folder=cache) is None
     changed = collect_thumbnails(paths[1:], folder=cache, **LIMIT)
     assert changed[0].sha256 != first[1].sha256
     assert changed[1].sha256 == first[2].sha256
@@ -65,8 +65,8 @@ def test_volume_gives_its_middle_slice(tmp_path):
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
     (found,) = collect_thumbnails([path], folder=tmp_path / "cache", **LIMIT)
     assert found.size == (20, 30)
-    assert found.grey[0].mean() < 20
-    assert found.grey[-1].mean() > 235
+    assert found.gray[0].mean() < 20
+    assert found.gray[-1].mean() > 235
 
 
 def test_volume_of_several_channels_shows_the_first(tmp_path):
@@ -77,14 +77,14 @@ def test_volume_of_several_channels_shows_the_first(tmp_path):
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
     (found,) = collect_thumbnails([path], volume_channels=[2], folder=tmp_path / "cache", **LIMIT)
     assert found.size == (20, 30)
-    assert found.grey[0].mean() < 20
-    assert found.grey[-1].mean() > 235
+    assert found.gray[0].mean() < 20
+    assert found.gray[-1].mean() > 235
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32, np.int32])
 def test_deep_values_look_like_eight_bit_ones(kind):
-    grey = np.random.default_rng(0).integers(0, 256, (64, 64, 1))
-    plain = make_thumbnail(ImageFile(path=Path(), array=grey.astype(np.uint8), kind="picture"))[1]
-    deep = make_thumbnail(ImageFile(path=Path(), array=(grey * 17).astype(kind), kind="picture"))
+    gray = np.random.default_rng(0).integers(0, 256, (64, 64, 1))
+    plain = make_thumbnail(ImageFile(path=Path(), array=gray.astype(np.uint8), kind="image"))[1]
+    deep = make_thumbnail(ImageFile(path=Path(), array=(gray * 17).astype(kind), kind="image"))
     assert deep[1].shape == (SIDE, SIDE)
     assert np.corrcoef(plain.ravel(), deep[1].ravel())[0, 1] > 0.999

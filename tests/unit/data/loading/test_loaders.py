@@ -212,7 +212,7 @@ def test_sampler_of_another_size_is_refused(entries: list[CachedCase]) -> None:
         training_loader(entries, chain(), sampler=sampler, workers=0, seed=0)
 
 
-def test_training_and_second_start_decode_no_picture(
+def test_training_and_second_start_decode_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = []
@@ -228,7 +228,7 @@ def test_training_and_second_start_decode_no_picture(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("an original was opened after the cache was built")
 
-    for name in ("read_image", "read_truth", "hash_original"):
+    for name in ("read_image", "read_ground_truth", "hash_original"):
         monkeypatch.setattr(cache_pair, name, refuse)
     second = build_cache(cases, settings, folder=tmp_path / "cache", workers=0)
     assert second == first

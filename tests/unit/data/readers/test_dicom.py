@@ -261,12 +261,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda s: change(first(s), ImageOrientationPatient=[1, 0, 0, 0.5, 0.5, 0]),
         "right-angled",
     ),
-    "colours": (lambda s: change(first(s), SamplesPerPixel=3), "3 values for each pixel"),
+    "colors": (lambda s: change(first(s), SamplesPerPixel=3), "3 values for each pixel"),
     "frames": (lambda s: change(first(s), NumberOfFrames=7), "7 frames"),
     "other size": (lambda s: change(s / "2.dcm", Rows=4), "where 1.dcm of its series is 6 x 5"),
-    "other direction of grey": (
+    "other direction of gray": (
         lambda s: change(s / "2.dcm", PhotometricInterpretation="MONOCHROME1"),
-        "grey values run the other way",
+        "gray values run the other way",
     ),
     "no decoder": (lose_decoder, "1.dcm: "),
     "no image": (
@@ -391,7 +391,7 @@ def test_mask_of_a_series_is_a_dicom_segmentation_on_its_slices(
     stored = highdicom.seg.segread(path)
     assert stored.SOPClassUID.name == "Segmentation Storage"
     assert stored.StudyInstanceUID == f"{ROOT_UID}.1"
-    assert stored.PatientID == "drawn"
+    assert stored.PatientID == "synthetic"
     assert [item.SegmentLabel for item in stored.SegmentSequence] == ["near", "far"]
     names = {name: number for number, name in enumerate(image.stored.names)}
     found = np.zeros(SHAPE, dtype=np.uint8)

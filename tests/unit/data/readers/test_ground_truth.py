@@ -9,13 +9,13 @@ from PIL import Image
 
 from segnetr.data.cache.segmentation import CacheSettings, build_cache
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.readers.ground_truth import read_truth
+from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import ClassValues, MaskSizeError, MaskValuesError
 from segnetr.data.readers.read_files import read_mask_file
 from segnetr.data.validation.audit import check_cases, check_pairs
 
-COLOURS: ClassValues = (((0, 0, 0),), ((255, 0, 0), (200, 0, 0)), ((0, 255, 0),))
-GREYS: ClassValues = ((0,), (128,), (255,))
+COLORS: ClassValues = (((0, 0, 0),), ((255, 0, 0), (200, 0, 0)), ((0, 255, 0),))
+GRAYS: ClassValues = ((0,), (128,), (255,))
 
 
 def save(path: Path, values: np.ndarray) -> Path:
@@ -33,7 +33,7 @@ def make_spec(*, classes: int = 2, values: ClassValues | None = None) -> Dataset
         spatial_dims=2,
         counts={},
         source="here",
-        licence="none",
+        license="none",
         mask_values=values,
     )
 
@@ -54,42 +54,42 @@ def settings(spec: DatasetSpec) -> CacheSettings:
     return CacheSettings(side=64, channels=3, classes=len(spec.classes), values=spec.mask_values)
 
 
-def test_truth_is_the_union_of_its_files(tmp_path):
+def test_ground_truth_is_the_union_of_its_files(tmp_path):
     case = make_case(tmp_path, "a", [blob(2), blob(20), blob(4)])
-    truth = read_truth(case.mask_files, classes=2)
+    ground_truth = read_ground_truth(case.mask_files, classes=2)
     expected = (blob(2) + blob(20) + blob(4)) > 0
-    assert np.array_equal(truth.array, expected.astype(np.uint8))
-    assert truth.path == case.mask
+    assert np.array_equal(ground_truth.array, expected.astype(np.uint8))
+    assert ground_truth.path == case.mask
 
 
-def test_files_of_one_truth_must_agree_in_size_and_class(tmp_path):
+def test_files_of_one_ground_truth_must_agree_in_size_and_class(tmp_path):
     small = make_case(tmp_path, "a", [blob(2), blob(2, shape=(30, 48))])
     with pytest.raises(MaskSizeError, match=r"30 x 48 where a_mask_0\.png is 40 x 48"):
-        read_truth(small.mask_files, classes=2)
+        read_ground_truth(small.mask_files, classes=2)
     torn = make_case(tmp_path, "b", [blob(2) / 255, blob(4) / 255 * 2])
     with pytest.raises(MaskValuesError, match="one class that another mask"):
-        read_truth(torn.mask_files, classes=3)
+        read_ground_truth(torn.mask_files, classes=3)
 
 
 def test_values_of_a_mask_are_mapped_by_the_table(tmp_path):
-    grey = np.array([[0, 128], [255, 0]])
-    mask = read_mask_file(save(tmp_path / "g.png", grey), classes=3, values=GREYS)
+    gray = np.array([[0, 128], [255, 0]])
+    mask = read_mask_file(save(tmp_path / "g.png", gray), classes=3, values=GRAYS)
     assert mask.array.tolist() == [[0, 1], [2, 0]]
-    colour = np.zeros((2, 2, 3))
-    colour[0, 0], colour[0, 1], colour[1, 0] = (255, 0, 0), (200, 0, 0), (0, 255, 0)
-    path = save(tmp_path / "c.png", colour)
-    assert read_mask_file(path, classes=3, values=COLOURS).array.tolist() == [[1, 1], [2, 0]]
+    color = np.zeros((2, 2, 3))
+    color[0, 0], color[0, 1], color[1, 0] = (255, 0, 0), (200, 0, 0), (0, 255, 0)
+    path = save(tmp_path / "c.png", color)
+    assert read_mask_file(path, classes=3, values=COLORS).array.tolist() == [[1, 1], [2, 0]]
     inverted = read_mask_file(save(tmp_path / "i.png", blob(2)), classes=2, values=((255,), (0,)))
     assert np.array_equal(inverted.array, (blob(2) == 0).astype(np.uint8))
 
 
-def test_palette_mask_is_mapped_by_its_colours_and_by_its_indices(tmp_path):
-    picture = Image.fromarray(np.array([[0, 1], [7, 0]], dtype=np.uint8), mode="P")
-    picture.putpalette([0, 0, 0, 255, 0, 0, *[9] * 15, 0, 255, 0])
-    picture.save(tmp_path / "p.png")
-    by_colour = read_mask_file(tmp_path / "p.png", classes=3, values=COLOURS)
+def test_palette_mask_is_mapped_by_its_colors_and_by_its_indices(tmp_path):
+    image = Image.fromarray(np.array([[0, 1], [7, 0]], dtype=np.uint8), mode="P")
+    image.putpalette([0, 0, 0, 255, 0, 0, *[9] * 15, 0, 255, 0])
+    image.save(tmp_path / "p.png")
+    by_color = read_mask_file(tmp_path / "p.png", classes=3, values=COLORS)
     by_index = read_mask_file(tmp_path / "p.png", classes=3, values=((0,), (1,), (7,)))
-    assert by_colour.array.tolist() == by_index.array.tolist() == [[0, 1], [2, 0]]
+    assert by_color.array.tolist() == by_index.array.tolist() == [[0, 1], [2, 0]]
 
 
 def test_volume_mask_is_mapped_by_the_table(tmp_path):
@@ -103,10 +103,10 @@ def test_volume_mask_is_mapped_by_the_table(tmp_path):
 def test_value_that_is_in_no_class_is_named(tmp_path):
     path = save(tmp_path / "g.png", np.array([[0, 128], [255, 77]]))
     with pytest.raises(MaskValuesError, match=r"g\.png: it holds 77, which the description"):
-        read_mask_file(path, classes=3, values=GREYS)
-    colour = save(tmp_path / "c.png", np.full((2, 2, 3), (1, 2, 3)))
+        read_mask_file(path, classes=3, values=GRAYS)
+    color = save(tmp_path / "c.png", np.full((2, 2, 3), (1, 2, 3)))
     with pytest.raises(MaskValuesError, match=r"\(1, 2, 3\), which"):
-        read_mask_file(colour, classes=3, values=COLOURS)
+        read_mask_file(color, classes=3, values=COLORS)
 
 
 def test_cached_mask_is_the_united_and_mapped_one_and_is_recalled(tmp_path):
@@ -139,44 +139,44 @@ def test_cache_knows_a_changed_instance_and_another_table_of_values(tmp_path):
     assert np.array_equal(np.load(swapped.entries["b"].mask), (blob(2) == 0).astype(np.uint8))
 
 
-def test_fault_of_one_instance_names_that_file_in_check_and_cache(tmp_path):
-    sound, small, grey, torn = (
+def test_issue_of_one_instance_names_that_file_in_check_and_cache(tmp_path):
+    sound, small, gray, torn = (
         make_case(tmp_path, "sound", [blob(2)]),
         make_case(tmp_path, "small", [blob(2), blob(2), blob(2, shape=(30, 48))]),
-        make_case(tmp_path, "grey", [blob(2), blob(2) / 2]),
+        make_case(tmp_path, "gray", [blob(2), blob(2) / 2]),
         make_case(tmp_path, "torn", [blob(2), blob(2)]),
     )
     torn.more_masks[0].write_bytes(torn.more_masks[0].read_bytes()[:60])
-    cases, spec = [sound, small, grey, torn], make_spec()
+    cases, spec = [sound, small, gray, torn], make_spec()
     expected = [
         (small.more_masks[1], "size-mismatch"),
-        (grey.more_masks[0], "mask-values"),
+        (gray.more_masks[0], "mask-values"),
         (torn.more_masks[0], "mask-unreadable"),
     ]
     checked = check_cases(cases, spec)
-    assert [(fault.path, fault.kind) for fault in checked] == expected
+    assert [(issue.path, issue.kind) for issue in checked] == expected
     for _ in range(2):
         made = build_cache(cases, settings(spec), folder=tmp_path / "cache", workers=0)
-        assert [(fault.path, fault.kind) for fault in made.faults] == expected
+        assert [(issue.path, issue.kind) for issue in made.issues] == expected
 
 
-def test_missing_instance_is_a_fault_of_its_case(tmp_path):
+def test_missing_instance_is_a_issue_of_its_case(tmp_path):
     case = make_case(tmp_path, "a", [blob(2), blob(20)])
     case.more_masks[0].unlink()
-    (fault,) = check_pairs([case])
-    assert fault.kind == "mask-missing"
-    assert str(case.more_masks[0]) in fault.message
+    (issue,) = check_pairs([case])
+    assert issue.kind == "mask-missing"
+    assert str(case.more_masks[0]) in issue.message
 
 
-def test_masks_that_are_all_empty_are_one_fault_and_one_empty_mask_is_none(tmp_path):
+def test_masks_that_are_all_empty_are_one_issue_and_one_empty_mask_is_none(tmp_path):
     empty = [make_case(tmp_path, f"e{row}", [blob(2) * 0]) for row in range(2)]
     full = make_case(tmp_path, "full", [blob(2)])
     spec, folder = make_spec(), tmp_path / "cache"
     assert check_cases([*empty, full], spec) == []
-    assert build_cache([*empty, full], settings(spec), folder=folder, workers=0).faults == []
+    assert build_cache([*empty, full], settings(spec), folder=folder, workers=0).issues == []
     (found,) = check_cases(empty, spec)
     made = build_cache(empty, settings(spec), folder=folder, workers=0)
-    (cached,) = made.faults
+    (cached,) = made.issues
     assert found == cached
     assert found.kind == "no-foreground"
     assert "any other of the 2 masks" in found.message

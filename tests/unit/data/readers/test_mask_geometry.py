@@ -18,7 +18,7 @@ from segnetr.data.readers.read_files import read_image, read_mask
 from segnetr.engine.inference.predictor import Prediction
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.masks.format import MASK_FORMATS
-from segnetr.outputs.masks.writer import plan_outputs, write_prediction
+from segnetr.outputs.masks.writer import plan_output_paths, write_prediction
 
 SHAPE = (5, 4, 3)
 SPACING = (0.5, 1.25, 4.0)
@@ -209,27 +209,27 @@ def test_pages_of_a_tiff_are_a_volume_and_so_is_its_mask(dtype: type, tmp_path: 
     np.testing.assert_array_equal(read_mask(mask, classes=2), LABELS)
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(mask))).T,
                                   LABELS)  # fmt: skip
-    with pytest.raises(ReadError, match=r"volume of 3 slices, and \.png holds a picture"):
+    with pytest.raises(ReadError, match=r"volume of 3 slices, and \.png holds a image"):
         write_mask(image, tmp_path / "out", "a.png")
 
 
 def test_pages_that_are_not_alike_are_refused(tmp_path: Path) -> None:
-    grey = [Image.fromarray(np.zeros((4, 5 + (page == 2)), np.uint8)) for page in range(3)]
-    grey[0].save(tmp_path / "a.tif", save_all=True, append_images=grey[1:])
+    gray = [Image.fromarray(np.zeros((4, 5 + (page == 2)), np.uint8)) for page in range(3)]
+    gray[0].save(tmp_path / "a.tif", save_all=True, append_images=gray[1:])
     with pytest.raises(ReadError, match="3 pages have 2 sizes"):
         read_image(tmp_path / "a.tif")
-    mixed = [grey[0], Image.fromarray(np.zeros((4, 5), np.uint16))]
+    mixed = [gray[0], Image.fromarray(np.zeros((4, 5), np.uint16))]
     mixed[0].save(tmp_path / "b.tif", save_all=True, append_images=mixed[1:])
     with pytest.raises(ReadError, match="page 2 is not of the size and type"):
         read_image(tmp_path / "b.tif")
-    grey[0].save(tmp_path / "c.tif", save_all=True, append_images=grey[1:2])
+    gray[0].save(tmp_path / "c.tif", save_all=True, append_images=gray[1:2])
     with pytest.raises(ReadError, match=r"data\.max_pixels=40"):
         read_image(tmp_path / "c.tif", max_pixels=39)
 
 
 def plan_names(*names: str, format_name: str) -> list[str]:
     inputs = [(Path("in", name), Path(name)) for name in names]
-    plan = plan_outputs(inputs, out=Path("out"), format_name=format_name)
+    plan = plan_output_paths(inputs, out=Path("out"), format_name=format_name)
     return [item.relative.as_posix() for item in plan]
 
 
@@ -239,9 +239,9 @@ def test_format_of_the_masks_can_be_chosen() -> None:
     assert plan_names(*volumes, format_name="same") == same
     for name in ("nii", "nii.gz", "nrrd", "mha"):
         assert plan_names(*volumes, format_name=name) == [f"{x}.{name}" for x in "abcdef"]
-    pictures = ("a.jpg", "b.PNG", "c.tif")
-    assert plan_names(*pictures, format_name="palette") == ["a.png", "b.png", "c.png"]
-    assert plan_names(*pictures, format_name="tif") == ["a.tif", "b.tif", "c.tif"]
+    images = ("a.jpg", "b.PNG", "c.tif")
+    assert plan_names(*images, format_name="palette") == ["a.png", "b.png", "c.png"]
+    assert plan_names(*images, format_name="tif") == ["a.tif", "b.tif", "c.tif"]
     assert plan_names("a.jpg", "a.png", format_name="bmp") == ["a_jpg.bmp", "a_png.bmp"]
 
 
@@ -259,12 +259,12 @@ def test_format_that_cannot_hold_a_mask_is_refused_before_anything_is_done(
 
 
 @pytest.mark.parametrize("num_classes", [2, 4, 9])
-def test_palette_shows_colours_and_holds_class_indices(num_classes: int, tmp_path: Path) -> None:
+def test_palette_shows_colors_and_holds_class_indices(num_classes: int, tmp_path: Path) -> None:
     labels = np.random.default_rng(2).integers(0, num_classes, (9, 11)).astype(np.uint8)
-    picture = ImageFile(path=Path("x.jpg"), array=np.zeros((9, 11, 3), np.uint8), kind="picture")
+    image = ImageFile(path=Path("x.jpg"), array=np.zeros((9, 11, 3), np.uint8), kind="image")
     (path,) = write_prediction(
         Prediction(labels=labels, num_classes=num_classes),
-        picture,
+        image,
         out=tmp_path,
         relative=Path("x.png"),
         palette=True,

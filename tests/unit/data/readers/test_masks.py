@@ -12,7 +12,7 @@ from segnetr.data.readers.read_files import read_mask, read_mask_file
 from segnetr.errors import ReadError
 
 Y, X = np.mgrid[:64, :80]
-TRUTH = (((Y - 30) / 18.0) ** 2 + ((X - 41) / 25.0) ** 2 < 1).astype(np.uint8)
+GROUND_TRUTH = (((Y - 30) / 18.0) ** 2 + ((X - 41) / 25.0) ** 2 < 1).astype(np.uint8)
 
 
 def save(path: Path, array: np.ndarray, **options: object) -> Path:
@@ -20,10 +20,10 @@ def save(path: Path, array: np.ndarray, **options: object) -> Path:
     return path
 
 
-def save_palette(path: Path, indices: np.ndarray, colours: dict[int, tuple[int, ...]]) -> Path:
+def save_palette(path: Path, indices: np.ndarray, colors: dict[int, tuple[int, ...]]) -> Path:
     palette = np.zeros((256, 3), dtype=np.uint8)
-    for index, colour in colours.items():
-        palette[index] = colour
+    for index, color in colors.items():
+        palette[index] = color
     paletted = Image.fromarray(indices.astype(np.uint8))
     paletted.putpalette(palette.tobytes())
     paletted.save(path)
@@ -31,13 +31,13 @@ def save_palette(path: Path, indices: np.ndarray, colours: dict[int, tuple[int, 
 
 
 BINARY = {
-    "0 and 255": TRUTH * 255,
-    "0 and 1": TRUTH,
-    "true and false": TRUTH.astype(bool),
-    "equal channels": np.repeat(TRUTH[..., None] * 255, 3, -1),
-    "with alpha": np.dstack([TRUTH * 255] * 3 + [np.full_like(TRUTH, 255)]),
-    "16 bit": TRUTH.astype(np.uint16) * 65535,
-    "16 bit, 0 and 1": TRUTH.astype(np.uint16),
+    "0 and 255": GROUND_TRUTH * 255,
+    "0 and 1": GROUND_TRUTH,
+    "true and false": GROUND_TRUTH.astype(bool),
+    "equal channels": np.repeat(GROUND_TRUTH[..., None] * 255, 3, -1),
+    "with alpha": np.dstack([GROUND_TRUTH * 255] * 3 + [np.full_like(GROUND_TRUTH, 255)]),
+    "16 bit": GROUND_TRUTH.astype(np.uint16) * 65535,
+    "16 bit, 0 and 1": GROUND_TRUTH.astype(np.uint16),
 }
 
 
@@ -45,62 +45,66 @@ BINARY = {
 def test_binary_mask_of_any_encoding_becomes_zero_and_one(kind: str, tmp_path: Path) -> None:
     mask = read_mask(save(tmp_path / "m.png", BINARY[kind]), classes=2)
     assert mask.dtype == np.uint8
-    assert np.array_equal(mask, TRUTH)
+    assert np.array_equal(mask, GROUND_TRUTH)
 
 
 @pytest.mark.parametrize("name", ["m.bmp", "m.tif"])
 def test_one_bit_mask_becomes_zero_and_one(name: str, tmp_path: Path) -> None:
-    assert np.array_equal(read_mask(save(tmp_path / name, TRUTH.astype(bool)), classes=2), TRUTH)
+    assert np.array_equal(
+        read_mask(save(tmp_path / name, GROUND_TRUTH.astype(bool)), classes=2), GROUND_TRUTH
+    )
 
 
 def test_empty_and_full_masks_are_masks(tmp_path: Path) -> None:
-    assert not read_mask(save(tmp_path / "e.png", TRUTH * 0), classes=2).any()
-    full = np.full_like(TRUTH, 255)
+    assert not read_mask(save(tmp_path / "e.png", GROUND_TRUTH * 0), classes=2).any()
+    full = np.full_like(GROUND_TRUTH, 255)
     assert read_mask(save(tmp_path / "f.png", full), classes=2).all()
 
 
 def test_class_indices_are_kept_and_those_beyond_are_refused(tmp_path: Path) -> None:
-    labels = (TRUTH + (X > 60)).astype(np.uint8)
+    labels = (GROUND_TRUTH + (X > 60)).astype(np.uint8)
     path = save(tmp_path / "m.png", labels)
     assert np.array_equal(read_mask(path, classes=3), labels)
     with pytest.raises(ReadError, match="values 0, 1, 2 where 0 and 1, or 0 and 255"):
         read_mask(path, classes=2)
     with pytest.raises(ReadError, match="the values 0, 255 where 0 to 2"):
-        read_mask(save(tmp_path / "b.png", TRUTH * 255), classes=3)
+        read_mask(save(tmp_path / "b.png", GROUND_TRUTH * 255), classes=3)
 
 
-def test_inverted_palette_is_read_by_its_colours(tmp_path: Path) -> None:
-    inverted = np.where(TRUTH, 0, 255)
+def test_inverted_palette_is_read_by_its_colors(tmp_path: Path) -> None:
+    inverted = np.where(GROUND_TRUTH, 0, 255)
     path = save_palette(tmp_path / "m.png", inverted, {0: (255,) * 3, 255: (0,) * 3})
-    assert np.array_equal(read_mask(path, classes=2), TRUTH)
+    assert np.array_equal(read_mask(path, classes=2), GROUND_TRUTH)
 
 
-def test_coloured_palette_is_read_by_its_indices(tmp_path: Path) -> None:
-    labels = (TRUTH + (X > 60)).astype(np.uint8)
-    colours = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0)}
-    path = save_palette(tmp_path / "m.png", labels, colours)
+def test_colored_palette_is_read_by_its_indices(tmp_path: Path) -> None:
+    labels = (GROUND_TRUTH + (X > 60)).astype(np.uint8)
+    colors = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0)}
+    path = save_palette(tmp_path / "m.png", labels, colors)
     assert np.array_equal(read_mask(path, classes=3), labels)
-    turned = save_palette(tmp_path / "t.png", 1 - TRUTH, {0: (255, 0, 0), 1: (0, 0, 0)})
+    turned = save_palette(tmp_path / "t.png", 1 - GROUND_TRUTH, {0: (255, 0, 0), 1: (0, 0, 0)})
     with pytest.raises(ReadError, match="palette is no list of 2 classes"):
         read_mask(turned, classes=2)
 
 
 def test_soft_edges_are_cut_in_the_middle_with_a_note(tmp_path: Path) -> None:
-    path = save(tmp_path / "m.jpg", np.kron(TRUTH * 255, np.ones((7, 7), np.uint8)), quality=90)
+    path = save(
+        tmp_path / "m.jpg", np.kron(GROUND_TRUTH * 255, np.ones((7, 7), np.uint8)), quality=90
+    )
     assert len(np.unique(np.asarray(Image.open(path)))) > 2
     mask = read_mask_file(path, classes=2)
-    assert np.array_equal(mask.array, np.kron(TRUTH, np.ones((7, 7), np.uint8)))
+    assert np.array_equal(mask.array, np.kron(GROUND_TRUTH, np.ones((7, 7), np.uint8)))
     assert "soft edges are cut at 128" in mask.notes[0]
 
 
 def test_values_between_away_from_edges_are_refused(tmp_path: Path) -> None:
-    grey_patch = TRUTH * 255
-    grey_patch[:3, :3] = 128
+    gray_patch = GROUND_TRUTH * 255
+    gray_patch[:3, :3] = 128
     for name, array in {
-        "patch": grey_patch,
+        "patch": gray_patch,
         "ramp": (X * 3).astype(np.uint8),
-        "two greys": TRUTH * 100,
-        "dark class": TRUTH * 3,
+        "two grays": GROUND_TRUTH * 100,
+        "dark class": GROUND_TRUTH * 3,
     }.items():
         with pytest.raises(ReadError, match="it is no mask of 2 classes: it holds the values"):
             read_mask(save(tmp_path / f"{name}.png", array), classes=2)
@@ -112,13 +116,13 @@ def test_refusal_counts_values_that_it_does_not_show(tmp_path: Path) -> None:
         read_mask(path, classes=2)
 
 
-def test_colours_and_masks_drawn_in_transparency_are_refused(tmp_path: Path) -> None:
-    red = np.dstack([TRUTH * 255, TRUTH * 0, TRUTH * 0])
-    with pytest.raises(ReadError, match=r"colour picture, no mask: 2 colours, \(0, 0, 0\)"):
+def test_colors_and_masks_drawn_in_transparency_are_refused(tmp_path: Path) -> None:
+    red = np.dstack([GROUND_TRUTH * 255, GROUND_TRUTH * 0, GROUND_TRUTH * 0])
+    with pytest.raises(ReadError, match=r"color image, no mask: 2 colors, \(0, 0, 0\)"):
         read_mask(save(tmp_path / "r.png", red), classes=2)
-    drawn = np.dstack([np.full_like(TRUTH, 255)] * 3 + [TRUTH * 255])
+    synthetic = np.dstack([np.full_like(GROUND_TRUTH, 255)] * 3 + [GROUND_TRUTH * 255])
     with pytest.raises(ReadError, match="drawn in transparency"):
-        read_mask(save(tmp_path / "a.png", drawn), classes=2)
+        read_mask(save(tmp_path / "a.png", synthetic), classes=2)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
@@ -151,7 +155,7 @@ def test_signed_volume_of_0_and_255_is_a_mask(tmp_path: Path) -> None:
 
 def test_cut_mask_is_refused(tmp_path: Path) -> None:
     stream = io.BytesIO()
-    Image.fromarray(TRUTH * 255).save(stream, "PNG")
+    Image.fromarray(GROUND_TRUTH * 255).save(stream, "PNG")
     path = tmp_path / "m.png"
     path.write_bytes(stream.getvalue()[:-20])
     with pytest.raises(ReadError, match="cut off"):

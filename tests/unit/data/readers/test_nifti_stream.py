@@ -19,7 +19,7 @@ from segnetr.data.volumes.percentiles import find_percentiles
 from segnetr.data.volumes.slice_stack import open_stack
 from segnetr.data.volumes.streamed_stack import open_streamed_stack
 from segnetr.engine.inference.predictor import Predictor
-from segnetr.engine.inference.slice_inferer import Pace
+from segnetr.engine.inference.slice_inferer import BatchPlan
 from segnetr.errors import ReadError
 
 LIMIT = 10**7
@@ -60,7 +60,7 @@ def test_streamed_slices_are_those_of_the_whole_volume(
     name: str, kind: str, axis: int, dtype: Any, slope: float | None, tmp_path: Path
 ) -> None:
     path = write(tmp_path / name, draw(dtype), slope=slope)
-    slices = SliceConfig(axis=axis, neighbours=1, spacing_mm=2.0)  # type: ignore[arg-type]
+    slices = SliceConfig(axis=axis, neighbors=1, spacing_mm=2.0)  # type: ignore[arg-type]
     whole = open_stack(read_volume(path, max_pixels=LIMIT), slices, KINDS[kind])
     for block_bytes in (1, 1 << 20):
         stack = open_streamed_stack(open_file(path), slices, KINDS[kind], block_bytes=block_bytes)
@@ -104,10 +104,10 @@ def test_prediction_of_a_streamed_volume_is_that_of_the_whole(name: str, tmp_pat
             image_size=(16, 16),
             num_classes=4,
             channels=3,
-            slices=SliceConfig(axis=axis, neighbours=1),  # type: ignore[arg-type]
+            slices=SliceConfig(axis=axis, neighbors=1),  # type: ignore[arg-type]
         )
         whole = predictor.predict(read_volume(path, max_pixels=LIMIT)).labels
-        predictor.set_pace(Pace(windows=1, views=1, block_bytes=1))
+        predictor.set_batch_plan(BatchPlan(windows=1, views=1, block_bytes=1))
         done: list[tuple[int, int]] = []
         found = predictor.predict(open_file(path), advance=lambda *pair: done.append(pair)).labels  # noqa: B023
         assert found.shape == (30, 25, 6)

@@ -1,4 +1,4 @@
-"""Pictures and volumes of every kind that is read, and how their values arrive."""
+"""Images and volumes of every kind that is read, and how their values arrive."""
 
 import gzip
 import struct
@@ -19,8 +19,8 @@ from segnetr.errors import ReadError, UsageError
 
 SIZE = (24, 33)
 RNG = np.random.default_rng(7)
-GREY = RNG.integers(0, 256, SIZE, dtype=np.uint8)
-COLOUR = RNG.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, SIZE, dtype=np.uint8)
+COLOR = RNG.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 VOXELS = RNG.integers(-900, 900, (7, 6, 5)).astype(np.int16)
 OBLIQUE = np.array([[1.2, 0.3, 0, -7], [-0.3, 1.2, 0.1, 4], [0, 0, 2.5, 9], [0, 0, 0, 1.0]])
 
@@ -36,10 +36,10 @@ def save_volume(path: Path, array: np.ndarray, affine: np.ndarray = OBLIQUE) -> 
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.BMP", "a.tif", "a.TIFF"])
-@pytest.mark.parametrize("array", [GREY, COLOUR], ids=["grey", "colour"])
-def test_lossless_picture_arrives_as_saved(name: str, array: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("array", [GRAY, COLOR], ids=["gray", "color"])
+def test_lossless_image_arrives_as_saved(name: str, array: np.ndarray, tmp_path: Path) -> None:
     image = read_image(save(tmp_path / name, array))
-    assert image.kind == "picture"
+    assert image.kind == "image"
     assert image.notes == ()
     assert np.array_equal(image.array, array.reshape(*SIZE, -1))
 
@@ -49,7 +49,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def test_interlaced_png_is_read(tmp_path: Path) -> None:
-    # Made by hand, because Pillow does not write it: Adam7, 5 x 3, grey.
+    # Made by hand, because Pillow does not write it: Adam7, 5 x 3, gray.
     array = np.arange(15, dtype=np.uint8).reshape(3, 5) * 17
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
               (0, 1, 1, 2))  # fmt: skip
@@ -62,70 +62,70 @@ def test_interlaced_png_is_read(tmp_path: Path) -> None:
 
 
 def test_jpeg_arrives_as_pillow_decodes_it(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.JPG", COLOUR, quality=95)
+    path = save(tmp_path / "a.JPG", COLOR, quality=95)
     assert np.array_equal(read_image(path).array, np.asarray(Image.open(path)))
 
 
-def test_channels_repeat_grey_and_weigh_colour(tmp_path: Path) -> None:
-    grey, colour = save(tmp_path / "g.png", GREY), save(tmp_path / "c.png", COLOUR)
-    assert np.array_equal(read_image(grey, channels=3).array, np.repeat(GREY[..., None], 3, 2))
-    luminance = read_image(colour, channels=1).array
+def test_channels_repeat_gray_and_weigh_color(tmp_path: Path) -> None:
+    gray, color = save(tmp_path / "g.png", GRAY), save(tmp_path / "c.png", COLOR)
+    assert np.array_equal(read_image(gray, channels=3).array, np.repeat(GRAY[..., None], 3, 2))
+    luminance = read_image(color, channels=1).array
     assert luminance.shape == (*SIZE, 1)
     assert luminance.dtype == np.uint8
-    expected = np.asarray(Image.fromarray(COLOUR).convert("L")).astype(int)
+    expected = np.asarray(Image.fromarray(COLOR).convert("L")).astype(int)
     assert np.abs(luminance[..., 0].astype(int) - expected).max() <= 1
     with pytest.raises(ReadError, match="3 channels where 4"):
-        read_image(colour, channels=4)
+        read_image(color, channels=4)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
-def test_deep_grey_tiff_keeps_its_values(dtype: type, tmp_path: Path) -> None:
+def test_deep_gray_tiff_keeps_its_values(dtype: type, tmp_path: Path) -> None:
     array = (RNG.random(SIZE) * 60000).astype(dtype)
     image = read_image(save(tmp_path / "a.tif", array))
     assert image.array.dtype == dtype
     assert np.array_equal(image.array[..., 0], array)
 
 
-def test_deep_grey_png_keeps_its_values(tmp_path: Path) -> None:
+def test_deep_gray_png_keeps_its_values(tmp_path: Path) -> None:
     array = (RNG.random(SIZE) * 65535).astype(np.uint16)
     image = read_image(save(tmp_path / "a.png", array))
     assert image.array.dtype == np.uint16
     assert np.array_equal(image.array[..., 0], array)
 
 
-def test_suffix_that_lies_about_a_picture_is_a_note(tmp_path: Path) -> None:
+def test_suffix_that_lies_about_a_image_is_a_note(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    save(tmp_path / "a.png", COLOUR).rename(path)
+    save(tmp_path / "a.png", COLOR).rename(path)
     image = read_image(path)
-    assert np.array_equal(image.array, COLOUR)
+    assert np.array_equal(image.array, COLOR)
     assert image.notes == ("it is named .jpg but holds PNG",)
 
 
-def test_cmyk_palette_and_one_bit_become_colour_and_grey(tmp_path: Path) -> None:
-    Image.fromarray(COLOUR).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+def test_cmyk_palette_and_one_bit_become_color_and_gray(tmp_path: Path) -> None:
+    Image.fromarray(COLOR).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     image = read_image(tmp_path / "cmyk.jpg")
     assert image.array.shape == (*SIZE, 3)
-    assert image.notes == ("colours converted from CMYK to RGB",)
-    Image.fromarray(COLOUR).quantize(64).save(tmp_path / "palette.png")
+    assert image.notes == ("colors converted from CMYK to RGB",)
+    Image.fromarray(COLOR).quantize(64).save(tmp_path / "palette.png")
     expected = np.asarray(Image.open(tmp_path / "palette.png").convert("RGB"))
     assert np.array_equal(read_image(tmp_path / "palette.png").array, expected)
-    bits = GREY > 128
+    bits = GRAY > 128
     assert np.array_equal(read_image(save(tmp_path / "b.bmp", bits)).array[..., 0], bits * 255)
 
 
 def test_transparency_is_dropped_with_a_note(tmp_path: Path) -> None:
-    half = np.dstack([COLOUR, GREY])
+    half = np.dstack([COLOR, GRAY])
     image = read_image(save(tmp_path / "a.png", half))
-    assert np.array_equal(image.array, COLOUR)
+    assert np.array_equal(image.array, COLOR)
     assert image.notes == ("transparency is dropped",)
-    opaque = np.dstack([COLOUR, np.full(SIZE, 255, np.uint8)])
+    opaque = np.dstack([COLOR, np.full(SIZE, 255, np.uint8)])
     assert read_image(save(tmp_path / "b.png", opaque)).notes == ()
 
 
 def test_camera_orientation_is_noted_and_not_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = read_image(save(tmp_path / "a.jpg", COLOUR, exif=exif))
+    image = read_image(save(tmp_path / "a.jpg", COLOR, exif=exif))
     assert image.array.shape == (*SIZE, 3)
     assert "EXIF orientation 6 is not applied" in image.notes[0]
 
@@ -172,7 +172,7 @@ def test_gzip_of_several_members_is_read_whole(tmp_path: Path) -> None:
     assert np.array_equal(read_image(path).array, VOXELS)
 
 
-def test_units_of_the_header_become_millimetres(tmp_path: Path) -> None:
+def test_units_of_the_header_become_millimeters(tmp_path: Path) -> None:
     image = nib.Nifti1Image(VOXELS, np.diag([500.0, 500.0, 900.0, 1.0]))
     image.header.set_xyzt_units("micron")
     nib.save(image, tmp_path / "a.nii")
@@ -181,8 +181,8 @@ def test_units_of_the_header_become_millimetres(tmp_path: Path) -> None:
 
 def test_monai_chain_reads_through_the_strict_reader(tmp_path: Path) -> None:
     image, mask = (
-        save(tmp_path / "i.jpg", COLOUR),
-        save(tmp_path / "m.png", np.uint8(GREY > 99) * 255),
+        save(tmp_path / "i.jpg", COLOR),
+        save(tmp_path / "m.png", np.uint8(GRAY > 99) * 255),
     )
     chain = mt.Compose(
         [
@@ -256,7 +256,7 @@ def test_supported_files_are_known_by_suffix_in_any_case() -> None:
     [("isic2017", 2), ("isic2018_layout", 2), ("ph2_layout_fixture", 2), ("ham10000", 2),
      ("ultrasound_tnscui_layout", 2), ("msd_hippocampus", 3), ("acdc", 4), ("ct_totalseg", 42)],
 )  # fmt: skip
-def test_real_files_are_read_without_a_fault(folder: str, classes: int, real_data: Path) -> None:
+def test_real_files_are_read_without_a_issue(folder: str, classes: int, real_data: Path) -> None:
     root = real_data / folder
     if not root.is_dir():
         pytest.skip(f"{folder} is not on this machine")

@@ -1,4 +1,4 @@
-"""Pictures that must be refused: each with one line, none with a traceback of a library."""
+"""Images that must be refused: each with one line, none with a traceback of a library."""
 
 import contextlib
 import io
@@ -77,12 +77,12 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "empty png": ("a.png", lambda: b"", "empty"),
     "empty jpeg": ("a.jpg", lambda: b"", "empty"),
     "empty tiff": ("a.tif", lambda: b"", "empty"),
-    "text named png": ("a.png", lambda: b"hello, I am text\n" * 9, "holds no picture"),
-    "text named bmp": ("a.bmp", lambda: b"hello, I am text\n" * 9, "holds no picture"),
-    "gif named png": ("a.png", lambda: encode("GIF"), "holds no picture"),
-    "webp named jpg": ("a.jpg", lambda: encode("PPM"), "holds no picture"),
-    "html named jpg": ("a.jpg", lambda: b"<!DOCTYPE html><p>404", "holds no picture"),
-    "zeros named png": ("a.png", lambda: bytes(4096), "holds no picture"),
+    "text named png": ("a.png", lambda: b"hello, I am text\n" * 9, "holds no image"),
+    "text named bmp": ("a.bmp", lambda: b"hello, I am text\n" * 9, "holds no image"),
+    "gif named png": ("a.png", lambda: encode("GIF"), "holds no image"),
+    "webp named jpg": ("a.jpg", lambda: encode("PPM"), "holds no image"),
+    "html named jpg": ("a.jpg", lambda: b"<!DOCTYPE html><p>404", "holds no image"),
+    "zeros named png": ("a.png", lambda: bytes(4096), "holds no image"),
     "png signature alone": ("a.png", lambda: encode("PNG")[:8], "PNG"),
     "png without data": ("a.png", lambda: png(56, 40, end=True), "PNG"),
     "png with too few rows": ("a.png", lambda: png(56, 40, bytes(169 * 20)), "PNG"),
@@ -117,7 +117,7 @@ def refuse(path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_picture_is_refused_with_one_line_that_says_why(kind: str, tmp_path: Path) -> None:
+def test_broken_image_is_refused_with_one_line_that_says_why(kind: str, tmp_path: Path) -> None:
     name, build, reason = BROKEN[kind]
     path = tmp_path / name
     path.write_bytes(build())
@@ -139,7 +139,7 @@ WHOLE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_picture_cut_at_any_percent_is_refused(name: str, tmp_path: Path) -> None:
+def test_image_cut_at_any_percent_is_refused(name: str, tmp_path: Path) -> None:
     data = WHOLE[name]()
     path = tmp_path / name
     path.write_bytes(data)
@@ -169,7 +169,7 @@ def test_huge_header_is_refused_before_memory_is_taken(
 ) -> None:
     path = tmp_path / "huge.png"
     path.write_bytes(png(100_000, 100_000))
-    monkeypatch.setattr(PillowFile, "load", lambda _self: pytest.fail("the picture was decoded"))
+    monkeypatch.setattr(PillowFile, "load", lambda _self: pytest.fail("the image was decoded"))
     tracemalloc.start()
     message = refuse(path)
     peak = tracemalloc.get_traced_memory()[1]
@@ -197,7 +197,7 @@ def test_limit_above_that_of_pillow_is_kept(
     assert read_image(path).array.shape == (*SIZE, 3)
 
 
-def test_jpeg_thumbnail_does_not_pass_for_the_end_of_a_cut_picture(tmp_path: Path) -> None:
+def test_jpeg_thumbnail_does_not_pass_for_the_end_of_a_cut_image(tmp_path: Path) -> None:
     thumbnail = encode("JPEG", draw()[:8, :8])
     data = encode("JPEG", comment=thumbnail)
     path = tmp_path / "a.jpg"

@@ -42,7 +42,7 @@ def four_dimensional() -> bytes:
     return volume(np.zeros((*SHAPE, 2), dtype=np.int16))
 
 
-def coloured() -> bytes:
+def colored() -> bytes:
     return volume(np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]))
 
 
@@ -82,7 +82,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "four axes": ("a.nii", four_dimensional, "4 axes"),
     "two axes": ("a.nii", lambda: volume(np.zeros((9, 9), dtype=np.int16)), "axes"),
     "complex": ("a.nii", lambda: volume(np.zeros(SHAPE, dtype=np.complex64)), "complex64"),
-    "colour": ("a.nii", coloured, "integers and real numbers"),
+    "color": ("a.nii", colored, "integers and real numbers"),
     "unknown type": ("a.nii", lambda: patch("h", 70, 999), "NIfTI"),
     "NaN voxels": ("a.nii", lambda: spoiled(NAN), "2 of 495 values"),
     "infinite voxels": ("a.nii", lambda: spoiled(float("-inf")), "2 of 495 values"),

@@ -21,11 +21,11 @@ def test_cases_of_a_patient_in_two_parts_are_named_and_those_of_the_test_are_kep
         make("g", None, "test"),
         make("h", "r", None),
     ]
-    faults = check_patients(cases)
-    assert [(fault.case_id, fault.kind) for fault in faults] == [
+    issues = check_patients(cases)
+    assert [(issue.case_id, issue.kind) for issue in issues] == [
         ("a", "patient-in-two-parts"),
         ("c", "patient-in-two-parts"),
     ]
-    assert "patient p has 1 in validation and 1 in test" in faults[0].message
-    named = {fault.case_id for fault in faults}
+    assert "patient p has 1 in validation and 1 in test" in issues[0].message
+    named = {issue.case_id for issue in issues}
     assert check_patients([case for case in cases if case.case_id not in named]) == []

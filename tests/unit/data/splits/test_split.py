@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from segnetr.data.case import SPLIT_NAMES, Case, Split
 from segnetr.data.splits.split import make_split, read_split, write_split
-from segnetr.errors import DataFaultError, UsageError, WriteError
+from segnetr.errors import DataError, UsageError, WriteError
 
 SHARES = {"validation_share": 0.15, "test_share": 0.15}
 
@@ -162,7 +162,7 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(asked):
 def test_no_cases_and_repeated_ids_are_refused():
     with pytest.raises(UsageError, match="no cases"):
         make_split([], seed=0, **SHARES)
-    with pytest.raises(DataFaultError, match="c0001 is there 2 times"):
+    with pytest.raises(DataError, match="c0001 is there 2 times"):
         make_split([*make_cases(3), make_cases(2)[1]], seed=0, **SHARES)
 
 
@@ -192,7 +192,7 @@ def test_changed_split_is_refused_with_the_name_of_the_file(tmp_path, change):
     path = tmp_path / "splits.json"
     write_split(make_split(make_cases(20), seed=0, **SHARES), path)
     path.write_text(change(path.read_text()))
-    with pytest.raises(DataFaultError, match=r"splits\.json: .*") as caught:
+    with pytest.raises(DataError, match=r"splits\.json: .*") as caught:
         read_split(path)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""The audit names every fault of a data set, and survives what it reads."""
+"""The audit names every issue of a data set, and survives what it reads."""
 
 import importlib
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.validation.audit import Fault, check_case, check_cases, check_pairs, run_checks
+from segnetr.data.validation.audit import Issue, check_case, check_cases, check_pairs, run_checks
 
 MASK = np.zeros((40, 50), dtype=np.uint8)
 MASK[10:20, 10:30] = 255
-PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 SPEC = DatasetSpec(
     name="made",
@@ -25,18 +25,18 @@ SPEC = DatasetSpec(
     spatial_dims=2,
     counts={},
     source="here",
-    licence="none",
+    license="none",
 )
 
 
 def make_case(folder: Path, name: str, *, mask: np.ndarray = MASK) -> Case:
-    Image.fromarray(PICTURE).save(folder / f"{name}.png")
+    Image.fromarray(IMAGE).save(folder / f"{name}.png")
     Image.fromarray(mask).save(folder / f"{name}_mask.png")
     return Case(case_id=name, image=folder / f"{name}.png", mask=folder / f"{name}_mask.png")
 
 
-def kinds(faults: Sequence[Fault]) -> list[tuple[str, str]]:
-    return [(fault.case_id, fault.kind) for fault in faults]
+def kinds(issues: Sequence[Issue]) -> list[tuple[str, str]]:
+    return [(issue.case_id, issue.kind) for issue in issues]
 
 
 def make_set(folder: Path) -> list[Case]:
@@ -45,7 +45,7 @@ def make_set(folder: Path) -> list[Case]:
     assert cases[2].mask is not None
     cases[2].mask.write_bytes(b"")
     cases.append(make_case(folder, "small", mask=MASK[:30]))
-    cases.append(make_case(folder, "grey", mask=MASK // 2))
+    cases.append(make_case(folder, "gray", mask=MASK // 2))
     cases.append(make_case(folder, "empty", mask=MASK * 0))
     return cases
 
@@ -54,25 +54,25 @@ EXPECTED = [
     ("c1", "image-unreadable"),
     ("c2", "mask-unreadable"),
     ("small", "size-mismatch"),
-    ("grey", "mask-values"),
+    ("gray", "mask-values"),
 ]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_each_fault_of_a_set_is_found_in_order(workers: int, tmp_path: Path) -> None:
+def test_each_issue_of_a_set_is_found_in_order(workers: int, tmp_path: Path) -> None:
     cases, calls = make_set(tmp_path), []
-    faults = check_cases(
+    issues = check_cases(
         cases, SPEC, workers=workers, progress=lambda done, total: calls.append((done, total))
     )
-    assert kinds(faults) == EXPECTED
+    assert kinds(issues) == EXPECTED
     assert calls == [(done + 1, len(cases)) for done in range(len(cases))]
-    for fault in faults:
-        assert "\n" not in fault.message
-        assert fault.message.startswith(f"{fault.path}: ")
-    assert "30 x 50 where its image small.png is 40 x 50" in faults[2].message
+    for issue in issues:
+        assert "\n" not in issue.message
+        assert issue.message.startswith(f"{issue.path}: ")
+    assert "30 x 50 where its image small.png is 40 x 50" in issues[2].message
 
 
-def test_sound_case_and_case_without_mask_have_no_fault(tmp_path: Path) -> None:
+def test_sound_case_and_case_without_mask_have_no_issue(tmp_path: Path) -> None:
     case = make_case(tmp_path, "a")
     assert check_case(case, spec=SPEC) == []
     assert check_case(Case(case_id="a", image=case.image), spec=SPEC) == []
@@ -93,28 +93,28 @@ def test_pairs_that_are_not_whole_are_named(tmp_path: Path) -> None:
         Case(case_id="twin", image=image, mask=mask),
         Case(case_id="twin", image=image, mask=mask),
     ]
-    faults = check_pairs(cases)
-    assert kinds(faults) == [
+    issues = check_pairs(cases)
+    assert kinds(issues) == [
         ("bare", "mask-missing"),
         ("lost", "mask-missing"),
         ("orphan", "image-missing"),
         ("twin", "duplicate-id"),
         ("twin", "duplicate-id"),
     ]
-    assert "the image of the mask whole_mask.png" in faults[2].message
+    assert "the image of the mask whole_mask.png" in issues[2].message
 
 
-def test_volume_mask_on_another_grid_is_a_fault(tmp_path: Path) -> None:
+def test_volume_mask_on_another_grid_is_a_issue(tmp_path: Path) -> None:
     voxels = np.zeros((8, 8, 6), dtype=np.uint8)
     moved = np.eye(4)
     moved[0, 3] = 3.0
     for name, affine in {"image": np.eye(4), "mask": moved, "same": np.eye(4) + 1e-7}.items():
         nib.save(nib.Nifti1Image(voxels, affine), tmp_path / f"{name}.nii.gz")
     image = tmp_path / "image.nii.gz"
-    faulty = Case(case_id="v", image=image, mask=tmp_path / "mask.nii.gz")
-    (fault,) = check_case(faulty, spec=SPEC)
-    assert fault.kind == "grid-mismatch"
-    assert "3 voxels away" in fault.message
+    invalid = Case(case_id="v", image=image, mask=tmp_path / "mask.nii.gz")
+    (issue,) = check_case(invalid, spec=SPEC)
+    assert issue.kind == "grid-mismatch"
+    assert "3 voxels away" in issue.message
     assert not check_case(Case(case_id="v", image=image, mask=tmp_path / "same.nii.gz"), spec=SPEC)
 
 
@@ -144,8 +144,8 @@ def test_killed_worker_names_its_case_and_stops_nothing(
         Case(case_id=name, image=Path(f"{name}.png"), mask=tmp_path / f"{name}.mark")
         for name in names
     ]
-    faults = run_checks(cases, check, workers=2)
-    assert [fault.case_id for fault in faults] == names
-    (dead,) = [fault for fault in faults if fault.kind == "image-unreadable"]
+    issues = run_checks(cases, check, workers=2)
+    assert [issue.case_id for issue in issues] == names
+    (dead,) = [issue for issue in issues if issue.kind == "image-unreadable"]
     assert dead.case_id == "killer"
     assert "killer.png: the process that read it was killed" in dead.message

@@ -1,4 +1,4 @@
-"""A volume as slices: one scale for all of it, any axis, neighbours, pixel size, padding."""
+"""A volume as slices: one scale for all of it, any axis, neighbors, pixel size, padding."""
 
 from pathlib import Path
 
@@ -102,10 +102,10 @@ def test_slices_of_any_axis_go_back_to_where_they_came_from(axis: int) -> None:
     np.testing.assert_array_equal(planes[2], np.take(values, 2, axis=axis))
 
 
-def test_neighbours_come_in_order_and_the_ends_are_repeated() -> None:
+def test_neighbors_come_in_order_and_the_ends_are_repeated() -> None:
     values = np.stack([np.full((3, 4), 10 * k) for k in range(4)], axis=-1).astype(np.uint8)
     plain = IntensityConfig(mean=(0.0,), std=(1.0,))
-    stack = open_stack(as_file(values), SliceConfig(neighbours=2), plain)
+    stack = open_stack(as_file(values), SliceConfig(neighbors=2), plain)
     assert stack.view(0)[0, 0].tolist() == [0, 0, 0, 10, 20]
     assert stack.view(2)[0, 0].tolist() == [0, 10, 20, 30, 30]
 
@@ -143,10 +143,10 @@ def test_cached_slices_are_those_of_the_stack(tmp_path: Path) -> None:
     (entry,) = build_cache([case], SETTINGS, folder=tmp_path, workers=0).entries.values()
     values, labels = draw_volume()
     assert entry.original_size == (20, 24, 6)
-    assert entry.filled == (False, True, True, True, True, False)
+    assert entry.has_foreground == (False, True, True, True, True, False)
     assert np.load(entry.image).shape == (6, 12, 14, 1)
-    stack = open_stack(as_file(values), SliceConfig(neighbours=1), PER_VOLUME)
-    for sample in list_slices([entry], neighbours=1, empty_share=1.0):
+    stack = open_stack(as_file(values), SliceConfig(neighbors=1), PER_VOLUME)
+    for sample in list_slices([entry], neighbors=1, empty_share=1.0):
         index = sample.image.index
         image = load_cached(sample.image, case_id="")
         assert image.dtype == np.float32
@@ -168,7 +168,7 @@ def test_spacing_makes_pixels_of_one_size_from_files_of_several(tmp_path: Path) 
     assert np.load(entries["c1"].image).shape == (6, 40, 96, 1)
 
 
-def test_volume_is_decoded_once_for_any_number_of_neighbours(
+def test_volume_is_decoded_once_for_any_number_of_neighbors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = write_case(tmp_path)
@@ -186,7 +186,7 @@ def test_oblique_and_mirrored_volumes_are_taken(tmp_path: Path, affine: np.ndarr
     result = build_cache(
         [write_case(tmp_path, affine=affine)], SETTINGS, folder=tmp_path, workers=0
     )
-    assert result.faults == []
+    assert result.issues == []
 
 
 def test_share_of_empty_slices_is_kept_below_its_limit() -> None:
@@ -196,15 +196,15 @@ def test_share_of_empty_slices_is_kept_below_its_limit() -> None:
             image=Path("i"),
             mask=Path("m"),
             original_size=(1, 1, 1),
-            filled=(False,) * 8 + (True,) * 2,
+            has_foreground=(False,) * 8 + (True,) * 2,
         )
         for number in range(9)
     ]
     for share, empty in ((1.0, 72), (0.5, 18), (0.25, 6), (0.0, 0)):
-        names = [s.case_id for s in list_slices(entries, neighbours=0, empty_share=share)]
+        names = [s.case_id for s in list_slices(entries, neighbors=0, empty_share=share)]
         assert len(names) == len(set(names)) == 18 + empty
         assert {f"c{n}#{i}" for n in range(9) for i in (8, 9)} <= set(names)
-    more = list_slices(entries[:-1], neighbours=0, empty_share=1.0)
+    more = list_slices(entries[:-1], neighbors=0, empty_share=1.0)
     assert [s.case_id for s in more][:3] == ["c0#0", "c0#1", "c0#2"]
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from segnetr.engine.inference import allocator
-from segnetr.engine.inference.allocator import keep_freed_memory
+from segnetr.engine.inference.allocator import tune_malloc
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
 
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a setting of gl
 CHILD = """
 import resource, sys
 import numpy as np
-from segnetr.engine.inference.allocator import keep_freed_memory
+from segnetr.engine.inference.allocator import tune_malloc
 
 def count_pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 limit = int(sys.argv[1])
-kept = keep_freed_memory(limit or None) if limit >= 0 else None
+kept = tune_malloc(limit or None) if limit >= 0 else None
 np.ones(1 << 24, dtype=np.uint8)
 before = count_pages()
 for _ in range(10):
@@ -63,7 +63,7 @@ def test_blocks_that_are_large_beside_a_limit_are_given_back() -> None:
 
 def test_setting_of_the_user_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
-    assert keep_freed_memory() is False
+    assert tune_malloc() is False
 
 
 def test_system_without_the_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +74,6 @@ def test_system_without_the_setting_is_left_alone(monkeypatch: pytest.MonkeyPatc
         """A C library that knows nothing of it."""
 
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: Library())
-    assert keep_freed_memory() is False
+    assert tune_malloc() is False
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
-    assert keep_freed_memory() is False
+    assert tune_malloc() is False

@@ -25,7 +25,7 @@ from segnetr.engine.inference.label_store import (
 )
 from segnetr.engine.inference.memory import MemoryLimit, count_need
 from segnetr.engine.inference.predictor import Predictor
-from segnetr.engine.inference.slice_inferer import Pace
+from segnetr.engine.inference.slice_inferer import BatchPlan
 from segnetr.errors import ReadError
 from segnetr.outputs.masks.nifti_writer import find_header, write_voxels
 from segnetr.outputs.masks.writer import write_prediction
@@ -56,7 +56,7 @@ def make_predictor(axis: int = 2, size: int = 32, post: tuple[str, ...] = ()) ->
     )
 
 
-def open_drawn(path: Path, shape: tuple[int, int, int]) -> VolumeFile:
+def open_synthetic(path: Path, shape: tuple[int, int, int]) -> VolumeFile:
     values = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     nib.save(nib.Nifti1Image(values, np.eye(4)), path)
     return open_volume(path, max_pixels=10**9)
@@ -73,12 +73,12 @@ def test_results_are_the_same_byte_for_byte_and_nothing_else_is_in_the_folder(
     axis: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(label_store, "RELEASE_EVERY", 700)
-    volume, out = open_drawn(tmp_path / "v.nii", (40, 50, 9)), tmp_path / "out"
+    volume, out = open_synthetic(tmp_path / "v.nii", (40, 50, 9)), tmp_path / "out"
     out.mkdir()
     predictor = make_predictor(axis)
     written = []
     for spill in (None, out):
-        predictor.set_pace(Pace(windows=3, spill=spill))
+        predictor.set_batch_plan(BatchPlan(windows=3, spill=spill))
         found = predictor.predict(volume)
         assert not list(out.iterdir())
         folder = tmp_path / str(spill is None)
@@ -92,10 +92,10 @@ def test_results_are_the_same_byte_for_byte_and_nothing_else_is_in_the_folder(
 def test_memory_does_not_grow_with_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_store, "RELEASE_EVERY", MIB // 2)
     predictor = make_predictor(size=256)
-    predictor.set_pace(Pace(windows=2, spill=tmp_path))
+    predictor.set_batch_plan(BatchPlan(windows=2, spill=tmp_path))
     peaks = []
     for depth in (16, 160):
-        volume = open_drawn(tmp_path / f"{depth}.nii", (256, 256, depth))
+        volume = open_synthetic(tmp_path / f"{depth}.nii", (256, 256, depth))
         seen: list[int] = []
 
         class Meter(io.BytesIO):
@@ -170,12 +170,12 @@ def test_only_large_volumes_that_nothing_needs_as_a_whole_lie_on_the_disk(
     assert is_worth_a_file((512, 512, 129))
     monkeypatch.setattr(label_store, "SPILL_ABOVE", 64 * 64 * 39)
     monkeypatch.setattr(label_store, "RELEASE_EVERY", 1000)
-    volumes = [open_drawn(tmp_path / f"{d}.nii", (64, 64, d)) for d in (39, 40, 80)]
+    volumes = [open_synthetic(tmp_path / f"{d}.nii", (64, 64, d)) for d in (39, 40, 80)]
     for post, expected in (((), [False, True, True]), (("fill_holes",), [False] * 3)):
         limit = MemoryLimit(1 << 40, make_predictor(post=post))
-        paces = [limit.choose_pace(volume, spill=tmp_path) for volume in volumes]
+        paces = [limit.choose_batch_plan(volume, spill=tmp_path) for volume in volumes]
         assert [pace.spill == tmp_path for pace in paces] == expected
-        assert limit.choose_pace(volumes[2]).spill is None
+        assert limit.choose_batch_plan(volumes[2]).spill is None
     needs = [count_need(make_predictor(), v, is_spilled=True).fixed for v in volumes[1:]]
     assert needs[0] == needs[1]
     assert count_need(make_predictor(), volumes[1]).fixed > needs[0]

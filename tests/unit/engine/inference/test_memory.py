@@ -21,7 +21,7 @@ from segnetr.data.readers.read_files import read_image
 from segnetr.engine.inference import memory
 from segnetr.engine.inference.memory import MemoryLimit, count_need, list_paces
 from segnetr.engine.inference.predictor import Predictor
-from segnetr.engine.inference.slice_inferer import Pace
+from segnetr.engine.inference.slice_inferer import BatchPlan
 from segnetr.errors import ReadError, UsageError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -35,7 +35,7 @@ from torch import nn
 from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig
 from segnetr.data.readers.nifti_stream import open_volume
 from segnetr.engine import label_store
-from segnetr.engine.inference.allocator import keep_freed_memory
+from segnetr.engine.inference.allocator import tune_malloc
 from segnetr.engine.inference.memory import MemoryLimit
 from segnetr.engine.inference.predictor import Predictor
 from segnetr.outputs.masks.writer import write_prediction
@@ -59,14 +59,14 @@ torch.zeros(1).exp()
 start = status("VmRSS")
 # As much address space as the promise leaves, and not a page more.
 resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + extra,) * 2)
-keep_freed_memory(start + extra)
+tune_malloc(start + extra)
 limit = MemoryLimit(start + extra, predictor)
 peaks = []
 for path in paths:
     volume = open_volume(path, max_pixels=10**9)
-    pace = limit.choose_pace(volume, spill=out)
+    pace = limit.choose_batch_plan(volume, spill=out)
     assert pace.spill == out
-    predictor.set_pace(pace)
+    predictor.set_batch_plan(pace)
     prediction = predictor.predict(volume)
     write_prediction(prediction, volume, out=out, relative=Path(path.name))
     peaks.append(status("VmHWM") - start)
@@ -176,7 +176,7 @@ def test_amounts_of_memory_are_read_as_people_write_them() -> None:
 def test_room_enough_leaves_the_configured_batch_and_less_room_a_smaller_one() -> None:
     predictor = make_predictor(tta="d4")
     limit = MemoryLimit(1 << 40, predictor)
-    assert limit.choose_pace(volume(64, 64, 4)).windows == 8
+    assert limit.choose_batch_plan(volume(64, 64, 4)).windows == 8
     paces = list_paces(predictor.networks)
     assert [(pace.windows, pace.views) for pace in paces] == [
         *((1, views) for views in (1, 2, 4, 8)), *((windows, 8) for windows in (2, 4, 8)),
@@ -186,7 +186,7 @@ def test_room_enough_leaves_the_configured_batch_and_less_room_a_smaller_one() -
     fixed = count_need(predictor, volume(64, 64, 4)).fixed
     for pace, taken in limit._rehearsed:
         limit._limit = limit._loaded + int(1.1 * (fixed + taken)) + (24 << 20) + 10
-        chosen = limit.choose_pace(volume(64, 64, 4))
+        chosen = limit.choose_batch_plan(volume(64, 64, 4))
         assert (chosen.windows, chosen.views) == (pace.windows, pace.views)
 
 
@@ -210,19 +210,19 @@ def test_rehearsal_stops_before_it_breaks_the_promise_itself(
     monkeypatch.setattr(memory, "_read_status", read_status)
     limit = MemoryLimit(300 << 20, make_predictor(window_batch=1024, model=model))
     assert model.most == 16  # 32 would take 100 + 24 + 1.1 * 256 MiB
-    assert limit.choose_pace(volume(64, 64, 4)).windows == 16
+    assert limit.choose_batch_plan(volume(64, 64, 4)).windows == 16
     with pytest.raises(UsageError, match="takes 228 MiB before any file is read"):
         MemoryLimit(200 << 20, make_predictor(window_batch=4, model=model))
 
 
 def test_file_that_cannot_fit_is_refused_by_name_with_what_it_needs() -> None:
     limit = MemoryLimit(1 << 33, make_predictor())
-    limit.choose_pace(volume(512, 512, 800))
+    limit.choose_batch_plan(volume(512, 512, 800))
     with pytest.raises(ReadError, match=r"big\.nii: at least .* GiB of memory are needed for it"):
-        limit.choose_pace(volume(512, 512, 800), keep_probabilities=True)
+        limit.choose_batch_plan(volume(512, 512, 800), keep_probabilities=True)
     with pytest.raises(ReadError, match=r"x\.png: at least .* to decode its 4000000000 pixels"):
-        limit.check_picture(Path("x.png"), 4_000_000_000)
-    limit.check_picture(Path("x.png"), 1_000_000)
+        limit.check_image(Path("x.png"), 4_000_000_000)
+    limit.check_image(Path("x.png"), 1_000_000)
 
 
 def test_limit_below_the_program_itself_is_refused_before_any_file() -> None:
@@ -257,7 +257,7 @@ def test_pace_of_one_view_at_a_time_gives_the_same_answer() -> None:
     random = np.random.default_rng(0).random((40, 50, 3)).astype(np.float32)
     file = ImageFile(path=Path("a.nii"), array=random, kind="volume", affine=np.eye(4))
     together = predictor.predict(file, keep_probabilities=True).probabilities
-    predictor.set_pace(Pace(windows=1, views=1))
+    predictor.set_batch_plan(BatchPlan(windows=1, views=1))
     alone = predictor.predict(file, keep_probabilities=True).probabilities
     assert together is not None
     assert alone is not None

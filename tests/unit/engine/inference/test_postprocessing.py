@@ -15,7 +15,7 @@ def random_labels(shape: tuple[int, ...], *, classes: int, seed: int) -> np.ndar
 
 
 def pieces(mask: np.ndarray) -> list[set[tuple[int, ...]]]:
-    """Connected pieces, by walking from pixel to neighbour."""
+    """Connected pieces, by walking from pixel to neighbor."""
     left = {tuple(int(i) for i in place) for place in np.argwhere(mask)}
     found = []
     while left:
@@ -50,12 +50,12 @@ def test_largest_component_leaves_one_piece_of_each_class(shape, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_fill_holes_fills_what_no_way_leads_out_of(seed):
     labels = random_labels((12, 12), classes=2, seed=seed)
-    filled = postprocess(labels, ["fill_holes"])
+    has_foreground = postprocess(labels, ["fill_holes"])
     outside = np.zeros(labels.shape, bool)
     for piece in pieces(labels == 0):
         if any(place[axis] in (0, 11) for place in piece for axis in (0, 1)):
             outside[tuple(zip(*piece, strict=True))] = True
-    np.testing.assert_array_equal(filled == 0, outside)
+    np.testing.assert_array_equal(has_foreground == 0, outside)
 
 
 @pytest.mark.parametrize("shape", [(9, 11), (5, 6, 4)])

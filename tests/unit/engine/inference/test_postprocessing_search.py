@@ -14,9 +14,9 @@ from segnetr.workflows.training.search_postprocessing import require_choice
 SHAPE = (40, 40)
 
 
-def disc(centre, radius):
+def disc(center, radius):
     rows, columns = np.ogrid[: SHAPE[0], : SHAPE[1]]
-    return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+    return (rows - center[0]) ** 2 + (columns - center[1]) ** 2 <= radius**2
 
 
 def probabilities(mask, *, inside=0.95, outside=0.05):
@@ -25,16 +25,16 @@ def probabilities(mask, *, inside=0.95, outside=0.05):
 
 
 def choose(cases, *, patients=None):
-    chooser = PostChooser([int(truth.sum()) for _, truth in cases])
-    for number, (answer, truth) in enumerate(cases):
+    chooser = PostChooser([int(ground_truth.sum()) for _, ground_truth in cases])
+    for number, (answer, ground_truth) in enumerate(cases):
         labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
-        chooser.add(f"c{number}", labels, truth.astype(np.uint8), classes=2)
+        chooser.add(f"c{number}", labels, ground_truth.astype(np.uint8), classes=2)
     return chooser.choose(patients=patients or {})
 
 
 def case(number, *, specks=False, hole=False, timid=False):
-    truth = disc((18 + number % 3, 20), 9 + number % 2)
-    found = truth.copy()
+    ground_truth = disc((18 + number % 3, 20), 9 + number % 2)
+    found = ground_truth.copy()
     if specks:
         found |= disc((3, 3 + number % 4), 2)
     if hole:
@@ -42,7 +42,7 @@ def case(number, *, specks=False, hole=False, timid=False):
     answer = probabilities(found)
     if timid:
         answer = probabilities(found, inside=0.45)
-    return answer, truth
+    return answer, ground_truth
 
 
 def names(trials):
@@ -74,8 +74,8 @@ def test_a_threshold_is_chosen_where_a_network_is_too_timid():
 
 def test_a_step_that_helps_half_of_the_cases_and_hurts_the_others_is_not_taken():
     cases = [case(number, specks=True) for number in range(5)]
-    truth = disc((12, 12), 5) | disc((28, 28), 5)  # of one size: one of them would go
-    cases += [(probabilities(truth), truth)] * 5
+    ground_truth = disc((12, 12), 5) | disc((28, 28), 5)  # of one size: one of them would go
+    cases += [(probabilities(ground_truth), ground_truth)] * 5
     chooser_trials = choose(cases)[1]
     assert "largest_component" not in names(chooser_trials)
 
@@ -83,12 +83,14 @@ def test_a_step_that_helps_half_of_the_cases_and_hurts_the_others_is_not_taken()
 def test_a_small_gain_that_is_sure_is_taken_before_a_larger_one_that_is_not():
     cases = []
     for number in range(8):
-        truth = case(number)[1]
+        ground_truth = case(number)[1]
         other = disc((33, 33), 6)
         if number < 2:  # two structures, of which the largest component would lose one
-            truth = disc((12, 30), 8) | disc((30, 12), 8)
-        found = truth | disc((3, 3 + number % 4), 2) | (other if number >= 2 else truth)
-        cases.append((probabilities(found), truth))
+            ground_truth = disc((12, 30), 8) | disc((30, 12), 8)
+        found = (
+            ground_truth | disc((3, 3 + number % 4), 2) | (other if number >= 2 else ground_truth)
+        )
+        cases.append((probabilities(found), ground_truth))
     trials = {trial.step: trial for trial in choose(cases)[1]}
     largest = trials["largest_component"]
     small = next(trial for trial in trials.values() if trial.taken)
@@ -107,18 +109,18 @@ def test_few_patients_decide_nothing_however_many_cases_they_have():
 
 def test_gain_is_that_of_the_dice_of_the_metrics():
     rng = np.random.default_rng(0)
-    truth = rng.integers(0, 3, SHAPE).astype(np.uint8)
+    ground_truth = rng.integers(0, 3, SHAPE).astype(np.uint8)
     answer = rng.dirichlet((1, 1, 1), SHAPE).astype(np.float32).transpose(2, 0, 1)
     chooser = PostChooser([100])
     labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
-    chooser.add("a", labels, truth, classes=3)
+    chooser.add("a", labels, ground_truth, classes=3)
     _, trials = chooser.choose(patients={})
     found = {}
     for threshold in (0.5, 0.3):
         weighted = answer * np.array([threshold / (1 - threshold), 1, 1], np.float32)[:, None, None]
         scores = score_masks(
             weighted.argmax(axis=0).astype(np.uint8),
-            truth,
+            ground_truth,
             classes=("background", "a", "b"),
             case_id="a",
         )
@@ -140,7 +142,7 @@ SPLIT = Split(train=("a",), validation=("b",), test=("c",), origin="seeded", see
     ],
 )
 def test_choosing_where_it_would_flatter_or_cannot_be_done_is_refused(settings, split, said):
-    config = load_config(assignments=["predict.choose_post=true", *settings])
+    config = load_config(assignments=["predict.search_postprocessing=true", *settings])
     with pytest.raises(UsageError, match=said):
         require_choice(config, split)
 

@@ -13,11 +13,11 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.engine.inference.postprocessing import choose_labels
 from segnetr.engine.inference.postprocessing_search import THRESHOLDS, ThresholdLabels
 from segnetr.engine.inference.predictor import Predictor
-from segnetr.workflows.evaluation.evaluation_record import CaseWatch
+from segnetr.workflows.evaluation.evaluation_record import CalibrationCollector
 
 VALUES = np.random.default_rng(5)
-PICTURE = ImageFile(
-    path=Path("a.png"), array=VALUES.integers(0, 256, (37, 53, 1), dtype=np.uint8), kind="picture"
+IMAGE = ImageFile(
+    path=Path("a.png"), array=VALUES.integers(0, 256, (37, 53, 1), dtype=np.uint8), kind="image"
 )
 VOLUME = ImageFile(
     path=Path("a.nii"),
@@ -40,8 +40,8 @@ class Noise(nn.Module):
         return 1.5 * self.layer(image)
 
 
-def predictor(seed=0, *, classes=2, image=PICTURE, axis=2, **settings):
-    kind = "fixed" if image.kind == "picture" else "percentiles"
+def predictor(seed=0, *, classes=2, image=IMAGE, axis=2, **settings):
+    kind = "fixed" if image.kind == "image" else "percentiles"
     mean = {"mean": (0.5,), "std": (0.25,)} if kind == "fixed" else {}
     return Predictor(
         Noise(seed, classes),
@@ -56,7 +56,7 @@ def predictor(seed=0, *, classes=2, image=PICTURE, axis=2, **settings):
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.85])
 @pytest.mark.parametrize("mode", ["resize", "window"])
-@pytest.mark.parametrize("image", [PICTURE, VOLUME], ids=["picture", "volume"])
+@pytest.mark.parametrize("image", [IMAGE, VOLUME], ids=["image", "volume"])
 @pytest.mark.parametrize("members", [1, 3])
 def test_threshold_of_a_network_and_of_a_mean_is_that_of_choose_labels(
     members, image, mode, threshold
@@ -81,7 +81,7 @@ def test_each_network_votes_by_the_threshold_and_it_decides_between_equal_voices
 ):
     parts = [predictor(seed, classes=3, mode="window", threshold=threshold) for seed in range(3)]
     parts = parts[:members]
-    answers = [p.predict(PICTURE, keep_probabilities=True).probabilities for p in parts]
+    answers = [p.predict(IMAGE, keep_probabilities=True).probabilities for p in parts]
     voices = np.stack([choose_labels(answer, threshold) for answer in answers])
     counts = np.stack([(voices == index).sum(axis=0) for index in range(3)])
     # Of the classes with most voices the one that a threshold of their mean would choose.
@@ -90,19 +90,19 @@ def test_each_network_votes_by_the_threshold_and_it_decides_between_equal_voices
     expected = np.where(leading, mean, -1).argmax(axis=0)
     ties = leading.sum(axis=0) > 1
     assert ties.any()
-    found = Predictor.join(parts, combination="vote").predict(PICTURE, keep_probabilities=True)
+    found = Predictor.join(parts, combination="vote").predict(IMAGE, keep_probabilities=True)
     np.testing.assert_array_equal(found.labels, expected)
     np.testing.assert_allclose(found.probabilities, counts / members, atol=1e-7)
 
 
 def test_threshold_of_an_ensemble_is_that_of_its_first_model():
     timid, bold = predictor(0, threshold=0.9), predictor(1, threshold=0.1)
-    found = Predictor.join([timid, bold]).predict(PICTURE, keep_probabilities=True)
+    found = Predictor.join([timid, bold]).predict(IMAGE, keep_probabilities=True)
     np.testing.assert_array_equal(found.labels, choose_labels(found.probabilities, 0.9))
 
 
 @pytest.mark.parametrize("axis", [0, 2])
-@pytest.mark.parametrize("image", [PICTURE, VOLUME], ids=["picture", "volume"])
+@pytest.mark.parametrize("image", [IMAGE, VOLUME], ids=["image", "volume"])
 @pytest.mark.parametrize("members", [1, 2])
 def test_who_watches_sees_the_probabilities_that_are_kept(members, image, axis):
     parts = [
@@ -138,15 +138,15 @@ def test_labels_of_all_thresholds_come_out_of_one_prediction():
 
 def test_calibration_of_a_volume_is_counted_as_it_goes_by():
     made = predictor(classes=3, image=VOLUME, mode="window", axis=0)
-    truth = VALUES.integers(0, 3, VOLUME.grid).astype(np.uint8)
-    watch = CaseWatch(truth)
+    ground_truth = VALUES.integers(0, 3, VOLUME.grid).astype(np.uint8)
+    watch = CalibrationCollector(ground_truth)
     made.predict(VOLUME, watch=watch)
     kept = made.predict(VOLUME, keep_probabilities=True).probabilities
     expected = np.zeros((3, 10))
     for index in (1, 2):
         place = np.minimum((kept[index].ravel() * 10).astype(int), 9)
-        is_true = truth.ravel() == index
+        is_true = ground_truth.ravel() == index
         expected[0] += np.bincount(place, minlength=10)
         expected[1] += np.bincount(place, weights=kept[index].ravel(), minlength=10)
         expected[2] += np.bincount(place, weights=is_true, minlength=10)
-    np.testing.assert_allclose(watch.pixels.table, expected / truth.size, rtol=1e-6)
+    np.testing.assert_allclose(watch.pixels.table, expected / ground_truth.size, rtol=1e-6)

@@ -34,8 +34,8 @@ class Threshold(nn.Module):
         assert torch.is_inference_mode_enabled()
         self.batches.append(tuple(image.shape))
         step = image[:, :1] * self.num_classes
-        centres = torch.arange(self.num_classes, dtype=image.dtype).view(1, -1, 1, 1) + 0.5
-        return -20 * (step - centres).abs()
+        centers = torch.arange(self.num_classes, dtype=image.dtype).view(1, -1, 1, 1) + 0.5
+        return -20 * (step - centers).abs()
 
 
 class Calm(nn.Module):
@@ -51,8 +51,8 @@ class Calm(nn.Module):
         return self.network(image) / 10
 
 
-def picture(array: NDArray[Any]) -> ImageFile:
-    return ImageFile(path=Path("drawn.png"), array=array, kind="picture")
+def pixels(array: NDArray[Any]) -> ImageFile:
+    return ImageFile(path=Path("drawn.png"), array=array, kind="image")
 
 
 def volume(array: NDArray[Any]) -> ImageFile:
@@ -90,7 +90,7 @@ def network() -> nn.Module:
     return Calm(model)
 
 
-def random_picture(height: int = 45, width: int = 70) -> NDArray[np.uint8]:
+def random_image(height: int = 45, width: int = 70) -> NDArray[np.uint8]:
     return np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -99,9 +99,9 @@ def random_picture(height: int = 45, width: int = 70) -> NDArray[np.uint8]:
 @pytest.mark.parametrize(
     "grid", [(33, 57), (32, 32), (1, 40), (40, 1), (1, 1), (7, 200), (130, 90)]
 )
-def test_labels_lie_on_the_grid_of_the_picture(mode: str, tta: str, grid: tuple[int, int]) -> None:
+def test_labels_lie_on_the_grid_of_the_image(mode: str, tta: str, grid: tuple[int, int]) -> None:
     shown = draw_disc(*grid)
-    result = make_predictor(Threshold(), mode=mode, tta=tta).predict(picture(shown))
+    result = make_predictor(Threshold(), mode=mode, tta=tta).predict(pixels(shown))
     assert result.labels.shape == grid
     assert result.labels.dtype == np.uint8
     assert result.probabilities is None
@@ -109,10 +109,10 @@ def test_labels_lie_on_the_grid_of_the_picture(mode: str, tta: str, grid: tuple[
         assert dice(result.labels, (shown[..., 0] > 127).astype(np.uint8)) > 0.95
 
 
-def test_picture_of_the_trained_size_comes_back_bit_equal() -> None:
+def test_image_of_the_trained_size_comes_back_bit_equal() -> None:
     shown = draw_disc(32, 48)
     for mode in MODES:
-        result = make_predictor(Threshold(), size=(32, 48), mode=mode).predict(picture(shown))
+        result = make_predictor(Threshold(), size=(32, 48), mode=mode).predict(pixels(shown))
         np.testing.assert_array_equal(result.labels, shown[..., 0] // 255)
 
 
@@ -120,13 +120,13 @@ def test_small_lesion_in_a_corner_stays_in_its_corner() -> None:
     shown = np.zeros((90, 140, 1), dtype=np.uint8)
     shown[:30, 100:] = 255
     for mode, tta in itertools.product(MODES, ("none", "flips")):
-        found = make_predictor(Threshold(), mode=mode, tta=tta).predict(picture(shown)).labels
+        found = make_predictor(Threshold(), mode=mode, tta=tta).predict(pixels(shown)).labels
         assert dice(found, shown[..., 0] // 255) > 0.9, (mode, tta)
 
 
 def test_resized_answer_is_the_softmax_interpolated_linearly(network: nn.Module) -> None:
-    shown = random_picture(64, 96)
-    # A picture of twice the width: the area mean of two neighbours is known without OpenCV.
+    shown = random_image(64, 96)
+    # A image of twice the width: the area mean of two neighbors is known without OpenCV.
     small = shown.reshape(64, 48, 2, 3).astype(np.float64).mean(axis=2)
     rounded = torch.from_numpy(np.rint(small).astype(np.float32) / 255).permute(2, 0, 1)[None]
     predictor = make_predictor(network, size=(64, 48), channels=3)
@@ -134,7 +134,7 @@ def test_resized_answer_is_the_softmax_interpolated_linearly(network: nn.Module)
         expected = F.interpolate(
             network.eval()(rounded).softmax(1), (64, 96), mode="bilinear", align_corners=False
         )[0]
-    found = predictor.predict(picture(shown), keep_probabilities=True).probabilities
+    found = predictor.predict(pixels(shown), keep_probabilities=True).probabilities
     assert found is not None
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
@@ -145,20 +145,18 @@ def test_probabilities_sum_to_one_and_their_greatest_is_the_label(
     network: nn.Module, mode: str, tta: str
 ) -> None:
     predictor = make_predictor(network, channels=3, mode=mode, tta=tta)
-    result = predictor.predict(picture(random_picture()), keep_probabilities=True)
+    result = predictor.predict(pixels(random_image()), keep_probabilities=True)
     assert result.probabilities is not None
     assert result.probabilities.shape == (3, 45, 70)
     np.testing.assert_allclose(result.probabilities.sum(axis=0), 1, atol=1e-5)
     np.testing.assert_array_equal(result.probabilities.argmax(axis=0), result.labels)
-    bare = predictor.predict(picture(random_picture()))
+    bare = predictor.predict(pixels(random_image()))
     np.testing.assert_array_equal(bare.labels, result.labels)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_mirrored_picture_gives_the_mirrored_answer_with_flips(
-    network: nn.Module, mode: str
-) -> None:
-    shown = random_picture(64, 64)
+def test_mirrored_image_gives_the_mirrored_answer_with_flips(network: nn.Module, mode: str) -> None:
+    shown = random_image(64, 64)
     predictor = make_predictor(network, size=(64, 64), channels=3, mode=mode, tta="flips")
     straight = _probabilities(predictor, shown)
     for axes in ((0,), (1,), (0, 1)):
@@ -170,7 +168,7 @@ def test_mirrored_picture_gives_the_mirrored_answer_with_flips(
 
 
 def _probabilities(predictor: Predictor, array: NDArray[Any]) -> NDArray[np.float32]:
-    found = predictor.predict(picture(array), keep_probabilities=True).probabilities
+    found = predictor.predict(pixels(array), keep_probabilities=True).probabilities
     assert found is not None
     return found
 
@@ -206,7 +204,7 @@ def test_volume_is_its_slices_one_by_one(network: nn.Module, mode: str) -> None:
     whole = predictor.predict(volume(shown), keep_probabilities=True)
     assert whole.labels.shape == shown.shape
     for depth in range(4):
-        alone = predictor.predict(picture(shown[:, :, depth, None]), keep_probabilities=True)
+        alone = predictor.predict(pixels(shown[:, :, depth, None]), keep_probabilities=True)
         np.testing.assert_allclose(whole.probabilities[..., depth], alone.probabilities, atol=1e-5)
 
 
@@ -225,23 +223,23 @@ def test_volume_keeps_no_probabilities_unasked(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
-def test_every_grey_value_type_gives_the_same_mask(dtype: type) -> None:
+def test_every_gray_value_type_gives_the_same_mask(dtype: type) -> None:
     scale = {np.uint8: 255, np.uint16: 65535}.get(dtype, 1)
     shown = (draw_disc(40, 60) // 255).astype(dtype) * dtype(scale)
-    found = make_predictor(Threshold()).predict(picture(shown)).labels
-    reference = make_predictor(Threshold()).predict(picture(draw_disc(40, 60))).labels
+    found = make_predictor(Threshold()).predict(pixels(shown)).labels
+    reference = make_predictor(Threshold()).predict(pixels(draw_disc(40, 60))).labels
     np.testing.assert_array_equal(found, reference)
 
 
-def test_grey_file_fills_the_channels_of_a_colour_model() -> None:
+def test_gray_file_fills_the_channels_of_a_color_model() -> None:
     model = Threshold()
-    make_predictor(model, channels=3).predict(picture(draw_disc(40, 40)))
+    make_predictor(model, channels=3).predict(pixels(draw_disc(40, 40)))
     assert model.batches[0][1] == 3
 
 
-def test_colour_file_for_a_grey_model_is_refused_by_name() -> None:
+def test_color_file_for_a_gray_model_is_refused_by_name() -> None:
     with pytest.raises(ReadError, match=r"drawn\.png: it has 3 channels where the model takes 1"):
-        make_predictor(Threshold()).predict(picture(draw_disc(40, 40, channels=3)))
+        make_predictor(Threshold()).predict(pixels(draw_disc(40, 40, channels=3)))
 
 
 def test_nan_from_the_network_is_refused_by_name() -> None:
@@ -250,7 +248,7 @@ def test_nan_from_the_network_is_refused_by_name() -> None:
             return torch.full((len(image), 2, *image.shape[2:]), float("nan"))
 
     with pytest.raises(ReadError, match=r"drawn\.png: the network answers this image with NaN"):
-        make_predictor(Broken()).predict(picture(draw_disc(40, 40)))
+        make_predictor(Broken()).predict(pixels(draw_disc(40, 40)))
 
 
 def test_network_with_other_classes_is_refused() -> None:
@@ -264,12 +262,12 @@ def test_network_with_other_classes_is_refused() -> None:
         channels=1,
     )
     with pytest.raises(ValueError, match="instead of"):
-        predictor.predict(picture(draw_disc(40, 40)))
+        predictor.predict(pixels(draw_disc(40, 40)))
 
 
 def test_several_classes_come_back_as_their_index() -> None:
     shown = np.repeat(np.array([20, 100, 150, 230], np.uint8), 16)[None, :, None].repeat(64, 0)
-    result = make_predictor(Threshold(4), size=(64, 64)).predict(picture(shown))
+    result = make_predictor(Threshold(4), size=(64, 64)).predict(pixels(shown))
     assert isinstance(result, Prediction)
     np.testing.assert_array_equal(np.unique(result.labels), [0, 1, 2, 3])
     np.testing.assert_array_equal(result.labels[0, ::16], [0, 1, 2, 3])
@@ -279,5 +277,5 @@ def test_file_array_is_left_as_it_was() -> None:
     for shown in (draw_disc(32, 32), draw_disc(32, 32).astype(np.float32)):
         before = shown.copy()
         shown.setflags(write=False)
-        make_predictor(Threshold()).predict(picture(shown))
+        make_predictor(Threshold()).predict(pixels(shown))
         np.testing.assert_array_equal(shown, before)

@@ -95,7 +95,7 @@ def test_other_pixel_sizes_are_seen_alike_and_answered_on_their_own_grid() -> No
 
 
 def test_prediction_shows_the_network_what_training_showed_it(tmp_path: Path) -> None:
-    """Slices with neighbours, resampled, padded, normalised: from the cache and from the file."""
+    """Slices with neighbors, resampled, padded, normalized: from the cache and from the file."""
     values, labels = draw_volume((20, 24, 6))
     affine = np.diag([3.0, 3.0, 5.0, 1.0])
     case = Case(
@@ -105,13 +105,13 @@ def test_prediction_shows_the_network_what_training_showed_it(tmp_path: Path) ->
     )
     for kind in ("percentiles", "per_volume"):
         intensity = IntensityConfig(kind=kind)  # type: ignore[arg-type]
-        slices = SliceConfig(neighbours=1, spacing_mm=2.0)  # type: ignore[arg-type]
+        slices = SliceConfig(neighbors=1, spacing_mm=2.0)  # type: ignore[arg-type]
         how = VolumeSettings(axis=2, spacing_mm=slices.spacing_mm, intensity=intensity)
         settings = CacheSettings(side=1000, channels=1, classes=2, volume=how)
         entries = build_cache([case], settings, folder=tmp_path, workers=0).entries
-        samples = list_slices(list(entries.values()), neighbours=1, empty_share=1.0)
+        samples = list_slices(list(entries.values()), neighbors=1, empty_share=1.0)
         transform = training_transform(
-            STILL, image_size=(48, 40), intensity=intensity, channels=3, colour=False, crop=True
+            STILL, image_size=(48, 40), intensity=intensity, channels=3, color=False, crop=True
         )
         sampler = ResumableSampler(6, batch_size=6, seed=0, steps=1)
         (batch,) = training_loader(samples, transform, sampler=sampler, workers=0, seed=0)

@@ -47,9 +47,9 @@ def make_predictor(model: nn.Module, *, size: tuple[int, int] = (24, 16), **chan
     )
 
 
-def picture(height: int, width: int) -> ImageFile:
+def pixels(height: int, width: int) -> ImageFile:
     values = np.random.default_rng(0).random((height, width, 1)).astype(np.float32)
-    return ImageFile(path=Path("drawn.png"), array=values, kind="picture")
+    return ImageFile(path=Path("drawn.png"), array=values, kind="image")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def picture(height: int, width: int) -> ImageFile:
 def test_windows_answer_as_those_of_monai(
     grid: tuple[int, int], weights: str, overlap: float
 ) -> None:
-    model, image = Mixed().eval(), picture(*grid)
+    model, image = Mixed().eval(), pixels(*grid)
     predictor = make_predictor(model, weights=weights, overlap=overlap)
     found = predictor.predict(image, keep_probabilities=True)
     with torch.inference_mode():
@@ -126,14 +126,14 @@ def test_half_precision_sums_cost_three_decimal_places_and_no_more() -> None:
     assert not torch.equal(planes[0], planes[1])
 
 
-def test_turned_picture_gives_the_turned_answer_with_all_symmetries_of_a_square() -> None:
+def test_turned_image_gives_the_turned_answer_with_all_symmetries_of_a_square() -> None:
     model = Mixed()
-    image = picture(32, 32)
+    image = pixels(32, 32)
     predictor = make_predictor(model, size=(32, 32), tta="d4")
     straight = predictor.predict(image, keep_probabilities=True).probabilities
     for turns in (1, 2, 3):
         turned = np.ascontiguousarray(np.rot90(image.array, turns))
-        file = ImageFile(path=image.path, array=turned, kind="picture")
+        file = ImageFile(path=image.path, array=turned, kind="image")
         found = predictor.predict(file, keep_probabilities=True).probabilities
         np.testing.assert_allclose(np.rot90(found, -turns, axes=(1, 2)), straight, atol=1e-5)
     flips = make_predictor(model, size=(32, 32), tta="flips").predict(

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig, SegNetrConfig
 from segnetr.data.readers.image_file import ImageFile
-from segnetr.engine.inference.predictor import Predictor, Probe
+from segnetr.engine.inference.predictor import FeatureHook, Predictor
 from segnetr.engine.quality.embedding import find_deepest_level
 from segnetr.engine.quality.estimator import Quality, QualityModel, combine
-from segnetr.engine.quality.feature_collector import Observation
+from segnetr.engine.quality.feature_collector import ImageFeatures
 from segnetr.engine.quality.fitting import KnownCase, TemperatureFit, fit_quality_model
 from segnetr.engine.quality.intensity_statistics import Appearance
 from segnetr.engine.quality.probability_features import FEATURES, VIEWS_FEATURE, MapFeatures
@@ -64,9 +64,9 @@ def make_predictor(classes: int = 2, **changes: Any) -> Predictor:
     )
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (40, 50)) -> ImageFile:
+def image(seed: int = 0, size: tuple[int, int] = (40, 50)) -> ImageFile:
     values = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    return ImageFile(path=Path(f"{seed}.png"), array=values, kind="picture")
+    return ImageFile(path=Path(f"{seed}.png"), array=values, kind="image")
 
 
 def volume(seed: int = 0, **facts: Any) -> ImageFile:
@@ -118,9 +118,7 @@ def test_two_pieces_and_a_ragged_border_are_seen():
     assert found["largest_piece"] == pytest.approx(16 / 20)
     assert found["foreground_share"] == pytest.approx(np.log10(20 / 256))
     strict = gather(certain * 0.98 + 0.01, [16], background=1e6)
-    assert (
-        strict["foreground_share"] == -4
-    )  # the background weighs so much that nothing is labelled
+    assert strict["foreground_share"] == -4  # the background weighs so much that nothing is labeled
 
 
 def test_empty_mask_gives_finite_features():
@@ -142,10 +140,10 @@ def test_view_agreement_is_the_mean_soft_dice_of_all_pairs_of_views():
 
 @pytest.mark.parametrize("mode", ["resize", "window"])
 def test_judging_changes_no_label_and_no_probability(mode):
-    plain = make_predictor(mode=mode).predict(picture(), keep_probabilities=True)
+    plain = make_predictor(mode=mode).predict(image(), keep_probabilities=True)
     watched = make_predictor(mode=mode)
-    watched.observe(Probe(level="down", temperature=2.0))
-    seen = watched.predict(picture(), keep_probabilities=True, keep_uncertainty=True)
+    watched.observe(FeatureHook(level="down", temperature=2.0))
+    seen = watched.predict(image(), keep_probabilities=True, keep_uncertainty=True)
     assert np.array_equal(plain.labels, seen.labels)
     assert np.array_equal(plain.probabilities, seen.probabilities)
     (observation,) = seen.observations
@@ -158,7 +156,7 @@ def test_judging_changes_no_label_and_no_probability(mode):
 
 def test_maps_are_the_entropy_of_the_mean_and_the_variance_over_views():
     predictor = make_predictor()
-    square = picture(size=(32, 32))
+    square = image(size=(32, 32))
     found = predictor.predict(square, keep_probabilities=True, keep_uncertainty=True)
     assert found.uncertainty is not None
     said = found.probabilities.astype(np.float64)
@@ -176,7 +174,7 @@ def test_maps_are_the_entropy_of_the_mean_and_the_variance_over_views():
 
 
 def test_one_view_has_no_variance_and_two_networks_have_one():
-    alone = make_predictor(tta="none").predict(picture(), keep_uncertainty=True).uncertainty
+    alone = make_predictor(tta="none").predict(image(), keep_uncertainty=True).uncertainty
     assert alone is not None
     assert alone.variance is None
     torch.manual_seed(1)
@@ -184,10 +182,10 @@ def test_one_view_has_no_variance_and_two_networks_have_one():
     with torch.no_grad():
         other.networks[0].model.up.weight.mul_(-1)
     both = Predictor.join([make_predictor(tta="none"), other])
-    found = both.predict(picture(), keep_uncertainty=True, keep_probabilities=True)
+    found = both.predict(image(), keep_uncertainty=True, keep_probabilities=True)
     assert found.uncertainty is not None
     first, second = (
-        each.predict(picture(), keep_probabilities=True).probabilities[1]
+        each.predict(image(), keep_probabilities=True).probabilities[1]
         for each in (make_predictor(tta="none"), other)
     )
     assert np.allclose(found.uncertainty.variance, ((first - second) / 2) ** 2, atol=1e-5)
@@ -227,7 +225,7 @@ def test_deepest_level_is_found_in_any_architecture(settings):
 # What is fitted, and what it says.
 
 
-def observe(count: int, seed: int = 0, **facts: Any) -> list[Observation]:
+def observe(count: int, seed: int = 0, **facts: Any) -> list[ImageFeatures]:
     source = np.random.default_rng(seed)
     seen = []
     for _ in range(count):
@@ -235,9 +233,9 @@ def observe(count: int, seed: int = 0, **facts: Any) -> list[Observation]:
         values = source.random(len(FEATURES)).tolist()
         features = {**dict(zip(FEATURES, values, strict=True)), "expected_dice": float(expected)}
         seen.append(
-            Observation(
+            ImageFeatures(
                 **{
-                    "kind": "picture",
+                    "kind": "image",
                     "spacing": None,
                     "features": features,
                     "appearance": source.normal(size=11),
@@ -249,7 +247,7 @@ def observe(count: int, seed: int = 0, **facts: Any) -> list[Observation]:
     return seen
 
 
-def know(seen: list[Observation]) -> list[KnownCase]:
+def know(seen: list[ImageFeatures]) -> list[KnownCase]:
     return [
         KnownCase(
             case_id=f"c{number}",
@@ -294,22 +292,22 @@ def test_few_cases_promise_less_and_too_few_nothing():
 def test_image_of_another_kind_brightness_or_level_is_unlike_and_the_reason_is_said():
     model = fit_model()
     (usual,) = observe(1, 8)
-    assert not model.judge(usual).is_unlike
+    assert not model.judge(usual).is_ood
     dark = model.judge(replace(usual, appearance=usual.appearance + 9))
-    assert dark.is_unlike
-    assert dark.novelty > 1
+    assert dark.is_ood
+    assert dark.ood_score > 1
     assert dark.reasons[0].startswith("intensity ")
     deep = model.judge(replace(usual, embedding=usual.embedding + 9))
     assert [reason.split()[0] for reason in deep.reasons] == ["embedding"]
     other = model.judge(replace(usual, kind="volume"))
-    assert other.reasons[0] == "a volume, trained on pictures"
-    assert other.novelty > 1
+    assert other.reasons[0] == "a volume, trained on images"
+    assert other.ood_score > 1
 
 
 def test_spacing_outside_that_of_the_training_set_is_unlike():
     model = fit_model(kind="volume", spacing=(1.0, 1.0, 5.0))
     (usual,) = observe(1, 8, kind="volume", spacing=(1.1, 1.0, 4.5))
-    assert not model.judge(usual).is_unlike
+    assert not model.judge(usual).is_ood
     thin = model.judge(replace(usual, spacing=(1.0, 1.0, 1.0)))
     assert thin.reasons == ("spacing 1 x 1 x 1 mm",)
     assert model.judge(replace(usual, spacing=None)).reasons == ("spacing not known",)
@@ -318,19 +316,19 @@ def test_spacing_outside_that_of_the_training_set_is_unlike():
 def test_calibration_case_is_recalled_by_the_fit_without_it():
     model = fit_model()
     case = model.cases[3]
-    told = Quality(dice=0.1, low=0, high=0.2, level=0.9, is_unlike=False, novelty=0.5)
+    told = Quality(dice=0.1, low=0, high=0.2, level=0.9, is_ood=False, ood_score=0.5)
     assert model.recall(case.case_id, told).dice == case.predicted
     assert model.recall("another", told) is told
 
 
 def test_members_of_an_ensemble_are_averaged_and_vote_on_the_flag():
-    calm = Quality(dice=0.8, low=0.7, high=0.9, level=0.9, is_unlike=False, novelty=0.5)
-    loud = replace(calm, dice=0.5, low=0.4, high=0.6, level=0.8, is_unlike=True, reasons=("x",))
+    calm = Quality(dice=0.8, low=0.7, high=0.9, level=0.9, is_ood=False, ood_score=0.5)
+    loud = replace(calm, dice=0.5, low=0.4, high=0.6, level=0.8, is_ood=True, reasons=("x",))
     both = combine([calm, loud])
     assert both.dice == pytest.approx(0.65)
-    assert (both.level, both.is_unlike, both.reasons) == (0.8, False, ())
+    assert (both.level, both.is_ood, both.reasons) == (0.8, False, ())
     most = combine([calm, loud, loud])
-    assert most.is_unlike
+    assert most.is_ood
     assert most.reasons == ("2 of 3 models", "x")
 
 
@@ -394,18 +392,18 @@ def test_quality_reads_back_to_the_last_bit_and_leaves_the_weights_alone(folder,
     again = read_quality(plain)
     for name in (QUALITY_NAME, CLOUDS_NAME):
         assert (plain / name).read_bytes() == (folder / name).read_bytes()
-    (seen,) = observe(1, 3, embedding=np.zeros(len(first.familiarity.clouds["embedding"].centre)))
+    (seen,) = observe(1, 3, embedding=np.zeros(len(first.familiarity.clouds["embedding"].center)))
     assert again.judge(seen) == first.judge(seen)
     assert read_model(plain)[0] == read_model(folder)[0]
 
 
 def test_predictor_judges_its_masks_unless_told_not_to(folder):
     _, predictor = open_predictor(folder, device="cpu")
-    quality = predictor.predict(picture()).quality
+    quality = predictor.predict(image()).quality
     assert quality is not None
     assert 0 <= quality.dice <= 1
     _, silent = open_predictor(folder, changes={"quality": False}, device="cpu")
-    assert silent.predict(picture()).quality is None
+    assert silent.predict(image()).quality is None
 
 
 def test_ensemble_is_judged_if_all_members_are(folder, tmp_path):
@@ -413,11 +411,11 @@ def test_ensemble_is_judged_if_all_members_are(folder, tmp_path):
     plain = write_folder(tmp_path / "plain", with_quality=False)
     _, both = open_predictors([folder, twin], device="cpu")
     _, alone = open_predictor(folder, device="cpu")
-    together, single = both.predict(picture()).quality, alone.predict(picture()).quality
+    together, single = both.predict(image()).quality, alone.predict(image()).quality
     assert together is not None
     assert together.dice == pytest.approx(single.dice)
     _, mixed = open_predictors([folder, plain], device="cpu")
-    assert mixed.predict(picture()).quality is None
+    assert mixed.predict(image()).quality is None
     obstacle = find_obstacle([folder, plain], ensemble="mean", changes={})
     assert obstacle is not None
     assert str(plain) in obstacle
@@ -430,7 +428,7 @@ def test_settings_that_make_other_masks_switch_the_prediction_off_and_say_so(fol
     line = find_obstacle([folder], ensemble="mean", changes={"tta": "flips"})
     assert line == "no predicted Dice: it is calibrated for predict.tta=none, not flips"
     _, predictor = open_predictor(folder, changes={"tta": "flips"}, device="cpu")
-    assert predictor.predict(picture()).quality is None
+    assert predictor.predict(image()).quality is None
     assert wants_quality([folder], {})
     assert not wants_quality([folder], {"quality": False})
 
@@ -464,21 +462,21 @@ def test_sealed_file_of_nonsense_is_refused_in_one_line(tmp_path, key, value):
     assert "quality" in str(caught.value)
 
 
-@pytest.mark.parametrize("fault", ["missing", "nan", "shape", "zero", "torn"])
-def test_sealed_cloud_of_nonsense_is_refused_in_one_line(tmp_path, fault):
+@pytest.mark.parametrize("issue", ["missing", "nan", "shape", "zero", "torn"])
+def test_sealed_cloud_of_nonsense_is_refused_in_one_line(tmp_path, issue):
     broken = write_folder(tmp_path / "model")
     path = broken / CLOUDS_NAME
     clouds = safetensors.numpy.load(path.read_bytes())
-    if fault == "missing":
+    if issue == "missing":
         del clouds["embedding.rest"]
-    elif fault == "nan":
-        clouds["intensity.centre"] = clouds["intensity.centre"] * np.nan
-    elif fault == "shape":
+    elif issue == "nan":
+        clouds["intensity.center"] = clouds["intensity.center"] * np.nan
+    elif issue == "shape":
         clouds["embedding.axes"] = clouds["embedding.axes"][:, :-1].copy()
-    elif fault == "zero":
+    elif issue == "zero":
         clouds["intensity.lengths"] = clouds["intensity.lengths"] * 0
     content = safetensors.numpy.save(clouds)
-    path.write_bytes(content[:50] if fault == "torn" else content)
+    path.write_bytes(content[:50] if issue == "torn" else content)
     reseal(broken)
     with pytest.raises(ModelFileError, match=r"quality\.safetensors") as caught:
         read_quality(broken)
@@ -492,19 +490,19 @@ def test_level_that_the_network_lacks_is_refused(tmp_path):
     reseal(broken)
     _, predictor = open_predictor(broken, device="cpu")
     with pytest.raises(ModelFileError, match=r"no level 'network\.nowhere'"):
-        predictor.predict(picture())
+        predictor.predict(image())
 
 
-def test_appearance_tells_grey_from_colour_and_does_not_depend_on_the_type_of_the_file():
-    colour = np.random.default_rng(0).integers(20, 256, (40, 40, 3), dtype=np.uint8)
-    grey = colour.mean(axis=2, keepdims=True).round().astype(np.uint8)
+def test_appearance_tells_gray_from_color_and_does_not_depend_on_the_type_of_the_file():
+    color = np.random.default_rng(0).integers(20, 256, (40, 40, 3), dtype=np.uint8)
+    gray = color.mean(axis=2, keepdims=True).round().astype(np.uint8)
     looks = {}
-    for name, values in (("colour", colour), ("grey", grey), ("grey x 3", grey.repeat(3, axis=2)),
-                         ("16 bit", colour.astype(np.uint16) * 257)):  # fmt: skip
+    for name, values in (("color", color), ("gray", gray), ("gray x 3", gray.repeat(3, axis=2)),
+                         ("16 bit", color.astype(np.uint16) * 257)):  # fmt: skip
         appearance = Appearance(3)
         appearance.see(values)
         looks[name] = appearance.finish()
-    assert np.allclose(looks["colour"], looks["16 bit"])
-    assert np.array_equal(looks["grey"], looks["grey x 3"])
-    assert looks["grey"][9] == 0 < looks["colour"][9]
-    assert looks["colour"].shape == (11,)
+    assert np.allclose(looks["color"], looks["16 bit"])
+    assert np.array_equal(looks["gray"], looks["gray x 3"])
+    assert looks["gray"][9] == 0 < looks["color"][9]
+    assert looks["color"].shape == (11,)

@@ -20,18 +20,18 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def test_temperature_of_an_overconfident_network_is_found(temperature):
     source = np.random.default_rng(1)
     logits = source.normal(size=(20_000, 3)) * 1.5
-    truth = (softmax(logits).cumsum(axis=1) > source.random((len(logits), 1))).argmax(axis=1)
+    ground_truth = (softmax(logits).cumsum(axis=1) > source.random((len(logits), 1))).argmax(axis=1)
     said = softmax(logits * temperature)  # as sure as if the logits were so many times larger
-    assert fit_temperature(said, truth) == pytest.approx(temperature, rel=0.05)
+    assert fit_temperature(said, ground_truth) == pytest.approx(temperature, rel=0.05)
     # What is taken for one in a million becomes one in a hundred at a temperature of 3.
     assert np.allclose(scale_probabilities(said, temperature), softmax(logits), atol=0.02)
 
 
 def test_temperature_counts_pixels_by_their_weights():
     said = np.array([[0.1, 0.9]] * 100 + [[0.1, 0.9]] * 100)
-    truth = np.array([1] * 99 + [0] + [1] * 60 + [0] * 40)
-    sure = fit_temperature(said, truth, weights=np.repeat([1.0, 1e-9], 100))
-    unsure = fit_temperature(said, truth, weights=np.repeat([1e-9, 1.0], 100))
+    ground_truth = np.array([1] * 99 + [0] + [1] * 60 + [0] * 40)
+    sure = fit_temperature(said, ground_truth, weights=np.repeat([1.0, 1e-9], 100))
+    unsure = fit_temperature(said, ground_truth, weights=np.repeat([1e-9, 1.0], 100))
     assert sure < 1 < unsure
 
 
@@ -82,8 +82,8 @@ def test_regression_learns_what_the_expected_dice_does_not_know():
     features, dice = make_cases(60)
     fit, left_out = fit_dice_regression(features, dice, groups=[str(n) for n in range(60)])
     assert np.abs(left_out - dice).mean() < 0.02
-    fresh, truth = make_cases(30, seed=9)
-    assert np.abs(fit.predict(fresh) - truth).mean() < 0.02
+    fresh, ground_truth = make_cases(30, seed=9)
+    assert np.abs(fit.predict(fresh) - ground_truth).mean() < 0.02
 
 
 def test_regression_on_few_cases_of_noise_stays_with_the_expected_dice():
@@ -96,7 +96,7 @@ def test_regression_on_few_cases_of_noise_stays_with_the_expected_dice():
     assert order > 0.9
 
 
-def test_left_out_prediction_does_not_depend_on_the_truth_of_its_patient():
+def test_left_out_prediction_does_not_depend_on_the_ground_truth_of_its_patient():
     features, dice = make_cases(12)
     groups = [f"p{n // 2}" for n in range(12)]
     _, before = fit_dice_regression(features, dice, groups=groups)

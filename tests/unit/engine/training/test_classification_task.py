@@ -45,7 +45,7 @@ def test_loss_of_mixed_labels_is_the_mixture_of_losses():
     assert mixed == pytest.approx(0.3 * loss(task, label=one) + 0.7 * loss(task, label=other))
 
 
-def test_weights_multiply_the_loss_of_a_picture_whatever_its_batch():
+def test_weights_multiply_the_loss_of_a_image_whatever_its_batch():
     weights = torch.tensor([3.0, 1.0, 0.5])
     task = ClassificationTask(num_classes=3, several=False, class_weights=weights)
     each = F.cross_entropy(LOGITS, LABELS, reduction="none") * weights[LABELS]
@@ -55,11 +55,11 @@ def test_weights_multiply_the_loss_of_a_picture_whatever_its_batch():
 
 
 def test_several_labels_have_the_binary_loss():
-    truth = torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]])
+    ground_truth = torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]])
     weights = torch.tensor([2.0, 1.0, 5.0])
     task = ClassificationTask(num_classes=3, several=True, class_weights=weights)
-    expected = F.binary_cross_entropy_with_logits(LOGITS, truth, pos_weight=weights)
-    assert loss(task, label=truth) == pytest.approx(float(expected), rel=1e-6)
+    expected = F.binary_cross_entropy_with_logits(LOGITS, ground_truth, pos_weight=weights)
+    assert loss(task, label=ground_truth) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_balanced_weights_have_the_mean_one_over_cases():

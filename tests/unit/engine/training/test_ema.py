@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from segnetr.engine.training.ema import MovingAverage
+from segnetr.engine.training.ema import ModelEMA
 
 
 def make_model() -> nn.Module:
@@ -18,7 +18,7 @@ def fill(model: nn.Module, value: float) -> None:
 
 def test_average_follows_with_a_decay_that_rises_to_its_highest():
     model = make_model()
-    average = MovingAverage(model, decay=0.5)
+    average = ModelEMA(model, decay=0.5)
     fill(average.model, 0.0)
     fill(model, 1.0)
     expected = 0.0
@@ -31,7 +31,7 @@ def test_average_follows_with_a_decay_that_rises_to_its_highest():
 
 def test_buffers_are_copied_as_they_are():
     model = make_model()
-    average = MovingAverage(model, decay=0.99)
+    average = ModelEMA(model, decay=0.99)
     model.train()(torch.randn(4, 1, 8, 8))
     average.update(model, updates=1000)
     for kept, buffer in zip(average.model.buffers(), model.buffers(), strict=True):
@@ -41,7 +41,7 @@ def test_buffers_are_copied_as_they_are():
 
 def test_average_is_a_copy_that_is_not_trained():
     model = make_model().train()
-    average = MovingAverage(model, decay=0.9)
+    average = ModelEMA(model, decay=0.9)
     assert not average.model.training
     assert not any(parameter.requires_grad for parameter in average.model.parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -153,16 +153,16 @@ def names_of(model, parameters):
         ("vitaev2_s", "layers.0.NC.0.norm1.bias", "layers.0.NC.0.attn.qkv.weight"),
     ],
 )  # fmt: skip
-def test_backbones_say_what_is_not_decayed(name, undecayed, decayed):
+def test_backbones_say_what_is_not_decayed(name, no_weight_decay, decayed):
     with torch.device("meta"):
         model = create_model(name, num_classes=2)
     yes, no = (names_of(model, part) for part in split_parameters(model))
-    assert undecayed in no
+    assert no_weight_decay in no
     assert decayed in yes
     assert not any(key.endswith((".bias", "cls_token", "pos_embed")) for key in yes)
 
 
-def test_temperature_with_empty_axes_is_not_decayed_and_a_grey_kernel_is():
+def test_temperature_with_empty_axes_is_not_decayed_and_a_gray_kernel_is():
     class Scaled(nn.Module):
         def __init__(self):
             super().__init__()

@@ -72,7 +72,7 @@ def test_tensors_of_any_layout_and_in_shared_memory_are_written(tmp_path):
         "last part": whole[2:],
         "turned": whole.transpose(0, 1),
         "channels last": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
-        "learnt": torch.nn.Parameter(torch.randn(3)),
+        "learned": torch.nn.Parameter(torch.randn(3)),
         "number": torch.tensor(3),
         "empty": torch.zeros(0),
         "empty too": torch.zeros(0, 2),

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from segnetr.engine.training.runtime import Runtime, choose_device
-from segnetr.engine.training.signals import Interrupts
+from segnetr.engine.training.signals import SignalHandler
 from segnetr.errors import UsageError
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
@@ -87,7 +87,7 @@ def test_determinism_is_asked_for_and_put_back_also_after_an_error():
 
 
 def test_first_signal_is_caught_and_the_second_acts_as_usual():
-    with Interrupts() as interrupts:
+    with SignalHandler() as interrupts:
         signal.raise_signal(signal.SIGINT)
         assert interrupts.caught == "interrupted"
         with pytest.raises(KeyboardInterrupt):
@@ -99,7 +99,7 @@ def test_first_signal_is_caught_and_the_second_acts_as_usual():
 def test_signal_that_was_ignored_before_stays_ignored(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with Interrupts() as interrupts:
+        with SignalHandler() as interrupts:
             signal.raise_signal(number)
         assert interrupts.caught is None
         assert signal.getsignal(number) is signal.SIG_IGN
@@ -111,7 +111,7 @@ def test_thread_that_gets_no_signals_is_left_alone():
     caught = []
 
     def enter():
-        with Interrupts() as interrupts:
+        with SignalHandler() as interrupts:
             caught.append(interrupts.caught)
 
     thread = threading.Thread(target=enter)

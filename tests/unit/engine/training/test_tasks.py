@@ -38,28 +38,28 @@ def test_validation_does_not_depend_on_the_batch_size(size):
     assert set(alone) == {"dice", "loss"}
 
 
-def test_dice_is_the_mean_over_pictures_and_not_pooled():
-    truth = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
-    truth[0, 0, 0, 0] = 1  # small and missed
-    truth[1, 0] = 1  # large and found
-    found = truth.clone()
+def test_dice_is_the_mean_over_images_and_not_pooled():
+    ground_truth = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
+    ground_truth[0, 0, 0, 0] = 1  # small and missed
+    ground_truth[1, 0] = 1  # large and found
+    found = ground_truth.clone()
     found[0] = 0
-    assert dice_by_image(found, truth, num_classes=2).tolist() == [0.0, 1.0]
+    assert dice_by_image(found, ground_truth, num_classes=2).tolist() == [0.0, 1.0]
 
 
 def test_class_absent_from_both_counts_one_and_a_false_alarm_zero():
-    truth = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
-    found = truth.clone()
+    ground_truth = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
+    found = ground_truth.clone()
     found[1, 0, 0, 0] = 2
-    assert dice_by_image(found, truth, num_classes=3).tolist() == [1.0, 0.5]
+    assert dice_by_image(found, ground_truth, num_classes=3).tolist() == [1.0, 0.5]
 
 
 def test_dice_equals_its_formula():
-    truth = torch.zeros(1, 1, 4, 4, dtype=torch.int64)
-    truth[..., :2] = 1
-    found = torch.zeros_like(truth)
+    ground_truth = torch.zeros(1, 1, 4, 4, dtype=torch.int64)
+    ground_truth[..., :2] = 1
+    found = torch.zeros_like(ground_truth)
     found[..., 1:4] = 1
-    assert dice_by_image(found, truth, num_classes=2).item() == 2 * 4 / (8 + 12)
+    assert dice_by_image(found, ground_truth, num_classes=2).item() == 2 * 4 / (8 + 12)
 
 
 def test_total_is_the_loss_and_carries_a_gradient():

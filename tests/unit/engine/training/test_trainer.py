@@ -187,7 +187,7 @@ def test_opening_batches_and_validating_do_not_move_the_random_numbers(tmp_path)
 
     def noisy_batches(step):
         torch.rand(step + 1)
-        return engine_run.DrawnBatches(step, 6 - step, 2)
+        return engine_run.SyntheticBatches(step, 6 - step, 2)
 
     train(tmp_path / "quiet", replace(CONFIG, validate_every=6))
     train(tmp_path / "noisy", validation_batches=noisy_validation, train_batches=noisy_batches)
@@ -294,7 +294,7 @@ def poisoned(value, step):
     """Batches whose image turns bad at a step."""
 
     def batches(start):
-        for index, batch in enumerate(engine_run.DrawnBatches(start, 6 - start, 2), start + 1):
+        for index, batch in enumerate(engine_run.SyntheticBatches(start, 6 - start, 2), start + 1):
             if index == step:
                 batch["image"][1, 0, 3, 3] = value
             yield batch
@@ -413,7 +413,8 @@ def test_run_folder_that_cannot_be_made_is_one_line(tmp_path):
 def test_batches_that_end_early_are_an_error(tmp_path):
     with pytest.raises(SegNetrError, match="ended before step 3"):
         train(
-            tmp_path / "run", train_batches=lambda step: iter(engine_run.DrawnBatches(step, 2, 2))
+            tmp_path / "run",
+            train_batches=lambda step: iter(engine_run.SyntheticBatches(step, 2, 2)),
         )
 
 

@@ -1,4 +1,4 @@
-"""Differences between pairs, pictures of dots, tables, kept rows."""
+"""Differences between pairs, images of dots, tables, kept rows."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -56,7 +56,7 @@ def test_nothing_in_common_is_refused() -> None:
         compare_paired({"a": 1.0}, {"b": 1.0})
 
 
-def test_picture_holds_a_dot_and_a_name_for_each_and_nothing_from_outside() -> None:
+def test_image_holds_a_dot_and_a_name_for_each_and_nothing_from_outside() -> None:
     names = ["segnetr", "a<b", "timm:resnet18"]
     dots = [Dot(name=name, x=10.0**i, y=0.5 + 0.1 * i) for i, name in enumerate(names)]
     panel = Panel(title="Dice", x_label="cost", y_label="quality", dots=dots)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hybrid_backbones import AttentionCall, Backbone, Encoded, FeatureInfo, create_model
+from hybrid_backbones import AttentionCall, Backbone, EncoderOutput, FeatureInfo, create_model
 from segnetr.config.schema.classification import ClassifyPredictConfig
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig
 from segnetr.config.schema.segmentation import IntensityConfig
 from segnetr.errors import UsageError
 from segnetr.outputs.charts.heatmap import draw_heatmap
@@ -59,7 +59,7 @@ class Brightness(Backbone):
         for stage in self.stages:
             image = stage(image)
             maps.append(image)
-        return Encoded(maps)
+        return EncoderOutput(maps)
 
     def forward_head(self, encoded):
         mean = encoded.maps[-1].mean((1, 2, 3))
@@ -77,7 +77,7 @@ class ChannelsLast(Brightness):
         for stage in self.stages:
             image = stage(image)
             maps.append(image.clone())
-        return Encoded([*maps[:-1], image])
+        return EncoderOutput([*maps[:-1], image])
 
 
 def spot(size=(8, 8), place=(2, 6)):
@@ -113,14 +113,14 @@ def test_channels_are_weighted_by_the_mean_gradient():
     x = features
     for stage in list(model.stages)[3:]:
         x = stage(x)
-    score = model.forward_head(Encoded([x]))[0, 2]
+    score = model.forward_head(EncoderOutput([x]))[0, 2]
     weights = torch.autograd.grad(score, features)[0].mean((2, 3), keepdim=True)
     expected = torch.relu((weights * features).sum(1))[0].detach()
     expected = expected / expected.max()
     heat = grad_cam(model, image, target=2, level=2)
-    centres = heat.reshape(8, 8, 8, 8)[:, 3:5, :, 3:5].mean((1, 3))
+    centers = heat.reshape(8, 8, 8, 8)[:, 3:5, :, 3:5].mean((1, 3))
     # Linear growth keeps a map's values around the middles of its places.
-    assert np.corrcoef(centres.ravel(), expected.numpy().ravel())[0, 1] > 0.95
+    assert np.corrcoef(centers.ravel(), expected.numpy().ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -215,7 +215,7 @@ def test_what_lies_nowhere_neither_asks_nor_counts():
 def test_mask_is_part_of_attention():
     bias = torch.full((1, 1, 1, 4, 4), -torch.inf)
     for place in range(4):
-        bias[..., place, place ^ 1] = 0  # each sees its neighbour alone
+        bias[..., place, place ^ 1] = 0  # each sees its neighbor alone
     assert attention_distance._measure(made_call(torch.zeros(4, 4), line(4), bias)).pixels == (1.0,)
 
 
@@ -280,19 +280,19 @@ def test_plot_without_layers_is_refused():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_heat_colours_where_it_is_and_nowhere_else(channels):
-    picture = np.full((40, 30, channels), 90, dtype=np.uint8)
+def test_heat_colors_where_it_is_and_nowhere_else(channels):
+    pixels = np.full((40, 30, channels), 90, dtype=np.uint8)
     heat = np.zeros((40, 30), dtype=np.float32)
     heat[:20] = 1
-    drawn = draw_heatmap(picture, heat)
-    assert drawn.shape == (40, 30, 3)
-    assert (drawn[20:] == 90).all()
-    assert (drawn[:20] != 90).any(axis=2).all()
+    synthetic = draw_heatmap(pixels, heat)
+    assert synthetic.shape == (40, 30, 3)
+    assert (synthetic[20:] == 90).all()
+    assert (synthetic[:20] != 90).any(axis=2).all()
 
 
-def test_heat_of_another_size_and_large_pictures_are_fitted():
-    picture = np.zeros((50, 100, 3), dtype=np.uint8)
-    assert draw_heatmap(picture, np.ones((7, 7), np.float32), longest=60).shape == (30, 60, 3)
+def test_heat_of_another_size_and_large_images_are_fitted():
+    pixels = np.zeros((50, 100, 3), dtype=np.uint8)
+    assert draw_heatmap(pixels, np.ones((7, 7), np.float32), longest=60).shape == (30, 60, 3)
 
 
 @pytest.mark.parametrize("name", ["mobilevit_xxs", "mobile_former_26m"])
@@ -306,20 +306,20 @@ def test_explanation_writes_what_there_is(name, channels, tmp_path):
     attention = ["sub/a_attention.csv", "sub/a_attention.svg"]
     assert names == ["sub/a_cam.png", *(attention if name == "mobilevit_xxs" else [])]
     assert all(path.is_file() for path in paths)
-    with Image.open(paths[0]) as picture:
-        assert picture.size == (48, 64)
-        assert picture.mode == "RGB"
+    with Image.open(paths[0]) as pixels:
+        assert pixels.size == (48, 64)
+        assert pixels.mode == "RGB"
 
 
-def test_explanation_is_drawn_over_the_given_picture(tmp_path):
-    picture = np.full((16, 16, 3), 200, dtype=np.uint8)
+def test_explanation_is_drawn_over_the_given_image(tmp_path):
+    pixels = np.full((16, 16, 3), 200, dtype=np.uint8)
     paths = explain_image(
-        Brightness(), spot(), target=0, out=tmp_path, name="a", picture=picture, level=0
+        Brightness(), spot(), target=0, out=tmp_path, name="a", pixels=pixels, level=0
     )
     with Image.open(paths[0]) as file:
-        drawn = np.asarray(file)
-    assert (drawn[10:] == 200).all()
-    assert (drawn[4:8, 13:15] != 200).any()
+        synthetic = np.asarray(file)
+    assert (synthetic[10:] == 200).all()
+    assert (synthetic[4:8, 13:15] != 200).any()
 
 
 @pytest.fixture
@@ -336,7 +336,7 @@ def classifier(tmp_path):
         in_channels=3,
         image_size=(64, 64),
         intensity=IntensityConfig(),
-        fitting=LabelledAugmentConfig(),
+        fitting=ClassificationAugmentConfig(),
         predict=ClassifyPredictConfig(),
     )
     write_classifier(tmp_path / "model", network.state_dict(), card=card)
@@ -349,7 +349,7 @@ def test_prediction_explains_each_file_it_could_read(classifier, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     for name in ("a.png", "a.bmp", "sub/a.png"):
         Image.fromarray(pixels).save(folder / name)
-    (folder / "b.png").write_bytes(b"no picture")
+    (folder / "b.png").write_bytes(b"no image")
     outcome = predict_classes(
         [folder],
         [classifier],
@@ -366,8 +366,8 @@ def test_prediction_explains_each_file_it_could_read(classifier, tmp_path):
         for name in ("a.png", "a.bmp", "sub/a.png")
         for kind in ("cam.png", "attention.csv", "attention.svg")
     )
-    with Image.open(root / "a.png_cam.png") as drawn:
-        assert drawn.size == (64, 64)
+    with Image.open(root / "a.png_cam.png") as synthetic:
+        assert synthetic.size == (64, 64)
 
 
 def test_masks_are_not_explained(tmp_path):

@@ -10,7 +10,7 @@ from segnetr.errors import UsageError
 from segnetr.outputs.masks.output_paths import (
     PROBABILITY_SUFFIXES,
     overlay_path,
-    plan_outputs,
+    plan_output_paths,
     probability_path,
     split_name,
 )
@@ -19,7 +19,9 @@ OUT = Path("results")
 
 
 def names(*inputs: tuple[str, str]) -> list[str]:
-    plan = plan_outputs([(Path(source), Path(relative)) for source, relative in inputs], out=OUT)
+    plan = plan_output_paths(
+        [(Path(source), Path(relative)) for source, relative in inputs], out=OUT
+    )
     assert [str(item.source) for item in plan] == [source for source, _ in inputs]
     return [item.relative.as_posix() for item in plan]
 
@@ -100,12 +102,12 @@ def test_results_among_the_inputs_are_refused(tmp_path: Path) -> None:
     given = [(images / "a.jpg", Path("a.jpg"))]
     for out in (images, tmp_path / "images" / ".." / "images"):
         with pytest.raises(UsageError, match="among the input"):
-            plan_outputs(given, out=out)
+            plan_output_paths(given, out=out)
     link = tmp_path / "link"
     link.symlink_to(images)
     with pytest.raises(UsageError, match="among the input"):
-        plan_outputs(given, out=link)
-    assert plan_outputs(given, out=images / "results")[0].relative == Path("a.png")
+        plan_output_paths(given, out=link)
+    assert plan_output_paths(given, out=images / "results")[0].relative == Path("a.png")
 
 
 def test_results_beside_the_link_of_an_input_are_refused(tmp_path: Path) -> None:
@@ -116,13 +118,13 @@ def test_results_beside_the_link_of_an_input_are_refused(tmp_path: Path) -> None
     given = [(tmp_path / "in" / "a.png", Path("a.png"))]
     for out in ("in", "store"):
         with pytest.raises(UsageError, match="among the input"):
-            plan_outputs(given, out=tmp_path / out)
+            plan_output_paths(given, out=tmp_path / out)
 
 
 @pytest.mark.parametrize("relative", ["../a.png", "/tmp/a.png", "x/../../a.png", ""])
 def test_place_outside_the_output_folder_is_refused(relative: str) -> None:
     with pytest.raises(UsageError, match="outside it"):
-        plan_outputs([(Path("in/a.png"), Path(relative))], out=OUT)
+        plan_output_paths([(Path("in/a.png"), Path(relative))], out=OUT)
 
 
 def test_double_suffix_is_one_suffix() -> None:

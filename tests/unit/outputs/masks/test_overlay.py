@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.outputs.masks.overlay import (
-    CLASS_COLOURS,
+    CLASS_COLORS,
     LONGEST_SIDE,
     choose_slices,
     draw_overlay,
@@ -23,44 +23,44 @@ def square(height: int, width: int, *, label: int = 1) -> NDArray[np.uint8]:
     return labels
 
 
-def image(array: NDArray[np.generic], kind: str = "picture", **more: object) -> ImageFile:
+def image(array: NDArray[np.generic], kind: str = "image", **more: object) -> ImageFile:
     return ImageFile(path=Path("x"), array=array, kind=kind, **more)
 
 
 @pytest.mark.parametrize("skin", [(250, 220, 200), (60, 35, 25), (0, 255, 255)])
 def test_outline_stands_inside_the_edge_with_a_dark_rim(skin: tuple[int, int, int]) -> None:
     shown = np.full((80, 80, 3), skin, dtype=np.uint8)
-    drawn = outline_labels(shown, square(80, 80))
-    row = drawn[30]
-    colour = np.array(CLASS_COLOURS[0])
-    np.testing.assert_array_equal(row[20:22], [colour, colour])
-    np.testing.assert_array_equal(row[38:40], [colour, colour])
+    synthetic = outline_labels(shown, square(80, 80))
+    row = synthetic[30]
+    color = np.array(CLASS_COLORS[0])
+    np.testing.assert_array_equal(row[20:22], [color, color])
+    np.testing.assert_array_equal(row[38:40], [color, color])
     np.testing.assert_array_equal(row[[19, 22, 37, 40]], np.zeros((4, 3)))
     np.testing.assert_array_equal(row[:19], shown[30, :19])
     np.testing.assert_array_equal(row[23:37], shown[30, 23:37])
 
 
-def test_outline_runs_along_the_border_of_the_picture() -> None:
-    drawn = outline_labels(np.full((50, 50, 3), 90, np.uint8), np.ones((50, 50), np.uint8))
-    colour = np.array(CLASS_COLOURS[0])
-    for border in (drawn[:2], drawn[-2:], drawn[:, :2], drawn[:, -2:]):
-        assert (border == colour).all()
+def test_outline_runs_along_the_border_of_the_image() -> None:
+    synthetic = outline_labels(np.full((50, 50, 3), 90, np.uint8), np.ones((50, 50), np.uint8))
+    color = np.array(CLASS_COLORS[0])
+    for border in (synthetic[:2], synthetic[-2:], synthetic[:, :2], synthetic[:, -2:]):
+        assert (border == color).all()
 
 
-def test_every_class_has_its_colour() -> None:
+def test_every_class_has_its_color() -> None:
     labels = np.zeros((60, 240), dtype=np.uint8)
     for label in range(1, 9):
         labels[20:40, 28 * label - 20 : 28 * label] = label
-    drawn = outline_labels(np.full((60, 240, 3), 128, np.uint8), labels)
+    synthetic = outline_labels(np.full((60, 240, 3), 128, np.uint8), labels)
     for label in range(1, 9):
-        wanted = CLASS_COLOURS[(label - 1) % len(CLASS_COLOURS)]
-        assert tuple(drawn[30, 28 * label - 20]) == wanted
+        wanted = CLASS_COLORS[(label - 1) % len(CLASS_COLORS)]
+        assert tuple(synthetic[30, 28 * label - 20]) == wanted
 
 
-def test_picture_without_foreground_is_shown_as_it_is() -> None:
+def test_image_without_foreground_is_shown_as_it_is() -> None:
     shown = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    drawn = draw_overlay(image(shown), np.zeros((40, 50), np.uint8))
-    np.testing.assert_array_equal(drawn, shown)
+    synthetic = draw_overlay(image(shown), np.zeros((40, 50), np.uint8))
+    np.testing.assert_array_equal(synthetic, shown)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_picture_without_foreground_is_shown_as_it_is() -> None:
         ((1, 1), (1, 1)),
     ],
 )
-def test_large_picture_is_reduced_and_small_one_is_not(
+def test_large_image_is_reduced_and_small_one_is_not(
     grid: tuple[int, int], wanted: tuple[int, int]
 ) -> None:
-    drawn = draw_overlay(image(np.full((*grid, 1), 77, np.uint8)), np.zeros(grid, np.uint8))
-    assert drawn.shape == (*wanted, 3)
-    assert (drawn == 77).all()
+    synthetic = draw_overlay(image(np.full((*grid, 1), 77, np.uint8)), np.zeros(grid, np.uint8))
+    assert synthetic.shape == (*wanted, 3)
+    assert (synthetic == 77).all()
 
 
-def test_values_of_other_types_fill_the_greys() -> None:
+def test_values_of_other_types_fill_the_grays() -> None:
     for dtype in (np.uint16, np.int16, np.float32):
         values = np.linspace(0, 1000, 10_000).reshape(100, 100, 1).astype(dtype)
         shown = to_display(values)
@@ -104,18 +104,18 @@ def test_slices_are_spread_over_the_foreground() -> None:
 def test_montage_of_a_volume_stays_within_its_size(shape: tuple[int, int, int]) -> None:
     values = np.random.default_rng(0).integers(0, 4000, shape, dtype=np.int16)
     labels = (values > 3500).astype(np.uint8)
-    drawn = draw_overlay(image(values, "volume", spacing=(0.7, 0.7, 5.0)), labels)
-    assert drawn.ndim == 3
-    assert max(drawn.shape) <= LONGEST_SIDE
+    synthetic = draw_overlay(image(values, "volume", spacing=(0.7, 0.7, 5.0)), labels)
+    assert synthetic.ndim == 3
+    assert max(synthetic.shape) <= LONGEST_SIDE
 
 
 def test_slice_is_turned_upright_in_true_proportions() -> None:
     values = np.zeros((20, 40, 1), dtype=np.uint8)
     values[15:, 30:] = 200  # far along the first axis: right; far along the second: up
-    drawn = draw_overlay(
+    synthetic = draw_overlay(
         image(values, "volume", spacing=(2.0, 1.0, 1.0)), np.zeros((20, 40, 1), np.uint8)
     )
-    height, width = drawn.shape[:2]
+    height, width = synthetic.shape[:2]
     assert height == width
-    assert drawn[5, -5, 0] == 200
-    assert drawn[-5, 5, 0] == 0
+    assert synthetic[5, -5, 0] == 200
+    assert synthetic[-5, 5, 0] == 0

@@ -26,7 +26,7 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.read_files import read_image, read_mask
 from segnetr.engine.inference.predictor import Prediction, Predictor
 from segnetr.errors import WriteError
-from segnetr.outputs.masks.writer import plan_outputs, write_prediction
+from segnetr.outputs.masks.writer import plan_output_paths, write_prediction
 
 SHAPE = (9, 7, 5)
 SPACING = (0.5, 1.25, 4.0)
@@ -203,9 +203,9 @@ def test_probabilities_of_several_classes_are_a_volume_each(tmp_path: Path) -> N
     np.testing.assert_array_equal(np.asanyarray(nib.load(mask).dataobj), prediction.labels)
 
 
-def picture(height: int = 33, width: int = 57) -> ImageFile:
+def pixels(height: int = 33, width: int = 57) -> ImageFile:
     array = np.random.default_rng(4).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return ImageFile(path=Path("x.jpg"), array=array, kind="picture")
+    return ImageFile(path=Path("x.jpg"), array=array, kind="image")
 
 
 def answer(image: ImageFile, num_classes: int) -> Prediction:
@@ -220,10 +220,10 @@ def answer(image: ImageFile, num_classes: int) -> Prediction:
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG"])
 @pytest.mark.parametrize("num_classes", [2, 4])
 @pytest.mark.parametrize("grid", [(33, 57), (1, 40), (40, 1), (1, 1)])
-def test_mask_of_a_picture_is_read_back_equal(
+def test_mask_of_a_image_is_read_back_equal(
     suffix: str, num_classes: int, grid: tuple[int, int], tmp_path: Path
 ) -> None:
-    image = picture(*grid)
+    image = pixels(*grid)
     prediction = answer(image, num_classes)
     (path,) = write_prediction(prediction, image, out=tmp_path, relative=Path(f"s/x{suffix}"))
     assert path == tmp_path / "s" / f"x{suffix}"
@@ -236,8 +236,8 @@ def test_mask_of_a_picture_is_read_back_equal(
     np.testing.assert_array_equal(read_mask(path, classes=num_classes), prediction.labels)
 
 
-def test_foreground_probability_is_a_picture_of_sixteen_bits(tmp_path: Path) -> None:
-    image = picture()
+def test_foreground_probability_is_a_image_of_sixteen_bits(tmp_path: Path) -> None:
+    image = pixels()
     prediction = answer(image, 2)
     mask, path = write_prediction(
         prediction, image, out=tmp_path, relative=Path("x.png"), save_prob=True
@@ -249,7 +249,7 @@ def test_foreground_probability_is_a_picture_of_sixteen_bits(tmp_path: Path) -> 
 
 
 def test_probabilities_of_several_classes_are_an_archive_without_pickle(tmp_path: Path) -> None:
-    image = picture()
+    image = pixels()
     prediction = answer(image, 4)
     _, path = write_prediction(
         prediction, image, out=tmp_path, relative=Path("x.png"), save_prob=True
@@ -263,7 +263,7 @@ def test_equal_predictions_are_equal_files(tmp_path: Path) -> None:
     contents = []
     for folder in ("1", "2"):
         made: list[Path] = []
-        for image, relative in ((read_image(source), "a.nii.gz"), (picture(), "x.png")):
+        for image, relative in ((read_image(source), "a.nii.gz"), (pixels(), "x.png")):
             prediction = segment(image, keep=True) if image.kind == "volume" else answer(image, 3)
             made += write_prediction(
                 prediction,
@@ -280,22 +280,20 @@ def test_equal_predictions_are_equal_files(tmp_path: Path) -> None:
 
 def test_prediction_on_another_grid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="on a grid of"):
-        write_prediction(
-            answer(picture(20, 20), 2), picture(), out=tmp_path, relative=Path("x.png")
-        )
+        write_prediction(answer(pixels(20, 20), 2), pixels(), out=tmp_path, relative=Path("x.png"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_probabilities_that_were_not_kept_are_asked_for(tmp_path: Path) -> None:
     bare = Prediction(labels=np.zeros((33, 57), np.uint8), num_classes=2)
     with pytest.raises(ValueError, match="keep_probabilities=True"):
-        write_prediction(bare, picture(), out=tmp_path, relative=Path("x.png"), save_prob=True)
+        write_prediction(bare, pixels(), out=tmp_path, relative=Path("x.png"), save_prob=True)
 
 
 def test_older_mask_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
     for num_classes in (2, 3):
         write_prediction(
-            answer(picture(), num_classes), picture(), out=tmp_path, relative=Path("x.png")
+            answer(pixels(), num_classes), pixels(), out=tmp_path, relative=Path("x.png")
         )
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
     assert read_mask(tmp_path / "x.png", classes=3).max() == 2
@@ -303,11 +301,11 @@ def test_older_mask_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None
 
 def test_longest_name_the_disk_allows_is_written(tmp_path: Path) -> None:
     relative = Path("x" * 251 + ".png")
-    (path,) = write_prediction(answer(picture(), 2), picture(), out=tmp_path, relative=relative)
+    (path,) = write_prediction(answer(pixels(), 2), pixels(), out=tmp_path, relative=relative)
     assert path.is_file()
     with pytest.raises(WriteError, match="cannot write"):
         write_prediction(
-            answer(picture(), 2), picture(), out=tmp_path, relative=Path("x" * 300 + ".png")
+            answer(pixels(), 2), pixels(), out=tmp_path, relative=Path("x" * 300 + ".png")
         )
 
 
@@ -330,11 +328,11 @@ def somebody_in(folder: Path) -> Iterator[None]:
 def test_read_only_folder_is_one_line(tmp_path: Path) -> None:
     case = {"out": Path(), "relative": Path("x.png")}
     with somebody_in(tmp_path):
-        assert write_prediction(answer(picture(), 2), picture(), **case) == [Path("x.png")]
+        assert write_prediction(answer(pixels(), 2), pixels(), **case) == [Path("x.png")]
         Path("x.png").unlink()
         Path().chmod(stat.S_IRUSR | stat.S_IXUSR)
         with pytest.raises(WriteError, match="cannot write") as caught:
-            write_prediction(answer(picture(), 2), picture(), **case)
+            write_prediction(answer(pixels(), 2), pixels(), **case)
         assert not list(Path().iterdir())
     assert "\n" not in str(caught.value)
 
@@ -343,13 +341,13 @@ def test_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(WriteError, match="cannot write") as caught:
         write_prediction(
-            answer(picture(), 2), picture(), out=tmp_path / "out", relative=Path("x.png")
+            answer(pixels(), 2), pixels(), out=tmp_path / "out", relative=Path("x.png")
         )
     assert "\n" not in str(caught.value)
 
 
 def test_full_disk_leaves_the_older_mask(tmp_path: Path) -> None:
-    image = picture(300, 300)
+    image = pixels(300, 300)
     (path,) = write_prediction(answer(image, 2), image, out=tmp_path, relative=Path("x.png"))
     before = path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -365,12 +363,14 @@ def test_full_disk_leaves_the_older_mask(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_sixteen_bit_picture_goes_all_the_way(tmp_path: Path) -> None:
+def test_sixteen_bit_image_goes_all_the_way(tmp_path: Path) -> None:
     shown = np.zeros((33, 57), dtype=np.uint16)
     shown[5:20, 10:40] = 60000
     (tmp_path / "in").mkdir()
     Image.fromarray(shown).save(tmp_path / "in" / "deep.png")
-    (item,) = plan_outputs([(tmp_path / "in" / "deep.png", Path("deep.png"))], out=tmp_path / "out")
+    (item,) = plan_output_paths(
+        [(tmp_path / "in" / "deep.png", Path("deep.png"))], out=tmp_path / "out"
+    )
     image = read_image(item.source)
     paths = write_prediction(
         segment(image), image, out=tmp_path / "out", relative=item.relative, overlay=True

@@ -14,7 +14,7 @@ from segnetr.config.schema.classification import (
     ClassifyPredictConfig,
     load_classify_config,
 )
-from segnetr.config.schema.classification_recipe import LabelledAugmentConfig
+from segnetr.config.schema.classification_recipe import ClassificationAugmentConfig
 from segnetr.config.schema.segmentation import IntensityConfig
 from segnetr.errors import ModelFileError, UsageError
 from segnetr.outputs.models.classifier_file import (
@@ -45,7 +45,7 @@ def make_card(**changed) -> ClassifierCard:
         "in_channels": 1,
         "image_size": (32, 32),
         "intensity": IntensityConfig(mean=(0.5,), std=(0.25,)),
-        "fitting": LabelledAugmentConfig(),
+        "fitting": ClassificationAugmentConfig(),
         "predict": ClassifyPredictConfig(),
     }
     return ClassifierCard(**{**content, **changed})
@@ -186,8 +186,8 @@ def test_foreign_checkpoint_names_the_network_it_looks_like(tmp_path):
     ("settings", "words"),
     [
         (["backbone.name=mobilvit_xxs"], "did you mean 'mobilevit_xxs'"),
-        (["backbone.name=moa_cifar_tiny"], "32 x 32 pictures, not 224 x 224"),
-        (["train.batch_size=1"], "two pictures"),
+        (["backbone.name=moa_cifar_tiny"], "32 x 32 images, not 224 x 224"),
+        (["train.batch_size=1"], "two images"),
     ],
 )
 def test_backbone_that_cannot_be_is_refused_before_the_data_are_read(settings, words):
@@ -195,12 +195,12 @@ def test_backbone_that_cannot_be_is_refused_before_the_data_are_read(settings, w
         check_backbone(load_classify_config(assignments=settings))
 
 
-def test_backbone_made_for_small_pictures_takes_them():
+def test_backbone_made_for_small_images_takes_them():
     settings = ["backbone.name=moa_cifar_tiny", "train.image_size=32"]
     check_backbone(load_classify_config(assignments=settings))
 
 
-def test_overrides_reach_the_network_and_misspelt_ones_are_named():
+def test_overrides_reach_the_network_and_misspelled_ones_are_named():
     narrow = build_backbone(
         BackboneConfig(name=NAME, overrides={"widths": [8, 8, 16, 16, 16]}),
         in_channels=1,

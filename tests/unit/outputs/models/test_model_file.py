@@ -58,8 +58,8 @@ def make_card(**changes: Any) -> ModelCard:
         "image_size": SIZE,
         "intensity": {},
         "predict": {"mode": "window", "overlap": 0.25},
-        "dataset": "drawn",
-        "data_licence": "Apache-2.0",
+        "dataset": "synthetic",
+        "data_license": "Apache-2.0",
         "split_sha256": "0" * 64,
         "scores": {"dice": 0.875},
         "versions": {"torch": torch.__version__},
@@ -329,7 +329,7 @@ def test_file_that_is_no_card_is_refused(folder: Path, content: bytes) -> None:
     assert CARD_NAME in refused(folder)
 
 
-def test_card_names_at_most_three_of_many_faults(folder: Path) -> None:
+def test_card_names_at_most_three_of_many_issues(folder: Path) -> None:
     change_card(folder, **{f"surprise_{number}": 1 for number in range(100)})
     message = refused(folder)
     assert "and 97 more" in message

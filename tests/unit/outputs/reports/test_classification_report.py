@@ -1,4 +1,4 @@
-"""Tables, pictures and the page of a classifier's scores."""
+"""Tables, images and the page of a classifier's scores."""
 
 import csv
 import re
@@ -10,7 +10,7 @@ import pytest
 from segnetr.config.schema.classification import ClassifyEvaluateConfig
 from segnetr.errors import ReadError
 from segnetr.metrics.classification import Answers
-from segnetr.metrics.classification_summary import summarise_classes
+from segnetr.metrics.classification_summary import summarize_classes
 from segnetr.outputs.charts.classification import draw_confusions, draw_reliability
 from segnetr.outputs.reports.classification_report import ClassReportContent, render_class_report
 from segnetr.outputs.tables.classification import (
@@ -28,13 +28,13 @@ CLASSES = ("nevus", "<melanoma>", "absent, as here")
 
 def answers(*, several: bool = False) -> Answers:
     generator = np.random.default_rng(0)
-    truth = np.zeros((20, 3), np.int64)
-    truth[np.arange(20), np.arange(20) % 2] = 1
-    scores = generator.random((20, 3)) + truth
+    ground_truth = np.zeros((20, 3), np.int64)
+    ground_truth[np.arange(20), np.arange(20) % 2] = 1
+    scores = generator.random((20, 3)) + ground_truth
     return Answers(
         case_ids=tuple(f"c{i}" for i in range(20)),
         probabilities=scores / 2 if several else scores / scores.sum(axis=1, keepdims=True),
-        truth=truth,
+        ground_truth=ground_truth,
         several=several,
         groups=tuple(f"p{i // 2}" for i in range(20)),
     )
@@ -46,7 +46,7 @@ def read_rows(path):
 
 
 def summary(*, several: bool = False):
-    return summarise_classes(answers(several=several), CLASSES, bins=10, bootstrap=50, seed=0)
+    return summarize_classes(answers(several=several), CLASSES, bins=10, bootstrap=50, seed=0)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -76,7 +76,7 @@ def test_table_of_cases_holds_every_digit_and_undefined_cells_are_empty(tmp_path
     write_class_cases_csv(tmp_path / "cases.csv", found, CLASSES)
     rows = read_rows(tmp_path / "cases.csv")
     assert len(rows) == 20
-    assert rows[3]["truth"] == "<melanoma>"
+    assert rows[3]["ground_truth"] == "<melanoma>"
     assert rows[3]["group"] == "p1"
     values = [[float(row[f"p_{name}"]) for name in CLASSES] for row in rows]
     assert np.array_equal(np.array(values), found.probabilities)
@@ -103,7 +103,7 @@ def test_predictions_name_the_decided_class_or_classes(tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 3, 12, 40, 150])
-def test_pictures_are_well_formed_and_fit_their_frame(count):
+def test_images_are_well_formed_and_fit_their_frame(count):
     generator = np.random.default_rng(count)
     table = (
         generator.integers(0, 9, (count, count)) * (generator.random((count, count)) < 0.3)
@@ -125,7 +125,7 @@ def test_pictures_are_well_formed_and_fit_their_frame(count):
     assert len(numbers) == (len(cells) if count <= 12 else 0)
 
 
-def test_too_many_classes_for_a_picture_are_refused():
+def test_too_many_classes_for_a_image_are_refused():
     with pytest.raises(ValueError, match="too many"):
         draw_confusions([[0] * 201] * 201, [str(i) for i in range(201)])
 

@@ -14,7 +14,7 @@ from segnetr.engine.inference.predictor import Predictor
 from segnetr.engine.quality.estimator import Quality
 from segnetr.errors import ReadError
 from segnetr.metrics import Score
-from segnetr.outputs.masks.output_paths import has_results, plan_outputs
+from segnetr.outputs.masks.output_paths import has_results, plan_output_paths
 from segnetr.outputs.masks.uncertainty_writer import plan_uncertainty
 from segnetr.outputs.masks.writer import write_prediction
 from segnetr.outputs.reports.elements import draw_figures
@@ -43,8 +43,8 @@ def believe(dice: float, *reasons: str) -> Quality:
         low=max(0.0, dice - 0.1),
         high=min(1.0, dice + 0.1),
         level=0.9,
-        is_unlike=bool(reasons),
-        novelty=1.5 if reasons else 0.4,
+        is_ood=bool(reasons),
+        ood_score=1.5 if reasons else 0.4,
         reasons=reasons,
     )
 
@@ -162,7 +162,7 @@ def test_memory_of_maps_is_counted(tta, maps):
 
 
 def test_maps_that_were_not_made_are_not_written(tmp_path):
-    image = ImageFile(path=Path("a.png"), array=np.zeros((40, 40, 3), np.uint8), kind="picture")
+    image = ImageFile(path=Path("a.png"), array=np.zeros((40, 40, 3), np.uint8), kind="image")
     prediction = make_predictor("none").predict(image)
     with pytest.raises(ValueError, match="keep_uncertainty"):
         plan_uncertainty(prediction, image, tmp_path / "a.png")
@@ -191,6 +191,6 @@ def test_maps_of_a_volume_that_does_not_say_where_it_lies_are_arrays(tmp_path):
 
 def test_masks_and_maps_of_two_inputs_never_share_a_name(tmp_path):
     inputs = [(Path("in/a.png"), Path("a.png")), (Path("in/a_entropy.png"), Path("a_entropy.png"))]
-    names = {item.relative.name for item in plan_outputs(inputs, out=tmp_path)}
+    names = {item.relative.name for item in plan_output_paths(inputs, out=tmp_path)}
     assert len(names) == 2
     assert not {"a.png", "a_entropy.png"} <= names

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from segnetr.errors import WriteError
-from segnetr.metrics import score_masks, summarise
+from segnetr.metrics import score_masks, summarize
 from segnetr.outputs.charts.curves import Chart, Line, chart_rows, describe_chart, draw_chart
 from segnetr.outputs.reports.figures import Figure
 from segnetr.outputs.reports.run_report import ReportContent, render_report, write_report
@@ -56,7 +56,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def picture(kind="PNG"):
+def image(kind="PNG"):
     file = io.BytesIO()
     Image.new("RGB", (40, 20), (200, 120, 90)).save(file, kind)
     return file.getvalue()
@@ -65,13 +65,13 @@ def picture(kind="PNG"):
 def summaries(classes=("background", "lesion"), *, empty=False):
     scores = []
     for number in range(6):
-        prediction, truth = np.zeros((2, 30, 30), np.uint8)
+        prediction, ground_truth = np.zeros((2, 30, 30), np.uint8)
         if not empty:
             for index in range(1, len(classes)):
-                truth[5:15, 8 * index : 8 * index + 6] = index
+                ground_truth[5:15, 8 * index : 8 * index + 6] = index
                 prediction[5 : 9 + number, 8 * index : 8 * index + 6] = index if number else 0
-        scores += score_masks(prediction, truth, classes=classes, case_id=f"c{number}")
-    return summarise(scores, bootstrap=50)
+        scores += score_masks(prediction, ground_truth, classes=classes, case_id=f"c{number}")
+    return summarize(scores, bootstrap=50)
 
 
 def metric_rows():
@@ -94,17 +94,17 @@ def full_content(text="plain"):
         scored=f"test part {text}",
         curves=[*metric_rows(), {"step": 1, "phase": f"ph {text}", f"name {text}": 1.0}],
         figures=[
-            Figure(name="best-1", title=f"Best: {text}", caption=text, alt=text, data=picture()),
-            Figure(name="worst-1", title="Worst: b", caption="c", alt="d", data=picture("JPEG")),
+            Figure(name="best-1", title=f"Best: {text}", caption=text, alt=text, data=image()),
+            Figure(name="worst-1", title="Worst: b", caption="c", alt="d", data=image("JPEG")),
         ],
         settings_yaml=f"data:\n  dataset: {text}\n",
         provenance={f"torch {text}": f"2 {text}"},
-        faults=[f"fault {text}"],
+        issues=[f"issue {text}"],
         notes=[f"note {text}"],
     )
 
 
-def test_page_is_well_formed_and_every_picture_has_words():
+def test_page_is_well_formed_and_every_image_has_words():
     page = Page(render_report(full_content()))
     assert render_report(full_content()).startswith("<!DOCTYPE html>")
     assert page.all("html")[0]["lang"] == "en"
@@ -138,8 +138,8 @@ def test_text_from_outside_is_shown_and_never_run():
         "onerror",
         "onclick",
     } == set()
-    # Title, subtitle, fact, class names, settings, provenance, fault, note, caption and phase.
-    for words in ("Run", "first", "ISIC", "test part", "lesion", "2", "fault", "note", "ph"):
+    # Title, subtitle, fact, class names, settings, provenance, issue, note, caption and phase.
+    for words in ("Run", "first", "ISIC", "test part", "lesion", "2", "issue", "note", "ph"):
         assert f"{words} {EVIL}" in page.text, words
     assert page.all("img")[0]["alt"] == EVIL
 
@@ -176,14 +176,14 @@ def test_undefined_scores_and_single_points_do_not_break_the_page():
     assert "nan" not in render_report(content).lower()
 
 
-def test_pictures_are_inside_the_file(tmp_path):
+def test_images_are_inside_the_file(tmp_path):
     write_report(tmp_path / "report.html", content=full_content())
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     kinds = [
         (kind, base64.b64decode(data))
         for kind, data in re.findall(r'src="data:image/(\w+);base64,([^"]+)"', text)
     ]
-    assert kinds == [("png", picture()), ("jpeg", picture("JPEG"))]
+    assert kinds == [("png", image()), ("jpeg", image("JPEG"))]
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from segnetr.config.schema.segmentation import EvaluateConfig
 from segnetr.engine.evaluation.evaluator import Evaluation
 from segnetr.errors import ReadError, WriteError
-from segnetr.metrics import Unscored, score_masks, summarise
+from segnetr.metrics import Unscored, score_masks, summarize
 from segnetr.outputs.tables.scores import (
     RULES,
     read_per_case_csv,
@@ -23,7 +23,7 @@ from segnetr.outputs.tables.scores import (
 ORGANS = ("background", "left", "right")
 
 
-def drawn_scores():
+def synthetic_scores():
     """Three cases: both classes found; the left one missed; a false alarm on the right."""
     scores = []
     for case_id, left, right in [
@@ -31,25 +31,25 @@ def drawn_scores():
         ("a", (0, 5), (3, 4)),
         ("c", (5, 5), (3, 0)),
     ]:
-        prediction, truth = np.zeros((2, 20, 24), np.uint8)
+        prediction, ground_truth = np.zeros((2, 20, 24), np.uint8)
         for index, (found, true), start in ((1, left, 1), (2, right, 12)):
             prediction[2 : 2 + found, start : start + found] = index
-            truth[2 : 2 + true, start : start + true] = index
-        scores += score_masks(prediction, truth, classes=ORGANS, case_id=case_id)
+            ground_truth[2 : 2 + true, start : start + true] = index
+        scores += score_masks(prediction, ground_truth, classes=ORGANS, case_id=case_id)
     return scores
 
 
-def drawn_evaluation():
-    scores = drawn_scores()
+def synthetic_evaluation():
+    scores = synthetic_scores()
     return Evaluation(
         scores=tuple(scores),
-        summaries=tuple(summarise(scores, bootstrap=50)),
+        summaries=tuple(summarize(scores, bootstrap=50)),
         unscored=(Unscored(case_id="d", reason="d.png: torn"),),
     )
 
 
 def test_per_case_table_has_a_row_for_each_case_and_class(tmp_path):
-    write_per_case_csv(tmp_path / "per_case.csv", drawn_scores())
+    write_per_case_csv(tmp_path / "per_case.csv", synthetic_scores())
     with (tmp_path / "per_case.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["case_id"], row["class"]) for row in rows] == [
@@ -59,11 +59,11 @@ def test_per_case_table_has_a_row_for_each_case_and_class(tmp_path):
         "found", "found", "missed", "found", "found", "false_alarm"
     ]  # fmt: skip
     assert float(rows[0]["dice"]) == 2 * 25 / (25 + 36)
-    assert rows[0]["truth_pixels"] == "36"
+    assert rows[0]["ground_truth_pixels"] == "36"
 
 
 def test_per_case_table_reads_back_exactly(tmp_path):
-    scores = drawn_scores() + score_masks(
+    scores = synthetic_scores() + score_masks(
         np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8), classes=ORGANS, case_id="empty"
     )
     write_per_case_csv(tmp_path / "per_case.csv", scores)
@@ -71,7 +71,7 @@ def test_per_case_table_reads_back_exactly(tmp_path):
 
 
 def test_summary_reads_back_and_states_rules_and_settings(tmp_path):
-    evaluation, path = drawn_evaluation(), tmp_path / "summary.json"
+    evaluation, path = synthetic_evaluation(), tmp_path / "summary.json"
     write_summary_json(path, evaluation, title="drawn, test part", config=EvaluateConfig(seed=3))
     content = read_summary_json(path)
     assert content.summaries == evaluation.summaries
@@ -103,11 +103,11 @@ def test_missing_files_are_refused_with_the_way_out(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(WriteError, match="cannot write"):
-        write_per_case_csv(tmp_path / "file" / "per_case.csv", drawn_scores())
+        write_per_case_csv(tmp_path / "file" / "per_case.csv", synthetic_scores())
 
 
 def test_summary_table_shows_every_row_and_all_counts():
-    text = summary_table(drawn_evaluation().summaries)
+    text = summary_table(synthetic_evaluation().summaries)
     assert "left   dice" in text
     assert "dice_pooled" in text
     assert "left: 1 missed, 0 false alarms, 0 empty in both, of 3 cases" in text
@@ -119,7 +119,7 @@ def test_summary_table_says_how_many_cases_a_mean_is_taken_over():
     empty = np.zeros((6, 6), np.uint8)
     scores = score_masks(empty, empty, classes=ORGANS[:2], case_id="empty")
     scores += score_masks(empty + 1, empty + 1, classes=ORGANS[:2], case_id="full")
-    line = next(line for line in summary_table(summarise(scores)).splitlines() if "hd95" in line)
+    line = next(line for line in summary_table(summarize(scores)).splitlines() if "hd95" in line)
     assert line.endswith("1 of 2")
     assert summary_table([]) == "no case was scored"
 
