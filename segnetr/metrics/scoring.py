@@ -97,7 +97,7 @@ def _check(
     size = (1.0,) * ground_truth.ndim if spacing is None else spacing
     if len(size) != ground_truth.ndim or not all(math.isfinite(side) and side > 0 for side in size):
         raise ValueError(f"{case_id}: spacing {spacing} does not fit a mask {_size(ground_truth)}")
-    for name, mask in (("prediction", prediction), ("ground_truth", ground_truth)):
+    for name, mask in (("prediction", prediction), ("ground truth", ground_truth)):
         low, high = int(mask.min()), int(mask.max())
         if low < 0 or high >= len(classes):
             wrong = low if low < 0 else high

@@ -21,9 +21,9 @@ def test_maps_are_finite_and_of_the_declared_shapes(family, channels):
 
 
 @pytest.mark.parametrize("classes", [0, 10])
-def test_a_gradient_reaches_every_parameter(family, pixels, classes):
+def test_a_gradient_reaches_every_parameter(family, image, classes):
     model = family.without_chance(num_classes=classes)
-    outputs = [model(pixels)] if classes else model.forward_features(pixels)
+    outputs = [model(image)] if classes else model.forward_features(image)
     # A random direction: the mean of normed maps has no gradient at all.
     sum((output * torch.randn_like(output)).mean() for output in outputs).backward()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -36,9 +36,9 @@ def test_a_gradient_reaches_every_parameter(family, pixels, classes):
     assert without == []
 
 
-def test_pyramid_has_no_parameter_that_distributed_training_would_miss(family, pixels):
+def test_pyramid_has_no_parameter_that_distributed_training_would_miss(family, image):
     model = family.build(num_classes=0)
-    encoded = model.encode(pixels)
+    encoded = model.encode(image)
     outputs = encoded.maps if encoded.tokens is None else [*encoded.maps, encoded.tokens]
     sum(output.float().square().mean() for output in outputs).backward()
     unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -68,28 +68,28 @@ def test_an_image_does_not_see_the_others_of_its_batch(family):
 
 
 @torch.inference_mode()
-def test_evaluation_repeats_itself_and_leaves_the_image_alone(family, pixels):
+def test_evaluation_repeats_itself_and_leaves_the_image_alone(family, image):
     model = family.build().eval()
-    kept = pixels.clone()
-    first = model(pixels)
-    assert torch.equal(model(pixels), first)
-    assert torch.equal(pixels, kept)
+    kept = image.clone()
+    first = model(image)
+    assert torch.equal(model(image), first)
+    assert torch.equal(image, kept)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_evaluation_with_gradients_equals_evaluation_without(family, pixels, layout):
+def test_evaluation_with_gradients_equals_evaluation_without(family, image, layout):
     model = family.build().double().eval()
-    image = pixels.double().contiguous(memory_format=layout)
+    image = image.double().contiguous(memory_format=layout)
     with torch.no_grad():
         plain = model(image)
     torch.testing.assert_close(model(image.requires_grad_()), plain, rtol=1e-9, atol=1e-9)
 
 
-def test_single_precision_is_near_double_precision(family, pixels):
+def test_single_precision_is_near_double_precision(family, image):
     model = family.build().eval()
     with torch.inference_mode():
-        single = model(pixels).double()
-        double = model.double()(pixels.double())
+        single = model(image).double()
+        double = model.double()(image.double())
     assert (single - double).abs().max() <= 2e-5 * double.abs().max()
 
 
@@ -105,23 +105,23 @@ def test_bfloat16_is_finite_and_near_single_precision(family):
     assert (half - full).norm() < 0.1 * full.norm()
 
 
-def test_bfloat16_trains(family, pixels):
+def test_bfloat16_trains(family, image):
     model = family.build()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = nn.functional.cross_entropy(model(pixels).float(), torch.tensor([1, 2]))
+        loss = nn.functional.cross_entropy(model(image).float(), torch.tensor([1, 2]))
     loss.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert gradients
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_gradient_checkpointing_changes_neither_values_nor_gradients(family, pixels):
+def test_gradient_checkpointing_changes_neither_values_nor_gradients(family, image):
     plain = family.without_chance()
     saving = copy.deepcopy(plain)
     saving.gradient_checkpointing = True
     logits = []
     for model in (plain, saving):
-        logits.append(model(pixels))
+        logits.append(model(image))
         logits[-1].square().sum().backward()
     torch.testing.assert_close(logits[1], logits[0])
     for (name, one), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
@@ -130,19 +130,19 @@ def test_gradient_checkpointing_changes_neither_values_nor_gradients(family, pix
         torch.testing.assert_close(one, other, msg=name)
 
 
-def test_checkpointed_chance_is_drawn_once(family, pixels):
+def test_checkpointed_chance_is_drawn_once(family, image):
     rates = {"drop_path": 0.5}
     plain = family.build(**rates)
     saving = copy.deepcopy(plain)
     saving.gradient_checkpointing = True
     for model in (plain, saving):
         torch.manual_seed(5)
-        model(pixels).square().sum().backward()
+        model(image).square().sum().backward()
     for (name, one), other in zip(plain.named_parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, msg=name)
 
 
-def test_state_dict_goes_round(family, pixels, tmp_path):
+def test_state_dict_goes_round(family, image, tmp_path):
     model = family.build().eval()
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     other = family.build()
@@ -151,7 +151,7 @@ def test_state_dict_goes_round(family, pixels, tmp_path):
             parameter.zero_()
     other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True), strict=True)
     with torch.inference_mode():
-        assert torch.equal(other.eval()(pixels), model(pixels))
+        assert torch.equal(other.eval()(image), model(image))
 
 
 def test_pyramid_is_the_classifier_without_its_head(family):
@@ -166,13 +166,13 @@ def test_pyramid_is_the_classifier_without_its_head(family):
         assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_a_training_step_lowers_the_loss(family, pixels):
+def test_a_training_step_lowers_the_loss(family, image):
     model = family.without_chance()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     target = torch.tensor([1, 2])
     losses = []
     for _ in range(4):
-        loss = nn.functional.cross_entropy(model(pixels), target)
+        loss = nn.functional.cross_entropy(model(image), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ SOURCES = sorted(
     for folder in ("cli", "hybrid_backbones", "segnetr")
     for path in (ROOT / folder).rglob("*.py")
 )
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "base", "util", "helper"}
 
 
@@ -31,13 +33,18 @@ def test_every_folder_with_code_is_a_listed_package():
     assert packages == set(settings["packages"])
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_source_file_stays_short_and_says_what_it_is(path: Path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 450
-    assert path.stem not in FORBIDDEN_NAMES
-    if path.name != "__init__.py" or text:
-        assert ast.get_docstring(ast.parse(text))
+def test_folders_files_and_names_follow_the_layout_rules():
+    """Folders hold at most 15 files, files at most 450 lines, and each says what it is."""
+    folders = Counter(path.parent for path in [*SOURCES, *TESTS] if path.name != "__init__.py")
+    full = [f"{folder.relative_to(ROOT)}: {n}" for folder, n in folders.items() if n > 15]
+    assert not full, f"more than 15 Python files: {full}"
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in SOURCES}
+    long = [name for name, text in texts.items() if len(text.splitlines()) > 450]
+    assert not long, f"more than 450 lines: {long}"
+    unnamed = [name for name in texts if Path(name).stem in FORBIDDEN_NAMES]
+    assert not unnamed, f"names that say nothing: {unnamed}"
+    silent = [name for name, text in texts.items() if not ast.get_docstring(ast.parse(text))]
+    assert not silent, f"no module docstring: {silent}"
 
 
 def test_functions_stay_short():

@@ -301,7 +301,7 @@ def test_full_disk_is_one_line_and_leaves_no_torn_copy(tmp_path: Path, workers: 
 
 def assert_nothing_torn(folder: Path) -> None:
     assert list(folder.rglob("*.npy")) == []
-    assert list((folder / "v1" / "parts").iterdir()) == []
+    assert list((folder / "v2" / "parts").iterdir()) == []
 
 
 def test_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_two_builders_at_once_agree(tmp_path: Path) -> None:
 
 
 def test_parts_of_builders_killed_long_ago_are_removed(tmp_path: Path) -> None:
-    parts = tmp_path / "cache" / "v1" / "parts"
+    parts = tmp_path / "cache" / "v2" / "parts"
     parts.mkdir(parents=True)
     old, new = parts / "old", parts / "new"
     for part in (old, new):
