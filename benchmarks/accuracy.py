@@ -1,8 +1,8 @@
-"""Accuracy beside a peer: SegNetr and MONAI's BasicUNet, one trainer, one budget of time and data.
+"""Compare the accuracy of SegNetr and MONAI's BasicUNet with one trainer and one time budget.
 
-Both networks are trained on the images of one data set and scored on those of another, with
-three seeds each. Before that, both are timed in turns on this machine, and the peer gets as many
-steps as it makes in the time SegNetr needs for its own.
+Both networks are trained on the images of one dataset and scored on those of another, with three
+seeds each. Before that, both are timed on this machine, interleaved, and the peer gets as many
+steps as it completes in SegNetr's time.
 
     python benchmarks/accuracy.py --data DIR       (DIR holds isic2018_layout and isic2017)
 
@@ -45,17 +45,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-accuracy"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--peer-steps", type=int, help="steps of the peer, in place of timing it")
+    parser.add_argument("--peer-steps", type=int, help="steps of the peer, instead of timing it")
     return parser.parse_args()
 
 
 def flags_of(name: str) -> list[str]:
-    """Give the flags by which the peer differs from the recipe."""
+    """Return the flags of the peer that differ from the recipe."""
     return [] if name == "segnetr" else ["--model", name]
 
 
 def load(name: str, extra: tuple[str, ...] = ()):
-    """Resolve the recipe for one of the two networks."""
+    """Return the resolved recipe of one of the two networks."""
     from segnetr.config.load import load_config
 
     recipes = [RECIPE] if name == "segnetr" else [RECIPE, f"model/{name}"]
@@ -63,7 +63,7 @@ def load(name: str, extra: tuple[str, ...] = ()):
 
 
 def choose_steps(arguments: argparse.Namespace) -> dict[str, int]:
-    """Give SegNetr the recipe's steps and the peer as many as fit into the same time."""
+    """Return the steps of the recipe for SegNetr, and as many as fit in the same time for the peer."""
     own = load("segnetr").train.steps
     if arguments.peer_steps:
         return {"segnetr": own, "basic_unet": arguments.peer_steps}
@@ -72,7 +72,7 @@ def choose_steps(arguments: argparse.Namespace) -> dict[str, int]:
 
 
 def time_in_turns(rounds: int = 7, steps: int = 3) -> dict[str, float]:
-    """Time a training step of both networks, in turns; medians in seconds."""
+    """Return the median seconds of a training step of both networks, interleaved."""
     import torch
 
     from segnetr.losses import build_loss
@@ -105,7 +105,7 @@ def time_in_turns(rounds: int = 7, steps: int = 3) -> dict[str, float]:
 def run_one(
     name: str, seed: int, steps: int, run: Path, train_dir: Path, test_dir: Path
 ) -> dict[str, object]:
-    """Train one network with one seed and score it on the other data set."""
+    """Train one network with one seed and score it on the other dataset."""
     command = [sys.executable, "-m", "segnetr.cli", "train", "--config", RECIPE, *flags_of(name)]
     command += ["--data-dir", str(train_dir), "--out", str(run), "--seed", str(seed)]
     command += ["--steps", str(steps), "--quiet"]
@@ -133,7 +133,7 @@ def run_one(
 
 
 def make_table(rows: list[dict[str, object]]) -> str:
-    """Lay the runs out, with the mean and spread of each network below."""
+    """Return the runs as a table, with the mean and standard deviation of each network."""
     lines = ["| network | seed | steps | minutes | Dice | IoU |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {row['model']} | {row['seed']} | {row['steps']} | {row['minutes']} "
@@ -148,7 +148,7 @@ def make_table(rows: list[dict[str, object]]) -> str:
 
 
 def write_results(rows: list[dict[str, object]], steps: dict[str, int]) -> None:
-    """Keep the figures with what they were made by."""
+    """Write the figures with the versions and settings behind them."""
     from segnetr.outputs.models.provenance import collect_provenance
 
     content = {

@@ -1,8 +1,9 @@
-"""The leak audit on real images: copies found, copies imagined, time for 10,000 images.
+"""Run the duplicate audit on real images: detected copies, false positives, time for 10,000 images.
 
-Each image of several real sets is copied with one change or several (recompressed, resized,
-mirrored, turned, cut by up to 5 % a side), and the audit has to pair each copy with its original.
-Pairs among the originals are false alarms, unless they show one lesion by the set's own table.
+Each image of several real datasets is copied with one or more changes (recompressed, resized,
+mirrored, rotated, cropped by up to 5 % per side), and the audit must match each copy with its
+original. Pairs among the originals are false positives, unless the dataset's table says that they
+show one lesion.
 
     python benchmarks/leaks.py --data DIR       (DIR holds ham10000, isic2018_layout, ...)
 
@@ -31,7 +32,7 @@ from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
 from segnetr.data.readers.read_files import read_image
 
 RESULTS = Path(__file__).parent / "results" / "leaks.json"
-# Of imagefolder only the chest X-rays: its dermoscopy set holds images that are kept for testing.
+# Only the chest X-rays of imagefolder: its dermoscopy images are reserved for testing.
 SETS = {
     "ham10000": "ham10000/HAM10000_images_part_1/*.jpg",
     "isic2018_layout": "isic2018_layout/ISIC2018_Task1-2_Training_Input/*.jpg",
@@ -90,8 +91,8 @@ CHANGES: dict[str, Transform] = {
     "diagonal mirror": lambda p, _: p.transpose(FLIP.TRANSVERSE),
     "5 % cut from each side": lambda p, _: cut(p, (0.05,) * 4),
     "5 % cut from one side": cut_one_side,
-    "0 to 5 % cut from each side": cut_at_random,
-    "turned, cut, resized, jpeg": do_all,
+    "0 to 5 % cropped from each side": cut_at_random,
+    "rotated, cropped, resized, jpeg": do_all,
 }
 
 
@@ -128,7 +129,7 @@ def open_image(path: Path) -> ImageArray:
 
 
 def read_lesions(data: Path) -> dict[str, str]:
-    """Lesion by image: HAM10000 has several photographs of some lesions."""
+    """Return the lesion of each image: HAM10000 has several photographs of some lesions."""
     with (data / "ham10000" / "HAM10000_metadata.csv").open(newline="") as file:
         return {row["image_id"]: row["lesion_id"] for row in csv.DictReader(file)}
 
@@ -141,7 +142,7 @@ def see(pixels: ImageArray, name: str) -> Thumbnail:
 
 
 def measure_found(sets: dict[str, list[ImageArray]]) -> dict[str, object]:
-    """Give the share of copies paired with their originals, by change and set."""
+    """Return the share of copies matched with their originals, by change and dataset."""
     table: dict[str, dict[str, float]] = {}
     injected = found = 0
     for change, function in CHANGES.items():
@@ -151,7 +152,7 @@ def measure_found(sets: dict[str, list[ImageArray]]) -> dict[str, object]:
             originals = [see(pixels, f"o{i}") for i, pixels in enumerate(images)]
             changed = [function(pixels, rng) for pixels in images]
             copies = [see(pixels, f"c{i}") for i, pixels in enumerate(changed)]
-            # A copy that would have become too small is none.
+            # Copies that would be too small are skipped.
             made = {i for i, pixels in enumerate(images) if changed[i] is not pixels}
             if not made:
                 continue
@@ -168,7 +169,7 @@ def measure_found(sets: dict[str, list[ImageArray]]) -> dict[str, object]:
 def measure_false_alarms(
     sets: dict[str, list[ImageArray]], lesions: dict[str, str]
 ) -> dict[str, object]:
-    """Compare all originals with each other; pairs of one lesion are no false alarms."""
+    """Compare all originals with each other. Pairs of one lesion are not false positives."""
     images = [pixels for group in sets.values() for pixels in group]
     names = [pixels.info["name"] for pixels in images]
     pairs = find_duplicates([see(pixels, f"o{i}") for i, pixels in enumerate(images)])
@@ -188,7 +189,7 @@ def measure_false_alarms(
 
 
 def measure_many(sources: list[ImageArray], count: int) -> dict[str, object]:
-    """Time a whole audit, files and all, of small images of which one in twenty is a copy."""
+    """Time a whole audit, including file access, of small images, one in twenty a copy."""
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
         paths, ground_truth, sources_of = write_many(sources, count, Path(folder), rng)
@@ -205,7 +206,7 @@ def measure_many(sources: list[ImageArray], count: int) -> dict[str, object]:
         "images": count,
         "copies": len(ground_truth),
         "found": len(ground_truth & found),
-        # Windows of one photograph may be nearly the same by chance, and a image be copied twice.
+        # Crops of one photograph may be nearly equal, and an image may be copied twice.
         "other_pairs_of_one_photograph": len(found - ground_truth - apart),
         "false_pairs": len(apart),
         "seconds_thumbnails": round(middle - start, 1),
@@ -219,10 +220,10 @@ def measure_many(sources: list[ImageArray], count: int) -> dict[str, object]:
 def write_many(
     sources: list[ImageArray], count: int, folder: Path, rng: random.Random
 ) -> tuple[list[Path], set[tuple[int, int]], list[set[str]]]:
-    """Write windows of the sources blended in pairs, and copies of some of them.
+    """Write blended crops of the source images, and copies of some of them.
 
     Returns:
-        The files, the rows of originals and their copies, and what each file shows.
+        The files, the rows of originals and their copies, and the source of each file.
     """
     copies = count // 20
     small = [pixels.convert("RGB").resize((400, 300)) for pixels in sources]

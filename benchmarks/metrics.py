@@ -1,10 +1,9 @@
-"""Time of scoring a large case, and a smaller one beside MONAI's functions on the same masks.
+"""Time the scoring of a large case, and of a smaller one compared with MONAI's functions.
 
-Cases are drawn: voxels of 0.8 x 0.8 x 1 mm with wobbly organs, each predicted a little moved. MONAI
-computes the same four numbers for each class (Dice, HD95, average surface distance, surface Dice)
-and crops to the structure by itself; it takes minutes where we take seconds, so that it is measured
-on a smaller case, in turns with ours. Both run with one thread, and seconds are the processor's,
-which other work on the machine does not lengthen much.
+Cases are synthetic: voxels of 0.8 x 0.8 x 1 mm with irregular organs, and predictions with shifted
+surfaces. MONAI computes the same four metrics per class (Dice, HD95, average surface distance,
+surface Dice) and crops to the structure. It is measured on a smaller case because it takes minutes.
+Runs are interleaved, on one thread, in CPU seconds, which other load on the machine affects little.
 
     python benchmarks/metrics.py
 """
@@ -43,7 +42,7 @@ SPACING = (0.8, 0.8, 1.0)
 def draw_case(
     shape: tuple[int, int, int], classes: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw a prediction and its ground truth: ellipsoids with wobbly surfaces, of organs' sizes."""
+    """Return a prediction and its ground truth: organ-sized ellipsoids with irregular surfaces."""
     generator = np.random.default_rng(seed)
     ground_truth = np.zeros(shape, np.uint8)
     prediction = np.zeros(shape, np.uint8)
@@ -108,7 +107,7 @@ def time_monai(
 def largest_gap(
     ours: dict[str, list[float | None]], theirs: dict[str, list[float | None]]
 ) -> dict[str, float]:
-    """Give the largest relative gap of each metric over the classes."""
+    """Return the largest relative difference of each metric over the classes."""
     gaps = {}
     for name, values in ours.items():
         pairs = [(a, b) for a, b in zip(values, theirs[name], strict=True) if a and b]
@@ -119,7 +118,7 @@ def largest_gap(
 def measure(
     shape: tuple[int, int, int], *, classes: int, repeats: int, monai_too: bool
 ) -> dict[str, Any]:
-    """Score one drawn case several times, in turns with MONAI if asked."""
+    """Score one synthetic case several times, interleaved with MONAI if requested."""
     prediction, ground_truth = draw_case(shape, classes, seed=0)
     seconds, theirs_seconds = [], []
     found: dict[str, Any] = {"shape": list(shape), "structures": classes - 1}
@@ -134,7 +133,7 @@ def measure(
     if monai_too:
         found["monai_seconds"] = round(float(np.median(theirs_seconds)), 2)
         found["ratio"] = round(found["monai_seconds"] / found["seconds"], 1)
-    # Of the whole process until now, the masks and their drawing included.
+    # Of the whole process so far, including the masks.
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return found
 

@@ -1,7 +1,7 @@
-"""Predicted Dice against the true one, and strange images, on held-out real images.
+"""Compare predicted and true Dice, and count out-of-distribution flags, on held-out real images.
 
 A network is trained on 18 dermoscopy images and calibrated on 12 (experiment/isic_quality). Then
-it predicts images of other sources, whose masks are known, and images of other kinds.
+it predicts images from other sources with known masks, and images of other kinds.
 
     python benchmarks/quality.py --data DIR     (DIR holds isic2018_layout, isic2017, ham10000, ...)
 
@@ -72,19 +72,19 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-quality"))
-    parser.add_argument("--run", type=Path, help="a trained run, in place of training one")
+    parser.add_argument("--run", type=Path, help="a trained run, instead of training one")
     parser.add_argument("--sets", nargs="+", default=["ham10000", "isic2017"])
     return parser.parse_args()
 
 
 def call(*words: object) -> str:
-    """Run a command of ours."""
+    """Run a `segnetr` command."""
     command = [sys.executable, "-m", "segnetr.cli", *map(str, words)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def lay_out_ham(source: Path, target: Path) -> Path:
-    """Copy the images that have masks into a folder of images and masks, with its description."""
+    """Copy the images with masks into a folder with a `dataset.yaml`."""
     (target / "images").mkdir(parents=True, exist_ok=True)
     (target / "masks").mkdir(exist_ok=True)
     for mask in sorted((source / "HAM10000_segmentations_lesion_tschandl").glob("*.png")):
@@ -96,7 +96,7 @@ def lay_out_ham(source: Path, target: Path) -> Path:
 
 
 def score(name: str, run: Path, dataset: str, folder: Path, out: Path) -> list[Any]:
-    """Score a data set; give true and predicted Dice case by case."""
+    """Score a dataset; return true and predicted Dice per case."""
     from segnetr.outputs.reports.quality_section import judge_cases
     from segnetr.outputs.tables.case_records import read_case_records
     from segnetr.outputs.tables.scores import read_per_case_csv
@@ -108,7 +108,7 @@ def score(name: str, run: Path, dataset: str, folder: Path, out: Path) -> list[A
 
 
 def compare(name: str, judged: list[Any]) -> dict[str, Any]:
-    """Compare what was predicted with what is true."""
+    """Compare predicted with true Dice."""
     from segnetr.outputs.reports.quality_section import measure_agreement
 
     found = measure_agreement(judged)
@@ -130,7 +130,7 @@ def compare(name: str, judged: list[Any]) -> dict[str, Any]:
 
 
 def resample(judged: list[Any], rounds: int = 2000) -> list[float]:
-    """Give the 95 % bootstrap interval of the rank correlation."""
+    """Return the 95 % bootstrap interval of the rank correlation."""
     from segnetr.engine.quality.rank_correlation import correlate_ranks
 
     source = np.random.default_rng(0)
@@ -142,7 +142,7 @@ def resample(judged: list[Any], rounds: int = 2000) -> list[float]:
 
 
 def gather_images(data: Path, out: Path) -> Iterator[tuple[str, Path]]:
-    """Give folders of images: dermoscopy that is held out, and what is none."""
+    """Return folders of images: held-out dermoscopy and other kinds."""
     yield "dermoscopy, HAM10000", data / "ham10000" / "HAM10000_images_part_1"
     yield "dermoscopy, ISIC 2017", data / "isic2017" / "ISIC-2017_Validation_Data"
     volumes = {
@@ -175,7 +175,7 @@ def draw_slices(files: list[Path], out: Path, *, every: bool) -> Path:
 
 
 def flag(name: str, run: Path, folder: Path, out: Path) -> dict[str, Any]:
-    """Predict a folder, and count the images that are said to be unlike the training set."""
+    """Predict a folder and count the images flagged as out of distribution."""
     place = out / "masks" / name.replace(" ", "_")
     call("predict", folder, "--model", run, "--out", place, "--quiet")
     records = json.loads((place / "predictions.json").read_text())["done"]
@@ -192,7 +192,7 @@ def flag(name: str, run: Path, folder: Path, out: Path) -> dict[str, Any]:
 
 
 def time_costs(run: Path, folder: Path, rounds: int = 5) -> dict[str, float]:
-    """Time images with and without judging them, in turns; processor seconds of one."""
+    """Return CPU seconds per image with and without quality estimation, interleaved."""
     from segnetr.workflows.prediction.model_folder import open_predictor, read_for
 
     plain = open_predictor(run, changes={"quality": False}, device="cpu")[1]
@@ -209,7 +209,7 @@ def time_costs(run: Path, folder: Path, rounds: int = 5) -> dict[str, float]:
 
 
 def read_calibration(run: Path) -> dict[str, Any]:
-    """Give what the training fitted."""
+    """Return the fitted quality model."""
     from segnetr.engine.quality.rank_correlation import correlate_ranks
     from segnetr.outputs.models.quality_file import read_quality
 
@@ -227,7 +227,7 @@ def read_calibration(run: Path) -> dict[str, Any]:
 
 
 def make_tables(content: dict[str, Any]) -> str:
-    """Lay the figures out."""
+    """Return the tables."""
     lines = [
         "| held out | cases | true Dice | predicted | Spearman | 95 % | error | interval |",
         "|---|---|---|---|---|---|---|---|",
@@ -247,14 +247,14 @@ def make_tables(content: dict[str, Any]) -> str:
 
 
 def write_results(content: dict[str, Any]) -> None:
-    """Keep the figures with what they were made by."""
+    """Write the figures with the versions and settings behind them."""
     from segnetr.outputs.models.provenance import collect_provenance
 
     about = {
         "command": "python benchmarks/quality.py",
         "recipe": RECIPE,
         **content,
-        # Its command holds the folders of this machine.
+        # The command contains local paths.
         "made_by": {key: v for key, v in collect_provenance().items() if key != "command"},
         "written": time.strftime("%Y-%m-%d"),
     }

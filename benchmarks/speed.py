@@ -1,18 +1,16 @@
-"""Speed and memory beside the peers: one process, in turns, medians.
+"""Compare speed and memory with the peers: one process, interleaved, medians.
 
-Times a pass without gradient and a training step (forward, backward, optimizer) of each network on
-the same images, each in the faster of the two memory layouts, eager and compiled, in a process that
-keeps the memory it frees, as that of `segnetr train` and `segnetr predict` does (for all networks
-alike; `--plain-allocator`: without). The figures that count are the ratios to the first network
-named, by default the paper's U-Net.
+Times inference and a training step (forward, backward, optimizer) of each network on the same
+images, each in the faster memory layout, eager and compiled. The process keeps freed memory for all
+networks, as `segnetr train` and `segnetr predict` do (`--plain-allocator` turns this off). Report
+the ratios to the first network, by default the paper's U-Net.
 
     python benchmarks/speed.py --models unet segnetr segnetr_s --modes eval train
 
 Writes benchmarks/results/speed.json and prints the table. `bytes` is the sum of what the leaf
-modules of the plain network read and write in a pass without gradient, from hooks; `roofline` is
-the time that the machine's own matrix product and copy rates would take for the multiply-adds and
-these bytes, whichever is longer, over the time measured. Peak memory is the growth of a fresh
-process over two training steps.
+modules of the plain network read and write during inference, from hooks. `roofline` is the minimum
+time at the measured matrix-product and copy rates of this machine, divided by the measured time.
+Peak memory is the growth of a new process over two training steps.
 """
 
 import argparse
@@ -68,7 +66,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="+", default=MODELS, help="the first is the measure")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="the first is the reference")
     parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--size", type=int, default=224)
@@ -77,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--plain-allocator",
         action="store_true",
-        help="give freed memory back, as a process does that nobody told to keep it",
+        help="return freed memory to the system (the default of glibc)",
     )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -91,7 +89,7 @@ def build(name: str, size: int) -> nn.Module:
 
 
 def describe(name: str, image: Tensor, arguments: argparse.Namespace) -> dict[str, float]:
-    """Count what does not depend on the machine, and measure memory in a process of its own."""
+    """Return parameters and multiply-adds, and peak memory measured in a new process."""
     model = build(name, arguments.size).eval()
     command = [sys.executable, __file__, "--child", "--models", name]
     command += ["--batch-size", str(arguments.batch_size), "--size", str(arguments.size)]
@@ -106,7 +104,7 @@ def describe(name: str, image: Tensor, arguments: argparse.Namespace) -> dict[st
 
 
 def count_bytes(model: nn.Module, image: Tensor) -> int:
-    """Sum what leaf modules read and write in one pass of the plain network."""
+    """Return the bytes that leaf modules read and write in one forward pass."""
     total = 0
 
     def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -116,7 +114,7 @@ def count_bytes(model: nn.Module, image: Tensor) -> int:
 
     leaves = [module for module in model.modules() if not list(module.children())]
     handles = [module.register_forward_hook(add) for module in leaves]
-    with torch.enable_grad():  # the frugal way of prediction calls no modules
+    with torch.enable_grad():  # the inference kernel calls no modules
         model(image)
     for handle in handles:
         handle.remove()
@@ -124,10 +122,10 @@ def count_bytes(model: nn.Module, image: Tensor) -> int:
 
 
 def measure_memory(name: str, arguments: argparse.Namespace) -> int:
-    """Give the growth of this process over two training steps, in MiB."""
+    """Return the growth of this process over two training steps, in MiB."""
     image = torch.randn(arguments.batch_size, 3, arguments.size, arguments.size)
     step = make_step(build(name, arguments.size), image, "train")
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
     before = read_status("VmRSS")
     step()
     step()
@@ -135,13 +133,13 @@ def measure_memory(name: str, arguments: argparse.Namespace) -> int:
 
 
 def read_status(field: str) -> int:
-    """Read a size of this process in KiB (Linux)."""
+    """Return a memory figure of this process in KiB (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field + ":")))
 
 
 def measure_machine() -> dict[str, float]:
-    """Measure the rate of a matrix product and of a copy, the ceilings of the roofline."""
+    """Return the rates of a matrix product and of a copy, the limits of the roofline."""
     a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
     source, target = torch.randn(2**26), torch.empty(2**26)
     product = min(clock(lambda: torch.mm(a, b)) for _ in range(9))
@@ -150,10 +148,10 @@ def measure_machine() -> dict[str, float]:
 
 
 def time_in_turns(mode: str, image: Tensor, arguments: argparse.Namespace) -> dict[str, float]:
-    """Time all networks in one mode, one after the other, again and again; medians in seconds."""
+    """Return the median seconds of all networks in one mode, interleaved."""
     steps: dict[str, Callable[[], None]] = {}
     for name in arguments.models:
-        # A network of its own for each layout, as the weights are laid out with the image.
+        # One network per layout, because the weights have the layout of the image.
         candidates = [
             make_step(build(name, arguments.size), image.contiguous(memory_format=layout), mode)
             for layout in LAYOUTS
@@ -174,7 +172,7 @@ torch._dynamo.config.recompile_limit = 64
 
 
 def make_step(model: nn.Module, image: Tensor, mode: str) -> Callable[[], None]:
-    """Give what is timed: a pass, or a step of training; the model takes the image's layout."""
+    """Return the timed function: a forward pass or a training step, in the layout of the image."""
     is_training = mode.startswith("train")
     last = image.is_contiguous(memory_format=torch.channels_last)
     model = model.train(is_training).to(
@@ -198,12 +196,12 @@ def make_step(model: nn.Module, image: Tensor, mode: str) -> Callable[[], None]:
 
 @torch.inference_mode()
 def predict(model: nn.Module, image: Tensor) -> None:
-    """Run one pass without gradient."""
+    """Run one forward pass without gradient."""
     model(image)
 
 
 def clock(step: Callable[[], object]) -> float:
-    """Give the seconds one call takes."""
+    """Return the seconds of one call."""
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
@@ -212,7 +210,7 @@ def clock(step: Callable[[], object]) -> float:
 def make_table(
     rows: dict[str, dict[str, float]], arguments: argparse.Namespace, machine: dict[str, float]
 ) -> str:
-    """Lay out the figures; times as ratios to the first network, above 1 is faster."""
+    """Return the table; times are ratios to the first network, above 1 is faster."""
     modes = arguments.modes
     head = ["network", "M", "GMAC", "GB", *modes, "roofline", "train MiB"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]

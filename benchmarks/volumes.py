@@ -1,11 +1,11 @@
-"""A large volume within a memory limit, beside MONAI's sliding_window_inference.
+"""Predict a large volume under a memory limit, compared with MONAI's sliding_window_inference.
 
-The same network, windows, overlap, weights and batch of windows, in turns, each in a process of its
-own: seconds from the file to the labels in memory, of the processor and of the clock, peak resident
-memory above that of the loaded program, and the share of voxels whose labels differ. Ours runs
-under an address-space limit (`--address-space`) and keeps its promise (`--max-memory`); MONAI's
-runs free, slice by slice (a window one voxel deep, as its SliceInferer does), once as it is and
-once with the setting of the allocator that ours makes (segnetr/engine/inference/allocator.py).
+Both use the same network, windows, overlap, weights and batch of windows. Runs are interleaved, each
+in its own process. Reported are CPU and wall-clock seconds from the file to the labels, peak
+resident memory above that of the loaded program, and the share of voxels whose labels differ. Ours
+runs under an address-space limit (`--address-space`) and a memory limit (`--max-memory`). MONAI's
+runs without limits, slice by slice (as SliceInferer does), once with the default allocator and once
+with the allocator setting of `segnetr predict` (segnetr/engine/inference/allocator.py).
 
     python benchmarks/volumes.py                                      # 512 x 512 x 64, 14 classes
     python benchmarks/volumes.py --shape 512 512 800 --ways ours      # MONAI's needs some 20 GB
@@ -41,7 +41,7 @@ from segnetr.outputs.models.provenance import collect_provenance
 
 RESULTS = Path(__file__).parent / "results" / "volumes.json"
 WAYS = ("ours", "monai", "monai, memory kept")
-# Values that the windows of both ways see: the same two limits of gray values.
+# Both codes use the same intensity window.
 LOW, HIGH = -200.0, 1000.0
 
 
@@ -68,7 +68,7 @@ def main() -> None:
         "rows": rows,
         "ratios": compare(rows),
         "labels_that_differ": differing,
-        # Without the command, which may hold paths of this machine; the settings say it.
+        # Without the command, which may contain local paths; the settings state it.
         "made_by": {key: value for key, value in collect_provenance().items() if key != "command"},
     }
     arguments.out.parent.mkdir(exist_ok=True)
@@ -83,16 +83,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--classes", type=int, default=14)
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--overlap", type=float, default=0.5)
-    parser.add_argument(
-        "--width", type=int, default=16, help="channels of the network's first maps"
-    )
+    parser.add_argument("--width", type=int, default=16, help="channels of the first level")
     parser.add_argument("--window-batch", type=int, default=4)
     parser.add_argument("--max-memory", default="2G")
     parser.add_argument("--address-space", default="4G", help="0: no limit")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--folder", type=Path, help="where the volume is put; some gigabytes")
+    parser.add_argument("--folder", type=Path, help="folder for the volume; needs some gigabytes")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
@@ -116,7 +114,7 @@ def draw_volume(path: Path, shape: list[int]) -> None:
 
 
 def run_child(way: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure one way in a process of its own."""
+    """Measure one code in a new process."""
     command = [sys.executable, __file__, *sys.argv[1:], "--way", way, "--path", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -125,10 +123,10 @@ def run_child(way: str, path: Path, arguments: argparse.Namespace) -> dict[str, 
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Predict the volume one way: seconds, and bytes at the highest above those at the start."""
+    """Predict the volume with one code; return seconds and peak bytes above the start."""
     torch.set_num_threads(arguments.threads)
     network = build_network(arguments)
-    with torch.inference_mode():  # what the first pass sets up belongs to the program
+    with torch.inference_mode():  # one-time setup counts as part of the program
         network(torch.rand(1, 1, arguments.window, arguments.window))
     if arguments.way != "monai":
         tune_malloc(parse_size(arguments.max_memory) if arguments.way == "ours" else None)
@@ -149,12 +147,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def name_labels(path: Path, way: str) -> Path:
-    """Give the file of the labels that a way made."""
+    """Return the label file of a code."""
     return path.with_suffix(f".{WAYS.index(way)}.npy")
 
 
 def build_network(arguments: argparse.Namespace) -> nn.Module:
-    """Build a U-Net of random weights."""
+    """Return a U-Net with random weights."""
     from monai.networks.nets import UNet
 
     torch.manual_seed(0)
@@ -169,7 +167,7 @@ def build_network(arguments: argparse.Namespace) -> nn.Module:
 
 
 def predict_ours(network: nn.Module, arguments: argparse.Namespace) -> NDArray[np.uint8]:
-    """Read plane by plane, within the promise."""
+    """Read plane by plane, within the memory limit."""
     if arguments.address_space != "0":
         most = parse_size(arguments.address_space)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -190,11 +188,11 @@ def predict_ours(network: nn.Module, arguments: argparse.Namespace) -> NDArray[n
 
 
 def predict_monai(network: nn.Module, arguments: argparse.Namespace) -> NDArray[np.uint8]:
-    """Read the whole, slide windows one voxel deep, take the highest class at the end."""
+    """Read the whole volume, slide windows one voxel deep, and take the argmax at the end."""
     from monai.inferers import sliding_window_inference
 
     values = np.asanyarray(nib.load(arguments.path).dataobj).astype(np.float32)
-    # What our kind "window" does: 0..1, then mean 0.5 and deviation 0.25.
+    # As our intensity kind "window": 0..1, then mean 0.5 and standard deviation 0.25.
     image = torch.from_numpy(values).sub_(LOW).div_(HIGH - LOW).clamp_(0, 1).sub_(0.5).div_(0.25)
 
     def estimate(batch: Tensor) -> Tensor:
@@ -214,7 +212,7 @@ def predict_monai(network: nn.Module, arguments: argparse.Namespace) -> NDArray[
 
 
 def count_differing(paths: list[Path]) -> float | None:
-    """Give the share of voxels with other labels; None where one way did not finish."""
+    """Return the share of voxels with different labels; None if a code did not finish."""
     if len(paths) < 2 or not all(path.is_file() for path in paths):
         return None
     first, second = (np.load(path, mmap_mode="r") for path in paths)
@@ -223,20 +221,20 @@ def count_differing(paths: list[Path]) -> float | None:
 
 
 def read_status(field: str) -> int:
-    """Read a line of what Linux knows of this process, in bytes."""
+    """Return a line of /proc/self/status in bytes (Linux)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def take_medians(found: list[dict[str, Any]]) -> dict[str, float]:
-    """Give the median of each number; nothing where a way did not finish."""
+    """Return the median of each number; empty if a code did not finish."""
     whole = [row for row in found if "failed" not in row]
     keys = ("seconds", "clock", "peak", "above_start")
     return {key: statistics.median(row[key] for row in whole) for key in keys} if whole else {}
 
 
 def compare(rows: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
-    """Give ours over each of the others, medians; nothing where one of them did not finish."""
+    """Return the ratio of ours to each peer; empty if one did not finish."""
     medians = {way: take_medians(found) for way, found in rows.items()}
     ours = medians.pop("ours", {})
     return {
@@ -247,7 +245,7 @@ def compare(rows: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]
 
 
 def make_table(rows: dict[str, list[dict[str, Any]]], differing: float | None) -> str:
-    """Lay the results out as markdown."""
+    """Return the results as Markdown."""
     titles = ("by", "processor, s", "clock, s", "peak", "above the loaded program")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for way, found in rows.items():

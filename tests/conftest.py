@@ -1,4 +1,4 @@
-"""What all tests share: no network, drawn or real data, quiet and repeatable surroundings."""
+"""Fixtures for all tests: no network, real data if present, a private cache."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-# Test processes side by side (pytest -n 2) take one thread each: threads of two processes that wait
-# for each other on the same two cores make a test of half a second one of minutes. The process that
-# starts them sets nothing, as they would inherit it.
+# Parallel test processes (pytest -n 2) use one thread each: threads of two processes that wait for
+# each other on the same two cores turn half a second into minutes. The parent process sets nothing
+# because the workers would inherit it.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse connections to anywhere but this machine."""
+    """Refuse connections to other machines."""
     connect = socket.socket.connect
 
     def refuse(self: socket.socket, address: object) -> None:
@@ -37,9 +37,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _in_the_foreground() -> Iterator[None]:
-    """Take SIGINT as a program in the foreground does, and so do processes started by tests.
+    """Handle SIGINT as a foreground program does.
 
-    A script that puts pytest into the background has it ignored, and what it starts as well.
+    A script that starts pytest in the background ignores SIGINT, and child processes inherit that.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
@@ -48,14 +48,14 @@ def _in_the_foreground() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
-    """Keep the user's cache folder out of the tests."""
+    """Use a temporary cache folder."""
     monkeypatch.setenv("SEGNETR_HOME", str(tmp_path_factory.getbasetemp() / "segnetr-home"))
     monkeypatch.delenv("SEGNETR_RUNS", raising=False)
 
 
 @pytest.fixture(autouse=True)
 def _forgetful_compiler() -> Iterator[None]:
-    """Let no test inherit the shapes another one compiled: the compiler then guesses new ones."""
+    """Reset the compiler: shapes compiled by one test change how it treats the next one."""
     yield
     if "torch._dynamo" in sys.modules:
         sys.modules["torch._dynamo"].reset()
@@ -63,7 +63,7 @@ def _forgetful_compiler() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real excerpts, or a skip where it is not on this machine."""
+    """Return the folder of real data, or skip the test if there is none."""
     folder = Path(os.environ.get("SEGNETR_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip("no real data on this machine (set SEGNETR_DATA)")

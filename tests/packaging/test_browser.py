@@ -1,4 +1,4 @@
-"""A report in a real browser: nothing to complain about, nothing asked of any other address."""
+"""A report opens in a real browser without console errors or network requests."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def jpeg(shade):
 
 
 def write_page(folder: Path) -> Path:
-    """A page with everything a report can hold."""
+    """Return a page with every part of a report."""
     scores, records = [], []
     for number in range(6):
         ground_truth = np.zeros((20, 20, 4), np.uint8)
@@ -74,7 +74,7 @@ def write_page(folder: Path) -> Path:
 
 
 def look(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
-    """Open a page: its content, what the console said, what the page asked for elsewhere."""
+    """Open a page; return its content, console messages and requested addresses."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
@@ -86,7 +86,7 @@ def look(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
     )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     requests = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    # What the browser itself asks for (updates, the time) has no page as its initiator.
+    # Requests of the browser itself (updates, time) have no page as their initiator.
     asked = {
         request["url"]
         for request in requests
@@ -96,14 +96,14 @@ def look(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
     return done.stdout, said, asked
 
 
-def test_page_opens_in_chromium_without_complaint_and_asks_nothing_of_the_network(tmp_path):
+def test_page_opens_in_chromium_without_errors_or_requests(tmp_path):
     content, said, asked = look(write_page(tmp_path), tmp_path)
     assert content.count('type="radio"') == 5
     assert said == []
     assert asked == set()
 
 
-def test_a_page_that_complains_and_asks_is_found_out(tmp_path):
+def test_page_with_an_error_and_a_request_is_detected(tmp_path):
     page = tmp_path / "bad.html"
     page.write_text(
         '<html><body><img src="http://127.0.0.1:9/x.png"><script>console.error("no")</script>'

@@ -1,4 +1,4 @@
-"""The rules of the tree that no linter knows."""
+"""Rules of the source tree that no linter checks."""
 
 import ast
 import os
@@ -34,7 +34,7 @@ def test_every_folder_with_code_is_a_listed_package():
 
 
 def test_folders_files_and_names_follow_the_layout_rules():
-    """Folders hold at most 15 files, files at most 450 lines, and each says what it is."""
+    """Folders hold at most 15 files, files at most 450 lines, and each has a docstring."""
     folders = Counter(path.parent for path in [*SOURCES, *TESTS] if path.name != "__init__.py")
     full = [f"{folder.relative_to(ROOT)}: {n}" for folder, n in folders.items() if n > 15]
     assert not full, f"more than 15 Python files: {full}"
@@ -42,7 +42,7 @@ def test_folders_files_and_names_follow_the_layout_rules():
     long = [name for name, text in texts.items() if len(text.splitlines()) > 450]
     assert not long, f"more than 450 lines: {long}"
     unnamed = [name for name in texts if Path(name).stem in FORBIDDEN_NAMES]
-    assert not unnamed, f"names that say nothing: {unnamed}"
+    assert not unnamed, f"meaningless names: {unnamed}"
     silent = [name for name, text in texts.items() if not ast.get_docstring(ast.parse(text))]
     assert not silent, f"no module docstring: {silent}"
 
@@ -89,7 +89,7 @@ def test_constraints_name_torch_first():
     assert first.startswith("torch==")
 
 
-def test_tests_side_by_side_take_one_thread_each():
+def test_parallel_test_processes_use_one_thread_each():
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        pytest.skip("one process alone takes all threads")
+        pytest.skip("a single process uses all threads")
     assert torch.get_num_threads() == 1

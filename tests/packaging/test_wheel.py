@@ -1,4 +1,4 @@
-"""What a user installs: the wheel's content, and the command it gives."""
+"""The wheel contains the packages, and its command works."""
 
 import os
 import subprocess
@@ -64,7 +64,7 @@ def test_installed_command_works_from_any_folder(wheel: Path, tmp_path: Path):
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     site = next((venv / "lib").glob("python*/site-packages"))
-    # The dependencies of this environment, without its editable install of the project.
+    # The dependencies of this environment, without its editable installation of the project.
     paths = [sysconfig.get_paths()["purelib"], *filter(None, [os.environ.get("EXTRA_SITE")])]
     (site / "dependencies.pth").write_text("\n".join(paths))
     subprocess.run(

@@ -1,4 +1,4 @@
-"""DICOM series drawn for tests; needs pydicom."""
+"""Write synthetic DICOM series; needs pydicom."""
 
 import zipfile
 from pathlib import Path
@@ -16,12 +16,12 @@ STEP = 2.5
 
 
 def draw_voxels(seed: int = 0) -> NDArray[np.int16]:
-    """Draw values (X, Y, Z) of 12 bits and a sign."""
+    """Return signed 12-bit values (X, Y, Z)."""
     return np.random.default_rng(seed).integers(-2000, 2000, SHAPE).astype(np.int16)
 
 
 def write_slice(path: Path, pixels: NDArray[Any], number: int, **changes: Any) -> Path:
-    """Write (rows, columns) as a slice at `number * STEP` mm; changes of None remove a field."""
+    """Write (rows, columns) as a slice at `number * STEP` mm. A change of None removes a field."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
     meta.MediaStorageSOPInstanceUID = f"{ROOT_UID}.9.{number + 1}"
@@ -62,7 +62,7 @@ def write_slice(path: Path, pixels: NDArray[Any], number: int, **changes: Any) -
 
 
 def write_series(folder: Path, voxels: NDArray[Any] | None = None, **changes: Any) -> Path:
-    """Write a series whose names run against its places; gives the folder."""
+    """Write a series whose file names are in reverse slice order; return the folder."""
     voxels = draw_voxels() if voxels is None else voxels
     depth = voxels.shape[2]
     for number in range(depth):
@@ -73,7 +73,7 @@ def write_series(folder: Path, voxels: NDArray[Any] | None = None, **changes: An
 
 
 def zip_folder(folder: Path, path: Path) -> Path:
-    """Pack a folder, with a folder inside."""
+    """Write a zip file of a folder inside a folder."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.iterdir()):
             archive.write(file, f"study/{file.name}")

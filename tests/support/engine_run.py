@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002, T201 - a script that talks to the test through its output
-"""A small training for the tests of the engine, also run as a script in processes of its own.
+"""Run a small training for the tests of the engine, imported or as a script.
 
 Usage: engine_run.py OUT STEPS [options], see `parse`.
 """
@@ -33,7 +33,7 @@ SIDE, CASES = 16, 12
 
 
 def draw_case(number: int) -> tuple[Tensor, Tensor]:
-    """Draw a disc on noise, a function of the number alone."""
+    """Return a disc on noise, determined by the number."""
     generator = torch.Generator().manual_seed(number)
     y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     center = torch.randint(4, SIDE - 4, (2,), generator=generator)
@@ -49,7 +49,7 @@ def collate(numbers: list[int]) -> Batch:
 
 
 class SyntheticBatches(Dataset[Batch]):
-    """Batch i of a training, by its number."""
+    """Return batch i of a training run."""
 
     def __init__(self, start: int, count: int, size: int, *, rank: int = 0, world: int = 1) -> None:
         self._start, self._count, self._size = start, count, size
@@ -66,7 +66,7 @@ class SyntheticBatches(Dataset[Batch]):
 
 
 def make_network(*, plain: bool = False) -> nn.Module:
-    """Build a small network; `plain` leaves out batch norm and dropout."""
+    """Return a small network; `plain` has no batch norm and no dropout."""
     torch.manual_seed(5)
     middle: list[nn.Module] = [] if plain else [nn.BatchNorm2d(8), nn.Dropout2d(0.3)]
     return nn.Sequential(
@@ -113,7 +113,7 @@ def make_trainer(
 
 
 class Reporter:
-    """Prints messages, and kills its own process at the end of a step when told to."""
+    """Prints messages, and kills this process at the end of a given step."""
 
     def __init__(self, *, kill_at_step: int = 0, slow: float = 0.0) -> None:
         self._kill_at_step, self._slow = kill_at_step, slow

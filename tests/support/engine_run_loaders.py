@@ -1,6 +1,6 @@
-"""A training with the loaders of `segnetr train`, as a script: OUT KILL_AT_STEP WORKERS [--resume].
+"""Run a training with the loaders of `segnetr train`: OUT KILL_AT_STEP WORKERS [--resume].
 
-The cached cases are drawn below the parent of OUT.
+The cached synthetic cases are written next to OUT.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""NIfTI volumes drawn for tests: a bright box in a noisy block, with its mask."""
+"""Write synthetic NIfTI volumes: a bright box in noise, with its mask."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ MIRRORED = np.diag([-1.5, 1.5, 3.0, 1.0])  # determinant below 0
 def draw_volume(
     shape: tuple[int, int, int] = (20, 24, 6), *, seed: int = 0, classes: int = 2
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Draw values and class indices; the first and the last slice along Z are empty."""
+    """Return values and class indices; the first and last slices along Z are empty."""
     random = np.random.default_rng(seed)
     values = random.integers(80, 120, shape).astype(np.int16)
     labels = np.zeros(shape, dtype=np.uint8)
@@ -32,7 +32,7 @@ def draw_volume(
 
 
 def write_nifti(path: Path, array: NDArray[Any], affine: NDArray[np.float64] | None = None) -> Path:
-    """Write a volume; without an affine, of 1.5 x 1.5 x 3 mm."""
+    """Write a volume; the default affine has a spacing of 1.5 x 1.5 x 3 mm."""
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.diag([1.5, 1.5, 3.0, 1.0]) if affine is None else affine
     image = nib.Nifti1Image(array, affine)
@@ -49,7 +49,7 @@ def write_acdc(
     first: int = 1,
     shape: tuple[int, int, int] = (20, 24, 6),
 ) -> Path:
-    """Write patients in the ACDC layout, four classes; gives the folder above `ACDC`."""
+    """Write patients in the ACDC layout with four classes; return the folder above `ACDC`."""
     groups = ("NOR", "DCM", "HCM", "MINF", "RV")
     for number in range(first, first + patients):
         folder = root / "ACDC" / "database" / part / f"patient{number:03d}"
@@ -70,7 +70,7 @@ def write_acdc(
 def write_task(
     root: Path, cases: int = 4, *, channels: int = 1, shape: tuple[int, int, int] = (20, 24, 6)
 ) -> Path:
-    """Write a Decathlon task of two foreground classes; gives its folder."""
+    """Write a Decathlon task with two foreground classes; return its folder."""
     folder = root / "Task99_Box"
     pairs = []
     for number in range(cases):
