@@ -63,7 +63,7 @@ def load(name: str, extra: tuple[str, ...] = ()):
 
 
 def choose_steps(arguments: argparse.Namespace) -> dict[str, int]:
-    """Return the steps of the recipe for SegNetr, and as many as fit in the same time for the peer."""
+    """Return the steps of SegNetr (the recipe) and of the peer (as many as fit in that time)."""
     own = load("segnetr").train.steps
     if arguments.peer_steps:
         return {"segnetr": own, "basic_unet": arguments.peer_steps}

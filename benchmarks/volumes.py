@@ -1,7 +1,7 @@
 """Predict a large volume under a memory limit, compared with MONAI's sliding_window_inference.
 
-Both use the same network, windows, overlap, weights and batch of windows. Runs are interleaved, each
-in its own process. Reported are CPU and wall-clock seconds from the file to the labels, peak
+Both use the same network, windows, overlap, weights and batch of windows. Runs are interleaved,
+each in its own process. Reported are CPU and wall-clock seconds from the file to the labels, peak
 resident memory above that of the loaded program, and the share of voxels whose labels differ. Ours
 runs under an address-space limit (`--address-space`) and a memory limit (`--max-memory`). MONAI's
 runs without limits, slice by slice (as SliceInferer does), once with the default allocator and once
