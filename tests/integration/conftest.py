@@ -21,7 +21,10 @@ TINY = [
 ]
 
 _WORKFLOWS = "segnetr.workflows"
-_SETTERS = (f"{_WORKFLOWS}.predict.tune_malloc", f"{_WORKFLOWS}.run_setup.tune_malloc")
+_SETTERS = (
+    f"{_WORKFLOWS}.prediction.predict.tune_malloc",
+    f"{_WORKFLOWS}.training.run_setup.tune_malloc",
+)
 
 
 @dataclass(frozen=True, slots=True)
