@@ -240,7 +240,7 @@ def test_report_of_an_old_run_is_written_again(command, old: Path, name: str) ->
     assert "segnetr train" in page or "segnetr classify" in page
     if name == "finished":
         # The settings, the scores, the pictures, predicted Dice, the repairs that were tried.
-        for word in ("choose_post", "95 %", "data:image/jpeg", "predicted", "threshold:"):
+        for word in ("search_postprocessing", "95 %", "data:image/jpeg", "predicted", "threshold:"):
             assert word in page
 
 
@@ -360,7 +360,7 @@ def test_described_folder_is_read(command, old: Path, file: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     outcome = json.loads(done.stdout)
     assert outcome["cases"] == 3
-    assert outcome["faults"] == []
+    assert outcome["issues"] == []
 
 
 # Settings and flags
