@@ -15,6 +15,75 @@ from .command import ISSUES_FOUND, PARTIAL_SUCCESS, Console, command, make_group
 _SOURCE = "Source"
 _LIMITS = "Limits of an archive"
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Dataset (segnetr data list).")]
+More = Annotated[
+    list[Path] | None, typer.Argument(metavar="SOURCE", help="Further sources.", hidden=True)
+]
+Source = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--source",
+        metavar="PATH",
+        help="Official archives (.zip, .tar, .tar.gz), or a folder of them or of their files.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+Download = Annotated[
+    bool,
+    typer.Option(
+        "--download",
+        help="Download missing archives; continues a partial download.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+Subset = Annotated[
+    str | None,
+    typer.Option(
+        "--subset",
+        metavar="NAME",
+        help="Task or file of a collection.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+AcceptLicense = Annotated[
+    bool,
+    typer.Option(
+        "--accept-license", help="Accept the license without asking.", rich_help_panel=_SOURCE
+    ),
+]
+KeepArchives = Annotated[
+    bool,
+    typer.Option(
+        "--keep-archives", help="Do not delete downloaded archives.", rich_help_panel=_SOURCE
+    ),
+]
+MaxFiles = Annotated[
+    int,
+    typer.Option(
+        "--max-files",
+        metavar="N",
+        min=1,
+        help="Largest number of files.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+MaxGib = Annotated[
+    float,
+    typer.Option(
+        "--max-gib", metavar="X", min=0, help="Largest unpacked size.", rich_help_panel=_LIMITS
+    ),
+]
+MaxRatio = Annotated[
+    float,
+    typer.Option(
+        "--max-ratio",
+        metavar="X",
+        min=1,
+        help="Largest compression ratio.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+
 
 @command()
 def list_datasets(console: Console) -> None:
@@ -28,74 +97,16 @@ def list_datasets(console: Console) -> None:
 def prepare(
     flags: Mapping[str, Any],
     console: Console,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Dataset (segnetr data list).")],
-    more: Annotated[
-        list[Path] | None, typer.Argument(metavar="SOURCE", help="Further sources.", hidden=True)
-    ] = None,
-    source: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--source",
-            metavar="PATH",
-            help="Official archives (.zip, .tar, .tar.gz), or a folder of them or of their files.",
-            rich_help_panel=_SOURCE,
-        ),
-    ] = None,
-    download: Annotated[
-        bool,
-        typer.Option(
-            "--download",
-            help="Download missing archives; continues a partial download.",
-            rich_help_panel=_SOURCE,
-        ),
-    ] = False,
-    subset: Annotated[
-        str | None,
-        typer.Option(
-            "--subset",
-            metavar="NAME",
-            help="Task or file of a collection.",
-            rich_help_panel=_SOURCE,
-        ),
-    ] = None,
-    accept_license: Annotated[
-        bool,
-        typer.Option(
-            "--accept-license", help="Accept the license without asking.", rich_help_panel=_SOURCE
-        ),
-    ] = False,
-    keep_archives: Annotated[
-        bool,
-        typer.Option(
-            "--keep-archives", help="Do not delete downloaded archives.", rich_help_panel=_SOURCE
-        ),
-    ] = False,
-    max_files: Annotated[
-        int,
-        typer.Option(
-            "--max-files",
-            metavar="N",
-            min=1,
-            help="Largest number of files.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = 200_000,
-    max_gib: Annotated[
-        float,
-        typer.Option(
-            "--max-gib", metavar="X", min=0, help="Largest unpacked size.", rich_help_panel=_LIMITS
-        ),
-    ] = 200.0,
-    max_ratio: Annotated[
-        float,
-        typer.Option(
-            "--max-ratio",
-            metavar="X",
-            min=1,
-            help="Largest compression ratio.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = 100.0,
+    name: Name,
+    more: More = None,
+    source: Source = None,
+    download: Download = False,
+    subset: Subset = None,
+    accept_license: AcceptLicense = False,
+    keep_archives: KeepArchives = False,
+    max_files: MaxFiles = 200_000,
+    max_gib: MaxGib = 200.0,
+    max_ratio: MaxRatio = 100.0,
 ) -> None:
     """Download and unpack official archives into --data-dir, completely or not at all.
 

@@ -15,79 +15,91 @@ _OUTPUT = f.OUTPUT_PANEL
 # Files that mark a run, a model folder or the folder of a cross-validation.
 _MODEL_MARKS = ("model.json", "model/model.json", "cross_validation.json")
 
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="INPUT", help="Images, volumes, DICOM series, or folders of them."),
+]
+ModelFolders = Annotated[
+    list[Path],
+    typer.Option("--model", metavar="RUN", help="Run or model folder; several form an ensemble."),
+]
+Out = Annotated[
+    Path,
+    typer.Option("--out", metavar="DIR", help="Folder of the masks.", rich_help_panel=_OUTPUT),
+]
+EnsembleMode = Annotated[
+    str, typer.Option("--ensemble", metavar="mean|vote|soup", help="How models are combined.")
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Limit on the memory of the process, for example 2G.",
+    ),
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Skip inputs that have masks already.")
+]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="Process every Nth input.")
+]
+Overlay = Annotated[
+    bool,
+    typer.Option("--overlay", help="Also write images with contours.", rich_help_panel=_OUTPUT),
+]
+SaveProb = Annotated[
+    bool,
+    typer.Option("--save-prob", help="Also write probabilities.", rich_help_panel=_OUTPUT),
+]
+SaveUncertainty = Annotated[
+    bool,
+    typer.Option(
+        "--save-uncertainty",
+        help="Also write maps of entropy, and of variance over --tta.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+MaskFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="same (as the input), png, palette, bmp, tif, nii, nii.gz, nrrd, mha or dcm.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Series = Annotated[
+    str | None,
+    typer.Option("--series", metavar="UID", help="SeriesInstanceUID of the DICOM series."),
+]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain",
+        help="Classifiers: also write Grad-CAM images and attention distances.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+
 
 @command("predict.tta", "predict.quality", "train.device", lists=["--model"])
 def predict(
     flags: Mapping[str, Any],
     console: Console,
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT", help="Images, volumes, DICOM series, or folders of them."),
-    ],
-    models: Annotated[
-        list[Path],
-        typer.Option(
-            "--model", metavar="RUN", help="Run or model folder; several form an ensemble."
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="DIR", help="Folder of the masks.", rich_help_panel=_OUTPUT),
-    ],
-    ensemble: Annotated[
-        str, typer.Option("--ensemble", metavar="mean|vote|soup", help="How models are combined.")
-    ] = "mean",
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            "--max-memory",
-            metavar="SIZE",
-            help="Limit on the memory of the process, for example 2G.",
-        ),
-    ] = None,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Skip inputs that have masks already.")
-    ] = False,
-    shard: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N", help="Process every Nth input.")
-    ] = None,
-    overlay: Annotated[
-        bool,
-        typer.Option("--overlay", help="Also write images with contours.", rich_help_panel=_OUTPUT),
-    ] = False,
-    save_prob: Annotated[
-        bool,
-        typer.Option("--save-prob", help="Also write probabilities.", rich_help_panel=_OUTPUT),
-    ] = False,
-    save_uncertainty: Annotated[
-        bool,
-        typer.Option(
-            "--save-uncertainty",
-            help="Also write maps of entropy, and of variance over --tta.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
-    mask_format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help="same (as the input), png, palette, bmp, tif, nii, nii.gz, nrrd, mha or dcm.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = "same",
-    series: Annotated[
-        str | None,
-        typer.Option("--series", metavar="UID", help="SeriesInstanceUID of the DICOM series."),
-    ] = None,
-    explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain",
-            help="Classifiers: also write Grad-CAM images and attention distances.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
+    inputs: Inputs,
+    models: ModelFolders,
+    out: Out,
+    ensemble: EnsembleMode = "mean",
+    max_memory: MaxMemory = None,
+    skip_existing: SkipExisting = False,
+    shard: Shard = None,
+    overlay: Overlay = False,
+    save_prob: SaveProb = False,
+    save_uncertainty: SaveUncertainty = False,
+    mask_format: MaskFormat = "same",
+    series: Series = None,
+    explain: Explain = False,
     assignments: f.Set = None,
 ) -> None:
     """Segment images with trained models; masks have the pixel grid of their inputs.
