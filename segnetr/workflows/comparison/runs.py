@@ -78,8 +78,8 @@ def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -
         raise UsageError("compare needs two runs at least: segnetr compare RUN RUN")
     if dataset is not None and part is not None:
         raise UsageError(
-            "--split with --dataset: only the last scores on another dataset are kept, of the split that "
-            f"was scored last; run segnetr evaluate --dataset {dataset} --split {part} and compare "
+            "--split with --dataset: only the scores of the last evaluated split are stored for "
+            f"another dataset; run segnetr evaluate --dataset {dataset} --split {part} and compare "
             "without --split"
         )
     names = name_runs(paths)
