@@ -1,71 +1,71 @@
 """`segnetr benchmark`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from segnetr.errors import UsageError
 
-from . import options as o
-from .console import print_result
-from .settings import read_settings
+from . import flags as f
+from .command import Console, command
 
 
+@command(
+    "data.dataset",
+    "data.data_dir",
+    "data.workers",
+    "train.epochs",
+    "train.steps",
+    "train.batch_size",
+    "train.seed",
+    "train.device",
+)
 def benchmark(
+    flags: Mapping[str, Any],
+    console: Console,
     encoders: Annotated[
         str | None,
-        typer.Option("--encoders", help="all, or names with commas: SegNetr with each of them."),
+        typer.Option("--encoders", metavar="all|A,B", help="Train SegNetr with these encoders."),
     ] = None,
     ablation: Annotated[
         str | None,
-        typer.Option("--ablation", help="irsc: networks with their own skips and with IRSC."),
+        typer.Option(
+            "--ablation", metavar="irsc", help="Train networks with their own skips and IRSC."
+        ),
     ] = None,
     pairs: Annotated[
         str | None,
-        typer.Option("--pairs", help="Which networks of --ablation, with commas; else all."),
+        typer.Option("--pairs", metavar="A,B", help="Networks of --ablation; default: all."),
     ] = None,
-    dataset: o.Dataset = None,
-    data_dir: o.DataDir = None,
-    workers: o.Workers = None,
-    model: o.Model = None,
-    config: o.Config = None,
-    assignments: o.Set = None,
-    epochs: o.Epochs = None,
-    steps: o.Steps = None,
-    batch_size: o.BatchSize = None,
-    seed: o.Seed = None,
-    device: o.Device = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder; what is done there is kept.")] = Path(
-        "benchmark"
-    ),
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
+    model: f.ModelName = None,
+    config: f.Config = None,
+    assignments: f.Set = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder; finished rows are reused.",
+            rich_help_panel=f.OUTPUT_PANEL,
+        ),
+    ] = Path("benchmark"),
 ) -> None:
-    """Train many networks on the same cases and budget: cost, speed, Dice; goes on where it was.
+    """Train several networks on the same cases and budget, and compare cost, speed and Dice.
+
+    A benchmark that was interrupted continues where it stopped.
 
     Example: segnetr benchmark --encoders all --dataset isic2018 --data-dir DIR --steps 500
     """
-    del verbose
     if (encoders is None) == (ablation is None) or ablation not in (None, "irsc"):
-        raise UsageError("give either --encoders all|NAME,NAME or --ablation irsc")
+        raise UsageError("expected either --encoders all|NAME,NAME or --ablation irsc")
     if pairs is not None and ablation is None:
-        raise UsageError("--pairs belongs to --ablation irsc")
-    flags = {
-        "data.data_dir": data_dir,
-        "data.workers": workers,
-        "train.epochs": epochs,
-        "train.steps": steps,
-        "train.batch_size": batch_size,
-        "train.seed": seed,
-        "train.device": device,
-    }
-    settings = read_settings(dataset, model, configs=config, flags=flags, assignments=assignments)
-    from segnetr.progress import Progress
+        raise UsageError("--pairs requires --ablation irsc")
+    settings = f.load_settings(flags, model=model, configs=config, assignments=assignments)
     from segnetr.workflows.benchmarking import benchmark as workflow
 
-    progress = Progress(quiet=quiet or as_json)
+    progress = console.progress()
     if encoders is not None:
         outcome = workflow.benchmark_encoders(
             settings, encoders.split(","), out=out, progress=progress
@@ -73,4 +73,4 @@ def benchmark(
     else:
         chosen = pairs.split(",") if pairs else []
         outcome = workflow.benchmark_skips(settings, chosen, out=out, progress=progress)
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    console.print(outcome)

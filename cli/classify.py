@@ -1,66 +1,50 @@
 """`segnetr classify`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import typer
 
-from segnetr.config.schema.classification import load_classify_config
-
-from . import options as o
-from .console import print_result
-from .train import STOP_CODES
+from . import flags as f
+from .command import STOP_CODES, Console, command
 
 
+@command(
+    "data.dataset",
+    "data.data_dir",
+    "data.skip_invalid",
+    "data.workers",
+    "backbone.name",
+    "backbone.pretrained",
+    "train.weights",
+    "train.epochs",
+    "train.steps",
+    "train.batch_size",
+    "train.lr",
+    "train.seed",
+    "train.amp",
+    "train.compile",
+    "train.deterministic",
+    "train.device",
+    schema="classification",
+)
 def classify(
-    backbone: o.BackboneName = None,
-    dataset: o.ClassificationSource = None,
-    data_dir: o.DataDir = None,
-    skip_invalid: o.SkipInvalid = None,
-    workers: o.Workers = None,
-    pretrained: o.Pretrained = None,
-    weights: o.StartWeights = None,
-    config: o.Config = None,
-    assignments: o.Set = None,
-    epochs: o.Epochs = None,
-    steps: o.Steps = None,
-    batch_size: o.BatchSize = None,
-    lr: o.LearningRate = None,
-    seed: o.Seed = None,
-    amp: o.Amp = None,
-    compiled: o.Compile = None,
-    deterministic: o.Deterministic = None,
-    device: o.Device = None,
-    resume: o.Resume = False,
-    out: o.Out = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
+    flags: Mapping[str, Any],
+    console: Console,
+    config: f.Config = None,
+    assignments: f.Set = None,
+    resume: f.Resume = False,
+    out: f.Out = None,
 ) -> None:
-    """Train a backbone as a classifier, score it on the test part, write run and report.
+    """Train a backbone as a classifier, evaluate it on the test split, and write the run.
 
     Example: segnetr classify --backbone cvt_13 --dataset cifar10 --data-dir DIR --out runs/first
     """
-    del verbose
-    flags = {
-        "backbone.name": backbone,
-        "backbone.pretrained": pretrained,
-        "data.dataset": dataset,
-        "data.data_dir": data_dir,
-        "data.skip_invalid": skip_invalid,
-        "data.workers": workers,
-        "train.weights": weights,
-        "train.epochs": epochs,
-        "train.steps": steps,
-        "train.batch_size": batch_size,
-        "train.lr": lr,
-        "train.seed": seed,
-        "train.amp": amp,
-        "train.compile": compiled,
-        "train.deterministic": deterministic,
-        "train.device": device,
-    }
+    from segnetr.config.schema.classification import load_classify_config
+
     settings = load_classify_config(config or (), flags=flags, assignments=assignments or ())
-    from segnetr.progress import Progress
     from segnetr.workflows.classification.train import classify as run
 
-    outcome = run(settings, out=out, resume=resume, progress=Progress(quiet=quiet or as_json))
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    outcome = run(settings, out=out, resume=resume, progress=console.progress())
+    console.print(outcome)
     raise typer.Exit(STOP_CODES.get(outcome.stopped, 0))

@@ -1,53 +1,56 @@
 """`segnetr compare`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from . import options as o
-from .console import print_result
+from . import flags as f
+from .command import Console, command
 
 
+@command("data.dataset", "data.data_dir", "train.device")
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN..", help="Runs or cross-validations.")
-    ],
+    flags: Mapping[str, Any],
+    console: Console,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Runs or cross-validations.")],
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="As dice or hd95; may be repeated. Default: dice hd95 nsd."),
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="Metric to compare; may be repeated. Default: dice, hd95, nsd.",
+        ),
     ] = None,
     by_class: Annotated[
         bool, typer.Option("--by-class", help="Compare each class as well.")
     ] = False,
-    dataset: o.Dataset = None,
-    part: Annotated[str | None, typer.Option("--part", help="Compare scores on this part.")] = None,
-    data_dir: o.DataDir = None,
-    device: o.Device = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the result itself.")] = Path(
-        "comparison"
-    ),
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="train|validation|test", help="Split to compare on."),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of the comparison.", rich_help_panel=f.OUTPUT_PANEL
+        ),
+    ] = Path("comparison"),
 ) -> None:
-    """Say which run is better on the same cases, with interval, test, and images.
+    """Compare runs on the same cases: confidence intervals, paired tests and images.
 
-    Scores are those of `segnetr evaluate`; with --dataset those on another data set.
+    The scores are those of `segnetr evaluate`. With --dataset, they are those on that dataset.
 
     Example: segnetr compare runs/first runs/second --out runs/first-second
     """
-    del verbose
-    from segnetr.progress import Progress
     from segnetr.workflows.comparison import compare as workflow
 
-    choice = workflow.CompareOptions(
+    options = workflow.CompareOptions(
         metrics=metrics or (),
         by_class=by_class,
-        dataset=dataset,
-        part=part,
-        data_dir=data_dir,
-        device=device or "auto",
+        dataset=flags["data.dataset"],
+        part=split,
+        data_dir=flags["data.data_dir"],
+        device=flags["train.device"] or "auto",
     )
-    outcome = workflow.compare(runs, choice, out=out, progress=Progress(quiet=quiet or as_json))
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    console.print(workflow.compare(runs, options, out=out, progress=console.progress()))

@@ -5,24 +5,25 @@ from typing import Annotated
 
 import typer
 
-from . import options as o
-from .console import print_result
+from . import flags as f
+from .command import Console, command
 
 
+@command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the demo.")] = Path("demo"),
-    assignments: o.Set = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
+    console: Console,
+    assignments: f.Set = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of the demo.", rich_help_panel=f.OUTPUT_PANEL
+        ),
+    ] = Path("demo"),
 ) -> None:
-    """Train on drawn images, predict, score and report: the whole job in a few minutes.
+    """Train on synthetic images, predict, evaluate and report, in a few minutes.
 
     Example: segnetr demo
     """
-    del verbose
-    from segnetr.progress import Progress
     from segnetr.workflows.demo import demo as run
 
-    outcome = run(out, assignments=assignments or (), progress=Progress(quiet=quiet or as_json))
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    console.print(run(out, assignments=assignments or (), progress=console.progress()))

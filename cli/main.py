@@ -1,60 +1,41 @@
-"""The `segnetr` command: its verbs, its exit codes, its one-line errors."""
+"""The `segnetr` command: its subcommands and `--version`."""
 
-import sys
-import traceback
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 import typer
-from typer.core import TyperGroup
 
 from segnetr import __version__
-from segnetr.errors import SegNetrError
 
-from . import benchmark, classify, compare, data, demo, evaluate, models, predict, report, train
+from .command import Group
 
-INTERRUPTED = 130
-
-
-class _Group(TyperGroup):
-    """Turns our errors into one line and the right exit code, for every verb."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a verb."""
-        try:
-            return super().invoke(ctx)
-        except SegNetrError as error:
-            _fail(str(error), error.exit_code)
-        except MemoryError:
-            _fail("out of memory; a smaller --batch-size or train.image_size needs less", 1)
-        except KeyboardInterrupt:
-            _fail("interrupted", INTERRUPTED)
+COMMANDS: Final = {
+    "train": "train:train",
+    "classify": "classify:classify",
+    "predict": "predict:predict",
+    "evaluate": "evaluate:evaluate",
+    "compare": "compare:compare",
+    "report": "report:report",
+    "benchmark": "benchmark:benchmark",
+    "demo": "demo:demo",
+    "data": "data:data",
+    "models": "models:models",
+}
+"""Module and function of each command; only the command that is used is imported."""
 
 
-def _fail(message: str, code: int) -> None:
-    if "--verbose" in sys.argv:
-        traceback.print_exc()
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
-    raise typer.Exit(code)
+class _Root(Group):
+    table = COMMANDS
 
 
 application = typer.Typer(
-    cls=_Group,
+    cls=_Root,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Segment and classify medical images: train, predict, score, report.",
+    help="Segment and classify medical images: train, predict, evaluate, report.",
 )
-application.command("train")(train.train)
-application.command("classify")(classify.classify)
-application.command("predict", cls=predict.PredictCommand)(predict.predict)
-application.command("evaluate")(evaluate.evaluate)
-application.command("compare")(compare.compare)
-application.command("report")(report.report)
-application.command("benchmark")(benchmark.benchmark)
-application.command("demo")(demo.demo)
-application.add_typer(data.application, name="data")
-application.add_typer(models.application, name="models")
 
 
 def _print_version(wanted: bool) -> None:
@@ -72,7 +53,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a verb; `--version` has done its work already."""
+    """Accept the options before a command; the callback of `--version` has run already."""
     del version
 
 

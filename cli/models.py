@@ -5,22 +5,17 @@ from typing import Annotated
 
 import typer
 
-from . import options as o
-from .console import print_result
-
-application = typer.Typer(no_args_is_help=True, help="List and show networks.")
+from .command import Console, command, make_group
 
 
-@application.command("list")
+@command()
 def list_models(
-    as_json: o.Json = False,
+    console: Console,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The README's table of backbones.")
+        bool, typer.Option("--markdown", help="Print the table of docs/backbones.md.")
     ] = False,
-    verbose: o.Verbose = False,
 ) -> None:
-    """List networks and backbones with parameters, multiply-adds and published figures."""
-    del verbose
+    """List networks and backbones with parameters, multiply-adds and published accuracy."""
     if markdown:
         from segnetr.workflows.models.backbones import backbone_markdown
 
@@ -28,37 +23,49 @@ def list_models(
         return
     from segnetr.workflows.models.list_models import list_models as run
 
-    table = run()
-    print_result(table.facts(), as_json=as_json, text=table.text())
+    console.print(run())
 
 
-@application.command("show")
+@command()
 def show(
-    name: Annotated[str, typer.Argument(help="A name of `segnetr models list`.")],
-    as_json: o.Json = False,
-    verbose: o.Verbose = False,
+    console: Console,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Network or backbone (segnetr models list).")
+    ],
 ) -> None:
-    """Show one network or backbone: settings, cost, published figures, sources."""
-    del verbose
+    """Show the settings, cost, published results and sources of a network or backbone.
+
+    Example: segnetr models show cvt_13
+    """
     from segnetr.workflows.models.list_models import show_model
 
-    card = show_model(name)
-    print_result(card.facts(), as_json=as_json, text=card.text())
+    console.print(show_model(name))
 
 
-@application.command("soup")
+@command()
 def soup(
-    models: Annotated[list[Path], typer.Argument(help="Runs or model folders of one network.")],
-    out: Annotated[Path, typer.Option("--out", help="The model folder to write.")],
-    as_json: o.Json = False,
-    verbose: o.Verbose = False,
+    console: Console,
+    models: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Runs or model folders of one network.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Model folder to write.")],
 ) -> None:
-    """Average the weights of models of one architecture, and write them as a model."""
-    del verbose
+    """Average the weights of several models of one architecture into a new model.
+
+    Example: segnetr models soup runs/a runs/b --out soup
+    """
     from segnetr.workflows.prediction.ensemble import write_soup
 
-    mixed = write_soup(models, out)
+    average = write_soup(models, out)
     facts = {"out": str(out), "models": [str(path) for path in models]}
-    classes = len(mixed.card.classes)
-    text = f"model:  mean of {len(models)} models of {classes} classes in {out}"
-    print_result(facts, as_json=as_json, text=text)
+    classes = len(average.card.classes)
+    console.print_facts(
+        facts, f"model:  mean of {len(models)} models with {classes} classes in {out}"
+    )
+
+
+models = make_group(
+    "models",
+    help_text="List and show networks, and average their weights.",
+    table={"list": list_models, "show": show, "soup": soup},
+)

@@ -1,94 +1,128 @@
 """`segnetr predict`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
 
-from segnetr.config.load import read_changes
-from segnetr.config.memory_sizes import parse_size
-from segnetr.config.shards import parse_shard
 from segnetr.errors import UsageError
 
-from . import options as o
-from .console import print_result
+from . import flags as f
+from .command import PARTIAL_SUCCESS, STOP_CODES, Console, command
 
-PARTIAL = 3
-STOP_CODES = {"interrupted": 130, "terminated": 143}
-# What lies in a run, a model folder or the folder of a cross-validation.
+_OUTPUT = f.OUTPUT_PANEL
+# Files that mark a run, a model folder or the folder of a cross-validation.
 _MODEL_MARKS = ("model.json", "model/model.json", "cross_validation.json")
 
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="INPUT", help="Images, volumes, DICOM series, or folders of them."),
+]
+ModelFolders = Annotated[
+    list[Path],
+    typer.Option("--model", metavar="RUN", help="Run or model folder; several form an ensemble."),
+]
+Out = Annotated[
+    Path,
+    typer.Option("--out", metavar="DIR", help="Folder of the masks.", rich_help_panel=_OUTPUT),
+]
+EnsembleMode = Annotated[
+    str, typer.Option("--ensemble", metavar="mean|vote|soup", help="How models are combined.")
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Limit on the memory of the process, for example 2G.",
+    ),
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Skip inputs that have masks already.")
+]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="I/N", help="Process every Nth input.")
+]
+Overlay = Annotated[
+    bool,
+    typer.Option("--overlay", help="Also write images with contours.", rich_help_panel=_OUTPUT),
+]
+SaveProb = Annotated[
+    bool,
+    typer.Option("--save-prob", help="Also write probabilities.", rich_help_panel=_OUTPUT),
+]
+SaveUncertainty = Annotated[
+    bool,
+    typer.Option(
+        "--save-uncertainty",
+        help="Also write maps of entropy, and of variance over --tta.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+MaskFormat = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="same (as the input), png, palette, bmp, tif, nii, nii.gz, nrrd, mha or dcm.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Series = Annotated[
+    str | None,
+    typer.Option("--series", metavar="UID", help="SeriesInstanceUID of the DICOM series."),
+]
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain",
+        help="Classifiers: also write Grad-CAM images and attention distances.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 
-class PredictCommand(TyperCommand):
-    """Takes `--model A B C`: words behind a model that are models as well are further ones."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line."""
-        return super().parse_args(ctx, repeat_model_flag(args))
-
-
-def repeat_model_flag(args: list[str]) -> list[str]:
-    """Write `--model A B C` as `--model A --model B --model C`; images are left as they are."""
-    written: list[str] = []
-    follows = False
-    for number, word in enumerate(args):
-        is_value = number > 0 and args[number - 1] == "--model"
-        if follows and not word.startswith("-") and not is_value:
-            if _is_model(Path(word)):
-                written.append("--model")
-            else:
-                follows = False
-        elif word.startswith("-"):
-            follows = word == "--model" or word.startswith("--model=")
-        written.append(word)
-    return written
-
-
-def _is_model(path: Path) -> bool:
-    return any((path / mark).is_file() for mark in _MODEL_MARKS)
-
-
+@command("predict.tta", "predict.quality", "train.device", lists=["--model"])
 def predict(
-    inputs: Annotated[
-        list[Path], typer.Argument(help="Images, volumes, DICOM series, or folders of them.")
-    ],
-    models: o.ModelFolders,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the masks.")],
-    ensemble: o.Ensemble = "mean",
-    tta: o.Tta = None,
-    max_memory: o.MaxMemory = None,
-    skip_existing: o.SkipExisting = False,
-    shard: o.ShardOf = None,
-    overlay: o.Overlay = False,
-    save_prob: o.SaveProb = False,
-    save_uncertainty: o.SaveUncertainty = False,
-    quality: o.PredictQuality = None,
-    mask_format: o.MaskFormat = "same",
-    series: o.Series = None,
-    explain: o.Explain = False,
-    device: o.Device = None,
-    assignments: o.Set = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
+    flags: Mapping[str, Any],
+    console: Console,
+    inputs: Inputs,
+    models: ModelFolders,
+    out: Out,
+    ensemble: EnsembleMode = "mean",
+    max_memory: MaxMemory = None,
+    skip_existing: SkipExisting = False,
+    shard: Shard = None,
+    overlay: Overlay = False,
+    save_prob: SaveProb = False,
+    save_uncertainty: SaveUncertainty = False,
+    mask_format: MaskFormat = "same",
+    series: Series = None,
+    explain: Explain = False,
+    assignments: f.Set = None,
 ) -> None:
-    """Segment images with trained models; masks lie on the grid of the files.
+    """Segment images with trained models; masks have the pixel grid of their inputs.
 
-    With a classifier: write a table of probabilities, and with --explain what they rest on.
+    With a classifier, write a table of class probabilities.
 
     Example: segnetr predict photos/ --model runs/first --out masks --overlay
     """
-    del verbose
+    from segnetr.config.load import read_changes
+    from segnetr.config.memory_sizes import parse_size
+    from segnetr.config.shards import parse_shard
+
+    for path in inputs:
+        if any((path / mark).is_file() for mark in _MODEL_MARKS):
+            raise UsageError(f"{path} is a model, not an input: put the inputs before --model")
     settings: dict[str, Any] = {
         "changes": read_changes(
-            "predict", {"tta": tta, "quality": quality}, assignments=assignments or ()
+            "predict", f.section(flags, "predict"), assignments=assignments or ()
         ),
         "shard": None if shard is None else parse_shard(shard),
         "max_memory": None if max_memory is None else parse_size(max_memory),
     }
     from segnetr.outputs.models.classifier_file import is_classifier
-    from segnetr.progress import Progress
     from segnetr.workflows.classification.predict import predict_classes
     from segnetr.workflows.prediction.ensemble import Ensemble
     from segnetr.workflows.prediction.predict import PredictOptions
@@ -96,7 +130,7 @@ def predict(
 
     if ensemble not in get_args(Ensemble):
         raise UsageError(f"--ensemble {ensemble}: choose {', '.join(get_args(Ensemble))}")
-    choice = PredictOptions(
+    options = PredictOptions(
         **settings,
         ensemble=ensemble,  # type: ignore[arg-type]
         skip_existing=skip_existing,
@@ -106,14 +140,14 @@ def predict(
         explain=explain,
         format_name=mask_format,
         series=series,
-        device=device or "auto",
+        device=flags["train.device"] or "auto",
     )
-    progress = Progress(quiet=quiet or as_json)
+    progress = console.progress()
     if any(is_classifier(model) for model in models):
-        answer = predict_classes(inputs, models, out, choice, progress=progress)
-        print_result(answer.facts(), as_json=as_json, text=answer.text())
-        raise typer.Exit(PARTIAL if answer.failed else 0)
-    outcome = predict_masks(inputs, models, out, choice, progress=progress)
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+        table = predict_classes(inputs, models, out, options, progress=progress)
+        console.print(table)
+        raise typer.Exit(PARTIAL_SUCCESS if table.failed else 0)
+    outcome = predict_masks(inputs, models, out, options, progress=progress)
+    console.print(outcome)
     stopped = STOP_CODES.get(outcome.stopped or "")
-    raise typer.Exit(stopped or (PARTIAL if outcome.failed else 0))
+    raise typer.Exit(stopped or (PARTIAL_SUCCESS if outcome.failed else 0))

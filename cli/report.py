@@ -5,23 +5,21 @@ from typing import Annotated
 
 import typer
 
-from segnetr.config.schema.classification import is_classifier_run
-
-from . import options as o
-from .console import print_result
+from . import flags as f
+from .command import Console, command
 
 
+@command()
 def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    out: o.Out = None,
-    as_json: o.Json = False,
-    verbose: o.Verbose = False,
+    console: Console,
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    out: f.Out = None,
 ) -> None:
-    """Write a run's report.html again, from the files of the run.
+    """Write the report.html of a run again from its files.
 
     Example: segnetr report runs/first
     """
-    del verbose
+    from segnetr.config.schema.classification import is_classifier_run
     from segnetr.engine.training.fold_dir import is_cross_validation
     from segnetr.workflows.classification.report import report_classifier
     from segnetr.workflows.evaluation.report import report as report_segmentation
@@ -33,4 +31,4 @@ def report(
         path = report_classifier(run_folder, out=out)
     else:
         path = report_segmentation(run_folder, out=out)
-    print_result({"report": str(path)}, as_json=as_json, text=f"report: {path}")
+    console.print_facts({"report": str(path)}, f"report: {path}")

@@ -1,1 +1,1 @@
-"""Recipes that come with the package."""
+"""Recipes that are part of the package."""

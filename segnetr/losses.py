@@ -23,6 +23,7 @@ from segnetr.errors import UsageError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 LOSS_NAMES: Final = ("dice_ce", "ce", "dice", "dice_focal", "tversky")
+LOSSES: Final = LOSS_NAMES
 
 # A missed pixel costs more than a false alarm: lesions are small (Salehi et al., arXiv:1706.05721).
 _TVERSKY_FALSE_ALARM: Final = 0.3

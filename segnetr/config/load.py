@@ -1,10 +1,9 @@
-"""How a configuration is read: YAML with `extends:`, then flags and `--set`, then one check.
+"""Read configurations: YAML with `extends:`, then flags and `--set`, then one check.
 
 Precedence, weakest first: defaults of the schema, recipes named by `extends:`, the file itself, the
 environment (`SEGNETR_DATA` alone), flags and `--set`. Nothing in a configuration is evaluated.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -13,56 +12,66 @@ from dataclasses import asdict, fields, is_dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from segnetr.config.renames import (
+    rename_recipe,
+    rename_settings,
+    restore_names,
+)
+from segnetr.config.schema.intensity import IntensityConfig
 from segnetr.config.schema.segmentation import (
-    MonaiConfig,
+    DataConfig,
+    ModelConfig,
+    PredictConfig,
     RunConfig,
     SegNetrConfig,
-    UNetConfig,
-    UShapeConfig,
 )
-from segnetr.errors import UsageError
+from segnetr.config.schema.volumes import SliceConfig
+from segnetr.errors import UsageError, suggest, unknown_name
 
-# What is trained when nobody names a network; why it is this one stands in the README.
+# The network that is trained if none is named; docs/models.md gives the reason for this one.
 DEFAULT_MODEL = "model/segnetr_any"
 
 _MAX_FILE_BYTES = 1_000_000
-_PLACE_FIELDS = {
+# Settings that do not change the numbers of a training, by section.
+_MACHINE_FIELDS = {
     "data": ("data_dir", "cache_dir", "workers"),
     "train": ("device", "max_minutes", "weights", "encoder_weights", "accept_partial"),
     "backbone": ("pretrained",),
 }
 _MODEL_CONFIGS = {
-    "segnetr": SegNetrConfig,
-    "unet": UNetConfig,
-    "unet_plus_plus": UShapeConfig,
-    "segnet": UShapeConfig,
-    "unext": UShapeConfig,
-    "basic_unet": MonaiConfig,
-    "attention_unet": MonaiConfig,
-    "swin_unetr": MonaiConfig,
+    architecture: schema
+    for schema in get_args(get_args(ModelConfig)[0])
+    for architecture in get_args(get_type_hints(schema)["architecture"])
+}
+# Sections that files other than configurations hold by themselves, for example `model.json`.
+_SECTIONS = {
+    DataConfig: "data",
+    IntensityConfig: "data.intensity",
+    PredictConfig: "predict",
+    SliceConfig: "data.slices",
 }
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without duplicate keys (PyYAML keeps the last in silence) and without aliases."""
+    """YAML without duplicate keys (PyYAML silently keeps the last) and without aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases: a few bytes of them can stand for gigabytes."""
+        """Refuse aliases: a few bytes of them can expand to gigabytes."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not allowed in a configuration")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuse a key that stands twice."""
+        """Refuse a mapping with a duplicate key."""
         keys = [key.value for key, _ in node.value]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
-            raise yaml.YAMLError(f"key {twice[0]!r} stands twice (line {node.start_mark.line + 1})")
+            raise yaml.YAMLError(f"duplicate key {twice[0]!r} (line {node.start_mark.line + 1})")
         return super().construct_mapping(node, deep)
 
 
@@ -72,20 +81,19 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
 ) -> RunConfig:
-    """Read recipes and files, put flags and assignments on top, and check the result.
+    """Read recipes and files, apply flags and assignments, and check the result.
 
     Args:
-        recipes: Names of recipes that come with the package ("model/segnetr") or paths of YAML
-            files, weakest first.
+        recipes: Names of packaged recipes ("model/segnetr") or paths of YAML files, weakest first.
         flags: Values by dotted key; None means that the flag was not given.
-        assignments: Texts "a.b=value" of `--set`; the value is read as YAML.
+        assignments: "a.b=value" strings of `--set`; the value is read as YAML.
 
     Returns:
         The checked configuration.
 
     Raises:
-        UsageError: If a file is missing or no YAML, or a key or value does not fit; all bad keys
-            are named at once, with the nearest right one.
+        UsageError: If a file is missing or not YAML, or a key or value is invalid. The message
+            names all invalid keys, each with the closest valid one.
     """
     return _check(merge_settings(recipes, flags=flags, assignments=assignments))
 
@@ -96,7 +104,7 @@ def merge_settings(
     flags: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Put recipes, flags and assignments over each other, and check nothing yet.
+    """Merge recipes, flags and assignments without checking the result.
 
     Args:
         recipes: As in `load_config`.
@@ -104,14 +112,14 @@ def merge_settings(
         assignments: As in `load_config`.
 
     Raises:
-        UsageError: If a file is missing or no YAML.
+        UsageError: If a file is missing or not YAML.
     """
     merged: dict[str, Any] = {}
     for recipe in recipes:
         merged = _merge(merged, _read_recipe(recipe, seen=()))
     for key, value in (flags or {}).items():
         if value is not None:
-            merged = _merge(merged, _nest(key, value))
+            merged = _merge(merged, rename_settings(_nest(key, value)))
     for text in assignments:
         merged = _merge(merged, _parse_assignment(text))
     return _with_environment(merged)
@@ -120,12 +128,12 @@ def merge_settings(
 def read_changes(
     section: str, flags: Mapping[str, Any], *, assignments: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Read flags and `--set` for one section, to be put over a configuration saved earlier.
+    """Read flags and `--set` for one section, as changes to a saved configuration.
 
     Args:
         section: The section that may be changed, as "predict".
         flags: Values by key within the section; None means that the flag was not given.
-        assignments: Texts "section.key=value" of `--set`.
+        assignments: "section.key=value" strings of `--set`.
 
     Raises:
         UsageError: If an assignment is for another section.
@@ -135,44 +143,37 @@ def read_changes(
         parsed = _parse_assignment(text)
         other = [key for key in parsed if key != section]
         if other:
-            raise UsageError(f"--set {text}: here only settings of {section}.* can be changed")
+            raise UsageError(f"--set {text}: this command accepts only settings of {section}.*")
         changes = _merge(changes, parsed[section])
     return changes
 
 
 def list_recipes(kind: str) -> list[str]:
-    """Name the packaged recipes of one kind: "dataset", "model", "train" or "experiment"."""
+    """Return the names of the packaged recipes of one kind, for example "dataset" or "model"."""
     folder = files("segnetr.configs") / kind
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
 
 
 def require_recipe(kind: str, name: str) -> str:
-    """Give "kind/name" if such a recipe comes with the package.
+    """Return "kind/name" if the package contains such a recipe.
 
     Raises:
-        UsageError: If it does not; names the nearest one.
+        UsageError: If it does not; the message names the closest one.
     """
+    recipe = rename_recipe(f"{kind}/{name}")
     known = list_recipes(kind)
-    if name not in known:
-        raise UsageError(
-            f"unknown {kind} {name!r}; {nearest(name, known)}known: {', '.join(known)}"
-        )
-    return f"{kind}/{name}"
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Give "did you mean 'x'? " for the nearest known word, or nothing where none is near."""
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {match[0]!r}? " if match else ""
+    if recipe.partition("/")[2] not in known:
+        raise unknown_name(kind, name, known)
+    return recipe
 
 
 def dump_config(config: Any) -> str:
-    """Write a configuration as YAML that its loader reads back to the same one."""
+    """Return a configuration as YAML that loads as an equal one."""
     return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
 
 
 def plain(config: Any) -> Any:
-    """Turn a configuration or a part of it into plain numbers, texts, lists and mappings."""
+    """Return a configuration or a section of it as numbers, strings, lists and mappings."""
     data = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
     if isinstance(data, Mapping):
         return {key: plain(value) for key, value in data.items()}
@@ -184,26 +185,32 @@ def plain(config: Any) -> Any:
 def config_identity(
     config: Any, *, parts: Sequence[str] = ("data", "augment", "model", "train")
 ) -> dict[str, str]:
-    """Hash each part of a configuration that decides the numbers of a training.
+    """Return a hash of each section of a configuration that determines a training's numbers.
 
-    Places and means (folders, workers, device, time limit) are left out: they may change between
-    a run and its resumption.
+    Folders, workers, device and time limit are left out: they may change when a run is resumed.
+    Keys are hashed under the names of version 0.1, so that its runs can be resumed.
+
+    Args:
+        config: The configuration.
+        parts: Names of the sections.
     """
     content = {name: plain(getattr(config, name)) for name in parts}
-    for part, settings in content.items():
-        for name in _PLACE_FIELDS.get(part, ()):
+    for section, settings in content.items():
+        for name in _MACHINE_FIELDS.get(section, ()):
             settings.pop(name, None)
     return {
-        name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
-        for name, part in content.items()
+        name: hashlib.sha256(
+            json.dumps(restore_names(settings, section=name), sort_keys=True).encode()
+        ).hexdigest()[:16]
+        for name, settings in content.items()
     }
 
 
 def read_yaml(source: Path | Traversable) -> dict[str, Any]:
-    """Read keys and values; no key may stand twice, and aliases are refused.
+    """Read keys and values from a YAML file without duplicate keys and aliases.
 
     Raises:
-        UsageError: If the file cannot be read so.
+        UsageError: If the file is not such a file.
     """
     try:
         text = source.read_text(encoding="utf-8")
@@ -222,13 +229,14 @@ def read_yaml(source: Path | Traversable) -> dict[str, Any]:
 
 
 def parse_plain(schema: Any, data: Mapping[str, Any]) -> Any:
-    """Check plain data against one part of the schema, as `ModelConfig` or `PredictConfig`.
+    """Check plain data against one section of the schema, for example `PredictConfig`.
 
     Raises:
-        UsageError: If it does not fit.
+        UsageError: If a key or value is invalid.
     """
+    data = rename_settings(data, section=_SECTIONS.get(schema, ""))
     try:
-        return TypeAdapter(schema).validate_python(dict(data))
+        return TypeAdapter(schema).validate_python(data)
     except ValidationError as error:
         raise UsageError(_explain(error, data, schema)) from None
 
@@ -236,13 +244,13 @@ def parse_plain(schema: Any, data: Mapping[str, Any]) -> Any:
 def _read_recipe(recipe: str | Path, *, seen: tuple[str, ...]) -> dict[str, Any]:
     source = _find_recipe(recipe)
     if str(source) in seen:
-        raise UsageError(f"{source}: `extends` comes back to the file itself")
-    content = read_yaml(source)
+        raise UsageError(f"{source}: `extends` leads back to the file itself")
+    content = rename_settings(read_yaml(source))
     merged: dict[str, Any] = {}
     parents = content.pop("extends", [])
     for parent in [parents] if isinstance(parents, str) else parents:
-        beside = source.parent / f"{parent}.yaml" if isinstance(source, Path) else None
-        found = beside if beside is not None and beside.is_file() else str(parent)
+        sibling = source.parent / f"{parent}.yaml" if isinstance(source, Path) else None
+        found = sibling if sibling is not None and sibling.is_file() else str(parent)
         merged = _merge(merged, _read_recipe(found, seen=(*seen, str(source))))
     return _merge(merged, content)
 
@@ -253,13 +261,14 @@ def _find_recipe(recipe: str | Path) -> Path | Traversable:
         if not path.is_file():
             raise UsageError(f"{path}: no such configuration file")
         return path
+    recipe = rename_recipe(str(recipe))
     packaged = files("segnetr.configs") / f"{recipe}.yaml"
     if not packaged.is_file():
-        kind, _, name = str(recipe).partition("/")
+        kind, _, name = recipe.partition("/")
         kinds = [item.name for item in files("segnetr.configs").iterdir() if item.is_dir()]
         if kind in kinds and name:
             require_recipe(kind, name)
-        raise UsageError(f"{recipe}: neither a .yaml file nor a recipe that comes with segnetr")
+        raise UsageError(f"{recipe}: neither a .yaml file nor a packaged recipe")
     return packaged
 
 
@@ -268,9 +277,10 @@ def _parse_assignment(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise UsageError(f"--set {text}: expected KEY=VALUE, for example train.steps=500")
     try:
-        return _nest(key.strip(), yaml.load(value, Loader=_UniqueKeyLoader))
+        nested = _nest(key.strip(), yaml.load(value, Loader=_UniqueKeyLoader))
     except yaml.YAMLError:
         raise UsageError(f"--set {text}: the value is not readable as YAML") from None
+    return rename_settings(nested)
 
 
 def _nest(key: str, value: Any) -> dict[str, Any]:
@@ -280,7 +290,7 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Put `top` over `base`, key by key; another architecture replaces the model as a whole."""
+    """Merge `top` into `base` key by key; another architecture replaces the whole model."""
     changed = top.get("architecture") not in (None, base.get("architecture"))
     merged = {} if changed and "architecture" in base else dict(base)
     for key, value in top.items():
@@ -291,7 +301,7 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_environment(merged: dict[str, Any]) -> dict[str, Any]:
-    """Find the data set below `$SEGNETR_DATA` where no folder was named."""
+    """Fill in the dataset's folder below `$SEGNETR_DATA` if no folder is set."""
     root = os.environ.get("SEGNETR_DATA")
     data = merged.get("data", {})
     if not root or not isinstance(data, Mapping) or data.get("data_dir") is not None:
@@ -313,11 +323,16 @@ def _check(merged: dict[str, Any]) -> RunConfig:
 def _explain(error: ValidationError, data: Mapping[str, Any], schema: Any) -> str:
     texts = []
     for item in error.errors(include_url=False):
-        place = [str(part) for part in item["loc"] if part not in _MODEL_CONFIGS]
-        key = ".".join(place)
+        path = [str(part) for part in item["loc"] if part not in _MODEL_CONFIGS]
+        key = ".".join(path)
         if item["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
-            known = _known_keys(schema, place[:-1], data)
-            texts.append(f"unknown setting {key!r}; {nearest(place[-1], known)}".rstrip("; "))
+            known = _known_keys(schema, path[:-1], data)
+            texts.append(f"unknown setting {key!r}; {suggest(path[-1], known)}".rstrip("; "))
+        elif item["type"] == "union_tag_invalid" and "tag" in item["ctx"]:
+            name = str(item["ctx"]["tag"])
+            texts.append(
+                str(unknown_name(item["ctx"]["discriminator"].strip("'"), name, _MODEL_CONFIGS))
+            )
         else:
             texts.append(
                 f"{key}: {item['msg'][0].lower()}{item['msg'][1:]} (got {item['input']!r})"
@@ -325,8 +340,8 @@ def _explain(error: ValidationError, data: Mapping[str, Any], schema: Any) -> st
     return "configuration: " + "; ".join(texts)
 
 
-def _known_keys(schema: Any, place: Sequence[str], data: Mapping[str, Any]) -> list[str]:
-    for part in place:
+def _known_keys(schema: Any, path: Sequence[str], data: Mapping[str, Any]) -> list[str]:
+    for part in path:
         if part == "model":
             architecture = str(data.get("model", {}).get("architecture", "segnetr"))
             schema = _MODEL_CONFIGS.get(architecture, SegNetrConfig)

@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them."""
+"""Amounts of memory such as "2G", as strings and as numbers of bytes."""
 
 import math
 import re
@@ -10,21 +10,23 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
-    """Read an amount of memory such as "2G", "1.5 GiB", "800m" or "4000000" in bytes.
+    """Return the bytes of an amount of memory such as "2G", "1.5 GiB", "800m" or "4000000".
 
-    A K is 1024 bytes, an M 1024 K, and so on.
+    The units are powers of 1024.
 
     Raises:
-        UsageError: If it is no amount, or none at all.
+        UsageError: If it is not an amount, or less than one byte.
     """
     found = _SIZE.fullmatch(text)
     size = math.floor(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
     if size < 1:
-        raise UsageError(f"{text!r} is no amount of memory; write 2G, 800M or a number of bytes")
+        raise UsageError(
+            f"{text!r} is not an amount of memory; expected 2G, 800M or a number of bytes"
+        )
     return size
 
 
 def format_size(size: int) -> str:
-    """Write a number of bytes for people: "1.5 GiB", "800 MiB"."""
+    """Return a number of bytes with a unit, for example "1.5 GiB" or "800 MiB"."""
     unit = max((name for name in "KMG" if size >= _UNITS[name]), key="KMG".index, default="")
     return f"{size / _UNITS[unit]:.4g} {unit}iB" if unit else f"{size} bytes"

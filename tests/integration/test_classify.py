@@ -180,10 +180,10 @@ def test_evaluating_again_other_parts_and_mirrored(command, run, npz, tmp_path):
     assert again.returncode == 0, again.stderr
     first = json.loads((run / "evaluation" / "summary.json").read_text())
     assert json.loads((tmp_path / "again" / "summary.json").read_text()) == first
-    part = command("evaluate", run, "--part", "validation", "--tta", "flips", "--json")
+    part = command("evaluate", run, "--split", "validation", "--tta", "flips", "--json")
     assert "validation part, 6 cases" in json.loads(part.stdout)["title"]
     other = command(
-        "evaluate", run, "--dataset", "medmnist", "--data-dir", npz, "--part", "train", "--out",
+        "evaluate", run, "--dataset", "medmnist", "--data-dir", npz, "--split", "train", "--out",
         tmp_path / "other", "--set", "evaluate.calibration_bins=4", "--json",
     )  # fmt: skip
     assert len(json.loads(other.stdout)["summary"]["bins"]) == 4

@@ -1,4 +1,4 @@
-"""The commands on drawn images: what they write, what they say, which code they return."""
+"""The commands on synthetic images: their files, messages and exit codes."""
 
 import json
 import shutil
@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from segnetr.cli.main import COMMANDS
 
 pytestmark = pytest.mark.slow
 
 
 def one_line(done) -> str:
-    """The one line a failed command says; no traceback."""
+    """Return the error line of a failed command, and check that there is no traceback."""
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "Traceback" not in done.stderr
     assert len(lines) == 1, done.stderr
     return lines[0]
 
 
-def test_trained_run_holds_everything_a_reader_needs(trained):
+def test_run_folder_contains_all_documented_files(trained):
     names = {path.name for path in trained.iterdir()}
     assert {
         "config.yaml",
@@ -42,7 +43,7 @@ def test_trained_run_holds_everything_a_reader_needs(trained):
     assert 'href="http' not in page
 
 
-def test_written_configuration_repeats_the_run(command, trained, images, tmp_path):
+def test_written_configuration_reproduces_the_run(command, trained, images, tmp_path):
     config = trained / "config.yaml"
     done = command("train", "--config", config, "--out", tmp_path / "again", "--quiet")
     assert done.returncode == 0, done.stderr
@@ -52,7 +53,7 @@ def test_written_configuration_repeats_the_run(command, trained, images, tmp_pat
     assert (trained / "metrics.jsonl").read_text() == (tmp_path / "again/metrics.jsonl").read_text()
 
 
-def test_terminated_run_resumes_to_the_same_bits(start, images, tmp_path, tiny):
+def test_terminated_run_resumes_to_bit_identical_weights(start, images, tmp_path, tiny):
     arguments = ["train", "--dataset", "isic2018", "--data-dir", images, "--steps", 30, *tiny]
     arguments += ["--set", "train.validate_every=20", "--set", "train.save_every=1"]
     whole = start(*arguments, "--out", tmp_path / "whole", "--quiet")
@@ -72,7 +73,7 @@ def test_terminated_run_resumes_to_the_same_bits(start, images, tmp_path, tiny):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes()
 
 
-def test_prediction_keeps_names_folders_and_grids_and_one_bad_file_stops_nothing(
+def test_prediction_preserves_names_folders_and_grids_and_continues_after_a_bad_file(
     command, trained, images, tmp_path
 ):
     source = tmp_path / "in"
@@ -97,7 +98,7 @@ def test_prediction_keeps_names_folders_and_grids_and_one_bad_file_stops_nothing
     assert len(index["model"]["sha256"]) == 64
 
 
-def test_volume_is_predicted_slice_by_slice_on_its_own_grid(command, trained, tmp_path):
+def test_volume_prediction_has_the_grid_and_affine_of_the_volume(command, trained, tmp_path):
     affine = np.diag([1.5, 0.7, 3.0, 1.0])
     affine[:3, 3] = (-10, 20, 5)
     volume = np.random.default_rng(0).integers(0, 255, (40, 36, 3)).astype(np.uint8)
@@ -110,22 +111,24 @@ def test_volume_is_predicted_slice_by_slice_on_its_own_grid(command, trained, tm
     assert np.array_equal(mask.affine, nibabel.load(tmp_path / "v.nii.gz").affine)
 
 
-def test_evaluating_another_data_set_and_a_folder_of_masks(command, trained, images, tmp_path):
-    arguments = ["--dataset", "isic2018", "--data-dir", images, "--part", "validation"]
+def test_another_dataset_and_a_folder_of_masks_can_be_evaluated(command, trained, images, tmp_path):
+    arguments = ["--dataset", "isic2018", "--data-dir", images, "--split", "validation"]
     done = command("evaluate", trained, *arguments, "--out", tmp_path / "scores", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["title"].endswith("3 cases")
     assert (tmp_path / "scores" / "per_case.csv").is_file()
     ground_truth = images / "ISIC2018_Task1_Test_GroundTruth"
     perfect = command(
-        "evaluate", "--predictions", ground_truth, "--ground truth", ground_truth, "--json"
+        "evaluate", "--predictions", ground_truth, "--ground-truth", ground_truth, "--json"
     )
     rows = {row["metric"]: row for row in json.loads(perfect.stdout)["summaries"]}
     assert rows["dice"]["mean"] == rows["iou"]["mean"] == 1.0
     assert rows["hd95_px"]["mean"] == 0.0
 
 
-def test_issues_are_named_and_refused_and_may_be_left_out(command, images, tmp_path, tiny):
+def test_invalid_cases_are_listed_and_refused_unless_they_are_skipped(
+    command, images, tmp_path, tiny
+):
     folder = tmp_path / "isic2018"
     shutil.copytree(images, folder)
     images = sorted((folder / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
@@ -153,6 +156,8 @@ def test_issues_are_named_and_refused_and_may_be_left_out(command, images, tmp_p
         (["train", "--dataset", "isic2019"], 2, "did you mean 'isic2018'"),
         (["train", "--model", "segnetrr"], 2, "did you mean 'segnetr'"),
         (["train", "--set", "train.stepz=3"], 2, "'steps'"),
+        (["train", "--loss", "dice_cee"], 2, "unknown loss 'dice_cee'; did you mean 'dice_ce'"),
+        (["train", "--loss", "wrong"], 2, "tversky"),
         (["train", "--resume"], 2, "--out"),
         (["train", "--device", "tpu"], 2, "tpu"),
         (["predict", "nothing.png", "--model", "none", "--out", "o"], 2, "nothing.png"),
@@ -161,19 +166,19 @@ def test_issues_are_named_and_refused_and_may_be_left_out(command, images, tmp_p
         (["models", "show", "segnetr_x"], 2, "did you mean"),
     ],
 )
-def test_wrong_usage_is_one_line_and_code_two(command, tmp_path, arguments, code, words):
+def test_invalid_usage_is_one_line_and_exit_code_two(command, tmp_path, arguments, code, words):
     done = command(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert words in one_line(done)
 
 
-def test_unknown_flag_names_the_nearest(command):
+def test_error_of_an_unknown_flag_suggests_the_closest(command):
     done = command("train", "--epoch", 3)
     assert done.returncode == 2
     assert "--epochs" in done.stderr
 
 
-def test_changed_model_is_refused_in_one_line(command, trained, images, tmp_path):
+def test_changed_model_file_is_rejected_in_one_line(command, trained, images, tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(trained / "model", copy)
     weights = bytearray((copy / "model.safetensors").read_bytes())
@@ -204,18 +209,18 @@ def test_output_that_cannot_be_written_is_one_line(command, images, tmp_path, ti
     assert file.read_text() == "in the way"
 
 
-def test_every_help_fits_one_screen_and_lists_only_flags_that_exist(command):
-    for verb in ("train", "predict", "evaluate", "report", "demo"):
-        shown = command(verb, "--help")
-        assert shown.returncode == 0
-        assert len(shown.stdout.splitlines()) <= 75
+def test_help_of_every_command_fits_one_screen(command):
+    for name in COMMANDS:
+        done = command(name, "--help")
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) <= 75
 
 
-def test_encoder_weights_that_cannot_be_taken_are_refused_before_anything_is_decoded(
+def test_unusable_encoder_weights_are_rejected_before_any_image_is_decoded(
     command, tiny, images, tmp_path
 ):
     wrong = tmp_path / "wrong.safetensors"
-    save_file({"foreign.weight": np.zeros(3)}, wrong)
+    save_file({"unrelated.weight": np.zeros(3)}, wrong)
     flags = ["--encoder", "mobilevit_xxs", "--encoder-weights", wrong]
     cache = ["--set", f"data.cache_dir={tmp_path / 'cache'}"]
     data = ["--dataset", "isic2018", "--data-dir", images]

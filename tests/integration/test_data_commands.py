@@ -1,4 +1,4 @@
-"""`segnetr data audit | check | split` on drawn images with copies put among them."""
+"""`segnetr data audit`, `check` and `split` on synthetic images with duplicates."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ TRAIN, TEST = "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1-2_Test_Input"
 
 @pytest.fixture
 def leaky(images: Path, tmp_path: Path) -> Path:
-    """A data set whose first test image is a mirrored, resized training image."""
+    """A dataset whose first test image is a mirrored, resized training image."""
     folder = tmp_path / "isic2018"
     shutil.copytree(images, folder)
     source = min((folder / TRAIN).glob("*.jpg"))
@@ -29,22 +29,22 @@ def leaky(images: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_image_in_two_parts_is_one_line_and_code_four(command, leaky):
+def test_duplicate_in_two_splits_is_one_line_and_exit_code_four(command, leaky):
     where = ["--dataset", "isic2018", "--data-dir", leaky, "--workers", 0]
     done = command("data", "audit", *where, "--quiet")
     assert done.returncode == 4, done.stderr
     line, total = done.stdout.splitlines()
-    assert line.startswith("leak: mirrored ")
+    assert line.startswith("duplicate across splits: mirrored ")
     assert "(isic2018 train)" in line
     assert "(isic2018 test)" in line
-    assert "1 pairs in two parts or sets, 0 within one" in total
+    assert "1 duplicate pairs across splits or datasets, 0 in one split" in total
     checked = command("data", "check", *where, "--json")
     assert checked.returncode == 4
     (issue,) = json.loads(checked.stdout)["issues"]
-    assert issue["kind"] == "leak"
+    assert issue["kind"] == "duplicate"
 
 
-def test_sound_set_is_clean_and_a_copy_of_it_elsewhere_is_not(command, images, tmp_path):
+def test_copies_in_another_folder_are_found_and_a_clean_dataset_has_none(command, images, tmp_path):
     where = ["--dataset", "isic2018", "--data-dir", images, "--workers", 0]
     alone = command("data", "audit", *where, "--json")
     assert (alone.returncode, json.loads(alone.stdout)["pairs"]) == (0, [])
@@ -58,11 +58,11 @@ def test_sound_set_is_clean_and_a_copy_of_it_elsewhere_is_not(command, images, t
     outcome = json.loads(done.stdout)
     assert outcome["images"] == 12 + 2 + 12
     assert {pair["kind"] for pair in outcome["pairs"]} == {"identical"}
-    assert outcome["leaks"] == len(outcome["pairs"]) == 12 + 2 + 2
+    assert outcome["leaking_pairs"] == len(outcome["pairs"]) == 12 + 2 + 2
     assert command("data", "audit", *where, "--against", tmp_path / "none").returncode == 2
 
 
-def test_training_says_what_the_audit_found_before(command, leaky, tiny, tmp_path):
+def test_training_reports_the_duplicates_of_an_earlier_audit(command, leaky, tiny, tmp_path):
     where = ["--dataset", "isic2018", "--data-dir", leaky]
     command("data", "audit", *where, "--workers", 0, "--quiet")
     run = tmp_path / "run"
@@ -73,9 +73,7 @@ def test_training_says_what_the_audit_found_before(command, leaky, tiny, tmp_pat
     assert "scores promise too much" in (run / "report.html").read_text().replace("\n", " ")
 
 
-def test_page_holds_statistics_issues_and_a_contact_sheet_and_names_no_address(
-    command, leaky, tmp_path
-):
+def test_page_contains_statistics_issues_and_a_contact_sheet_and_no_links(command, leaky, tmp_path):
     page = tmp_path / "deep" / "check.html"
     where = ["--dataset", "isic2018", "--data-dir", leaky, "--workers", 0]
     done = command("data", "check", *where, "--html", page, "--quiet")
@@ -83,14 +81,14 @@ def test_page_holds_statistics_issues_and_a_contact_sheet_and_names_no_address(
     text = page.read_text()
     assert text.count("<figure>") == 12
     assert text.count("data:image/jpeg;base64") == 12
-    assert "leak: mirrored" in text
+    assert "duplicate: mirrored" in text
     assert "1st percentile of a case" in text
     assert "lesion" in text
     assert 'src="http' not in text
     assert "<script" not in text
 
 
-def test_written_split_is_the_one_a_training_makes(command, images, trained, tmp_path):
+def test_written_split_is_the_one_that_training_uses(command, images, trained, tmp_path):
     where = ["--dataset", "isic2018", "--data-dir", images]
     out = tmp_path / "splits.json"
     done = command("data", "split", *where, "--out", out, "--json")

@@ -1,4 +1,4 @@
-"""`segnetr models` tells what is known of every backbone, and the README says the same."""
+"""`segnetr models` shows the facts of every backbone, and the README has the same table."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ START = "<!-- written by: segnetr models list --markdown -->\n"
 END = "\n<!-- end -->"
 
 
-def test_readme_table_is_the_registry(command):
+def test_readme_table_matches_the_registry(command):
     done = command("models", "list", "--markdown")
     assert done.returncode == 0
     text = README.read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_readme_table_is_the_registry(command):
 
 
 @pytest.mark.slow
-def test_list_as_json_holds_all_facts_of_every_backbone(command):
+def test_json_list_contains_all_facts_of_every_backbone(command):
     done = command("models", "list", "--json")
     assert done.returncode == 0
     facts = json.loads(done.stdout)
@@ -43,7 +43,7 @@ def test_list_as_json_holds_all_facts_of_every_backbone(command):
         assert all(value not in ("", []) for value in row.values())
 
 
-def test_show_gives_a_backbone_for_people_and_machines(command):
+def test_backbone_is_shown_as_text_and_as_json(command):
     shown = command("models", "show", "cvt_13")
     assert shown.returncode == 0
     assert "19,997,480" in shown.stdout
@@ -53,10 +53,10 @@ def test_show_gives_a_backbone_for_people_and_machines(command):
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("cvt13", "cvt_13"), ("swin_tinny", "swin_tiny"), ("segnett", "segnet")]
+    ("name", "closest"), [("cvt13", "cvt_13"), ("swin_tinny", "swin_tiny"), ("segnett", "segnet")]
 )
-def test_unknown_name_is_answered_with_the_nearest(name, meant, command):
+def test_error_of_an_unknown_name_suggests_the_closest(name, closest, command):
     done = command("models", "show", name)
     assert done.returncode == 2
-    assert f"did you mean '{meant}'" in done.stderr
+    assert f"did you mean '{closest}'" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

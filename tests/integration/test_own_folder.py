@@ -1,4 +1,4 @@
-"""A folder of one's own through the real commands: described, checked, trained on, scored."""
+"""Your own folder of images and masks: init, check, train, predict, evaluate."""
 
 import json
 from pathlib import Path
@@ -11,24 +11,24 @@ pytestmark = pytest.mark.slow
 
 
 def draw_cells(folder: Path, *, count: int) -> Path:
-    """Images of bright discs, one mask file for each disc, gray values 0 and 255."""
+    """Draw images of bright discs, with one mask file per disc and mask values 0 and 255."""
     rows, columns = np.mgrid[:40, :48]
     for number in range(count):
         draw = np.random.default_rng(number)
         name, image = f"cell{number:02d}", draw.integers(20, 60, (40, 48))
-        home = folder / "all" / name
-        for part in ("images", "masks"):
-            (home / part).mkdir(parents=True)
+        case = folder / "all" / name
+        for kind in ("images", "masks"):
+            (case / kind).mkdir(parents=True)
         for disc in range(2):
             row, column = draw.integers(8, 32), 12 + 24 * disc
             inside = (rows - row) ** 2 + (columns - column) ** 2 < 40
             image = np.where(inside, 200, image)
-            Image.fromarray(inside.astype(np.uint8) * 255).save(home / "masks" / f"m{disc}.png")
-        Image.fromarray(image.astype(np.uint8)).save(home / "images" / f"{name}.png")
+            Image.fromarray(inside.astype(np.uint8) * 255).save(case / "masks" / f"m{disc}.png")
+        Image.fromarray(image.astype(np.uint8)).save(case / "images" / f"{name}.png")
     return folder
 
 
-def test_folder_is_described_checked_trained_on_predicted_and_scored(command, tiny, tmp_path):
+def test_own_folder_can_be_described_checked_trained_on_and_evaluated(command, tiny, tmp_path):
     folder = draw_cells(tmp_path / "cells", count=8)
     where = ["--dataset", "folder", "--data-dir", folder]
     unknown = command("data", "check", *where)
@@ -54,7 +54,7 @@ def test_folder_is_described_checked_trained_on_predicted_and_scored(command, ti
     assert command("predict", image, "--model", run, "--out", tmp_path / "masks").returncode == 0
 
 
-def test_each_issue_is_a_line_and_code_four_and_training_refuses_it(command, tiny, tmp_path):
+def test_each_issue_is_one_line_and_training_refuses_the_dataset(command, tiny, tmp_path):
     folder = draw_cells(tmp_path / "cells", count=4)
     assert command("data", "init", folder).returncode == 0
     masks = sorted(folder.glob("all/*/masks/m1.png"))
@@ -77,14 +77,14 @@ def test_each_issue_is_a_line_and_code_four_and_training_refuses_it(command, tin
 
 
 @pytest.mark.parametrize(
-    ("rows", "kind", "said"),
+    ("rows", "kind", "word"),
     [
         (["0,p1,train", "1,p1,test", "2,p2,train", "3,p3,test"], "patient-in-two-parts", "p1"),
         (["0,p1,train", "1,p2,train", "2,p3,train", "0,p4,test"], "duplicate-id", "2 cases are"),
     ],
 )
-def test_table_that_would_flatter_is_refused_with_a_line_for_each_case(
-    command, tiny, tmp_path, rows, kind, said
+def test_table_with_leaking_patients_or_duplicate_ids_is_rejected(
+    command, tiny, tmp_path, rows, kind, word
 ):
     images = sorted(draw_cells(tmp_path, count=4).glob("all/*/images/*.png"))
     lines = ["image,mask,id,patient,split"]
@@ -95,7 +95,7 @@ def test_table_that_would_flatter_is_refused_with_a_line_for_each_case(
         lines.append(f"{image},{mask},case{number},{patient},{split}")
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     text = (
-        "name: cells\npairs: pairs.csv\nclasses: [background, cell]\nchannels: 3\nlicence: none\n"
+        "name: cells\npairs: pairs.csv\nclasses: [background, cell]\nchannels: 3\nlicense: none\n"
     )
     (tmp_path / "dataset.yaml").write_text(text)
     where = ["--dataset", "folder", "--data-dir", tmp_path]
@@ -103,7 +103,7 @@ def test_table_that_would_flatter_is_refused_with_a_line_for_each_case(
     assert checked.returncode == 4, checked.stderr
     found = [line for line in checked.stdout.splitlines() if line.startswith(kind)]
     assert found
-    assert all(said in line for line in found)
+    assert all(word in line for line in found)
     refused = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")
     assert refused.returncode == 4
     assert len(refused.stderr.strip().splitlines()) == 1

@@ -125,7 +125,7 @@ def test_part_that_is_none_is_refused(command, models, photos, tmp_path, shard) 
         "predict", photos, "--model", models[0], "--out", tmp_path / "o", "--shard", shard
     )
     assert done.returncode == 2
-    assert f"--shard {shard}: write the part" in done.stderr
+    assert f"--shard {shard}: expected I/N" in done.stderr
 
 
 def test_results_that_are_there_are_left_alone_unless_another_model_made_them(
@@ -225,7 +225,7 @@ def test_limit_on_memory_changes_no_label_or_refuses(
     assert not (tmp_path / "small").exists()
     wrong = command(*base, tmp_path / "wrong", "--max-memory", "much")
     assert wrong.returncode == 2
-    assert "'much' is no amount of memory" in wrong.stderr
+    assert "'much' is not an amount of memory" in wrong.stderr
 
 
 def test_file_that_does_not_fit_is_refused_by_name_and_the_rest_is_done(

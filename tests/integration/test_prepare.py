@@ -332,7 +332,7 @@ def test_labeled_images_are_prepared_too(run, tmp_path):
 def test_list_says_what_can_be_fetched_under_which_license(command):
     rows = json.loads(command("data", "list", "--json").stdout)["datasets"]
     sets = {row["name"]: row for row in rows}
-    assert sets["synthetic"]["download"] == "none needed"
+    assert sets["synthetic"]["download"] == "not needed"
     assert sets["synthetic"]["archives"] == []
     assert sets["isic2018"]["download"] == "about 13 GB"
     assert len(sets["isic2018"]["archives"]) == 6

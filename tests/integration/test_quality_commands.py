@@ -139,7 +139,7 @@ def test_report_plots_predicted_against_true_dice_with_badges(judged):
 
 
 def test_calibration_cases_are_scored_by_the_fit_without_them(command, judged, tmp_path):
-    done = command("evaluate", judged, "--part", "validation", "--out", tmp_path / "v", "--quiet")
+    done = command("evaluate", judged, "--split", "validation", "--out", tmp_path / "v", "--quiet")
     assert done.returncode == 0, done.stderr
     left_out = {case.case_id: case.predicted for case in read_quality(judged).cases}
     records = read_case_records(tmp_path / "v" / "cases.json")

@@ -85,7 +85,10 @@ def test_repairs_are_tried_on_validation_and_written_into_the_model(other):
         "fill_holes",
     }
     assert all(trial.cases == 3 and not trial.taken for trial in card.postprocessing_trials)
-    assert (card.predict.post, card.predict.threshold) == ((), 0.5)  # three patients decide nothing
+    assert (card.predict.postprocessing, card.predict.threshold) == (
+        (),
+        0.5,
+    )  # three patients decide nothing
     assert not card.predict.search_postprocessing
     assert "fewer than 6 patients" in (other / "log.txt").read_text()
     assert "Repairs" in (other / "report.html").read_text()

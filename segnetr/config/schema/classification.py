@@ -1,7 +1,7 @@
-"""The settings of a training of a backbone as a classifier.
+"""Every setting of `segnetr classify`, and how they are loaded.
 
-What segmentation and classification share (`LoopConfig`, `IntensityConfig`) comes from
-`segnetr.config.schema.segmentation`; what makes up a recipe of augmentation and mixing stands in
+Settings that segmentation and classification share (`LoopConfig`, `IntensityConfig`) are in
+`segnetr.config.schema.segmentation`; augmentation, mixing and regularization are in
 `segnetr.config.schema.classification_recipe`.
 """
 
@@ -18,31 +18,27 @@ from segnetr.config.schema.classification_recipe import (
     MixingConfig,
     RegularizationConfig,
 )
-from segnetr.config.schema.segmentation import (
-    IntensityConfig,
-    LoopConfig,
-    Natural,
-    Positive,
-    Share,
-)
+from segnetr.config.schema.intensity import IntensityConfig
+from segnetr.config.schema.segmentation import LoopConfig
+from segnetr.config.schema.value_types import Fraction, Natural, Positive
 
 _STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TableConfig:
-    """Which table of labels, and which of its columns say what; for the data set "table".
+    """Table of labels and its columns, for the dataset "table".
 
     Attributes:
-        file: The table, below the data folder; None: the only one there, or the official ones of
-            ISIC 2017.
-        images: Folder of the images, below the data folder; None: the data folder.
-        id_column: Names the image; None: found by its usual names.
-        label_columns: One column of class names, or a column of 0 and 1 for each class; empty:
-            found by their usual names.
-        group_column: Images of one group stay in one part; None: found by its usual names, also
-            in other tables of the folder.
-        multi_label: A image has any number of the labels.
+        file: The table, relative to the data folder. None: the only table in the folder, or the
+            official ones of ISIC 2017.
+        images: Folder of the images, relative to the data folder. None: the data folder.
+        id_column: Column with the image name. None: found by its usual names.
+        label_columns: One column of class names, or one column of 0 and 1 per class. Empty: found
+            by their usual names.
+        group_column: Column of the group; all images of a group are in the same split. None: found
+            by its usual names, also in other tables of the folder.
+        multi_label: Whether an image can have several labels, or none.
     """
 
     file: str | None = None
@@ -55,26 +51,27 @@ class TableConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ClassificationDataConfig:
-    """Which labeled images, where they lie, how they are split and loaded.
+    """Labeled images, split and loading.
 
     Attributes:
-        dataset: The format.
-        data_dir: The folder, or for "medmnist" also the file.
-        subset: For "medmnist": name of the file without its ending.
-        class_names: For "medmnist": names of the classes where the published ones are not right.
-        in_channels: For "imagefolder" and "table": 1 reads the images as gray values, 3 as
-            colors; None: 3.
-        table: For "table": columns.
-        validation_share: Share of the divided cases for validation where no part is official.
-        test_share: Share of the divided cases for testing, likewise.
+        dataset: Format of the dataset.
+        data_dir: Folder of the dataset, or the file of "medmnist".
+        subset: Name of the "medmnist" file without its suffix.
+        class_names: Class names of "medmnist", where the published ones are wrong.
+        in_channels: 1 reads the images of "imagefolder" and "table" as gray values, 3 as colors.
+            None: 3.
+        table: Columns of "table".
+        validation_share: Fraction of the cases for validation, where no official split exists.
+        test_share: Fraction of the cases for testing, likewise.
         split_seed: Seed of such a split.
         skip_invalid: Train without the images that have issues, and list them in the run.
-        cache_dir: Folder of decoded, reduced copies; None: the user's cache folder.
-        cache: Keep such copies; off for sets that no disk holds twice, whose files are then
-            decoded, and found invalid, when it is their turn.
-        workers: Worker processes for loading; 0 loads in the training process.
-        max_pixels: Larger images are refused before memory is taken for them.
-        intensity: How values are normalized.
+        cache_dir: Folder of decoded, downsampled copies. None: the user's cache folder.
+        cache: Write such copies. Without them, large datasets need no second copy on disk; their
+            files are decoded, and found invalid, when they are used.
+        workers: Number of data loading processes. 0 loads in the training process.
+        max_pixels: Largest number of pixels of an image. Larger ones are refused before memory is
+            allocated.
+        intensity: Normalization of gray values and colors.
     """
 
     dataset: Literal["cifar10", "cifar100", "imagefolder", "medmnist", "table"] = "imagefolder"
@@ -83,8 +80,8 @@ class ClassificationDataConfig:
     class_names: tuple[str, ...] = ()
     in_channels: Literal[1, 3] | None = None
     table: TableConfig = Field(default_factory=TableConfig)
-    validation_share: Share = 0.15
-    test_share: Share = 0.15
+    validation_share: Fraction = 0.15
+    test_share: Fraction = 0.15
     split_seed: int = 0
     skip_invalid: bool = False
     cache_dir: Path | None = None
@@ -101,10 +98,10 @@ class BackboneConfig:
     """The network.
 
     Attributes:
-        name: An entry of `hybrid_backbones`, see `hybrid_backbones.list_models()`.
-        pretrained: A checkpoint of the entry in its published layout; None: from scratch. (A run
-            of ours to start from is `train.weights`.)
-        overrides: Further fields of the entry's configuration by name.
+        name: Backbone such as cvt_13 or mobilevit_xxs (segnetr models list).
+        pretrained: Published checkpoint that training starts from. None: from scratch. A run or
+            model folder is `train.weights` instead.
+        overrides: Further fields of the backbone's configuration by name.
     """
 
     name: str = "mobilevit_xxs"
@@ -114,13 +111,13 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ClassifyTrainConfig(LoopConfig):
-    """How a classifier is trained; see `LoopConfig` for what it shares with segmentation.
+    """Training settings of a classifier; `LoopConfig` holds those shared with segmentation.
 
-    The loss is the cross entropy; where a image has several labels, the mean over the classes of
-    the binary one.
+    The loss is the cross-entropy; for several labels per image, the mean over the classes of the
+    binary cross-entropy.
 
     Attributes:
-        monitor: The validation score that decides which weights are best.
+        monitor: Validation score that selects the best weights.
     """
 
     monitor: Literal["accuracy", "balanced_accuracy", "auroc", "f1", "loss"] = "balanced_accuracy"
@@ -131,8 +128,8 @@ class ClassifyPredictConfig:
     """How a classifier is applied to a file.
 
     Attributes:
-        batch_size: Images in one forward pass.
-        tta: "flips": mean over a image and its mirror image.
+        batch_size: Images per forward pass.
+        tta: Test-time augmentation. "flips": mean over an image and its mirror image.
     """
 
     batch_size: Positive = 32
@@ -156,14 +153,14 @@ class ClassifyEvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ClassifyConfig:
-    """Everything a run of `segnetr classify` is made of; written into the run.
+    """Everything that defines a run of `segnetr classify`; written into the run.
 
     Attributes:
-        task: Tells such a configuration from one of segmentation.
+        task: Distinguishes such a configuration from one of segmentation.
         data: The images.
-        augment: Random changes of training images.
-        mixing: Mixing images of a batch.
-        regularization: What else keeps the network from learning its training set by heart.
+        augment: Augmentation of training images.
+        mixing: Mixing of the images of a batch.
+        regularization: Further regularization.
         backbone: The network.
         train: The training.
         predict: How the classifier is applied.
@@ -187,25 +184,25 @@ def load_classify_config(
     flags: Mapping[str, Any] | None = None,
     assignments: Sequence[str] = (),
 ) -> ClassifyConfig:
-    """Read recipes and files, put flags and assignments on top, and check the result.
+    """Read recipes and files, apply flags and assignments, and check the result.
 
     Args:
         recipes: As in `segnetr.config.load.load_config`.
         flags: Values by dotted key; None means that the flag was not given.
-        assignments: Texts "a.b=value" of `--set`.
+        assignments: "a.b=value" strings of `--set`.
 
     Raises:
-        UsageError: If a file is missing or no YAML, or a key or value does not fit.
+        UsageError: If a file is missing or not YAML, or a key or value is invalid.
     """
     merged = merge_settings(recipes, flags=flags, assignments=assignments)
     return parse_plain(ClassifyConfig, merged)  # type: ignore[no-any-return]
 
 
 def is_classifier_run(run_folder: Path) -> bool:
-    """Tell by its configuration whether a run is one of `segnetr classify`.
+    """Return whether a run is one of `segnetr classify`, according to its configuration.
 
     Raises:
-        UsageError: If the configuration is not readable.
+        UsageError: If the configuration cannot be read.
     """
     path = run_folder / "config.yaml"
     return path.is_file() and merge_settings([path]).get("task") == "classification"

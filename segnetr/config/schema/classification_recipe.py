@@ -1,6 +1,6 @@
-"""The settings that only a classifier's training has: its images, its mixing, its regularization.
+"""Settings of augmentation, mixing and regularization for `segnetr classify`.
 
-Same rules as `segnetr.config.schema.segmentation`: frozen, strict, plain data.
+The rules are those of `segnetr.config.schema.segmentation`: frozen, strict, plain data.
 """
 
 from typing import Annotated, Literal
@@ -8,117 +8,118 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from segnetr.config.schema.segmentation import Natural, Positive, Share
+from segnetr.config.schema.value_types import (
+    Fraction,
+    Natural,
+    Positive,
+    PositiveFraction,
+    PositiveNumber,
+)
 
 _STRICT = ConfigDict(extra="forbid")
 
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-PositiveNumber = Annotated[float, Field(gt=0)]
 
-
-def _in_order(ends: tuple[float, float]) -> tuple[float, float]:
+def _check_order(ends: tuple[float, float]) -> tuple[float, float]:
     if ends[0] > ends[1]:
-        raise ValueError(f"the range begins at {ends[0]:g} and ends below it, at {ends[1]:g}")
+        raise ValueError(f"the range starts at {ends[0]:g} and ends below that, at {ends[1]:g}")
     return ends
 
 
-Shares = Annotated[tuple[PositiveShare, PositiveShare], AfterValidator(_in_order)]
-Ratios = Annotated[tuple[PositiveNumber, PositiveNumber], AfterValidator(_in_order)]
+Fractions = Annotated[tuple[PositiveFraction, PositiveFraction], AfterValidator(_check_order)]
+Ratios = Annotated[tuple[PositiveNumber, PositiveNumber], AfterValidator(_check_order)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ClassificationAugmentConfig:
-    """Random changes of images that carry a label, and how images are fitted for evaluation.
+    """Augmentation of labeled images, and how images are resized for evaluation.
 
     Attributes:
-        crop_scale: Smallest and largest share of the image's area in a random crop, which is
-            then resized to the training size; (1, 1): the whole image.
-        crop_ratio: Smallest and largest width over height of such a crop.
-        padding: Instead of cropping and resizing: resize the whole image, add so many pixels of
-            black on all sides and cut the training size out at random, as is usual for CIFAR. 0:
-            crop as above.
-        flip: Probability of mirroring left and right.
-        flip_vertical: Probability of mirroring up and down.
-        interpolation: How images are resized, with an antialiasing filter as wide as the
-            shrinking asks for; "random" takes one of the two for each image in training, and
-            "bicubic" in evaluation.
-        randaugment_operations: Operations of RandAugment for each image, N of the article; 0:
-            none.
-        randaugment_magnitude: Their strength, M of the article, 0 to 10.
-        randaugment_deviation: Standard deviation of the normal noise on M, drawn for each
-            operation; the article has none, most recipes since then 0.5.
-        randaugment_probability: Probability that a chosen operation is carried out; 1 in the
-            article, 0.5 in most recipes since then.
+        crop_scale: Smallest and largest area of a random crop, as a fraction of the image's area.
+            The crop is resized to the training size. (1, 1): the whole image.
+        crop_ratio: Smallest and largest aspect ratio (width over height) of such a crop.
+        padding: Instead of the random resized crop: resize the whole image, add this many black
+            pixels on all sides, and crop the training size at random, as is usual for CIFAR. 0:
+            random resized crop.
+        flip: Probability of a horizontal flip.
+        flip_vertical: Probability of a vertical flip.
+        interpolation: Interpolation of resizing, with an antialiasing filter. "random" chooses one
+            of the two for each training image, and "bicubic" for evaluation.
+        randaugment_operations: Operations of RandAugment per image, N in the paper. 0: none.
+        randaugment_magnitude: Magnitude of the operations, M in the paper, 0 to 10.
+        randaugment_deviation: Standard deviation of normal noise on M, drawn for each operation.
+            The paper has none; most later recipes use 0.5.
+        randaugment_probability: Probability that a chosen operation is applied: 1 in the paper,
+            0.5 in most later recipes.
         brightness: Largest relative change of brightness.
         contrast: Largest relative change of contrast.
         saturation: Largest relative change of saturation; color images only.
-        hue: Largest shift of hue, share of the color circle; color images only.
+        hue: Largest shift of hue, as a fraction of the color circle; color images only.
         erasing_probability: Probability that rectangles are erased.
-        erasing_mode: What takes their place: "pixel" random values, each its own (the article);
-            "color" one random color for each rectangle; "mean" the image's mean color.
-        erasing_count: Largest number of rectangles; their whole area is shared among them.
-        evaluation_crop: Share of the fitted image's sides that the central crop of evaluation
-            keeps; 1: all that the image size's proportions leave.
-        evaluation_fit: "crop" keeps proportions and cuts the middle out; "squash" resizes the
-            whole image to the image size, whatever its proportions.
+        erasing_mode: Fill of the rectangles. "pixel": a random value per pixel (the paper);
+            "color": one random color per rectangle; "mean": the image's mean color.
+        erasing_count: Largest number of rectangles; they share the whole erased area.
+        evaluation_crop: Fraction of the resized image's sides that the central crop of evaluation
+            retains. 1: as much as the aspect ratio of the image size allows.
+        evaluation_fit: "crop" preserves the aspect ratio and crops the center; "squash" resizes
+            the whole image to the image size.
     """
 
-    crop_scale: Shares = (0.6, 1.0)
+    crop_scale: Fractions = (0.6, 1.0)
     crop_ratio: Ratios = (3 / 4, 4 / 3)
     padding: Natural = 0
-    flip: Share = 0.5
-    flip_vertical: Share = 0.0
+    flip: Fraction = 0.5
+    flip_vertical: Fraction = 0.0
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
     randaugment_operations: Natural = 0
     randaugment_magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
     randaugment_deviation: Annotated[float, Field(ge=0)] = 0.5
-    randaugment_probability: Share = 0.5
-    brightness: Share = 0.0
-    contrast: Share = 0.0
-    saturation: Share = 0.0
+    randaugment_probability: Fraction = 0.5
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    saturation: Fraction = 0.0
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    erasing_probability: Share = 0.0
+    erasing_probability: Fraction = 0.0
     erasing_mode: Literal["pixel", "color", "mean"] = "pixel"
     erasing_count: Positive = 1
-    evaluation_crop: PositiveShare = 1.0
+    evaluation_crop: PositiveFraction = 1.0
     evaluation_fit: Literal["crop", "squash"] = "crop"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class MixingConfig:
-    """How the images of a batch and their labels are mixed with each other.
+    """Mixing of the images of a batch and their labels.
 
     Attributes:
-        mixup_alpha: Both parameters of the beta distribution of mixup's share; 0: no mixup.
-        cutmix_alpha: Likewise for CutMix; 0: no CutMix.
-        switch_probability: Probability of CutMix where both are on.
-        probability: Probability that a batch is mixed at all.
-        off_epoch: From this epoch on, counted from 0, nothing is mixed; 0: never off.
+        mixup_alpha: Both parameters of the beta distribution of mixup. 0: no mixup.
+        cutmix_alpha: The same for CutMix. 0: no CutMix.
+        switch_probability: Probability of CutMix if both are on.
+        probability: Probability that a batch is mixed.
+        off_epoch: First epoch without mixing, counted from 0. 0: mixing is never turned off.
     """
 
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
-    switch_probability: Share = 0.5
-    probability: Share = 1.0
+    switch_probability: Fraction = 0.5
+    probability: Fraction = 1.0
     off_epoch: Natural = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RegularizationConfig:
-    """What else keeps a classifier from learning its training set by heart.
+    """Regularization of a classifier.
 
     Attributes:
-        label_smoothing: Share of the ground truth that is spread evenly over all classes.
-        drop_path: Rate of stochastic depth in the last block; None: the network's own.
-        layer_decay: Learning rate of a layer over that of the layer behind it; the head has the
-            full rate; 1: one rate for all.
-        class_weights: Weight of each class in the loss: "none"; "balanced" by the inverse of its
-            number of training cases, with a mean of 1 over the cases; or one number a class.
-        balanced_sampling: Show each class equally often, in place of each case.
+        label_smoothing: Fraction of the label that is distributed evenly over all classes.
+        drop_path: Stochastic depth rate of the last block. None: the network's own.
+        layer_decay: Learning rate of a layer, relative to the layer above it; the head has the
+            full rate. 1: one rate for all layers.
+        class_weights: Weight of each class in the loss: "none"; "balanced", the inverse of its
+            number of training cases, with mean 1 over the cases; or one number per class.
+        balanced_sampling: Sample each class equally often, instead of each case.
     """
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
-    layer_decay: PositiveShare = 1.0
+    layer_decay: PositiveFraction = 1.0
     class_weights: Literal["none", "balanced"] | tuple[PositiveNumber, ...] = "none"
     balanced_sampling: bool = False

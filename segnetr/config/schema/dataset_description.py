@@ -1,4 +1,4 @@
-"""The description of anybody's own folder of images and masks, as `dataset.yaml` holds it."""
+"""Settings of a `dataset.yaml`, which describes your own folder of images and masks."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -6,20 +6,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from segnetr.config.schema.value_types import list_to_tuple
+
 Color = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**32)] | Color
 
 
-def _as_tuple(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    return (value,) if isinstance(value, int | str) else value
+def _to_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, int | str) else list_to_tuple(value)
 
 
-MaskValues = Annotated[tuple[MaskValue, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+MaskValues = Annotated[tuple[MaskValue, ...], BeforeValidator(_to_tuple), Field(min_length=1)]
 ClassNames = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    BeforeValidator(list_to_tuple),
     Field(min_length=2, max_length=256),
 ]
 ClassTable = Annotated[dict[str, MaskValues], Field(min_length=2, max_length=256)]
@@ -27,22 +27,22 @@ ClassTable = Annotated[dict[str, MaskValues], Field(min_length=2, max_length=256
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class FolderDescription:
-    """What a folder holds and where; either `images` and `masks`, or `pairs`.
+    """Contents of a folder; either `images` and `masks`, or `pairs`.
 
     Attributes:
-        name: Name of the data set, for people.
-        classes: Class names, background first: a list where mask value i is class i (or 0 and the
-            highest value, where there are two), or a mapping from each name to its value or values
-            in the masks: gray values, palette indices, labels, or colors as "#ff0000".
-        channels: 1 (gray) or 3 (colors); images that are otherwise are converted.
+        name: Name of the dataset in reports.
+        classes: Class names, background first. A list: mask value i is class i (for two classes, 0
+            and the highest value). A mapping: each name to its value or values in the masks, which
+            are gray values, palette indices, labels, or colors such as "#ff0000".
+        channels: 1 (gray) or 3 (color); other images are converted.
         spatial_dims: 2 for images, 3 for volumes.
-        images: Pattern of image paths below `root`, see
+        images: Pattern of the image paths below `root`, see
             `segnetr.data.datasets.folder.patterns`.
-        masks: Pattern of the masks' paths.
+        masks: Pattern of the mask paths.
         pairs: Table of pairs (.csv or .json) below `root`.
-        root: The folder that holds the files, relative to the description's own.
-        license: License of the data, in your words; it goes into every model trained on them.
-        source: Where the data come from, in your words.
+        root: Folder of the files, relative to the description.
+        license: License of the data in your own words; every model trained on them contains it.
+        source: Origin of the data in your own words.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]

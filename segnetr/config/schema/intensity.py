@@ -1,4 +1,4 @@
-"""How gray values and colors become numbers: part of the schema."""
+"""Settings of the normalization of gray values and colors."""
 
 from typing import Annotated, Literal
 
@@ -10,20 +10,20 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class IntensityConfig:
-    """How gray values and colors become the numbers a network sees.
+    """Normalization of gray values and colors.
 
     Attributes:
-        kind: "fixed" scales by the file's integer range to 0..1 and then uses `mean` and `std`;
-            "per_image" subtracts each image's own mean and divides by its own deviation;
-            "per_image_lit" likewise, both taken over the pixels that are not black, as the corners
-            of a dermoscope are, and cut at 6 deviations. For volumes, over the whole of each:
-            "per_volume" takes mean and deviation over the voxels that are not 0; "percentiles"
-            brings `low` and `high` percent to -2 and 2; "window" the values `low` and `high` of
-            the file (for CT in Hounsfield units).
-        mean: One value for each channel on the 0..1 scale; one value serves all channels.
-        std: As `mean`.
-        low: Of "percentiles", where 0.5 is the default, and of "window"; what lies below is cut.
-        high: As `low`, with 99.5.
+        kind: Method. "fixed" scales the file's integer range to 0..1 and then applies `mean` and
+            `std`; "per_image" subtracts each image's own mean and divides by its own standard
+            deviation; "per_image_lit" does the same over the pixels that are not black (a
+            dermoscope has black corners), and clips at 6 standard deviations. For volumes, over
+            the whole volume: "per_volume" uses mean and standard deviation of the voxels that are
+            not 0; "percentiles" maps the percentiles `low` and `high` to -2 and 2; "window" maps
+            the values `low` and `high` of the file (Hounsfield units for CT).
+        mean: Mean of each channel on the 0..1 scale; one value applies to all channels.
+        std: Standard deviation, like `mean`.
+        low: Lower limit of "percentiles" (default 0.5) and "window"; lower values are clipped.
+        high: Upper limit, like `low` (default 99.5).
     """
 
     kind: Literal["fixed", "per_image", "per_image_lit", "per_volume", "percentiles", "window"] = (
@@ -36,14 +36,16 @@ class IntensityConfig:
 
     @property
     def is_of_volumes(self) -> bool:
-        """Whether values are normalized over whole volumes."""
+        """Return whether values are normalized over whole volumes."""
         return self.kind in ("per_volume", "percentiles", "window")
 
     @model_validator(mode="after")
     def _check_limits(self) -> "IntensityConfig":
         if self.kind not in ("percentiles", "window"):
             if (self.low, self.high) != (None, None):
-                raise ValueError(f"low and high are for percentiles and window, not {self.kind}")
+                raise ValueError(
+                    f"low and high apply to percentiles and window, not to {self.kind}"
+                )
             return self
         low, high = self.low, self.high
         if self.kind == "percentiles":

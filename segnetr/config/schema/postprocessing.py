@@ -1,4 +1,4 @@
-"""Repairs of predicted labels as settings, and the record of how they were chosen."""
+"""Postprocessing of predicted labels: the steps, and the record of how they were chosen."""
 
 from typing import Annotated
 
@@ -8,22 +8,22 @@ from pydantic.dataclasses import dataclass
 PostprocessingStep = Annotated[
     str, Field(pattern=r"^(largest_component|fill_holes|remove_small:[1-9][0-9]{0,8})$")
 ]
-"""One repair by its name; `remove_small:N` with the least number of pixels that a piece keeps."""
+"""Name of a step; `remove_small:N` removes components of fewer than N pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class PostprocessingTrial:
-    """A repair that was tried on the validation cases.
+    """A postprocessing step that was evaluated on the validation cases.
 
     Attributes:
-        step: Its name, as in `predict.post`, or `threshold:0.4`.
-        gain: Mean gain of Dice over what was chosen before it.
-        low: Lower end of the gain's bootstrap interval, which is wide enough for all trials of the
-            same kind together; None: too few patients.
+        step: Its name, as in `predict.postprocessing`, or `threshold:0.4`.
+        gain: Mean increase of Dice over the steps chosen before.
+        low: Lower end of the bootstrap interval of the gain, wide enough for all trials of the
+            same kind. None: too few patients.
         high: Upper end.
-        cases: Validation cases.
-        taken: Whether the model repairs so: the interval lies above 0, and no other repair of this
-            kind of which that is true gains more.
+        cases: Number of validation cases.
+        taken: Whether the model uses the step: the interval is above 0, and no other step of its
+            kind with such an interval has a larger gain.
     """
 
     step: Annotated[str, Field(max_length=60)]

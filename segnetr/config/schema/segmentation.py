@@ -1,72 +1,79 @@
-"""Every setting of the application: its type, unit, range and default.
+"""Every setting of segmentation: its type, unit, range and default.
 
-A configuration is data: frozen, without expressions, import paths or class names. Unknown keys
-are errors. Workflows hand parts of it down (`DataConfig` to the data, `ModelConfig` to the models),
-never the whole.
+A configuration is data: frozen, without expressions, import paths or class names. Unknown keys are
+errors. Workflows pass sections of it down (`DataConfig` to the data, `ModelConfig` to the models),
+never the whole configuration.
+
+The first sentence of an attribute's description is the help text of its flag, if it has one.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from segnetr.config.schema.augmentation import AugmentConfig as AugmentConfig  # noqa: PLC0414
-from segnetr.config.schema.intensity import IntensityConfig as IntensityConfig  # noqa: PLC0414
+from segnetr.config.schema.augmentation import AugmentConfig
+from segnetr.config.schema.intensity import IntensityConfig
 from segnetr.config.schema.postprocessing import PostprocessingStep
+from segnetr.config.schema.value_types import (
+    EncoderSetting,
+    Even,
+    Fraction,
+    ImageSize,
+    Natural,
+    Positive,
+    PositiveFraction,
+    PositiveNumber,
+)
 from segnetr.config.schema.volumes import SliceConfig
 
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "ImageSize",
+    "IntensityConfig",
+    "LoopConfig",
+    "ModelConfig",
+    "MonaiConfig",
+    "PredictConfig",
+    "RunConfig",
+    "SegNetrConfig",
+    "TrainConfig",
+    "UNetConfig",
+    "UShapeConfig",
+]
+
 _STRICT = ConfigDict(extra="forbid")
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Even = Annotated[int, Field(ge=2, multiple_of=2)]
-Side = Annotated[int, Field(ge=32, le=8192)]
-
-
-def _as_pair(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)  # the strict check of a model's card takes no list for a tuple here
-    return (value, value) if isinstance(value, int) else value
-
-
-ImageSize = Annotated[tuple[Side, Side], BeforeValidator(_as_pair)]
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Number = bool | int | float
-EncoderSetting = Annotated[Number | str | tuple[Number, ...], BeforeValidator(_as_tuple)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class DataConfig:
-    """Which data set, where it lies, how it is split and loaded.
+    """Dataset, split and loading.
 
     Attributes:
-        dataset: Name of a data set, see `segnetr data list`.
-        data_dir: Folder that holds the unpacked original folders.
-        validation_share: Share of the cases for validation where no official split is complete.
-        test_share: Share of the cases for testing, likewise.
+        dataset: Name of the dataset (segnetr data list).
+        data_dir: Folder of the dataset, unpacked as published.
+        validation_share: Fraction of the cases for validation, where no official split is complete.
+        test_share: Fraction of the cases for testing, likewise.
         split_seed: Seed of such a split, and of the folds.
-        fold: Validate on this fold, 1 to `folds`, and train on the others; the test part is in no
-            fold. None: no cross-validation.
-        folds: Number of folds.
+        fold: Number of the fold to validate on, 1 to `folds`. Training uses the other folds; the
+            test split is in no fold. None: no cross-validation.
+        folds: Number of folds of a cross-validation.
         skip_invalid: Train without the cases that have issues, and list them in the run.
-        cache_dir: Folder of decoded, reduced copies; None: the user's cache folder.
-        workers: Worker processes for loading; 0 loads in the training process.
-        max_pixels: Larger images are refused before memory is taken for them.
-        intensity: How values are normalized.
+        cache_dir: Folder of decoded, downsampled copies. None: the user's cache folder.
+        workers: Number of data loading processes. 0 loads in the training process.
+        max_pixels: Largest number of pixels of an image. Larger ones are refused before memory is
+            allocated.
+        intensity: Normalization of gray values and colors.
         slices: How volumes are cut into images.
     """
 
     dataset: str = "synthetic"
     data_dir: Path | None = None
-    validation_share: Share = 0.15
-    test_share: Share = 0.15
+    validation_share: Fraction = 0.15
+    test_share: Fraction = 0.15
     split_seed: int = 0
     fold: Positive | None = None
     folds: Annotated[int, Field(ge=2)] = 5
@@ -80,29 +87,32 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SegNetrConfig:
-    """The SegNetr network, with its own encoder or any backbone in its place.
+    """The SegNetr network, with its own encoder or any backbone instead.
 
     Attributes:
-        architecture: The discriminator of the model configurations.
-        encoder: "segnetr": the paper's; a name of `hybrid_backbones.list_models()`; or
-            "timm:NAME" where timm is installed.
-        encoder_settings: Fields of the backbone's own configuration, as `drop_path`.
-        width: Channels of the first stage, C in the paper: 64 for SegNetr, 32 for SegNetr-S.
-            With a backbone the pixel grid has C/4, and each level down to the backbone's finest
-            twice as many.
-        windows: Side of the local windows in the four stages, in feature pixels; the global
+        architecture: Discriminator of the model configurations.
+        encoder: Encoder of SegNetr: segnetr, a backbone such as mobilevit_s, or timm:NAME.
+            "segnetr" is the paper's own. Backbones are the names of
+            `hybrid_backbones.list_models()`. timm is optional.
+        encoder_settings: Fields of the backbone's own configuration, for example `drop_path`.
+        width: Channels of the first stage, C in the paper: 64 for SegNetr, 32 for SegNetr-S. With a
+            backbone, the full-resolution level has C/4 channels, and each level down to the
+            finest of the backbone has twice as many.
+        windows: Side of the local windows in the four stages, in feature-map pixels. The global
             windows are twice as large.
-        mixing: "window": the interaction FFN works along the axis of windows (the reading the
-            published counts force; tied to the grid of `native_size`, interpolated elsewhere).
-            "position": along the P x P positions of a window (the literal text; any size).
-        mixing_ratio: Hidden width of the interaction FFN over its input width.
-        expansion: Hidden width of MBConv over its input width.
-        squeeze_ratio: Hidden width of squeeze-excitation over MBConv's input width; 0: none.
-        ffn_ratio: Hidden width of the channel FFN over its input width.
-        native_size: Image size (height, width) that the mixing matrices of "window" are made for;
+        mixing: Axis along which the interaction FFN works. "window": the axis of windows (the
+            reading that the published parameter counts imply; built for the grid of `native_size`
+            and interpolated elsewhere). "position": the P x P positions of a window (the literal
+            text; any size).
+        mixing_ratio: Hidden width of the interaction FFN, relative to its input width.
+        expansion: Hidden width of MBConv, relative to its input width.
+        squeeze_ratio: Hidden width of squeeze-excitation, relative to MBConv's input width. 0: no
+            squeeze-excitation.
+        ffn_ratio: Hidden width of the channel FFN, relative to its input width.
+        native_size: Image size (height, width) for which the mixing matrices of "window" are built.
             None: the training size.
-        skip: How encoder maps reach the decoder.
-        interaction: Which branches the blocks have; "none" leaves MBConv and channel FFN.
+        skip: Skip connection between encoder and decoder.
+        interaction: Branches of the blocks. "none" leaves MBConv and the channel FFN.
     """
 
     architecture: Literal["segnetr"] = "segnetr"
@@ -111,10 +121,10 @@ class SegNetrConfig:
     width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
     windows: tuple[Positive, Positive, Positive, Positive] = (8, 4, 2, 1)
     mixing: Literal["window", "position"] = "window"
-    mixing_ratio: Annotated[float, Field(gt=0)] = 1.0
+    mixing_ratio: PositiveNumber = 1.0
     expansion: Positive = 4
-    squeeze_ratio: Annotated[float, Field(ge=0, le=1)] = 0.25
-    ffn_ratio: Annotated[float, Field(gt=0)] = 3.0
+    squeeze_ratio: Fraction = 0.25
+    ffn_ratio: PositiveNumber = 3.0
     native_size: ImageSize | None = None
     skip: Literal["irsc", "concat", "add"] = "irsc"
     interaction: Literal["both", "local", "global", "none"] = "both"
@@ -122,14 +132,15 @@ class SegNetrConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class UNetConfig:
-    """The U-Net the paper compares with: no batch normalization, transposed convolutions.
+    """The U-Net of the paper's comparison: no batch normalization, transposed convolutions.
 
     Attributes:
-        architecture: The discriminator of the model configurations.
-        width: Channels of the first level; doubled at each of the four lower ones.
-        skip: "plain": U-Net's own concatenation; "irsc": information retention in its place.
-        block: "convolution": two 3x3 convolutions a level, as published; "segnetr": one of them
-            and a SegNetr block (mixing along positions, any size).
+        architecture: Discriminator of the model configurations.
+        width: Channels of the first level, doubled at each of the four lower levels.
+        skip: Skip connection. "plain": U-Net's own concatenation; "irsc": information retention
+            instead.
+        block: Block of each level. "convolution": two 3x3 convolutions, as published; "segnetr":
+            one of them and a SegNetr block (mixing along positions, any size).
     """
 
     architecture: Literal["unet"] = "unet"
@@ -143,10 +154,10 @@ class UShapeConfig:
     """A U-shaped network of the paper's skip ablation, with its own skips or with IRSC.
 
     Attributes:
-        architecture: Which one.
-        widths: Channels by level, finest first; five, all even.
-        skip: "plain": the network's own (nested concatenation in U-Net++, pooling indices in
-            SegNet, addition in UNeXt); "irsc": information retention in its place.
+        architecture: Name of the network.
+        widths: Channels of the five levels, finest first. All are even.
+        skip: Skip connection. "plain": the network's own (nested concatenation in U-Net++, pooling
+            indices in SegNet, addition in UNeXt); "irsc": information retention instead.
     """
 
     architecture: Literal["unet_plus_plus", "segnet", "unext"]
@@ -159,8 +170,8 @@ class MonaiConfig:
     """A two-dimensional network of MONAI.
 
     Attributes:
-        architecture: Which one.
-        features: Channels by level; for "swin_unetr" only the first counts (a multiple of 12).
+        architecture: Name of the network.
+        features: Channels of the levels. "swin_unetr" uses only the first (a multiple of 12).
     """
 
     architecture: Literal["basic_unet", "attention_unet", "swin_unetr"]
@@ -174,37 +185,40 @@ ModelConfig = Annotated[
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class LoopConfig:
-    """How any network is trained: what segmentation and classification share.
+    """Training settings that segmentation and classification share.
 
     Attributes:
-        image_size: Size of the training images, (height, width) in pixels; one number: a square.
-        batch_size: Images in one forward pass of one process.
-        accumulate: Forward passes for one optimizer step.
-        epochs: Passes over the training cases; ignored where `steps` is given.
-        steps: Optimizer steps.
-        max_minutes: Stop after this many minutes of training, at the end of a step. The schedule
-            is not shortened: give `steps` as well. A run stopped so is not repeatable to the bit.
-        optimizer: "adamw", "adam" (the paper's) or "sgd" (with Nesterov momentum 0.9).
-        lr: Learning rate at its highest.
-        weight_decay: Decay of matrices and kernels; biases and norms are never decayed.
-        schedule: "cosine" to a hundredth of `lr`, or "constant" (the paper's).
-        warmup_steps: Steps with a learning rate rising from zero.
-        ema_decay: Decay of the moving average of the weights, which is validated and saved;
-            0: none.
-        clip_norm: Largest norm of the gradient; 0: no limit.
-        amp: Mixed precision; "auto": bf16 on a GPU that has it, else fp16 on a GPU, off on a CPU.
+        image_size: Size of the training images, (height, width) in pixels. One number is a square.
+        batch_size: Images per forward pass and process.
+        accumulate: Forward passes per optimizer step.
+        epochs: Passes over the training cases. Ignored if `steps` is set.
+        steps: Optimizer steps, instead of epochs.
+        max_minutes: Time limit in minutes; training stops after the current step. The schedule is
+            not shortened, so set `steps` as well. A run that stops this way is not reproducible
+            bit for bit.
+        optimizer: Optimizer. "adamw", "adam" (the paper's) or "sgd" (with Nesterov momentum 0.9).
+        lr: Peak learning rate.
+        weight_decay: Weight decay of matrices and kernels. Biases and norms are never decayed.
+        schedule: Learning-rate schedule. "cosine" to a hundredth of `lr`, or "constant" (the
+            paper's).
+        warmup_steps: Steps of linear warm-up from zero.
+        ema_decay: Decay of the exponential moving average of the weights. The average is validated
+            and saved. 0: no average.
+        clip_norm: Largest norm of the gradient. 0: no limit.
+        amp: Mixed precision. "auto": bf16 on a GPU that supports it, fp16 on other GPUs, off on a
+            CPU.
         compile: Use torch.compile.
-        channels_last: Memory layout of the network and its inputs.
-        deterministic: Ask torch for deterministic algorithms.
-        device: "auto" takes a GPU where there is one.
+        channels_last: Use the channels-last memory format.
+        deterministic: Use deterministic algorithms only.
+        device: Device: auto, cpu, cuda or cuda:1. "auto" uses a GPU if there is one.
         seed: Seed of weights, order and augmentation.
-        validate_every: Steps between validations; 0: once an epoch.
-        save_every: Steps between checkpoints; 0: at every validation.
-        patience: Stop after this many validations without a better score; 0: never.
-        weights: A run or model folder whose weights the training starts from; a run on drawn
-            images is a start where there are few real ones. None: from scratch.
-        keep: Which weights become the model: those with the best validation score, or the last
-            ones. Without validation cases always the last.
+        validate_every: Steps between validations. 0: once per epoch.
+        save_every: Steps between checkpoints. 0: at every validation.
+        patience: Stop after this many validations without a better score. 0: never.
+        weights: Run or model folder whose weights training starts from. A run on synthetic images
+            is a good start if there are few real ones. None: from scratch.
+        keep: Weights that become the model: those with the best validation score, or the last
+            ones. Without validation cases, always the last ones.
     """
 
     image_size: ImageSize = (224, 224)
@@ -212,9 +226,9 @@ class LoopConfig:
     accumulate: Positive = 1
     epochs: Positive = 100
     steps: Positive | None = None
-    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    max_minutes: PositiveNumber | None = None
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: PositiveNumber = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: Natural = 20
@@ -235,24 +249,24 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainConfig(LoopConfig):
-    """How a segmentation network is trained.
+    """Training settings of a segmentation network.
 
     Attributes:
-        loss: By name; "ce" is the paper's.
-        encoder_weights: A run, a model folder or a checkpoint file that the encoder starts from.
-        accept_partial: Take them even if fewer than nine tenths of the encoder's tensors fit.
-        encoder_lr_factor: Learning rate of the encoder over that of the rest.
+        loss: Loss function. "ce" is the paper's. The names are those of `segnetr.losses`.
+        encoder_weights: Run, model folder or published checkpoint that the encoder starts from.
+        accept_partial: Accept encoder weights of which fewer than 90 % fit.
+        encoder_lr_factor: Learning rate of the encoder, relative to that of the other layers.
         encoder_layer_decay: Factor of the learning rate from each layer of the encoder to the one
-            below; 1: none.
-        freeze_encoder_epochs: The encoder stays as it is for so many passes over the training
-            cases, statistics of its batch norms included.
+            below. 1: no decay.
+        freeze_encoder_epochs: Epochs during which the encoder is frozen, including the statistics
+            of its batch norms.
     """
 
-    loss: Literal["dice_ce", "ce", "dice", "dice_focal", "tversky"] = "dice_ce"
+    loss: str = "dice_ce"
     encoder_weights: Path | None = None
     accept_partial: bool = False
-    encoder_lr_factor: Annotated[float, Field(gt=0)] = 1.0
-    encoder_layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    encoder_lr_factor: PositiveNumber = 1.0
+    encoder_layer_decay: PositiveFraction = 1.0
     freeze_encoder_epochs: Natural = 0
 
 
@@ -261,22 +275,24 @@ class PredictConfig:
     """How a network is applied to a file.
 
     Attributes:
-        mode: "resize" brings the whole image to the training size and the result back;
-            "window" slides windows of the training size over the image.
-        overlap: Overlap of neighboring windows, share of the window.
-        window_batch: Windows in one forward pass.
-        weights: "gaussian": the middle of a window counts most; "constant": all of it alike.
-        tta: "flips": mean over the four mirrorings of a image; "d4": over its turns by a quarter
-            as well, eight in all.
-        threshold: A pixel is foreground where its most probable foreground class stands to the
-            background at least as this to the rest of 1; with one foreground class, where its
-            probability is above this.
-        post: Repairs of the labels, in their order; see `segnetr.engine.inference.postprocessing`.
-        search_postprocessing: Let the training choose `threshold` and `post` on its validation
-            cases; what
-            it chose then stands in the model.
-        quality: Say of each mask which Dice it probably has, and whether the image is unlike the
-            training set. A training with validation cases fits what is needed at its end.
+        mode: How an image is fitted to the network. "resize": the whole image is resized to the
+            training size, and the result is resized back. "window": windows of the training size
+            slide over the image.
+        overlap: Overlap of neighboring windows, as a fraction of the window.
+        window_batch: Windows per forward pass.
+        weights: Weights of the pixels of a window. "gaussian": the center counts most; "constant":
+            all count the same.
+        tta: Test-time augmentation. "flips": mean over the four flips of an image. "d4": over the
+            flips and quarter-turn rotations, eight in all.
+        threshold: Least odds of foreground. A pixel is foreground if the odds of its most probable
+            foreground class against the background are at least `threshold : 1 - threshold`; with
+            one foreground class, if its probability is above `threshold`.
+        postprocessing: Postprocessing steps of the labels, in order. See
+            `segnetr.engine.inference.postprocessing`.
+        search_postprocessing: Choose `threshold` and `postprocessing` on the validation cases at
+            the end of training. The model then contains the choice.
+        quality: Predict the Dice of each mask, and flag out-of-distribution images. A training
+            with validation cases fits what is needed.
     """
 
     mode: Literal["resize", "window"] = "resize"
@@ -285,7 +301,7 @@ class PredictConfig:
     weights: Literal["gaussian", "constant"] = "gaussian"
     tta: Literal["none", "flips", "d4"] = "none"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    post: tuple[PostprocessingStep, ...] = ()
+    postprocessing: tuple[PostprocessingStep, ...] = ()
     search_postprocessing: bool = False
     quality: bool = True
 
@@ -295,22 +311,23 @@ class EvaluateConfig:
     """How masks are scored.
 
     Attributes:
-        nsd_tolerance: Tolerance of the normalized surface Dice, in millimeters where the file has
-            spacing, else in pixels.
+        nsd_tolerance: Tolerance of the normalized surface Dice, in millimeters if the file has
+            spacing, otherwise in pixels.
         bootstrap: Resamples of the 95 % interval.
-        isic_threshold: IoU below this counts 0 in the ISIC challenge's thresholded Jaccard.
+        isic_threshold: Least IoU that counts in the ISIC challenge's thresholded Jaccard. Lower
+            values count as 0.
         seed: Seed of the resampling.
     """
 
-    nsd_tolerance: Annotated[float, Field(gt=0)] = 2.0
+    nsd_tolerance: PositiveNumber = 2.0
     bootstrap: Natural = 2000
-    isic_threshold: Share = 0.65
+    isic_threshold: Fraction = 0.65
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunConfig:
-    """Everything a run is made of; written into the run, and enough to repeat it."""
+    """Everything that defines a run; written into the run, and sufficient to repeat it."""
 
     data: DataConfig = Field(default_factory=DataConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from types import MappingProxyType
 
@@ -32,7 +31,7 @@ from segnetr.data.datasets.synthetic.dataset import (
     read_synthetic,
 )
 from segnetr.data.datasets.tnscui import DDTI, TNSCUI, read_tnscui
-from segnetr.errors import UsageError
+from segnetr.errors import unknown_name
 
 _LESION = ("background", "lesion")
 _NODULE = ("background", "nodule")
@@ -199,6 +198,4 @@ def get_dataset(name: str) -> DatasetSpec:
     """
     if name in DATASETS:
         return DATASETS[name]
-    nearest = get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.5)
-    guess = f"; did you mean '{nearest[0]}'?" if nearest else f"; there are {', '.join(DATASETS)}"
-    raise UsageError(f"unknown data set '{name}'{guess} (segnetr data list)")
+    raise unknown_name("dataset", name, DATASETS, see="segnetr data list")

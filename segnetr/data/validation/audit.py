@@ -3,8 +3,8 @@
 The codes of issues: `image-unreadable`, `image-missing` (a mask without its image),
 `mask-unreadable`, `mask-missing`, `mask-values`, `size-mismatch`, `grid-mismatch` (a volume's mask
 with another affine), `duplicate-id`, `no-foreground` (of all cases: one mask may be empty),
-`patient-in-two-parts` (`segnetr.data.splits.patients`) and `leak` (one image in two parts of the
-split, `segnetr data check`); and when data are decoded for training, `not-a-image` and
+`patient-in-two-parts` (`segnetr.data.splits.patients`) and `duplicate` (one image in
+two splits, `segnetr data check`); and when data are decoded for training, `not-a-image` and
 `not-a-volume`.
 """
 

@@ -49,7 +49,7 @@ class StreamedStack:
         self._next = 0
         values = height * width * volume.channels
         item = volume.dtype.itemsize if limits is None else 2
-        self._block = max(slices.together, block_bytes // (values * item))
+        self._block = max(slices.num_slices, block_bytes // (values * item))
 
     def view(self, index: int) -> Array:
         """Give a slice with its neighbors at the size `plane`, as `SliceStack` does.
@@ -117,4 +117,4 @@ def open_streamed_stack(
 def count_block_bytes(volume: VolumeFile, slices: SliceConfig) -> int:
     """Give the least bytes that have to be held of a volume: a slice and its neighbors."""
     values = math.prod(volume.grid) // volume.grid[slices.axis] * volume.channels
-    return values * max(2, volume.dtype.itemsize) * (slices.together + 1)
+    return values * max(2, volume.dtype.itemsize) * (slices.num_slices + 1)

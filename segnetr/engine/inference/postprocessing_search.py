@@ -46,7 +46,7 @@ class Repair:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The steps as in `predict.post`."""
+        """The steps as in `predict.postprocessing`."""
         return tuple(step for step in (self.pieces, self.holes) if step)
 
 

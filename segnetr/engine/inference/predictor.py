@@ -118,7 +118,7 @@ class Predictor:
             device=torch.device(device),
         )
         self.networks: tuple[SliceInferer, ...] = (network,)
-        self.post = config.post
+        self.post = config.postprocessing
         self._background = float(background_weight(config.threshold))
         self._combination: Combination = "mean"
         self._batch_plan: BatchPlan | None = None
@@ -286,7 +286,7 @@ class Predictor:
         observer = Observer(
             network.model,
             probe.level,
-            channels=network.channels // network.slices.together,
+            channels=network.channels // network.slices.num_slices,
             neighbors=network.slices.neighbors,
             features=features,
         )

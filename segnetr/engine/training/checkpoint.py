@@ -15,6 +15,7 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as format_tensors
 from torch import Tensor
 
+from segnetr.config.renames import rename_sections
 from segnetr.engine.training.random_state import RandomState
 from segnetr.errors import ModelFileError
 from segnetr.storage.manifest import verify_manifest, write_bytes, write_json
@@ -119,7 +120,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     def build() -> Checkpoint:
         return Checkpoint(
             state=TrainState(**plain["state"]),
-            identity=plain["identity"],
+            identity=rename_sections(plain["identity"]),
             weights=read_tensors(folder / _WEIGHTS),
             average=read_tensors(folder / _AVERAGE) if plain["has_average"] else None,
             optimizer=read_tensors(folder / _OPTIMIZER),
@@ -150,7 +151,10 @@ def read_best(folder: Path) -> BestWeights:
     def build() -> BestWeights:
         weights = read_tensors(folder / _WEIGHTS)
         return BestWeights(
-            weights=weights, step=plain["step"], score=plain["score"], identity=plain["identity"]
+            weights=weights,
+            step=plain["step"],
+            score=plain["score"],
+            identity=rename_sections(plain["identity"]),
         )
 
     return _build_or_refuse(folder, build)

@@ -1,7 +1,6 @@
 """Any published backbone as the encoder of a SegNetr decoder."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import hybrid_backbones
-from segnetr.errors import UsageError
+from segnetr.errors import UsageError, suggest, unknown_name
 from segnetr.models.segnetr.blocks import BlockSettings
 from segnetr.models.segnetr.detail_branch import DetailBranch
 from segnetr.models.segnetr.timm_pyramid import TIMM_PREFIX, TimmFeatures, build_timm
@@ -141,7 +140,7 @@ def check_encoder(name: str, settings: Mapping[str, Any]) -> None:
         return
     known = list_encoders()
     if name not in known:
-        raise UsageError(f"unknown encoder {name!r}; {_suggest(name, [*known, TIMM_PREFIX])}")
+        raise unknown_name("encoder", name, [*known, TIMM_PREFIX])
     if name == "segnetr":
         if settings:
             raise UsageError(
@@ -155,7 +154,7 @@ def check_encoder(name: str, settings: Mapping[str, Any]) -> None:
         if key not in fields:
             raise UsageError(
                 f"unknown setting 'model.encoder_settings.{key}' of encoder {name!r}; "
-                f"{_suggest(key, sorted(fields))}"
+                f"{suggest(key, fields) or ', '.join(sorted(fields))}".rstrip()
             )
         default = getattr(config, key)
         if not _is_duplicate(value, default):
@@ -171,8 +170,3 @@ def _is_duplicate(value: Any, default: Any) -> bool:
     if isinstance(default, float) and type(value) is int:
         return True
     return type(value) is type(default)
-
-
-def _suggest(word: str, known: Sequence[str]) -> str:
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(known)}"

@@ -21,10 +21,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from torch import Tensor, nn
 
 from segnetr import __version__
+from segnetr.config.renames import rename_model_file
 from segnetr.config.schema.postprocessing import PostprocessingTrial
 from segnetr.config.schema.segmentation import (
     ImageSize,
@@ -105,14 +106,14 @@ class ModelCard:
         counts = {len(self.intensity.mean), len(self.intensity.std)}
         if self.intensity.kind == "fixed" and not counts <= {1, self.in_channels}:
             raise ValueError(f"intensity does not fit {self.in_channels} channel(s)")
-        if self.in_channels % self.slices.together:
-            raise ValueError(f"{self.in_channels} channels are not {self.slices.together} slices")
+        if self.in_channels % self.slices.num_slices:
+            raise ValueError(f"{self.in_channels} channels are not {self.slices.num_slices} slices")
         return self
 
     @property
     def file_channels(self) -> int:
         """Channels of one image or slice as its file has them."""
-        return self.in_channels // self.slices.together
+        return self.in_channels // self.slices.num_slices
 
     @property
     def volume_channels(self) -> int:
@@ -249,9 +250,10 @@ def read_card_file(path: Path, cards: TypeAdapter[Card]) -> Card:
     if len(content) > _MOST_CARD_BYTES:
         raise ModelFileError(f"{path}: larger than {_MOST_CARD_BYTES} bytes; {WAY_OUT}")
     try:
-        from_json(content, allow_inf_nan=False)
+        plain = from_json(content, allow_inf_nan=False)
+        current = rename_model_file(plain)
         # strict: "224" is no number and 1.5 no count; nothing is repaired in silence.
-        return cards.validate_json(content, strict=True)
+        return cards.validate_json(content if current == plain else to_json(current), strict=True)
     except ValidationError as error:
         raise ModelFileError(f"{path}: {_describe(error)}") from error
     except ValueError as error:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segnetr.config.load import load_config, nearest
+from segnetr.config.load import load_config
 from segnetr.config.schema.segmentation import RunConfig, SegNetrConfig
 from segnetr.engine.training.runtime import choose_device
-from segnetr.errors import UsageError
+from segnetr.errors import UsageError, unknown_name
 from segnetr.metrics.paired import compare_paired
 from segnetr.models.segnetr.backbone_encoder import check_encoder, list_encoders
 from segnetr.outputs.charts.scatter import Dot, Panel, draw_panels
@@ -113,9 +113,7 @@ def benchmark_skips(
     """
     for name in pairs:
         if name not in PAIRS:
-            raise UsageError(
-                f"unknown pair {name!r}; {nearest(name, list(PAIRS))}known: {', '.join(PAIRS)}"
-            )
+            raise unknown_name("pair", name, PAIRS)
     cases = open_dataset(config.data).cases
     patients = {case.case_id: case.patient_id for case in cases if case.patient_id}
     shown = []

@@ -68,7 +68,7 @@ def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -
         paths: Folders of runs or of cross-validations, two at least; of a cross-validation the
             scores out of fold are read.
         dataset: Scores on this other data set, made by `segnetr evaluate RUN --dataset`.
-        part: Scores on this part, made by `segnetr evaluate RUN --part`.
+        part: Scores on this part, made by `segnetr evaluate RUN --split`.
 
     Raises:
         UsageError: If there are fewer than two, one has no scores, or they differ in their split,
@@ -78,9 +78,9 @@ def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -
         raise UsageError("compare needs two runs at least: segnetr compare RUN RUN")
     if dataset is not None and part is not None:
         raise UsageError(
-            "--part with --dataset: the scores on another data set are kept once, of the part that "
-            f"was scored last; run segnetr evaluate --dataset {dataset} --part {part} and compare "
-            "without --part"
+            "--split with --dataset: only the scores of the last evaluated split are stored for "
+            f"another dataset; run segnetr evaluate --dataset {dataset} --split {part} and compare "
+            "without --split"
         )
     names = name_runs(paths)
     runs = [

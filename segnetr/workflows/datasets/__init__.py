@@ -1,1 +1,1 @@
-"""`segnetr data`."""
+"""Workflows of `segnetr data`."""

@@ -1,10 +1,11 @@
-"""`segnetr data audit`: images that are there twice, in two parts of a split or in two sets."""
+"""`segnetr data audit`: duplicate images in a dataset, in two splits, or in two datasets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from segnetr.config.renames import rename_value
 from segnetr.config.schema.segmentation import DataConfig
 from segnetr.data.case import SPLIT_NAMES, Case
 from segnetr.data.datasets.registry import DATASETS
@@ -19,225 +20,230 @@ from segnetr.workflows.datasets.loading import OpenedDataset, open_dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageArray:
-    """A file that is audited.
+class AuditedFile:
+    """An image or volume file that is compared with all others.
 
     Attributes:
-        dataset: Name of its data set, or the folder it was found in.
+        dataset: Name of its dataset, or the folder that contains it.
         case_id: Its case.
         path: The file.
-        part: Its part of the split; empty where it has none.
-        volume_channels: Values for each voxel where it is a volume.
+        split: Split of the case; empty if it has none.
+        volume_channels: Number of values per voxel of a volume.
     """
 
     dataset: str
     case_id: str
     path: Path
-    part: str = ""
+    split: str = ""
     volume_channels: int = 1
 
-    def place(self) -> str:
-        """Say where it belongs, for people."""
-        return f"{self.dataset} {self.part}".strip()
+    @property
+    def source(self) -> str:
+        """The dataset and split of the file, for messages."""
+        return f"{self.dataset} {self.split}".strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leak:
-    """Two files with one image.
+class Duplicate:
+    """Two files that show the same image.
 
     Attributes:
-        first: The one.
-        second: The other.
-        alike: How they are alike.
+        first: One file.
+        second: The other file.
+        match: How the images match.
     """
 
-    first: ImageArray
-    second: ImageArray
-    duplicate: DuplicatePair
+    first: AuditedFile
+    second: AuditedFile
+    match: DuplicatePair
 
     @property
-    def crosses(self) -> bool:
-        """Whether they lie in two parts of a split, or in two data sets."""
-        return self.first.place() != self.second.place()
+    def is_leak(self) -> bool:
+        """Whether the files are in two splits or in two datasets."""
+        return self.first.source != self.second.source
 
     def facts(self) -> Mapping[str, Any]:
-        """Give the pair as plain data."""
+        """Return the pair as plain data."""
         files = [
-            {"dataset": p.dataset, "part": p.part, "case_id": p.case_id, "path": str(p.path)}
-            for p in (self.first, self.second)
+            {
+                "dataset": file.dataset,
+                "split": file.split,
+                "case_id": file.case_id,
+                "path": str(file.path),
+            }
+            for file in (self.first, self.second)
         ]
         return {
-            "kind": self.duplicate.kind,
-            "likeness": round(self.duplicate.likeness, 4),
-            "orientation": self.duplicate.orientation,
-            "overlap": round(self.duplicate.overlap, 4),
-            "crosses": self.crosses,
+            "kind": self.match.kind,
+            "similarity": round(self.match.likeness, 4),
+            "orientation": self.match.orientation,
+            "overlap": round(self.match.overlap, 4),
+            "is_leak": self.is_leak,
             "files": files,
         }
 
     def text(self) -> str:
-        """Give the pair as one line."""
-        where = [f"{p.path} ({p.place()})" for p in (self.first, self.second)]
-        turned = (
-            "" if self.duplicate.orientation == "upright" else f", {self.duplicate.orientation}"
-        )
-        verdict = "leak" if self.crosses else "same part"
-        shown = f"{self.duplicate.kind} {self.duplicate.likeness:.3f}{turned}"
-        return f"{verdict}: {shown}: {where[0]} and {where[1]}"
+        """Return the pair as one line."""
+        first, second = (f"{file.path} ({file.source})" for file in (self.first, self.second))
+        upright = self.match.orientation == "upright"
+        orientation = "" if upright else f", {self.match.orientation}"
+        scope = "across splits" if self.is_leak else "in one split"
+        match = f"{self.match.kind} {self.match.likeness:.3f}{orientation}"
+        return f"duplicate {scope}: {match}: {first} and {second}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOutcome:
-    """What an audit found.
+    """Result of an audit.
 
     Attributes:
-        sets: Names of what was audited.
-        images: Files that were compared.
-        pairs: Images that are there twice, those that cross parts or sets first.
-        unread: Why a file could not be compared, one line each.
+        datasets: Names of the audited datasets and folders.
+        images: Number of files that were compared.
+        pairs: Duplicates; those in two splits or datasets come first.
+        unreadable: Reason why a file could not be compared, one line each.
     """
 
-    sets: tuple[str, ...]
+    datasets: tuple[str, ...]
     images: int
-    pairs: tuple[Leak, ...]
-    unread: tuple[str, ...]
+    pairs: tuple[Duplicate, ...]
+    unreadable: tuple[str, ...]
 
     @property
-    def leaks(self) -> tuple[Leak, ...]:
-        """The pairs that cross parts of a split, or data sets."""
-        return tuple(pair for pair in self.pairs if pair.crosses)
+    def leaking(self) -> tuple[Duplicate, ...]:
+        """The pairs in two splits or in two datasets."""
+        return tuple(pair for pair in self.pairs if pair.is_leak)
 
     def facts(self) -> Mapping[str, Any]:
-        """Give the pairs as plain data."""
+        """Return the pairs as plain data."""
         return {
-            "sets": list(self.sets),
+            "datasets": list(self.datasets),
             "images": self.images,
-            "leaks": len(self.leaks),
+            "leaking_pairs": len(self.leaking),
             "pairs": [pair.facts() for pair in self.pairs],
-            "unread": list(self.unread),
+            "unreadable": list(self.unreadable),
         }
 
     def text(self) -> str:
-        """Give a line for each pair, then the counts."""
+        """Return one line per pair, then the counts."""
         lines = [pair.text() for pair in self.pairs]
-        lines += [f"not read: {reason}" for reason in self.unread]
-        inside = len(self.pairs) - len(self.leaks)
+        lines += [f"unreadable: {reason}" for reason in self.unreadable]
         lines.append(
-            f"{', '.join(self.sets)}: {self.images} images, {len(self.leaks)} pairs in two "
-            f"parts or sets, {inside} within one"
+            f"{', '.join(self.datasets)}: {self.images} images, {len(self.leaking)} duplicate "
+            f"pairs across splits or datasets, {len(self.pairs) - len(self.leaking)} in one split"
         )
         return "\n".join(lines)
 
 
 def audit(config: DataConfig, against: Sequence[str], *, progress: Progress) -> AuditOutcome:
-    """Compare all images of a data set with each other and with those of further sets.
+    """Compare all images of a dataset with each other and with those of other datasets.
 
     Args:
-        config: The data set, and how it would be split.
-        against: Further sets: `NAME=DIR` for a data set, `DIR` for a folder of images.
-        progress: What the user sees meanwhile.
+        config: The dataset and its split.
+        against: Other datasets: `NAME=DIR` for a dataset, `DIR` for a folder of images.
+        progress: Progress display.
 
     Raises:
-        UsageError: If a set is unknown, or its folder is not there.
-        WriteError: If thumbnails cannot be kept.
+        UsageError: If a dataset is unknown, or its folder does not exist.
+        WriteError: If thumbnails cannot be cached.
     """
-    images = list_dataset_images(open_dataset(config), config)
+    files = list_dataset_images(open_dataset(config), config)
     for text in against:
-        further = _open_further(text, config)
-        if any(image.dataset == further[0].dataset for image in images):
-            further = [replace(image, dataset=text) for image in further]
-        images += further
-    return compare(images, config, progress=progress)
+        others = _open_other(text, config)
+        if any(file.dataset == others[0].dataset for file in files):
+            others = [replace(file, dataset=text) for file in others]
+        files += others
+    return compare(files, config, progress=progress)
 
 
 def compare(
-    images: Sequence[ImageArray], config: DataConfig, *, progress: Progress
+    files: Sequence[AuditedFile], config: DataConfig, *, progress: Progress
 ) -> AuditOutcome:
-    """Compare images, each with all others; those that cannot be read are named."""
-    with progress.task("thumbnails", len(images)) as advance:
-        made = collect_thumbnails(
-            [image.path for image in images],
-            volume_channels=[image.volume_channels for image in images],
+    """Compare each file with all others; files that cannot be read are listed in the outcome."""
+    with progress.task("thumbnails", len(files)) as advance:
+        results = collect_thumbnails(
+            [file.path for file in files],
+            volume_channels=[file.volume_channels for file in files],
             max_pixels=config.max_pixels,
             folder=config.cache_dir,
             workers=config.workers,
             progress=advance,
         )
-    unread = [str(item) for item in made if isinstance(item, ReadError)]
-    known = [
-        (image, item)
-        for image, item in zip(images, made, strict=True)
+    unreadable = [str(item) for item in results if isinstance(item, ReadError)]
+    readable = [
+        (file, item)
+        for file, item in zip(files, results, strict=True)
         if isinstance(item, Thumbnail)
     ]
-    with progress.task("compare", len(known)) as advance:
-        pairs = _pair_up(known, workers=config.workers, advance=advance)
+    with progress.task("compare", len(readable)) as advance:
+        pairs = _find_pairs(readable, workers=config.workers, advance=advance)
     return AuditOutcome(
-        sets=tuple(dict.fromkeys(image.dataset for image in images)),
-        images=len(known),
+        datasets=tuple(dict.fromkeys(file.dataset for file in files)),
+        images=len(readable),
         pairs=tuple(pairs),
-        unread=tuple(unread),
+        unreadable=tuple(unreadable),
     )
 
 
-def load_cached_leaks(
-    cases: Sequence[Case], parts: Mapping[str, str], config: DataConfig
-) -> list[Leak] | None:
-    """Find the images in two parts of a split where all thumbnails are known already.
+def load_cached_duplicates(
+    cases: Sequence[Case], splits: Mapping[str, str], config: DataConfig
+) -> list[Duplicate] | None:
+    """Return the duplicates in two splits if the thumbnails of all cases are cached.
 
-    Nothing is decoded, so that a training can ask: `segnetr data check` leaves them behind.
+    No image is decoded, so training can call this. `segnetr data check` fills the cache.
 
     Args:
-        cases: Cases of one data set.
-        parts: Part of the split by case id.
-        config: Where thumbnails are kept.
+        cases: Cases of one dataset.
+        splits: Split of each case by case ID.
+        config: Location of the cache.
 
     Returns:
-        The pairs that lie in two parts; None: not all thumbnails are known.
+        The pairs in two splits; None if a thumbnail is missing.
     """
-    chosen = [case for case in cases if case.case_id in parts]
+    chosen = [case for case in cases if case.case_id in splits]
     thumbnails = load_cached_thumbnails([case.image for case in chosen], folder=config.cache_dir)
     if thumbnails is None:
         return None
-    images = [_as_image(case, config.dataset, parts) for case in chosen]
-    pairs = _pair_up(list(zip(images, thumbnails, strict=True)), workers=config.workers)
-    return [pair for pair in pairs if pair.crosses]
+    files = [_to_file(case, config.dataset, splits) for case in chosen]
+    pairs = _find_pairs(list(zip(files, thumbnails, strict=True)), workers=config.workers)
+    return [pair for pair in pairs if pair.is_leak]
 
 
-def list_dataset_images(opened: OpenedDataset, config: DataConfig) -> list[ImageArray]:
-    """Give the images of a data set with the part each would be trained in."""
+def list_dataset_images(opened: OpenedDataset, config: DataConfig) -> list[AuditedFile]:
+    """Return the images of a dataset with the split that training would use."""
     unique = {case.case_id: case for case in opened.cases}
     split = divide(list(unique.values()), config)
-    parts = {case_id: str(name) for name in SPLIT_NAMES for case_id in split.ids(name)}
-    present = {case.image: case for case in opened.cases if case.image.exists()}
+    splits = {case_id: str(name) for name in SPLIT_NAMES for case_id in split.ids(name)}
+    existing = {case.image: case for case in opened.cases if case.image.exists()}
     spec = opened.spec
     return [
-        replace(_as_image(case, spec.name, parts), volume_channels=spec.volume_channels)
-        for case in present.values()
+        replace(_to_file(case, spec.name, splits), volume_channels=spec.volume_channels)
+        for case in existing.values()
     ]
 
 
-def _open_further(text: str, config: DataConfig) -> list[ImageArray]:
+def _open_other(text: str, config: DataConfig) -> list[AuditedFile]:
     name, equals, folder = text.partition("=")
+    name = rename_value("data.dataset", name)
     if not equals or name not in DATASETS:
         return [
-            ImageArray(dataset=Path(text).name or text, case_id=str(relative), path=path)
+            AuditedFile(dataset=Path(text).name or text, case_id=str(relative), path=path)
             for path, relative in list_images([Path(text)])
         ]
-    further = replace(config, dataset=name, data_dir=Path(folder))
-    return list_dataset_images(open_dataset(further), further)
+    other = replace(config, dataset=name, data_dir=Path(folder))
+    return list_dataset_images(open_dataset(other), other)
 
 
-def _as_image(case: Case, dataset: str, parts: Mapping[str, str]) -> ImageArray:
-    part = parts.get(case.case_id, "")
-    return ImageArray(dataset=dataset, case_id=case.case_id, path=case.image, part=part)
+def _to_file(case: Case, dataset: str, splits: Mapping[str, str]) -> AuditedFile:
+    split = splits.get(case.case_id, "")
+    return AuditedFile(dataset=dataset, case_id=case.case_id, path=case.image, split=split)
 
 
-def _pair_up(
-    known: Sequence[tuple[ImageArray, Thumbnail]], *, workers: int, advance: Any = None
-) -> list[Leak]:
-    thumbnails = [thumbnail for _, thumbnail in known]
-    found = [
-        Leak(first=known[pair.first][0], second=known[pair.second][0], duplicate=pair)
+def _find_pairs(
+    readable: Sequence[tuple[AuditedFile, Thumbnail]], *, workers: int, advance: Any = None
+) -> list[Duplicate]:
+    thumbnails = [thumbnail for _, thumbnail in readable]
+    pairs = [
+        Duplicate(first=readable[pair.first][0], second=readable[pair.second][0], match=pair)
         for pair in find_duplicates(thumbnails, workers=workers, progress=advance)
     ]
-    return sorted(found, key=lambda pair: not pair.crosses)
+    return sorted(pairs, key=lambda pair: not pair.is_leak)

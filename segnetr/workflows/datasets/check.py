@@ -1,4 +1,4 @@
-"""`segnetr data`: the data sets, and whether a folder of one can be trusted."""
+"""`segnetr data check` and `segnetr data split`: the issues of a dataset, and its split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from segnetr.data.splits.split import write_split
 from segnetr.data.splits.split_cases import divide
 from segnetr.data.validation.audit import Issue, check_cases, check_pairs
 from segnetr.progress import Progress
-from segnetr.workflows.datasets.audit import Leak, compare, list_dataset_images
+from segnetr.workflows.datasets.audit import Duplicate, compare, list_dataset_images
 from segnetr.workflows.datasets.loading import open_dataset
 from segnetr.workflows.datasets.page import write_data_page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOutcome:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        dataset: Its name.
-        root: Its folder.
-        cases: How many there are.
-        issues: What is wrong, one for each case or pair.
-        doubles: Images that are there twice within one part of the split, which is no issue.
+        dataset: Name of the dataset.
+        root: Folder of the dataset.
+        cases: Number of cases.
+        issues: The issues, one for each case or pair.
+        duplicates: Number of duplicate pairs within one split, which are not issues.
         page: The HTML page, if one was written.
     """
 
@@ -34,32 +34,37 @@ class CheckOutcome:
     root: Path
     cases: int
     issues: tuple[Issue, ...]
-    doubles: int = 0
+    duplicates: int = 0
     page: Path | None = None
 
     def facts(self) -> Mapping[str, Any]:
-        """Give the issues as plain data."""
+        """Return the issues as plain data."""
         issues = [
-            {"case_id": f.case_id, "path": str(f.path), "kind": f.kind, "message": f.message}
-            for f in self.issues
+            {
+                "case_id": issue.case_id,
+                "path": str(issue.path),
+                "kind": issue.kind,
+                "message": issue.message,
+            }
+            for issue in self.issues
         ]
         return {
             "dataset": self.dataset,
             "root": str(self.root),
             "cases": self.cases,
             "issues": issues,
-            "doubles": self.doubles,
+            "duplicates": self.duplicates,
             "page": None if self.page is None else str(self.page),
         }
 
     def text(self) -> str:
-        """Give one line for each issue, then the count."""
-        lines = [f"{f.kind}: {f.message}" for f in self.issues]
+        """Return one line per issue, then the counts."""
+        lines = [f"{issue.kind}: {issue.message}" for issue in self.issues]
         lines.append(
             f"{self.dataset}: {self.cases} cases, {len(self.issues)} issues in {self.root}"
         )
-        if self.doubles:
-            lines.append(f"{self.doubles} pairs of alike images within one part: see data audit")
+        if self.duplicates:
+            lines.append(f"{self.duplicates} duplicate pairs in one split (segnetr data audit)")
         if self.page is not None:
             lines.append(f"page: {self.page}")
         return "\n".join(lines)
@@ -67,25 +72,29 @@ class CheckOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitOutcome:
-    """A split and where it was written."""
+    """A split and the file it was written to.
+
+    Attributes:
+        path: The file.
+        split: The split.
+    """
 
     path: Path
     split: Split
 
     def facts(self) -> Mapping[str, Any]:
-        """Give counts and hash as plain data."""
+        """Return the counts and the hash as plain data."""
         counts = {str(name): len(self.split.ids(name)) for name in SPLIT_NAMES}
-        origin, seed = self.split.origin, self.split.seed
         return {
             "path": str(self.path),
-            "origin": origin,
-            "seed": seed,
+            "origin": self.split.origin,
+            "seed": self.split.seed,
             "sha256": self.split.sha256,
             **counts,
         }
 
     def text(self) -> str:
-        """Give counts and hash as two lines."""
+        """Return the counts and the hash as two lines."""
         counts = ", ".join(f"{len(self.split.ids(name))} {name}" for name in SPLIT_NAMES)
         return f"{self.split.origin}: {counts}, sha256 {self.split.sha256[:16]}\nsplit: {self.path}"
 
@@ -93,37 +102,37 @@ class SplitOutcome:
 def check_dataset(
     config: DataConfig, *, page: Path | None = None, progress: Progress
 ) -> CheckOutcome:
-    """Read every file of a data set and name each issue; alike images in two parts are one.
+    """Read every file of a dataset and list all issues, including duplicates in two splits.
 
     Args:
-        config: The data set.
-        page: Write statistics, issues and a contact sheet here, as one HTML page.
-        progress: What the user sees meanwhile.
+        config: The dataset.
+        page: HTML page with statistics, issues and a contact sheet to write.
+        progress: Progress display.
 
     Raises:
         WriteError: If the page, or the cache of thumbnails, cannot be written.
     """
     opened = open_dataset(config)
     issues = check_pairs(opened.cases)
-    named = {issue.case_id for issue in issues}
+    incomplete = {issue.case_id for issue in issues}
     issues += check_patients(opened.cases)
-    whole = [case for case in opened.cases if case.case_id not in named]
-    with progress.task("check", len(whole)) as advance:
+    complete = [case for case in opened.cases if case.case_id not in incomplete]
+    with progress.task("check", len(complete)) as advance:
         issues += check_cases(
-            whole,
+            complete,
             opened.spec,
             max_pixels=config.max_pixels,
             workers=config.workers,
             progress=advance,
         )
     audited = compare(list_dataset_images(opened, config), config, progress=progress)
-    issues += [_as_issue(leak) for leak in audited.leaks]
+    issues += [_to_issue(pair) for pair in audited.leaking]
     outcome = CheckOutcome(
         dataset=opened.spec.name,
         root=opened.root,
         cases=len(opened.cases),
         issues=tuple(issues),
-        doubles=len(audited.pairs) - len(audited.leaks),
+        duplicates=len(audited.pairs) - len(audited.leaking),
         page=page,
     )
     if page is not None:
@@ -132,14 +141,14 @@ def check_dataset(
 
 
 def split_dataset(config: DataConfig, out: Path) -> SplitOutcome:
-    """Write the split a training with these settings would make.
+    """Write the split that training with these settings would use.
 
     Args:
-        config: The data set, shares and seed.
+        config: The dataset, fractions and seed.
         out: The file.
 
     Raises:
-        DataError: If two cases have one id.
+        DataError: If two cases have the same ID.
         WriteError: If the file cannot be written.
     """
     opened = open_dataset(config)
@@ -148,7 +157,8 @@ def split_dataset(config: DataConfig, out: Path) -> SplitOutcome:
     return SplitOutcome(path=out, split=split)
 
 
-def _as_issue(leak: Leak) -> Issue:
-    first = leak.first
-    message = leak.text().partition(": ")[2]
-    return Issue(case_id=first.case_id, path=first.path, kind="leak", message=message)
+def _to_issue(pair: Duplicate) -> Issue:
+    message = pair.text().partition(": ")[2]
+    return Issue(
+        case_id=pair.first.case_id, path=pair.first.path, kind="duplicate", message=message
+    )

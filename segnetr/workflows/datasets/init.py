@@ -1,4 +1,4 @@
-"""`segnetr data init`: write the description of a folder by looking at it, and touch nothing."""
+"""`segnetr data init`: write the description of a folder of images and masks."""
 
 import os
 from collections import Counter
@@ -25,19 +25,19 @@ from segnetr.data.datasets.folder.survey import (
 from segnetr.errors import UsageError
 from segnetr.storage.manifest import write_text_atomic
 
-_SHOWN_VALUES = 8
+_MAX_VALUES = 8
 _LICENSE_NAMES = ("licence", "license", "copying")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitOutcome:
-    """What a look at a folder found.
+    """Result of a survey of a folder.
 
     Attributes:
         file: The description that was written.
         content: Its keys and values.
-        found: What was found, one line each.
-        undecided: What a person has to decide, one line each.
+        found: Findings, one line each.
+        undecided: Decisions that are left to the user, one line each.
     """
 
     file: Path
@@ -46,7 +46,7 @@ class InitOutcome:
     undecided: tuple[str, ...]
 
     def facts(self) -> Mapping[str, Any]:
-        """Give the outcome as plain data."""
+        """Return the outcome as plain data."""
         return {
             "file": str(self.file),
             "description": dict(self.content),
@@ -55,41 +55,41 @@ class InitOutcome:
         }
 
     def text(self) -> str:
-        """Give the findings, then the open questions, then the next command."""
+        """Return the findings, the open decisions and the next command."""
         lines = [f"found: {line}" for line in self.found]
         lines += [f"to decide: {line}" for line in self.undecided]
-        lines.append(f"written: {self.file}; look at it, then")
-        place = self.file.parent if self.file.name == DESCRIPTION else self.file
-        lines.append(f"  segnetr data check --dataset folder --data-dir {place}")
+        lines.append(f"written: {self.file}; review it, then run")
+        data_dir = self.file.parent if self.file.name == DESCRIPTION else self.file
+        lines.append(f"  segnetr data check --dataset folder --data-dir {data_dir}")
         return "\n".join(lines)
 
 
 def init_folder(root: Path, *, out: Path | None = None, overwrite: bool = False) -> InitOutcome:
-    """Look at a folder of images and masks, and write its description.
+    """Survey a folder of images and masks, and write its description.
 
     Args:
-        root: The folder; only the description is written, nothing else is changed.
-        out: The description file, where it shall not lie in the folder itself.
-        overwrite: Replace a description that is there.
+        root: The folder. Only the description is written; no other file is changed.
+        out: The description file; None: `dataset.yaml` in the folder.
+        overwrite: Replace an existing description.
 
     Raises:
-        UsageError: If the description is there already, or no image and mask belong together.
-        DataError: If a table of pairs is there and cannot be read.
-        WriteError: If it cannot be written.
+        UsageError: If the description exists, or no image has a mask.
+        DataError: If the folder contains a table of pairs that cannot be read.
+        WriteError: If the description cannot be written.
     """
     file = out or root / DESCRIPTION
     if file.is_dir() or (out is not None and file.suffix.lower() not in {".yaml", ".yml"}):
-        raise UsageError(f"--out {file}: name the description file, as {file / DESCRIPTION}")
+        raise UsageError(f"--out {file}: expected a file name, for example {file / DESCRIPTION}")
     if file.exists() and not overwrite:
-        raise UsageError(f"{file}: is there already; --overwrite writes it anew")
+        raise UsageError(f"{file} exists already; replace it with --overwrite")
     files = list_below(root)
-    where, cases = _find_pairs(root, files)
-    whole = [case for case in cases if case.mask is not None and case.image.exists()]
-    images, masks = survey_images(whole), survey_masks(whole)
+    layout, cases = _find_pairs(root, files)
+    complete = [case for case in cases if case.mask is not None and case.image.exists()]
+    images, masks = survey_images(complete), survey_masks(complete)
     content: dict[str, Any] = {"name": root.resolve().name}
     if file.parent.resolve() != root.resolve():
         content["root"] = os.path.relpath(root.resolve(), file.parent.resolve())
-    content |= where
+    content |= layout
     content["classes"] = _name_classes(masks)
     content |= {"channels": images.channels, "spatial_dims": images.spatial_dims}
     content["license"] = "not stated"
@@ -98,8 +98,8 @@ def init_folder(root: Path, *, out: Path | None = None, overwrite: bool = False)
     outcome = InitOutcome(
         file=file,
         content=content,
-        found=_describe(root, where, cases, whole, images, masks),
-        undecided=_list_doubts(root, cases, images, masks),
+        found=_list_findings(root, layout, cases, complete, images, masks),
+        undecided=_list_decisions(root, cases, images, masks),
     )
     write_text_atomic(file, _write_yaml(outcome))
     return outcome
@@ -112,9 +112,9 @@ def _find_pairs(root: Path, files: Sequence[str]) -> tuple[dict[str, Any], Seque
     layout = find_layout(root, files)
     if layout is None:
         raise UsageError(
-            f"{root}: {len(files)} images are there, but no two belong together as image and mask;"
-            " put them into images/ and masks/ under equal names, or write a table pairs.csv with"
-            " the columns image and mask"
+            f"{root}: found {len(files)} images, but no image with a mask; put them into images/ "
+            "and masks/ under equal names, or write a table pairs.csv with the columns image and "
+            "mask"
         )
     patterns = layout.patterns
     return {"images": patterns.images, "masks": patterns.masks}, layout.cases
@@ -130,61 +130,61 @@ def _name_classes(masks: MaskFacts) -> list[str] | dict[str, Any]:
     return dict(zip(names, values, strict=True))
 
 
-def _describe(
+def _list_findings(
     root: Path,
-    where: Mapping[str, Any],
+    layout: Mapping[str, Any],
     cases: Sequence[Case],
-    whole: Sequence[Case],
+    complete: Sequence[Case],
     images: ImageFacts,
     masks: MaskFacts,
 ) -> tuple[str, ...]:
-    how = where.get("pairs") or f"{where['images']} with {where['masks']}"
-    lines = [f"{len(whole)} images with masks ({how})"]
-    several = sum(len(case.mask_files) > 1 for case in whole)
-    if several:
-        lines.append(f"{several} images have several masks each; they are united")
-    lost = len(cases) - len(whole)
-    if lost:
-        lines.append(f"{lost} cases lack an image or a mask; `segnetr data check` names them")
-    parts = Counter(case.split for case in whole if case.split)
-    if parts:
-        shown = ", ".join(f"{parts[name]} {name}" for name in SPLIT_NAMES if parts[name])
-        lines.append(f"parts: {shown}")
-    patients = {case.patient_id for case in whole if case.patient_id}
+    pairing = layout.get("pairs") or f"{layout['images']} with {layout['masks']}"
+    lines = [f"{len(complete)} images with masks ({pairing})"]
+    multiple = sum(len(case.mask_files) > 1 for case in complete)
+    if multiple:
+        lines.append(f"{multiple} images with several masks, which are merged")
+    incomplete = len(cases) - len(complete)
+    if incomplete:
+        lines.append(f"{incomplete} cases without image or mask (segnetr data check lists them)")
+    splits = Counter(case.split for case in complete if case.split)
+    if splits:
+        counts = ", ".join(f"{splits[name]} {name}" for name in SPLIT_NAMES if splits[name])
+        lines.append(f"splits: {counts}")
+    patients = {case.patient_id for case in complete if case.patient_id}
     if patients:
-        lines.append(f"{len(patients)} patients, as {min(patients)}")
-    what = "volumes" if images.spatial_dims == 3 else "images"
+        lines.append(f"{len(patients)} patients, for example {min(patients)}")
+    kind = "volumes" if images.spatial_dims == 3 else "images"
     if images.sizes is not None:
         low, high = (" x ".join(map(str, size)) for size in images.sizes)
-        color = "gray" if images.channels == 1 else "colors"
-        lines.append(f"{what}, {color}, {low} to {high} (looked at {images.looked})")
-    values = ", ".join(map(show_value, masks.values[:_SHOWN_VALUES]))
-    more = ", ..." if len(masks.values) > _SHOWN_VALUES else ""
-    lines.append(f"mask values: {values}{more}: {masks.classes} classes (looked at {masks.looked})")
+        color = "gray" if images.channels == 1 else "color"
+        lines.append(f"{color} {kind}, {low} to {high} ({images.looked} of them read)")
+    values = ", ".join(map(show_value, masks.values[:_MAX_VALUES]))
+    more = ", ..." if len(masks.values) > _MAX_VALUES else ""
+    lines.append(f"mask values {values}{more}: {masks.classes} classes ({masks.looked} masks read)")
     for name, count in (("images", images.unreadable), ("masks", masks.unreadable)):
         if count:
-            lines.append(f"{count} {name} cannot be read; `segnetr data check` names them")
-    lines += [f"a license lies in {path.name}" for path in _find_licenses(root)]
+            lines.append(f"{count} unreadable {name} (segnetr data check lists them)")
+    lines += [f"license file {path.name}" for path in _find_licenses(root)]
     return tuple(lines)
 
 
-def _list_doubts(
+def _list_decisions(
     root: Path, cases: Sequence[Case], images: ImageFacts, masks: MaskFacts
 ) -> tuple[str, ...]:
-    doubts = list(masks.undecided)
-    doubts.append("names of the classes")
+    decisions = list(masks.undecided)
+    decisions.append("names of the classes")
     if images.mixed:
-        doubts.append("volumes and images stand side by side; describe them apart")
+        decisions.append("the folder contains images and volumes; describe them separately")
     if not any(case.patient_id for case in cases):
-        doubts.append(
-            "patients: images of one patient may come into training and test; {patient} in a"
-            " pattern or a column `patient` keeps them together"
+        decisions.append(
+            "patients: images of one patient may be in training and test; {patient} in a pattern, "
+            "or a column `patient`, puts them into one split"
         )
     if not _find_licenses(root):
-        doubts.append("license")
+        decisions.append("license")
     if max(images.looked, masks.looked) == SAMPLE:
-        doubts.append(f"only {SAMPLE} files were opened; `segnetr data check` reads all")
-    return tuple(doubts)
+        decisions.append(f"only {SAMPLE} files were read; segnetr data check reads all of them")
+    return tuple(decisions)
 
 
 def _find_licenses(root: Path) -> list[Path]:
@@ -196,7 +196,7 @@ def _find_licenses(root: Path) -> list[Path]:
 
 
 def _write_yaml(outcome: InitOutcome) -> str:
-    lines = ["# Written by `segnetr data init`; yours to change. See docs/datasets.md."]
+    lines = ["# Written by `segnetr data init`; edit as needed. See docs/datasets.md."]
     lines += [f"# found: {line}" for line in outcome.found]
     lines += [f"# to decide: {line}" for line in outcome.undecided]
     body = yaml.safe_dump(dict(outcome.content), sort_keys=False, allow_unicode=True, width=100)

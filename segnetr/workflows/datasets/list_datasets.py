@@ -1,4 +1,4 @@
-"""`segnetr data list`: what there is, where it comes from, what can be fetched."""
+"""`segnetr data list`: the datasets, their sources and their downloads."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,18 +13,18 @@ from segnetr.workflows.outcome import Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetList:
-    """The data sets, a row each.
+    """The datasets, one row each.
 
     Attributes:
-        rows: For people: short values by column.
-        archives: By data set, its official files.
+        rows: Values by column.
+        archives: Official files of each dataset.
     """
 
     rows: tuple[Mapping[str, Any], ...]
     archives: Mapping[str, tuple[Mapping[str, Any], ...]]
 
     def facts(self) -> Mapping[str, Any]:
-        """Give the rows with the official files of each."""
+        """Return the rows with the official files of each dataset."""
         return {
             "datasets": [
                 {**row, "archives": list(self.archives.get(row["name"], ()))} for row in self.rows
@@ -32,12 +32,12 @@ class DatasetList:
         }
 
     def text(self) -> str:
-        """Align the rows in columns."""
+        """Return the rows as aligned columns."""
         return Table(name="datasets", rows=self.rows).text()
 
 
 def list_datasets() -> DatasetList:
-    """List the data sets with official counts, source, license and what can be fetched."""
+    """List the datasets with official counts, source, license and download."""
     rows = [_segmentation_row(spec) for spec in DATASETS.values()]
     rows += [_classification_row(name, OFFICIAL[name]) for name in LABELED]
     known = {row["name"] for row in rows}
@@ -56,7 +56,7 @@ def _segmentation_row(spec: DatasetSpec) -> Mapping[str, Any]:
         "title": spec.title,
         "classes": ", ".join(spec.classes[1:]),
         "train/val/test": counts,
-        "download": _describe_download(spec.name, is_made=spec.prepare is not None),
+        "download": _describe_download(spec.name, is_synthetic=spec.prepare is not None),
         "license": spec.license,
         "source": spec.source,
     }
@@ -68,16 +68,16 @@ def _classification_row(name: str, source: OfficialSource) -> Mapping[str, Any]:
         "title": f"{source.title}, for classification",
         "classes": "",
         "train/val/test": "",
-        "download": _describe_download(name, is_made=False),
+        "download": _describe_download(name, is_synthetic=False),
         "license": source.license,
         "source": source.page,
     }
 
 
-def _describe_download(name: str, *, is_made: bool) -> str:
-    if is_made:
-        return "none needed"
+def _describe_download(name: str, *, is_synthetic: bool) -> str:
+    if is_synthetic:
+        return "not needed"
     source = OFFICIAL.get(name)
     if source is None or not source.is_public:
-        return "by hand"
-    return source.size or "size not known"
+        return "manual"
+    return source.size or "unknown size"

@@ -1,4 +1,4 @@
-"""Opening a data set: its description, its folder, its cases."""
+"""Open a dataset: its description, its folder, its cases."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,13 @@ from segnetr.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedDataset:
-    """A data set with its cases, ready to be checked, split or scored."""
+    """A dataset with its cases.
+
+    Attributes:
+        spec: Description of the dataset.
+        root: Its folder.
+        cases: Its cases.
+    """
 
     spec: DatasetSpec
     root: Path
@@ -20,10 +26,10 @@ class OpenedDataset:
 
 
 def open_dataset(config: DataConfig) -> OpenedDataset:
-    """Find a data set's folder and read its layout; drawn ones are drawn where they are missing.
+    """Find the folder of a dataset and read its cases; synthetic datasets are created if missing.
 
     Raises:
-        UsageError: If the name is unknown, no folder was named, or the folder lacks the layout.
+        UsageError: If the name is unknown, no folder is set, or the folder has another layout.
     """
     spec = get_dataset(config.dataset)
     root = config.data_dir
@@ -32,7 +38,7 @@ def open_dataset(config: DataConfig) -> OpenedDataset:
             raise UsageError(f"--data-dir is missing: {spec.title}")
         if spec.prepare is None:
             raise UsageError(
-                f"--data-dir is missing: the folder that holds {spec.title} unpacked "
+                f"--data-dir is missing: the folder of {spec.title}, unpacked "
                 f"({spec.source}, {spec.download_size or 'size unknown'}, license: {spec.license})"
             )
         root = (config.cache_dir or find_cache_folder()) / spec.name

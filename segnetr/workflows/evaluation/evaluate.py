@@ -170,7 +170,7 @@ def choose_part(run: RunDir, wanted: str | None = None) -> str | None:
     if wanted is not None:
         if wanted not in SPLIT_NAMES or not split.ids(wanted):
             has_foreground = [name for name in SPLIT_NAMES if split.ids(name)]
-            raise UsageError(f"--part {wanted}: this run's split has {', '.join(has_foreground)}")
+            raise UsageError(f"--split {wanted}: this run's split has {', '.join(has_foreground)}")
         return wanted
     return next((name for name in ("test", "validation") if split.ids(name)), None)
 

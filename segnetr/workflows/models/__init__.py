@@ -1,1 +1,1 @@
-"""`segnetr models`."""
+"""Workflows of `segnetr models`."""

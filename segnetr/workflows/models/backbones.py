@@ -1,4 +1,4 @@
-"""`segnetr models`: the published networks of `hybrid_backbones`, as their entries state them."""
+"""`segnetr models`: the published backbones of `hybrid_backbones`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _BRIEF = ("name", "params_m", "gmac", "image_size", "strides", "channels", "top1
 
 
 def backbone_facts(entry: ModelSpec) -> dict[str, Any]:
-    """Give what is known of a variant as plain data; multiply-adds are those at `image_size`."""
+    """Return the registry entry of a variant as plain data; GMACs are those at `image_size`."""
     return {
         "name": entry.name,
         "parameters": entry.parameters,
@@ -32,18 +32,18 @@ def backbone_facts(entry: ModelSpec) -> dict[str, Any]:
 
 
 def list_backbones() -> list[dict[str, Any]]:
-    """Give the facts of every variant, by name."""
+    """Return the facts of every variant, ordered by name."""
     return [backbone_facts(get_spec(name)) for name in list_models()]
 
 
 def brief_table() -> Table:
-    """Give the columns that fit a terminal."""
+    """Return a table of the columns that fit a terminal."""
     rows = [{key: _brief(facts[key]) for key in _BRIEF} for facts in list_backbones()]
     return Table(name="backbones", rows=rows)
 
 
 def backbone_markdown() -> str:
-    """Lay the facts out as the table of the README."""
+    """Return the facts as the Markdown table of the documentation."""
     head = ("`--backbone`", "parameters", "GMAC at", "strides: channels", "top-1", "trained on")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     sources: dict[tuple[str, str], list[str]] = {}
@@ -61,7 +61,7 @@ def backbone_markdown() -> str:
         sources.setdefault((facts["paper"], facts["weights_license"]), []).append(facts["name"])
     lines += ["", "| source | networks | license of the official weights |", "|---|---|---|"]
     for (paper, terms), names in sources.items():
-        # The variants of one paper stand beside each other and are named by the first and last.
+        # The variants of one paper are adjacent, so the first and the last name identify them.
         span = f"`{names[0]}`" if len(names) == 1 else f"`{names[0]}` to `{names[-1]}`"
         lines.append(f"| {paper} | {span} | {terms} |")
     return "\n".join(lines)
@@ -69,20 +69,20 @@ def backbone_markdown() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneCard:
-    """One variant: what is known of it, and its settings.
+    """Facts and settings of one variant.
 
     Attributes:
-        entry: Its line in the registry.
+        entry: Its entry in the registry.
     """
 
     entry: ModelSpec
 
     def facts(self) -> Mapping[str, Any]:
-        """Give everything as plain data."""
+        """Return facts and settings as plain data."""
         return {**backbone_facts(self.entry), "settings": dataclasses.asdict(self.entry.config)}
 
     def text(self) -> str:
-        """Give it as lines for people."""
+        """Return facts and settings as aligned lines."""
         facts = dict(self.facts())
         settings = facts.pop("settings")
         facts["parameters"] = f"{facts['parameters']:,}"
@@ -99,7 +99,7 @@ class BackboneCard:
 
 
 def show_backbone(name: str) -> BackboneCard:
-    """Show one variant of the registry."""
+    """Return the card of one variant of the registry."""
     return BackboneCard(entry=get_spec(name))
 
 

@@ -1,12 +1,12 @@
-"""`segnetr models`: the networks, what they cost, and what was published about them."""
+"""`segnetr models`: the networks, their cost, and their published results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segnetr.config.load import list_recipes, load_config, nearest, plain
+from segnetr.config.load import list_recipes, load_config, plain
 from segnetr.config.schema.segmentation import RunConfig
-from segnetr.errors import UsageError
+from segnetr.errors import unknown_name
 from segnetr.workflows.outcome import Outcome, Table
 
 _MEBI = 2**20
@@ -25,14 +25,14 @@ _PUBLISHED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCost:
-    """One network: its settings, its cost at 3 x 224 x 224, and what was published.
+    """Settings and cost of one network at 3 x 224 x 224, and its published results.
 
     Attributes:
         name: Name of the recipe.
         settings: The resolved model section.
-        parameters: Trainable numbers.
-        macs: Multiply-adds of one image.
-        parts: Parameters by part of the network.
+        parameters: Number of trainable parameters.
+        macs: Multiply-adds per image.
+        parts: Number of parameters of each child module.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ModelCost:
     parts: Mapping[str, int]
 
     def facts(self) -> Mapping[str, Any]:
-        """Give everything as plain data."""
+        """Return everything as plain data."""
         return {
             "name": self.name,
             "settings": dict(self.settings),
@@ -54,7 +54,7 @@ class ModelCost:
         }
 
     def text(self) -> str:
-        """Give the figures beside the published ones, for people."""
+        """Return the cost and the published cost as aligned lines."""
         published = _PUBLISHED.get(self.name)
         rows = [
             ("parameters (Mi = 2^20)", f"{self.parameters / _MEBI:.2f}", "params_mi"),
@@ -71,33 +71,33 @@ class ModelCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelList:
-    """All networks: those for segmentation, counted, and the backbones, as published.
+    """The segmentation networks with their measured cost, and the backbones as published.
 
     Attributes:
-        models: The networks for segmentation.
+        models: Table of the segmentation networks.
     """
 
     models: Table
 
     def facts(self) -> Mapping[str, Any]:
-        """Give both tables as plain data."""
+        """Return both tables as plain data."""
         from segnetr.workflows.models.backbones import list_backbones
 
         return {**self.models.facts(), "backbones": list_backbones()}
 
     def text(self) -> str:
-        """Give both tables for people."""
+        """Return both tables as text."""
         from segnetr.workflows.models.backbones import brief_table
 
         return (
-            f"networks for segmentation (--model), at 3x224x224\n\n{self.models.text()}\n\n"
-            "backbones, at their published image size; more: segnetr models show NAME\n\n"
+            f"segmentation networks (--model) at 3x224x224\n\n{self.models.text()}\n\n"
+            "backbones at their published image size (details: segnetr models show NAME)\n\n"
             f"{brief_table().text()}"
         )
 
 
 def list_models() -> ModelList:
-    """Count every packaged network at 3 x 224 x 224 with two classes; name all backbones."""
+    """Return the cost of every packaged network at 3 x 224 x 224 with two classes."""
     rows = []
     for name in list_recipes("model"):
         cost = _count_model(name).facts()
@@ -116,10 +116,10 @@ def list_models() -> ModelList:
 
 
 def show_model(name: str) -> Outcome:
-    """Count one packaged network, or give the facts of a backbone.
+    """Return the cost of a packaged network, or the facts of a backbone.
 
     Raises:
-        UsageError: If there is no such network; names the nearest one.
+        UsageError: If there is no such network; the message names the closest one.
     """
     from hybrid_backbones import list_models as list_backbones
     from segnetr.workflows.models.backbones import show_backbone
@@ -128,8 +128,7 @@ def show_model(name: str) -> Outcome:
     if name in backbones:
         return show_backbone(name)
     if name not in recipes:
-        hint = nearest(name, [*recipes, *backbones])
-        raise UsageError(f"unknown model {name!r}; {hint}(segnetr models list)")
+        raise unknown_name("model", name, [*recipes, *backbones], see="segnetr models list")
     return _count_model(name)
 
 

@@ -46,7 +46,7 @@ def write_run_model(
     card = ModelCard(
         architecture=architecture,
         classes=spec.classes,
-        in_channels=spec.in_channels * config.data.slices.together,
+        in_channels=spec.in_channels * config.data.slices.num_slices,
         image_size=config.train.image_size,
         intensity=config.data.intensity,
         predict=config.predict,

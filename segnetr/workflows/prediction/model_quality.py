@@ -12,7 +12,7 @@ from segnetr.outputs.models.model_file import read_card
 from segnetr.outputs.models.quality_file import has_quality, read_quality
 from segnetr.workflows.prediction.ensemble import Ensemble, list_models
 
-_ANSWERING = ("mode", "overlap", "weights", "tta", "threshold", "post")
+_ANSWERING = ("mode", "overlap", "weights", "tta", "threshold", "postprocessing")
 """Settings on which a mask depends, and with it how good it is."""
 
 

@@ -51,7 +51,7 @@ def check_settings(spec: DatasetSpec, config: RunConfig) -> None:
 
 def count_channels(spec: DatasetSpec, config: RunConfig) -> int:
     """Give the channels a network takes: those of a file, for each slice it sees at once."""
-    return spec.in_channels * config.data.slices.together
+    return spec.in_channels * config.data.slices.num_slices
 
 
 def cuts_windows(spec: DatasetSpec, config: RunConfig) -> bool:

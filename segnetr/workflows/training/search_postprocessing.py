@@ -30,10 +30,10 @@ def require_choice(config: RunConfig, split: Split) -> None:
     settings = config.predict
     if not settings.search_postprocessing:
         return
-    if settings.post or settings.threshold != 0.5:
+    if settings.postprocessing or settings.threshold != 0.5:
         raise UsageError(
-            "predict.search_postprocessing chooses predict.post and predict.threshold; give one or "
-            "the other"
+            "predict.search_postprocessing chooses predict.postprocessing and predict.threshold; "
+            "give one or the other"
         )
     if config.data.fold is not None:
         raise UsageError(
@@ -78,7 +78,7 @@ def search_postprocessing(
         counts = np.bincount(ground_truth.ravel(), minlength=len(spec.classes))[1:]
         sizes += [int(count) for count in counts if count]
     chooser = PostChooser(sizes)
-    plain = {"search_postprocessing": False, "post": ()}
+    plain = {"search_postprocessing": False, "postprocessing": ()}
     card, predictor = open_predictor(run.path, changes=plain, device=config.train.device)
     with progress.task("repair", len(cases)) as advance:
         for number, case in enumerate(cases, start=1):
@@ -92,7 +92,10 @@ def search_postprocessing(
     repair, trials = chooser.choose(patients=patients, seed=config.evaluate.seed)
     card, weights = read_model(run.path)
     settings = replace(
-        card.predict, threshold=repair.threshold, post=repair.steps, search_postprocessing=False
+        card.predict,
+        threshold=repair.threshold,
+        postprocessing=repair.steps,
+        search_postprocessing=False,
     )
     write_model(
         run.model, weights, card=replace(card, predict=settings, postprocessing_trials=trials)

@@ -26,7 +26,7 @@ from segnetr.errors import DataError, UsageError
 from segnetr.models.build import build_model, check_model
 from segnetr.progress import LogFile, Progress
 from segnetr.storage.manifest import write_json
-from segnetr.workflows.datasets.audit import load_cached_leaks
+from segnetr.workflows.datasets.audit import load_cached_duplicates
 from segnetr.workflows.datasets.loading import OpenedDataset, open_dataset
 from segnetr.workflows.evaluation.evaluate import EvaluateOptions, choose_part, evaluate_run
 from segnetr.workflows.evaluation.report import report
@@ -183,7 +183,7 @@ def _look_for_leaks(
 ) -> list[str] | None:
     """Name the images that lie in two parts, where an audit has looked at all of them before."""
     parts = {case_id: str(name) for name in SPLIT_NAMES for case_id in split.ids(name)}
-    leaks = load_cached_leaks(cases, parts, config.data)
+    leaks = load_cached_duplicates(cases, parts, config.data)
     if leaks:
         progress.on_message(
             f"{len(leaks)} pairs of alike images lie in two parts of the split: scores promise "

@@ -1,4 +1,4 @@
-"""The recipes of classifiers: each is a valid configuration of a network that exists."""
+"""The recipes of classifiers: each is a valid configuration of a registered network."""
 
 from pathlib import Path
 
@@ -33,24 +33,24 @@ def test_every_recipe_is_a_valid_configuration_of_a_known_network(name: str) -> 
     config = load_classify_config([f"classify/{name}"])
     assert config.backbone.name in list_models()
     assert config.train.warmup_steps > 0
-    # Every setting that a recipe names is one of the sections', not a default by accident.
+    # Every section that a recipe names exists, so no setting falls back to its default silently.
     sections = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     sections.pop("extends", None)
     assert set(sections) <= set(ClassifyConfig.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_says_where_it_comes_from(name: str) -> None:
+def test_every_recipe_names_its_source(name: str) -> None:
     text = (FOLDER / f"{name}.yaml").read_text()
     assert text.startswith("# ")
     if "_imagenet" in name:
         assert "arXiv:" in text
         assert "official code" in text
-        assert "our notes" in text or "notes are silent" in text
+        assert "Not documented there" in text or "not documented there" in text
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "imagenet" in name])
-def test_a_step_of_the_imagenet_recipes_sees_1024_images(name: str) -> None:
+def test_a_step_of_the_imagenet_recipes_has_1024_images(name: str) -> None:
     train = load_classify_config([f"classify/{name}"]).train
     assert train.batch_size * train.accumulate == 1024
     assert train.optimizer == "adamw"
@@ -67,7 +67,7 @@ def test_a_step_of_the_imagenet_recipes_sees_1024_images(name: str) -> None:
         ("cmt", {"epochs": 300, "image_size": (224, 224)}),
     ],
 )
-def test_published_figures_are_in_the_recipes(name: str, figures: dict[str, object]) -> None:
+def test_recipes_contain_the_published_settings(name: str, figures: dict[str, object]) -> None:
     train = load_classify_config([f"classify/{name}_imagenet"]).train
     for key, value in figures.items():
         assert getattr(train, key) == pytest.approx(value), key
@@ -87,12 +87,12 @@ def test_published_figures_are_in_the_recipes(name: str, figures: dict[str, obje
         (RegularizationConfig, {"label_smoothing": 1}, "less than 1"),
     ],
 )
-def test_settings_out_of_range_are_refused_in_one_line(schema, data, word) -> None:
+def test_invalid_settings_are_rejected_in_one_line(schema, data, word) -> None:
     with pytest.raises(UsageError, match=word) as error:
         parse_plain(schema, data)
     assert "\n" not in str(error.value)
 
 
-def test_class_weights_are_a_word_or_numbers() -> None:
+def test_class_weights_are_a_keyword_or_numbers() -> None:
     assert parse_plain(RegularizationConfig, {"class_weights": [1, 2.5]}).class_weights == (1, 2.5)
     assert parse_plain(RegularizationConfig, {"class_weights": "balanced"}).class_weights

@@ -1,4 +1,4 @@
-"""Configurations: precedence, refusals, and that what is written reads back the same."""
+"""Loading configurations: precedence, invalid input, and writing them back."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,13 +25,13 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_nothing_said_is_the_default_network_with_the_default_settings():
+def test_empty_configuration_is_the_default_model_with_default_settings():
     config = load_config()
     assert config == replace(RunConfig(), model=load_config([DEFAULT_MODEL]).model)
     assert config.model.mixing == "position"
 
 
-def test_a_setting_of_the_model_alone_changes_the_default_network():
+def test_one_model_setting_changes_the_default_model():
     config = load_config(assignments=["model.width=32"])
     assert config.model == replace(load_config().model, width=32)
 
@@ -43,7 +43,7 @@ def test_written_configuration_reads_back_equal(tmp_path):
     assert load_config([write(tmp_path / "config.yaml", dump_config(config))]) == config
 
 
-def test_later_sources_win_over_earlier_ones(tmp_path):
+def test_later_sources_override_earlier_ones(tmp_path):
     parent = write(tmp_path / "parent.yaml", "train: {lr: 0.1, epochs: 7, batch_size: 3}")
     child = write(tmp_path / "child.yaml", "extends: parent\ntrain: {lr: 0.2, batch_size: 4}")
     config = load_config([child], flags={"train.batch_size": 5}, assignments=["train.seed=9"])
@@ -66,7 +66,7 @@ def test_another_architecture_replaces_the_whole_model_section(tmp_path):
     assert config.model == UNetConfig(width=16)
 
 
-def test_all_bad_keys_are_named_at_once_with_the_nearest_right_one():
+def test_error_names_all_invalid_keys_with_the_closest_valid_ones():
     with pytest.raises(UsageError) as error:
         load_config(assignments=["train.epoch=3", "model.widht=32", "train.lr=-1"])
     message = str(error.value)
@@ -75,18 +75,23 @@ def test_all_bad_keys_are_named_at_once_with_the_nearest_right_one():
     assert "\n" not in message
 
 
+def test_error_of_an_unknown_architecture_names_the_closest():
+    with pytest.raises(UsageError, match="unknown architecture 'unett'; did you mean 'unet'"):
+        load_config(assignments=["model.architecture=unett"])
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
         ("train: {lr: 1\n", "not readable"),
-        ("train: {lr: 1}\ntrain: {lr: 2}", "stands twice"),
+        ("train: {lr: 1}\ntrain: {lr: 2}", "duplicate key"),
         ("a: &x [1]\nb: *x", "aliases"),
         ("- 1\n- 2", "expected keys"),
         ("train: !!python/object/apply:os.system ['true']", "not readable"),
-        ("extends: self", "comes back"),
+        ("extends: self", "leads back"),
     ],
 )
-def test_a_file_that_is_no_plain_configuration_is_refused_in_one_line(tmp_path, text, word):
+def test_file_that_is_not_a_plain_configuration_is_rejected_in_one_line(tmp_path, text, word):
     file = write(tmp_path / "self.yaml", text)
     with pytest.raises(UsageError, match=word) as error:
         load_config([file])
@@ -95,12 +100,12 @@ def test_a_file_that_is_no_plain_configuration_is_refused_in_one_line(tmp_path, 
 
 
 @pytest.mark.parametrize("text", ["train.lr", "=3", "train.lr=[1"])
-def test_an_assignment_without_key_and_value_is_refused(text):
+def test_assignment_without_key_and_value_is_rejected(text):
     with pytest.raises(UsageError, match="--set"):
         load_config(assignments=[text])
 
 
-def test_unknown_recipe_names_the_nearest():
+def test_error_of_an_unknown_recipe_names_the_closest():
     with pytest.raises(UsageError, match="did you mean 'segnetr_s'"):
         require_recipe("model", "segnet_s")
 
@@ -120,7 +125,7 @@ def test_every_packaged_recipe_is_a_valid_configuration(kind):
         (load_classify_config if is_classifier else load_config)([recipe])
 
 
-def test_every_experiment_begins_with_command_hardware_time_and_score():
+def test_every_experiment_starts_with_command_hardware_time_and_score():
     folder = Path(__file__).resolve().parents[3] / "configs" / "experiment"
     for file in folder.glob("*.yaml"):
         lines = file.read_text().splitlines()[:4]
@@ -128,7 +133,7 @@ def test_every_experiment_begins_with_command_hardware_time_and_score():
             assert line.lower().startswith(f"# {word}"), f"{file.name}: {line}"
 
 
-def test_identity_changes_with_what_decides_the_numbers_and_with_nothing_else():
+def test_identity_depends_only_on_settings_that_change_the_numbers():
     plain = config_identity(load_config())
     moved = config_identity(load_config(assignments=["data.workers=0", "train.device=cpu"]))
     other = config_identity(load_config(assignments=["train.lr=0.5"]))
@@ -136,7 +141,7 @@ def test_identity_changes_with_what_decides_the_numbers_and_with_nothing_else():
     assert {key for key in plain if plain[key] != other[key]} == {"train"}
 
 
-def test_environment_finds_the_data_set_by_name_and_a_flag_wins(tmp_path, monkeypatch):
+def test_environment_sets_the_data_folder_and_a_flag_overrides_it(tmp_path, monkeypatch):
     (tmp_path / "isic2018").mkdir()
     monkeypatch.setenv("SEGNETR_DATA", str(tmp_path))
     found = load_config(assignments=["data.dataset=isic2018"])
@@ -145,7 +150,7 @@ def test_environment_finds_the_data_set_by_name_and_a_flag_wins(tmp_path, monkey
     assert named.data.data_dir == Path("elsewhere")
 
 
-def test_changes_to_a_saved_section_refuse_other_sections():
+def test_changes_to_one_section_reject_settings_of_other_sections():
     assert read_changes("predict", {"tta": "flips"}, assignments=["predict.overlap=0.25"]) == {
         "tta": "flips",
         "overlap": 0.25,

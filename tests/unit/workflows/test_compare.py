@@ -302,8 +302,8 @@ def test_one_run_a_folder_without_scores_and_an_unknown_metric_are_refused(tmp_p
         ([run, tmp_path], "no run (config.yaml is missing)"),
         ([run, bare], "run segnetr evaluate"),
         ([run, run, "--metric", "f1"], "--metric f1: these runs have dice, iou"),
-        ([run, run, "--part", "validation"], "run segnetr evaluate"),
-        ([run, run, "--part", "test", "--dataset", "ph2"], "compare without --part"),
+        ([run, run, "--split", "validation"], "run segnetr evaluate"),
+        ([run, run, "--split", "test", "--dataset", "ph2"], "compare without --split"),
     ):
         done = compare(*arguments, "--out", tmp_path / "out")
         assert done.exit_code == 2, arguments

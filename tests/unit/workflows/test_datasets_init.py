@@ -90,7 +90,7 @@ def test_five_sibling_folders_are_taken_for_patients(tmp_path):
             save(tmp_path / f"p{patient}" / f"{patient}{number}_mask.png", mask(1))
     outcome = init_folder(tmp_path)
     assert outcome.content["images"] == "{patient}/{id}.*"
-    assert any("5 patients, as p0" in line for line in outcome.found)
+    assert any("5 patients, for example p0" in line for line in outcome.found)
     assert not any("patients:" in line for line in outcome.undecided)
 
 
@@ -181,9 +181,9 @@ def test_description_written_elsewhere_leaves_the_folder_as_it_is(tmp_path):
     outcome = init_folder(root, out=out)
     assert snapshot(root) == before
     assert len(describe_folder(out).read_cases(out)) == 3
-    assert "a license lies in LICENSE.txt" in outcome.found
+    assert "license file LICENSE.txt" in outcome.found
     assert f"--data-dir {out}" in outcome.text()
-    with pytest.raises(UsageError, match="name the description file"):
+    with pytest.raises(UsageError, match="expected a file name"):
         init_folder(root, out=tmp_path / "new")
 
 
@@ -195,16 +195,16 @@ def test_invalid_files_are_counted_and_left_for_the_check(tmp_path):
     found = "\n".join(init_folder(tmp_path).found)
     for words in (
         "3 images with masks",
-        "1 images cannot be read",
-        "1 masks cannot",
-        "1 cases lack",
+        "1 unreadable images",
+        "1 unreadable masks",
+        "1 cases without image or mask",
     ):
         assert words in found
 
 
 def test_folder_without_pairs_says_what_to_do(tmp_path):
     save(tmp_path / "a.png", GRAY)
-    with pytest.raises(UsageError, match=r"1 images are there, but no two.*pairs\.csv"):
+    with pytest.raises(UsageError, match=r"found 1 images, but no image with a mask.*pairs\.csv"):
         init_folder(tmp_path)
     assert not (tmp_path / "dataset.yaml").exists()
     with pytest.raises(UsageError, match="no such folder"):

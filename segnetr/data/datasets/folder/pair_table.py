@@ -5,14 +5,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from segnetr.data.case import Case
 from segnetr.data.datasets.folder.patterns import SPLIT_WORDS
 from segnetr.data.readers.image_file import find_suffix
-from segnetr.errors import DataError, UsageError
+from segnetr.errors import DataError, UsageError, find_closest
 
 REQUIRED = ("image", "mask")
 OPTIONAL = ("id", "patient", "split", "stratum")
@@ -100,9 +99,9 @@ def _check_columns(table: Path, columns: Sequence[str]) -> None:
         raise DataError(f"{table}: the column {twice[0]!r} stands there twice")
     # A patient column that is misspelled would let the patients of train into test in silence.
     for column in columns:
-        near = get_close_matches(column.lower(), OPTIONAL, n=1, cutoff=0.75)
-        if column not in (*REQUIRED, *OPTIONAL) and near and near[0] not in columns:
-            raise DataError(f"{table}: column {column!r}; did you mean {near[0]!r}?")
+        near = find_closest(column, OPTIONAL, cutoff=0.75)
+        if column not in (*REQUIRED, *OPTIONAL) and near is not None and near not in columns:
+            raise DataError(f"{table}: column {column!r}; did you mean {near!r}?")
 
 
 def _name_cases(rows: Sequence[_Row]) -> list[str]:

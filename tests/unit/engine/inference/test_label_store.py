@@ -47,7 +47,7 @@ class Bright(nn.Module):
 def make_predictor(axis: int = 2, size: int = 32, post: tuple[str, ...] = ()) -> Predictor:
     return Predictor(
         Bright(),
-        config=PredictConfig(mode="window", window_batch=2, overlap=0.0, post=post),
+        config=PredictConfig(mode="window", window_batch=2, overlap=0.0, postprocessing=post),
         intensity=IntensityConfig(mean=(0.5,), std=(0.25,)),
         image_size=(size, size),
         num_classes=2,

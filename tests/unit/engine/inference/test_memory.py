@@ -243,7 +243,7 @@ def test_need_does_not_grow_with_depth_beyond_the_labels() -> None:
     # Labels, and what a file in memory takes: the array itself, scaled, and copied.
     per_voxel = (needs[1] - needs[0]) / (800 * 512 * 512)
     assert per_voxel < 40
-    repaired = make_predictor(post=("largest_component",))
+    repaired = make_predictor(postprocessing=("largest_component",))
     assert (
         count_need(repaired, volume(64, 64, 9)).fixed
         - count_need(predictor, volume(64, 64, 9)).fixed

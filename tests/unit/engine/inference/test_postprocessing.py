@@ -107,4 +107,4 @@ def test_nothing_stays_nothing():
 @pytest.mark.parametrize("step", ["smooth", "remove_small", "remove_small:0", "remove_small:-3"])
 def test_unknown_step_is_refused(step):
     with pytest.raises(UsageError, match="largest_component"):
-        parse_plain(PredictConfig, {"post": [step]})
+        parse_plain(PredictConfig, {"postprocessing": [step]})

@@ -135,7 +135,7 @@ SPLIT = Split(train=("a",), validation=("b",), test=("c",), origin="seeded", see
 @pytest.mark.parametrize(
     ("settings", "split", "said"),
     [
-        (["predict.post=[fill_holes]"], SPLIT, "one or the other"),
+        (["predict.postprocessing=[fill_holes]"], SPLIT, "one or the other"),
         (["predict.threshold=0.4"], SPLIT, "one or the other"),
         (["data.fold=1"], SPLIT, "scored on"),
         ([], Split(train=("a",), validation=(), test=(), origin="seeded"), "validation cases"),
@@ -148,4 +148,4 @@ def test_choosing_where_it_would_flatter_or_cannot_be_done_is_refused(settings, 
 
 
 def test_without_the_setting_nothing_is_refused():
-    require_choice(load_config(assignments=["predict.post=[fill_holes]"]), SPLIT)
+    require_choice(load_config(assignments=["predict.postprocessing=[fill_holes]"]), SPLIT)

@@ -424,7 +424,10 @@ def test_ensemble_is_judged_if_all_members_are(folder, tmp_path):
 
 def test_settings_that_make_other_masks_switch_the_prediction_off_and_say_so(folder):
     assert find_obstacle([folder], ensemble="mean", changes={"window_batch": 2}) is None
-    assert find_obstacle([folder], ensemble="mean", changes={"tta": "none", "post": []}) is None
+    assert (
+        find_obstacle([folder], ensemble="mean", changes={"tta": "none", "postprocessing": []})
+        is None
+    )
     line = find_obstacle([folder], ensemble="mean", changes={"tta": "flips"})
     assert line == "no predicted Dice: it is calibrated for predict.tta=none, not flips"
     _, predictor = open_predictor(folder, changes={"tta": "flips"}, device="cpu")
