@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segnetr.config.load import load_config, require_recipe
+import typer
+
+from segnetr.config.load import list_recipes, load_config, require_recipe
 from segnetr.config.schema.segmentation import RunConfig
+from segnetr.data.datasets.registry import find_dataset_name
 
 
 def read_settings(
@@ -21,7 +24,13 @@ def read_settings(
     """
     recipes = list(configs or [])
     if dataset is not None:
-        recipes.append(require_recipe("dataset", dataset))
+        name = find_dataset_name(dataset)
+        if name != dataset:
+            typer.echo(f"note: dataset {dataset!r} is now called {name!r}", err=True)
+        if name in list_recipes("dataset"):
+            recipes.append(f"dataset/{name}")
+        else:  # a recipe is optional
+            flags = {"data.dataset": name, **(flags or {})}
     if model is not None:
         recipes.append(require_recipe("model", model))
     return load_config(recipes, flags=flags, assignments=assignments or ())
