@@ -26,8 +26,7 @@ import numpy as np
 from PIL import Image
 
 from segnetr.data.duplicates.search import find_duplicates
-from segnetr.data.duplicates.thumbnail import Thumbnail, make_thumbnail
-from segnetr.data.duplicates.thumbnail_collection import collect_thumbnails
+from segnetr.data.duplicates.thumbnail import Thumbnail, collect_thumbnails, make_thumbnail
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
 from segnetr.data.readers.read_files import read_image
 

@@ -79,7 +79,7 @@ def test_each_issue_is_one_line_and_training_refuses_the_dataset(command, tiny, 
 @pytest.mark.parametrize(
     ("rows", "kind", "word"),
     [
-        (["0,p1,train", "1,p1,test", "2,p2,train", "3,p3,test"], "patient-in-two-parts", "p1"),
+        (["0,p1,train", "1,p1,test", "2,p2,train", "3,p3,test"], "patient-in-two-splits", "p1"),
         (["0,p1,train", "1,p2,train", "2,p3,train", "0,p4,test"], "duplicate-id", "2 cases are"),
     ],
 )

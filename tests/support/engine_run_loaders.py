@@ -12,8 +12,7 @@ from engine_run import Reporter, make_trainer
 from segnetr.config.schema.segmentation import AugmentConfig, IntensityConfig, TrainConfig
 from segnetr.data.augmentation.transforms import evaluation_transform, training_transform
 from segnetr.data.cache.segmentation import CachedCase
-from segnetr.data.loading.loaders import evaluation_loader, training_loader
-from segnetr.data.loading.sampler import ResumableSampler
+from segnetr.data.loading.loaders import ResumableSampler, evaluation_loader, training_loader
 
 CASES, SIZE = 5, (32, 32)
 CONFIG = TrainConfig(

@@ -1,16 +1,14 @@
-"""Decoded, downsampled copies of images without masks; with masks: `segmentation.py`."""
+"""Decoded, downsampled copies of images without masks. For pairs, see `segmentation.py`."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from segnetr.data.cache.pairs import hash_original
-from segnetr.data.cache.segmentation import Progress, run_jobs
-from segnetr.data.cache.store import CacheFolder, FileStamp, find_cache_folder, is_sound
+from segnetr.data.cache.store import CacheFolder, FileStamp, hash_file, is_intact, run_jobs
 from segnetr.data.preprocessing.resize import reduce_size, resize_image
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS
 from segnetr.data.readers.read_files import read_image
@@ -22,10 +20,10 @@ _NAME = "image"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSettings:
-    """What a copy depends on beside the file.
+    """Settings that a copy depends on, in addition to the content of its file.
 
     Attributes:
-        side: Length of the copy's shorter side in pixels; smaller images stay as they are.
+        side: Length of the copy's shorter side in pixels. Smaller images are not enlarged.
         channels: Channels of the images.
         max_pixels: Larger images are refused.
     """
@@ -36,8 +34,8 @@ class ImageSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Refusal:
-    """Why a file gives no copy."""
+class _ImageIssue:
+    """Why a file has no copy."""
 
     kind: str
     reason: str
@@ -49,29 +47,29 @@ def cache_images(
     *,
     folder: Path | None,
     workers: int,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Path], list[Issue]]:
-    """Make the copies that are missing, and find the others.
+    """Find the existing copies of images and build the missing ones.
 
     Args:
         files: Case ids with their files.
         settings: Size, channels and limits.
-        folder: Where the copies lie; None: the user's cache folder.
-        workers: Decoding processes; up to 1 decodes in this process.
-        progress: Called with (files done, all files) now and then, last with all done.
+        folder: Cache folder. None: the user's cache folder.
+        workers: Decoding processes. With 0 or 1, this process decodes.
+        progress: Called with (finished files, all files) repeatedly, and at the end.
 
     Returns:
-        The copy, a .npy file (h, w, C), of each sound file by case id; and a issue for each other.
+        The copy of each valid file by case id, a .npy file (h, w, C), and the issues of the others.
 
     Raises:
         WriteError: If the folder cannot be written.
         SegNetrError: If a decoding process was killed.
     """
-    cache = CacheFolder((folder or find_cache_folder()).expanduser().absolute())
+    cache = CacheFolder.open(folder)
     copies: dict[str, Path] = {}
     jobs = {}
     for number, (case_id, path) in enumerate(files):
-        known = _recall_file(path, settings, cache)
+        known = _find_copy(path, settings, cache)
         if isinstance(known, Path):
             copies[case_id] = known
         else:
@@ -82,53 +80,49 @@ def cache_images(
     done = len(files) - len(jobs)
     if progress is not None:
         progress(done, len(files))
-    for number, made in run_jobs(_build, jobs, workers=workers):
+    for number, result in run_jobs(_build, jobs, workers=workers):
         case_id, path = files[number]
         done += 1
-        if isinstance(made, Path):
-            copies[case_id] = made
+        if isinstance(result, Path):
+            copies[case_id] = result
         else:
-            message = f"{path}: {made.reason}"
-            issues.append(Issue(case_id=case_id, path=path, kind=made.kind, message=message))
+            message = f"{path}: {result.reason}"
+            issues.append(Issue(case_id=case_id, path=path, kind=result.kind, message=message))
         if progress is not None:
             progress(done, len(files))
     return copies, sorted(issues, key=lambda issue: issue.case_id)
 
 
-def _recall_file(path: Path, settings: ImageSettings, cache: CacheFolder) -> Path | None:
-    """Find a copy without opening the file."""
-    try:
-        sha256 = cache.load_cached_sha256(path.absolute(), FileStamp.of(path))
-    except OSError:
-        return None
-    return None if sha256 is None else _load_cached(_make_key(path, sha256, settings), cache)
+def _find_copy(path: Path, settings: ImageSettings, cache: CacheFolder) -> Path | None:
+    """Look up a copy without opening the file."""
+    sha256 = cache.load_sha256(path)
+    return None if sha256 is None else _load_record(_make_key(path, sha256, settings), cache)
 
 
-def _load_cached(key: str, cache: CacheFolder) -> Path | None:
+def _load_record(key: str, cache: CacheFolder) -> Path | None:
     record = cache.read_record(key)
     if not record:
         return None
     copy = cache.array_path(key, _NAME)
-    sound = is_sound(copy, shape=tuple(record["shape"]), dtype=record["dtype"])
-    return copy if sound else None
+    return copy if is_intact(copy, shape=tuple(record["shape"]), dtype=record["dtype"]) else None
 
 
-def _build(path: Path, settings: ImageSettings, cache: CacheFolder) -> Path | _Refusal:
+def _build(path: Path, settings: ImageSettings, cache: CacheFolder) -> Path | _ImageIssue:
     try:
         stamp = FileStamp.of(path)
-        key = _make_key(path, hash_original(path, cache), settings)
-        known = _load_cached(key, cache)
+        key = _make_key(path, hash_file(path, cache), settings)
+        known = _load_record(key, cache)
         if known is not None:
             return known
         pixels = read_image(path, channels=settings.channels, max_pixels=settings.max_pixels)
         if FileStamp.of(path) != stamp:
-            return _Refusal("changing", "it changed while it was read")
+            return _ImageIssue("changing", "it changed while it was read")
     except OSError as error:
-        return _Refusal("image-unreadable", f"cannot be read ({error.strerror or error})")
+        return _ImageIssue("image-unreadable", f"cannot be read ({error.strerror or error})")
     except ReadError as error:
-        return _Refusal("image-unreadable", error.reason)
+        return _ImageIssue("image-unreadable", error.reason)
     if pixels.kind != "image":
-        return _Refusal("not-a-image", "it is a volume where a image is expected")
+        return _ImageIssue("not-an-image", "it is a volume; an image is expected")
     image = pixels.array
     if image.dtype not in (np.uint8, np.uint16):
         image = image.astype(np.float32)
@@ -136,13 +130,13 @@ def _build(path: Path, settings: ImageSettings, cache: CacheFolder) -> Path | _R
     copy = resize_image(image, reduce_size((height, width), settings.side))
     cache.write_array(key, _NAME, copy)
     cache.write_record(key, {"shape": copy.shape, "dtype": copy.dtype.name})
-    built = _load_cached(key, cache)
+    built = _load_record(key, cache)
     if built is None:
-        raise WriteError(f"{cache.root}: a copy just written cannot be read back; check the disk")
+        raise WriteError(f"{cache.root}: a new copy cannot be read back; check the disk")
     return built
 
 
 def _make_key(path: Path, sha256: str, settings: ImageSettings) -> str:
-    # With the ending, because readers choose the decoder by it.
+    # Includes the suffix, because the readers choose the decoder by it.
     text = json.dumps(["image", sha256, path.suffix.lower(), asdict(settings)])
     return hashlib.sha256(text.encode()).hexdigest()

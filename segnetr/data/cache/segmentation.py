@@ -1,34 +1,61 @@
-"""Decoded, reduced copies of images and masks, made once and kept on disk.
+"""Decoded, downsampled copies of images and masks, built once and stored on disk.
 
-Decoding is the bottleneck of dermoscopy data, whose images have up to 6700 pixels a side. A copy
-is found by the content of the original files and by the settings, so moved, renamed and shared
-files are not decoded again and changed ones are. Issues are remembered in the same way.
+Decoding is the bottleneck of dermoscopy data, whose images are up to 6700 pixels wide. A copy is
+identified by the content of the original files and by the settings, so moved, renamed and shared
+files are not decoded again, and changed ones are. Issues are stored in the same way.
+
+Decoding processes import this module, so it must not import torch or MONAI.
 """
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
-from segnetr.data.cache.pairs import (
-    CacheSettings,
-    Finding,
-    PairCopies,
-    build_pair,
-    load_cached_pair,
-    start_worker,
-)
-from segnetr.data.cache.store import CacheFolder, find_cache_folder
+import numpy as np
+
+from segnetr.data.cache.store import CacheFolder, FileStamp, hash_file, is_intact, run_jobs
+from segnetr.data.cache.volumes import VolumeSettings, make_slice_copies
 from segnetr.data.case import Case
+from segnetr.data.preprocessing.resize import Array, reduce_size, resize_image, resize_mask
+from segnetr.data.readers.ground_truth import read_ground_truth
+from segnetr.data.readers.image_file import (
+    DEFAULT_MAX_PIXELS,
+    ClassValues,
+    MaskFile,
+    MaskSizeError,
+    MaskValuesError,
+)
+from segnetr.data.readers.masks import find_values
+from segnetr.data.readers.read_files import read_image
 from segnetr.data.validation.audit import Issue, describe_no_foreground
-from segnetr.errors import SegNetrError
-
-__all__ = ["CacheResult", "CacheSettings", "CachedCase", "build_cache"]
+from segnetr.data.validation.case_check import compare_grids
+from segnetr.errors import ReadError, WriteError
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """Settings that a cached copy depends on, in addition to the content of its files.
+
+    Attributes:
+        side: Length of the copy's shorter side in pixels. Smaller images are not enlarged.
+        channels: Channels of the images.
+        classes: Number of classes of the masks.
+        values: Mask values of each class. None: see `read_mask_file`.
+        max_pixels: Larger images are refused.
+        volume: How volumes are sliced. None: the images are 2-D.
+    """
+
+    side: int
+    channels: int
+    classes: int
+    values: ClassValues | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    volume: VolumeSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +63,12 @@ class CachedCase:
     """A case that is ready for loading.
 
     Attributes:
-        case_id: As in the data set.
-        image: .npy file, (h, w, C), uint8 or uint16 (float32 where the original has fractions);
-            of a volume (D, h, w, C) uint16, slice by slice.
-        mask: .npy file, (h, w) uint8 class indices; of a volume (D, h, w).
+        case_id: As in the dataset.
+        image: .npy file (h, w, C), uint8 or uint16, or float32 if the original has fractions. For
+            volumes (D, h, w, C) uint16, slice by slice.
+        mask: .npy file (h, w) uint8 class indices. For volumes (D, h, w).
         original_size: (height, width) of the original image in pixels, (X, Y, Z) of a volume.
-        filled: Of a volume: whether each of its slices has foreground.
+        has_foreground: For volumes: whether each slice has foreground.
     """
 
     case_id: str
@@ -53,22 +80,63 @@ class CachedCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheResult:
-    """What came of building the cache.
+    """Result of building the cache.
 
     Attributes:
-        entries: The sound cases by id, in the order they were given; none where no mask of any
-            shows an object.
-        issues: One for each of the others, in the order they were given; one for all where no mask
-            shows an object.
+        entries: The valid cases by id, in input order. Empty if no mask has foreground.
+        issues: One for each invalid case, in input order, and one if no mask has foreground.
     """
 
     entries: dict[str, CachedCase]
     issues: list[Issue]
 
 
-Outcome = CachedCase | Issue
-Job = tuple[Path, tuple[Path, ...], CacheSettings, CacheFolder]
-Made = TypeVar("Made")
+@dataclass(frozen=True, slots=True)
+class PairCopies:
+    """The stored copies of a valid pair of image and mask.
+
+    Attributes:
+        key: Key in the cache folder.
+        original_size: (height, width) of the original image in pixels, (X, Y, Z) of a volume.
+        classes: Indices of the classes in the original mask.
+        has_foreground: For volumes: whether each slice has foreground.
+    """
+
+    key: str
+    original_size: tuple[int, ...]
+    classes: tuple[int, ...]
+    has_foreground: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PairIssue:
+    """An issue of a pair, without file names, since they may change while the content does not.
+
+    Attributes:
+        file: Whether the image or the mask has the issue.
+        kind: A code of `segnetr.data.validation.audit`, or "changing".
+        reason: The message after the file name.
+        mask_index: Index of the mask file.
+    """
+
+    file: Literal["image", "mask"]
+    kind: str
+    reason: str
+    mask_index: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _DecodedPair:
+    """The arrays of a valid pair before they are stored. See `PairCopies`."""
+
+    image: Array
+    mask: Array
+    original_size: tuple[int, ...]
+    classes: tuple[int, ...]
+    has_foreground: tuple[bool, ...] = ()
+
+
+_Job = tuple[Path, tuple[Path, ...], CacheSettings, CacheFolder]
 
 
 def build_cache(
@@ -79,106 +147,231 @@ def build_cache(
     workers: int,
     progress: Progress | None = None,
 ) -> CacheResult:
-    """Make the copies that are missing, and find the others.
+    """Find the existing copies of cases and build the missing ones.
 
     Args:
-        cases: Each with a mask.
+        cases: Cases with masks.
         settings: Size, channels, classes and limits.
-        folder: Where the copies lie; None: the user's cache folder.
-        workers: Decoding processes; up to 1 decodes in this process.
-        progress: Called with (cases done, all cases) now and then, last with all done.
+        folder: Cache folder. None: the user's cache folder.
+        workers: Decoding processes. With 0 or 1, this process decodes.
+        progress: Called with (finished cases, all cases) repeatedly, and at the end.
 
     Returns:
-        Where the copies lie, and what is wrong with the cases that have none.
+        The copies, and the issues of the cases that have none.
 
     Raises:
-        WriteError: If the folder cannot be written: read-only, full.
+        WriteError: If the folder cannot be written (read-only, full).
         SegNetrError: If a decoding process was killed.
     """
-    cache = CacheFolder((folder or find_cache_folder()).expanduser().absolute())
-    outcomes: dict[int, Outcome] = {}
-    shown: set[int] = set()
-    jobs: dict[int, Job] = {}
-    for place, case in enumerate(cases):
+    cache = CacheFolder.open(folder)
+    outcomes: dict[int, CachedCase | Issue] = {}
+    has_foreground = False
+    jobs: dict[int, _Job] = {}
+
+    def add(row: int, result: PairCopies | PairIssue) -> None:
+        nonlocal has_foreground
+        outcomes[row] = _to_outcome(cases[row], result, cache)
+        has_foreground |= isinstance(result, PairCopies) and any(result.classes)
+
+    for row, case in enumerate(cases):
         if case.mask is None:
-            missing_mask = Finding("image", "mask-missing", "it has no mask")
-            outcomes[place] = _describe(case, missing_mask, cache)
+            add(row, PairIssue("image", "mask-missing", "it has no mask"))
             continue
         known = load_cached_pair(case.image, case.mask_files, settings=settings, cache=cache)
         if known is None:
-            jobs[place] = (case.image, case.mask_files, settings, cache)
+            jobs[row] = (case.image, case.mask_files, settings, cache)
         else:
-            outcomes[place] = _describe(case, known, cache)
-            shown.update(_classes_of(known))
-    _report(progress, outcomes, cases)
+            add(row, known)
+    report = progress or (lambda _done, _total: None)
+    report(len(outcomes), len(cases))
     if jobs:
         cache.remove_old_parts()
-    for place, made in run_jobs(build_pair, jobs, workers=workers):
-        outcomes[place] = _describe(cases[place], made, cache)
-        shown.update(_classes_of(made))
-        _report(progress, outcomes, cases)
-    ordered = [outcomes[place] for place in range(len(cases))]
+    for row, result in run_jobs(build_pair, jobs, workers=workers):
+        add(row, result)
+        report(len(outcomes), len(cases))
+    ordered = [outcomes[row] for row in range(len(cases))]
     entries = {entry.case_id: entry for entry in ordered if isinstance(entry, CachedCase)}
     issues = [issue for issue in ordered if isinstance(issue, Issue)]
-    if entries and not any(shown):
+    if entries and not has_foreground:
         first = next(case for case in cases if case.case_id in entries)
-        return CacheResult(
-            entries={}, issues=[*issues, describe_no_foreground(first, len(entries))]
-        )
+        issues.append(describe_no_foreground(first, len(entries)))
+        entries = {}
     return CacheResult(entries=entries, issues=issues)
 
 
-def _classes_of(made: PairCopies | Finding) -> tuple[int, ...]:
-    return made.classes if isinstance(made, PairCopies) else ()
-
-
-def _report(progress: Progress | None, outcomes: dict[int, Outcome], cases: Sequence[Case]) -> None:
-    if progress is not None:
-        progress(len(outcomes), len(cases))
-
-
-def run_jobs(
-    build: Callable[..., Made], jobs: Mapping[int, tuple[Any, ...]], *, workers: int
-) -> Iterator[tuple[int, Made]]:
-    """Run decoding jobs, and give each one's number with what it made, as they are done.
-
-    Args:
-        build: Called with the parts of a job; it can be pickled, as can the jobs.
-        jobs: Arguments by number.
-        workers: Decoding processes; up to 1 decodes in this process.
-
-    Raises:
-        SegNetrError: If a decoding process was killed.
-    """
-    workers = min(workers, len(jobs))
-    if workers <= 1:
-        for place, job in jobs.items():
-            yield place, build(*job)
-        return
-    # spawn: a fork of a process with torch's threads can hang.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
-    try:
-        places = {executor.submit(build, *job): place for place, job in jobs.items()}
-        for future in as_completed(places):
-            yield places[future], future.result()
-    except BrokenProcessPool as error:
-        raise SegNetrError(
-            "a decoding process was killed, perhaps for want of memory; start again with fewer "
-            "--workers, what is done is kept"
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _describe(case: Case, made: PairCopies | Finding, cache: CacheFolder) -> Outcome:
-    if isinstance(made, PairCopies):
+def _to_outcome(
+    case: Case, result: PairCopies | PairIssue, cache: CacheFolder
+) -> CachedCase | Issue:
+    if isinstance(result, PairCopies):
         return CachedCase(
             case_id=case.case_id,
-            image=cache.array_path(made.key, "image"),
-            mask=cache.array_path(made.key, "mask"),
-            original_size=made.original_size,
-            has_foreground=made.has_foreground,
+            image=cache.array_path(result.key, "image"),
+            mask=cache.array_path(result.key, "mask"),
+            original_size=result.original_size,
+            has_foreground=result.has_foreground,
         )
-    path = case.mask_files[made.place] if made.of == "mask" else case.image
-    return Issue(case_id=case.case_id, path=path, kind=made.kind, message=f"{path}: {made.reason}")
+    path = case.mask_files[result.mask_index] if result.file == "mask" else case.image
+    message = f"{path}: {result.reason}"
+    return Issue(case_id=case.case_id, path=path, kind=result.kind, message=message)
+
+
+def load_cached_pair(
+    image: Path, masks: Sequence[Path], *, settings: CacheSettings, cache: CacheFolder
+) -> PairCopies | PairIssue | None:
+    """Look up a pair without opening its files. Return None if it has to be built."""
+    paths = (image, *masks)
+    hashes = [cache.load_sha256(path) for path in paths]
+    known = [sha256 for sha256 in hashes if sha256 is not None]
+    if len(known) < len(hashes):
+        return None
+    return _load_record(_make_key(paths, known, settings), cache)
+
+
+def build_pair(
+    image: Path, masks: Sequence[Path], settings: CacheSettings, cache: CacheFolder
+) -> PairCopies | PairIssue:
+    """Read, check, downsample and store a pair. Only results that its bytes determine are stored.
+
+    Raises:
+        WriteError: If the cache cannot be written.
+    """
+    paths = (image, *masks)
+    try:
+        stamps = [FileStamp.of(path) for path in paths]
+        hashes = [hash_file(path, cache) for path in paths]
+        key = _make_key(paths, hashes, settings)
+        known = _load_record(key, cache)
+        if known is not None:
+            return known
+        decoded = _decode(image, masks, settings)
+        if [FileStamp.of(path) for path in paths] != stamps:
+            return PairIssue("image", "changing", "it or its mask changed while it was read")
+    except OSError as error:
+        return _describe_os_error(error, masks)
+    if isinstance(decoded, PairIssue):
+        cache.write_record(key, {"issue": asdict(decoded)})
+        return decoded
+    _store(decoded, cache, key)
+    built = _load_record(key, cache)
+    if built is None:
+        raise WriteError(f"{cache.root}: a new copy cannot be read back; check the disk")
+    return built
+
+
+def _load_record(key: str, cache: CacheFolder) -> PairCopies | PairIssue | None:
+    record = cache.read_record(key)
+    try:
+        if "issue" in record:
+            return PairIssue(**record["issue"])
+        for name in ("image", "mask"):
+            shape, dtype = tuple(record[name]["shape"]), record[name]["dtype"]
+            if not is_intact(cache.array_path(key, name), shape=shape, dtype=dtype):
+                return None
+        size, classes = tuple(record["original_size"]), tuple(record["classes"])
+        return PairCopies(key, size, classes, tuple(record["has_foreground"]))
+    except (KeyError, TypeError):  # no record, or one of another version
+        return None
+
+
+def _decode(
+    image: Path, masks: Sequence[Path], settings: CacheSettings
+) -> _DecodedPair | PairIssue:
+    """Read and downsample a pair, or describe its issue."""
+    try:
+        if settings.volume is not None:
+            return _decode_volume(image, masks, settings, settings.volume)
+        return _decode_image(image, masks, settings)
+    except ReadError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise cause from error  # an issue of the disk, not of the file: not stored
+        return _describe_read_error(error, masks)
+
+
+def _decode_volume(
+    image: Path, masks: Sequence[Path], settings: CacheSettings, volume_settings: VolumeSettings
+) -> _DecodedPair | PairIssue:
+    volume = read_image(image, volume_channels=settings.channels, max_pixels=settings.max_pixels)
+    if volume.kind != "volume":
+        return PairIssue("image", "not-a-volume", "it is an image; a volume is expected")
+    ground_truth = _read_masks(masks, settings)
+    mismatch = compare_grids(volume, ground_truth)
+    if mismatch is not None:
+        return PairIssue("mask", *mismatch)
+    copies = make_slice_copies(volume, ground_truth, volume_settings, side=settings.side)
+    classes = _find_classes(ground_truth)
+    return _DecodedPair(copies.image, copies.mask, volume.grid, classes, copies.has_foreground)
+
+
+def _decode_image(
+    image: Path, masks: Sequence[Path], settings: CacheSettings
+) -> _DecodedPair | PairIssue:
+    pixels = read_image(image, channels=settings.channels, max_pixels=settings.max_pixels)
+    if pixels.kind != "image":
+        return PairIssue("image", "not-an-image", "it is a volume; an image is expected")
+    ground_truth = _read_masks(masks, settings)
+    labels = ground_truth.array
+    height, width = pixels.array.shape[:2]
+    if labels.shape != (height, width):
+        mask_size = " x ".join(map(str, labels.shape))
+        reason = (
+            f"the mask is {mask_size}, but its image {image.name} is {height} x {width}; "
+            "leave the case out or correct the mask"
+        )
+        return PairIssue("mask", "size-mismatch", reason)
+    size = reduce_size((height, width), settings.side)
+    array = pixels.array
+    if array.dtype not in (np.uint8, np.uint16):
+        array = array.astype(np.float32)
+    copies = resize_image(array, size), resize_mask(labels, size)
+    return _DecodedPair(*copies, (height, width), _find_classes(ground_truth))
+
+
+def _read_masks(masks: Sequence[Path], settings: CacheSettings) -> MaskFile:
+    return read_ground_truth(
+        masks, classes=settings.classes, values=settings.values, max_pixels=settings.max_pixels
+    )
+
+
+def _find_classes(ground_truth: MaskFile) -> tuple[int, ...]:
+    return tuple(find_values(ground_truth.array).tolist())
+
+
+def _describe_read_error(error: ReadError, masks: Sequence[Path]) -> PairIssue:
+    kinds: dict[type[ReadError], str] = {
+        MaskValuesError: "mask-values",
+        MaskSizeError: "size-mismatch",
+    }
+    if error.path in masks:
+        kind = kinds.get(type(error), "mask-unreadable")
+        return PairIssue("mask", kind, error.reason, masks.index(error.path))
+    return PairIssue("image", "image-unreadable", error.reason)
+
+
+def _describe_os_error(error: OSError, masks: Sequence[Path]) -> PairIssue:
+    names = [str(mask) for mask in masks]
+    file: Literal["image", "mask"] = "mask" if error.filename in names else "image"
+    index = names.index(error.filename) if file == "mask" else 0
+    kind = f"{file}-missing" if isinstance(error, FileNotFoundError) else f"{file}-unreadable"
+    return PairIssue(file, kind, f"cannot be read ({error.strerror or error})", index)
+
+
+def _store(decoded: _DecodedPair, cache: CacheFolder, key: str) -> None:
+    record: dict[str, Any] = {
+        "original_size": list(decoded.original_size),
+        "classes": list(decoded.classes),
+        "has_foreground": list(decoded.has_foreground),
+    }
+    for name, array in (("image", decoded.image), ("mask", decoded.mask)):
+        cache.write_array(key, name, array)
+        record[name] = {"shape": array.shape, "dtype": array.dtype.name}
+    cache.write_record(key, record)
+
+
+def _make_key(paths: Sequence[Path], hashes: Sequence[str], settings: CacheSettings) -> str:
+    # Includes the suffixes, because the readers choose the decoder by them.
+    suffixes = [path.suffix.lower() for path in paths]
+    # Without unset fields, so that a new optional setting does not change existing keys.
+    fields = {name: value for name, value in asdict(settings).items() if value is not None}
+    text = json.dumps([*hashes, *suffixes, fields])
+    return hashlib.sha256(text.encode()).hexdigest()

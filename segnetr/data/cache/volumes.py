@@ -1,7 +1,7 @@
-"""A volume and its mask on their way into the cache: slices, scaled and reduced, in one file each.
+"""Cached copies of a volume and its mask: scaled and downsampled slices, one file each.
 
-Values are scaled over the whole volume before it is cut, so a cached slice holds the numbers that
-prediction will see. A slice is later mapped from the file, and nothing is decoded again.
+Values are scaled over the whole volume before it is sliced, so a cached slice has the same numbers
+as in prediction. Training maps single slices from the file without decoding it again.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from segnetr.data.volumes.slice_stack import open_stack
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSettings:
-    """What the copies of a volume depend on beside its files and their size.
+    """Settings that the copies of a volume depend on, in addition to its files and their size.
 
     Attributes:
         axis: As in `SliceConfig`.
         spacing_mm: As in `SliceConfig`.
-        intensity: How values are scaled over the volume; one of the kinds made for volumes.
+        intensity: How values are scaled over the volume. One of the kinds for volumes.
     """
 
     axis: int
@@ -35,9 +35,10 @@ class SliceCopies:
     """A volume as slices.
 
     Attributes:
-        image: (D, h, w, C) uint16, 0..65535 standing for 0..1.
+        image: (D, h, w, C) uint16. 0..65535 represents 0..1.
         mask: (D, h, w) uint8 class indices.
-        filled: Whether each slice has foreground on the original grid, where nothing is lost.
+        has_foreground: Whether each slice has foreground, computed on the original grid, where
+            small structures are not lost.
     """
 
     image: Array
@@ -48,13 +49,13 @@ class SliceCopies:
 def make_slice_copies(
     volume: ImageFile, mask: MaskFile, settings: VolumeSettings, *, side: int
 ) -> SliceCopies:
-    """Scale, cut, resample and reduce a volume and its mask.
+    """Scale, slice, resample and downsample a volume and its mask.
 
     Args:
         volume: The volume.
-        mask: Class indices on its grid.
-        settings: Axis, pixel size, values.
-        side: Length of the shorter side of a slice in pixels; smaller slices stay as they are.
+        mask: Class indices on the volume's grid.
+        settings: Axis, pixel size and intensity scaling.
+        side: Length of the shorter side of a slice in pixels. Smaller slices are not enlarged.
     """
     slices = SliceConfig(axis=settings.axis, spacing_mm=settings.spacing_mm)  # type: ignore[arg-type]
     stack = open_stack(volume, slices, settings.intensity)

@@ -20,8 +20,7 @@ from segnetr.data.augmentation.mixup import mixing_generator
 from segnetr.data.augmentation.transforms import load_cached
 from segnetr.data.case import Batch
 from segnetr.data.classification.case import ClassificationCase, LabelKind, encode_labels
-from segnetr.data.loading.loaders import Samples, build_loader
-from segnetr.data.loading.sampler import ResumableSampler, SampleKey
+from segnetr.data.loading.loaders import ResumableSampler, SampleKey, Samples, build_loader
 from segnetr.data.preprocessing.intensity import check_channels, normalize
 from segnetr.data.readers.read_files import read_image
 from segnetr.errors import ReadError

@@ -1,12 +1,12 @@
-"""The lesion segmentation data of the ISIC challenges, as their archives unpack.
+"""Lesion segmentation data of the ISIC challenges 2017 and 2018, as their archives unpack.
 
-The data folder is the one that holds the official folders, or the folder one level above it.
-Each official folder is taken as it is, or from a folder of the same name inside it, which is how
-some programs unpack an archive. Nothing else is searched.
+The data folder is the folder that contains the official folders, or its parent. Some programs
+unpack an archive into a folder of the same name inside the official folder; that is read as well.
+No other folders are searched.
 
-Each part of the official split (training, validation, test) has a folder of images and one of
-masks. A part that is absent is left out; of a part that is there, both folders are needed. Beside
-the images lie files that are none: superpixels, tables, licenses, the `._` files of macOS.
+Each official split (training, validation, test) has one folder of images and one of masks. A split
+may be absent, but if one of its two folders exists, the other must exist too. The image folders
+also contain other files, which are skipped: superpixels, tables, licenses, macOS `._` files.
 """
 
 import csv
@@ -15,25 +15,25 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from segnetr.data.case import Case, SplitName
-from segnetr.data.datasets.root import find_dataset_root, list_files
+from segnetr.data.case import Case, DatasetSpec, SplitName, find_dataset_root, list_files
 from segnetr.errors import ReadError, UsageError
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg"}
 _MASK_SUFFIX = ".png"
-_MASK_ENDING = "_segmentation"  # ISIC 2016 writes it with a capital letter
+_MASK_ENDING = "_segmentation"  # compared in lower case: ISIC 2016 writes it with a capital letter
 _SUPERPIXEL_ENDING = "_superpixels"
+_SOURCE = "https://challenge.isic-archive.com/data/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IsicPart:
-    """The folders of one part of the official split.
+class IsicSplit:
+    """The folders of one official split.
 
     Attributes:
-        name: The part.
+        name: Name of the split.
         images: Folder of the images.
         masks: Folder of the masks.
-        diagnoses: Table of diagnoses beside the folders; empty where the challenge has none.
+        diagnoses: Table of diagnoses next to the folders. Empty if the challenge has none.
     """
 
     name: SplitName
@@ -44,18 +44,18 @@ class IsicPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IsicLayout:
-    """One challenge's data: its folders and what a person needs to get them.
+    """The folders of one challenge and the facts needed to download them.
 
     Attributes:
-        title: The name for people.
-        parts: The parts of the official split.
+        title: Display name.
+        splits: The official splits.
         source: Official address.
         license: License of the data.
-        download_size: Size of the archives, for people.
+        download_size: Size of the archives as text.
     """
 
     title: str
-    parts: tuple[IsicPart, ...]
+    splits: tuple[IsicSplit, ...]
     source: str
     license: str
     download_size: str
@@ -63,42 +63,42 @@ class IsicLayout:
     @property
     def folders(self) -> tuple[str, ...]:
         """Names of all official folders."""
-        return tuple(name for part in self.parts for name in (part.images, part.masks))
+        return tuple(name for split in self.splits for name in (split.images, split.masks))
 
 
 def read_isic(root: Path, *, layout: IsicLayout) -> list[Case]:
     """Read the official folders of one challenge.
 
-    Every image becomes a case. Where its mask is missing, `mask` is None and
-    `extra["expected_mask"]` names the file that should be there. A mask without an image becomes a
-    case whose `image` is the file that should be there. Two files with one id give two cases. So
-    an audit of the cases finds each of these issues.
+    Every image becomes a case. If its mask is missing, `mask` is None and `extra["expected_mask"]`
+    names the missing file. A mask without an image becomes a case whose `image` is the missing
+    file. Two files with the same id become two cases. An audit of the cases therefore finds all of
+    these issues.
 
     Args:
-        root: The folder that holds the official folders, or the folder one level above it.
+        root: The folder that contains the official folders, or its parent.
         layout: The challenge.
 
     Returns:
         The cases, sorted by id.
 
     Raises:
-        UsageError: If no official folder is found, or one of a part's two folders is missing.
+        UsageError: If no official folder is found, or only one of a split's two folders exists.
         ReadError: If the table of diagnoses cannot be read.
     """
     try:
-        home = find_dataset_root(
+        data_root = find_dataset_root(
             root,
             holds=partial(_holds_official, layout=layout),
             title=layout.title,
-            expected=_expectation(layout),
+            expected=f"{layout.splits[0].images} and {layout.splits[0].masks} ({_advice(layout)})",
         )
-        cases = [case for part in layout.parts for case in _read_part(home, part, layout)]
+        cases = [case for split in layout.splits for case in _read_split(data_root, split, layout)]
     except OSError as error:
         raise UsageError(f"{error.filename or root}: {error.strerror or error}") from error
     if not cases:
         raise UsageError(
-            f"{home}: the {layout.title} folders hold no *.jpg image and no mask; unpack the "
-            f"archives so that the files lie directly in them ({_advice(layout)})"
+            f"{data_root}: the {layout.title} folders contain no *.jpg image and no mask; unpack "
+            f"the archives so that the files are directly in them ({_advice(layout)})"
         )
     return sorted(cases, key=lambda case: (case.case_id, str(case.image), str(case.mask)))
 
@@ -107,38 +107,34 @@ def _holds_official(folder: Path, layout: IsicLayout) -> bool:
     return any((folder / name).is_dir() for name in layout.folders)
 
 
-def _expectation(layout: IsicLayout) -> str:
-    first = layout.parts[0]
-    return f"{first.images} and {first.masks} ({_advice(layout)})"
-
-
 def _advice(layout: IsicLayout) -> str:
     return f"{layout.source}, {layout.download_size}, license: {layout.license}"
 
 
-def _read_part(home: Path, part: IsicPart, layout: IsicLayout) -> list[Case]:
-    images, masks = _open_folder(home, part.images), _open_folder(home, part.masks)
+def _read_split(data_root: Path, split: IsicSplit, layout: IsicLayout) -> list[Case]:
+    images = _find_folder(data_root, split.images)
+    masks = _find_folder(data_root, split.masks)
     if not images.is_dir() and not masks.is_dir():
         return []
     for folder, other in ((images, masks), (masks, images)):
         if not folder.is_dir():
             raise UsageError(
-                f"{folder}: the folder is missing beside {other.name}; get it "
-                f"({_advice(layout)}), or move {other.name} away to leave this part out"
+                f"{folder}: this folder is missing, but {other.name} exists; download it "
+                f"({_advice(layout)}), or move {other.name} away to leave this split out"
             )
-    diagnoses = _read_diagnoses(home / part.diagnoses) if part.diagnoses else {}
-    return list(_pair_files(part.name, images, masks, diagnoses))
+    diagnoses = _read_diagnoses(data_root / split.diagnoses) if split.diagnoses else {}
+    return list(_pair_files(split.name, images, masks, diagnoses))
 
 
-def _open_folder(home: Path, name: str) -> Path:
-    nested = home / name / name
-    return nested if nested.is_dir() else home / name
+def _find_folder(data_root: Path, name: str) -> Path:
+    nested = data_root / name / name
+    return nested if nested.is_dir() else data_root / name
 
 
 def _pair_files(
     split: SplitName, images: Path, masks: Path, diagnoses: Mapping[str, str]
 ) -> Iterable[Case]:
-    """Give a case for each image and each mask of a part, paired by the image's stem."""
+    """Yield a case for each image and each mask of a split, paired by the image's stem."""
     masks_by_id: dict[str, list[Path]] = {}
     for path in list_files(masks):
         if path.suffix.lower() == _MASK_SUFFIX and path.stem.lower().endswith(_MASK_ENDING):
@@ -148,11 +144,11 @@ def _pair_files(
         if image.suffix.lower() not in _IMAGE_SUFFIXES or image.stem.endswith(_SUPERPIXEL_ENDING):
             continue
         seen.add(image.stem)
-        facts = {"diagnosis": diagnoses[image.stem]} if image.stem in diagnoses else {}
+        extra = {"diagnosis": diagnoses[image.stem]} if image.stem in diagnoses else {}
         if image.stem not in masks_by_id:
-            facts["expected_mask"] = str(masks / f"{image.stem}{_MASK_ENDING}{_MASK_SUFFIX}")
+            extra["expected_mask"] = str(masks / f"{image.stem}{_MASK_ENDING}{_MASK_SUFFIX}")
         for mask in masks_by_id.get(image.stem, [None]):
-            yield Case(case_id=image.stem, image=image, mask=mask, split=split, extra=facts)
+            yield Case(case_id=image.stem, image=image, mask=mask, split=split, extra=extra)
     for case_id in masks_by_id.keys() - seen:
         for mask in masks_by_id[case_id]:
             missing = images / f"{case_id}.jpg"
@@ -160,7 +156,7 @@ def _pair_files(
 
 
 def _read_diagnoses(table: Path) -> dict[str, str]:
-    """Read `image_id,melanoma,seborrheic_keratosis`; where both are 0.0 it is a nevus."""
+    """Read `image_id,melanoma,seborrheic_keratosis`. If both are 0.0, the lesion is a nevus."""
     if not table.is_file():
         return {}
     try:
@@ -168,7 +164,7 @@ def _read_diagnoses(table: Path) -> dict[str, str]:
             return {row["image_id"]: _name_diagnosis(row) for row in csv.DictReader(file)}
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise ReadError(
-            table, f"no table of image_id, melanoma, seborrheic_keratosis ({error!r})"
+            table, f"not a table of image_id, melanoma, seborrheic_keratosis ({error!r})"
         ) from error
 
 
@@ -178,24 +174,37 @@ def _name_diagnosis(row: Mapping[str, str]) -> str:
     return "seborrheic keratosis" if float(row["seborrheic_keratosis"]) else "nevus"
 
 
-_SOURCE = "https://challenge.isic-archive.com/data/"
+def _make_spec(name: str, layout: IsicLayout, counts: Mapping[SplitName, int]) -> DatasetSpec:
+    return DatasetSpec(
+        name=name,
+        title=layout.title,
+        read_cases=partial(read_isic, layout=layout),
+        classes=("background", "lesion"),
+        in_channels=3,
+        spatial_dims=2,
+        counts=counts,
+        source=layout.source,
+        license=layout.license,
+        download_size=layout.download_size,
+    )
+
 
 ISIC_2017 = IsicLayout(
     title="ISIC 2017 (Part 1)",
-    parts=(
-        IsicPart(
+    splits=(
+        IsicSplit(
             name="train",
             images="ISIC-2017_Training_Data",
             masks="ISIC-2017_Training_Part1_GroundTruth",
             diagnoses="ISIC-2017_Training_Part3_GroundTruth.csv",
         ),
-        IsicPart(
+        IsicSplit(
             name="validation",
             images="ISIC-2017_Validation_Data",
             masks="ISIC-2017_Validation_Part1_GroundTruth",
             diagnoses="ISIC-2017_Validation_Part3_GroundTruth.csv",
         ),
-        IsicPart(
+        IsicSplit(
             name="test",
             images="ISIC-2017_Test_v2_Data",
             masks="ISIC-2017_Test_v2_Part1_GroundTruth",
@@ -209,18 +218,18 @@ ISIC_2017 = IsicLayout(
 
 ISIC_2018 = IsicLayout(
     title="ISIC 2018 (Task 1)",
-    parts=(
-        IsicPart(
+    splits=(
+        IsicSplit(
             name="train",
             images="ISIC2018_Task1-2_Training_Input",
             masks="ISIC2018_Task1_Training_GroundTruth",
         ),
-        IsicPart(
+        IsicSplit(
             name="validation",
             images="ISIC2018_Task1-2_Validation_Input",
             masks="ISIC2018_Task1_Validation_GroundTruth",
         ),
-        IsicPart(
+        IsicSplit(
             name="test",
             images="ISIC2018_Task1-2_Test_Input",
             masks="ISIC2018_Task1_Test_GroundTruth",
@@ -230,3 +239,6 @@ ISIC_2018 = IsicLayout(
     license="CC BY-NC 4.0, as a mirror states it; see the official page and the archive's LICENSE",
     download_size="about 13 GB",
 )
+
+SPEC_2017 = _make_spec("isic2017", ISIC_2017, {"train": 2000, "validation": 150, "test": 600})
+SPEC_2018 = _make_spec("isic2018", ISIC_2018, {"train": 2594, "validation": 100, "test": 1000})

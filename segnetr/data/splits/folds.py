@@ -1,7 +1,7 @@
-"""Cross-validation: cases divided into folds of whole patients, each fold validated on once.
+"""Cross-validation folds, grouped by patient.
 
-Which fold a case is in depends on the ids, patients and strata, the seed and the number of folds,
-never on the order of a directory.
+The fold of a case depends on the ids, patients and strata, on the seed and on the number of folds,
+but not on the order of files in a directory.
 """
 
 import hashlib
@@ -19,40 +19,43 @@ def assign_folds(
     seed: int,
     strata: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
-    """Divide cases into folds of about equal size and about equal shares of each stratum.
+    """Assign cases to folds of similar size with similar shares of each stratum.
 
-    Patients are taken by stratum, the largest first, equal ones in the order of a hash of seed and
-    id; each goes to the fold that has the fewest cases of its stratum, of those to the smallest.
+    Patients are assigned stratum by stratum, the largest first, ties in the order of a hash of seed
+    and id. Each goes to the fold with the fewest cases of its stratum, and among those to the
+    smallest fold.
 
     Args:
-        cases: In any order, each id once.
+        cases: In any order, with unique ids.
         folds: Number of folds F, at least 2.
         seed: Other seeds give other folds.
-        strata: A word for each case id; a patient with several counts for the most frequent one.
+        strata: Stratum by case id. A patient with several strata counts for the most frequent one.
 
     Returns:
-        Fold 1..F by case id; no fold is empty.
+        Fold 1..F by case id. No fold is empty.
 
     Raises:
         UsageError: If there are fewer patients than folds, or fewer than two folds.
     """
     groups: dict[str, list[str]] = {}
     for case in cases:
-        alone = case.patient_id is None
-        key = f"case:{case.case_id}" if alone else f"patient:{case.patient_id}"
+        is_single = case.patient_id is None
+        key = f"case:{case.case_id}" if is_single else f"patient:{case.patient_id}"
         groups.setdefault(key, []).append(case.case_id)
     if folds < 2:
-        raise UsageError(f"--folds {folds}: at least 2 are needed")
+        raise UsageError(f"--folds {folds}: the minimum is 2")
     if len(groups) < folds:
-        raise UsageError(f"--folds {folds}: there are only {len(groups)} patients to divide")
-    words = {key: _find_word(ids, strata or {}) for key, ids in groups.items()}
-    order = sorted(groups, key=lambda key: (words[key], -len(groups[key]), _hash(seed, key), key))
+        raise UsageError(f"--folds {folds}: there are only {len(groups)} patients")
+    strata_by_key = {key: find_group_stratum(ids, strata or {}) for key, ids in groups.items()}
+    order = sorted(
+        groups, key=lambda key: (strata_by_key[key], -len(groups[key]), _hash(seed, key), key)
+    )
     sizes = [0] * folds
     by_stratum: dict[str, list[int]] = {}
     assigned: dict[str, int] = {}
     for key in order:
-        counts = by_stratum.setdefault(words[key], [0] * folds)
-        fold = min(range(folds), key=lambda place: (counts[place], sizes[place], place))
+        counts = by_stratum.setdefault(strata_by_key[key], [0] * folds)
+        fold = min(range(folds), key=lambda index: (counts[index], sizes[index], index))
         counts[fold] += len(groups[key])
         sizes[fold] += len(groups[key])
         assigned |= dict.fromkeys(groups[key], fold + 1)
@@ -68,36 +71,42 @@ def make_fold_split(
     test: Collection[str],
     strata: Mapping[str, str] | None = None,
 ) -> Split:
-    """Give the split of one fold: it is validated on, the others are trained on.
+    """Return the split that validates on one fold and trains on the others.
 
     Args:
         cases: All cases.
-        fold: Which one, 1..F.
+        fold: The validation fold, 1..F.
         folds: Number of folds F.
         seed: As in `assign_folds`.
-        test: Ids of the test part, which is in no fold and the same in each split.
+        test: Ids of the test split, which is the same for every fold.
         strata: As in `assign_folds`.
 
     Raises:
-        UsageError: As `assign_folds`, or if there is no such fold.
+        UsageError: As `assign_folds`, or if the fold does not exist.
     """
     if not 1 <= fold <= folds:
-        raise UsageError(f"--fold {fold}: there are folds 1 to {folds} (--folds)")
-    kept = set(test)
-    divided = [case for case in cases if case.case_id not in kept]
-    assigned = assign_folds(divided, folds=folds, seed=seed, strata=strata)
+        raise UsageError(f"--fold {fold}: must be 1 to {folds} (--folds)")
+    test_ids = set(test)
+    others = [case for case in cases if case.case_id not in test_ids]
+    assigned = assign_folds(others, folds=folds, seed=seed, strata=strata)
     return Split(
-        train=tuple(case_id for case_id, place in assigned.items() if place != fold),
-        validation=tuple(case_id for case_id, place in assigned.items() if place == fold),
-        test=tuple(sorted(kept)),
+        train=tuple(case_id for case_id, number in assigned.items() if number != fold),
+        validation=tuple(case_id for case_id, number in assigned.items() if number == fold),
+        test=tuple(sorted(test_ids)),
         origin="seeded",
         seed=seed,
     )
 
 
-def _find_word(ids: Sequence[str], strata: Mapping[str, str]) -> str:
+def find_group_stratum(ids: Sequence[str], strata: Mapping[str, str]) -> str:
+    """Return the most frequent stratum of a group of cases. Ties go to the first in the alphabet.
+
+    Args:
+        ids: The ids of the cases.
+        strata: Stratum by case id. Cases without one have the stratum "".
+    """
     counts = Counter(strata.get(case_id, "") for case_id in ids)
-    return min(counts, key=lambda word: (-counts[word], word))
+    return min(counts, key=lambda stratum: (-counts[stratum], stratum))
 
 
 def _hash(seed: int, key: str) -> str:

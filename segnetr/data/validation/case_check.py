@@ -1,6 +1,6 @@
-"""One image and its mask, read and compared: what a worker process of the audit does.
+"""Read an image and its mask and compare them, in a worker process of the audit.
 
-It stands apart from the audit so that a worker starts without torch and MONAI.
+Worker processes import this module, so it must not import torch or MONAI.
 """
 
 import itertools
@@ -22,15 +22,14 @@ from segnetr.data.readers.read_files import read_image
 from segnetr.errors import ReadError
 
 NO_FOREGROUND = "mask-empty"
-"""Kind of the finding that a mask is sound and shows nothing: a issue only if every mask does."""
+"""Kind of a valid mask without foreground, which is an issue only if every mask is empty."""
 
-# In voxels, at the corner that is furthest away: the same geometry written by different programs
-# differs in its last digits.
-_MOST_SHIFT = 0.1
+# Largest distance of two corresponding corners in voxels. Programs round affines differently.
+_MAX_SHIFT = 0.1
 
 
-class Finding(NamedTuple):
-    """A issue without its case: the short code, the file, and the message."""
+class FileIssue(NamedTuple):
+    """An issue before it is assigned to its case: code, file and message."""
 
     kind: str
     path: Path
@@ -45,61 +44,63 @@ def check_files(
     values: ClassValues | None = None,
     max_pixels: int,
     volume_channels: int = 1,
-) -> list[Finding]:
+) -> list[FileIssue]:
     """Read an image and its mask, and compare their grids.
 
     Args:
         image: The image file.
-        masks: The files of its ground truth, if there are any.
-        classes: Number of classes, background included.
+        masks: The mask files. May be empty.
+        classes: Number of classes, including background.
         values: As in `read_mask_file`.
         max_pixels: As in `read_image`.
         volume_channels: As in `read_image`.
 
     Returns:
-        What is wrong; nothing for a sound pair; `NO_FOREGROUND` for a sound mask of background.
+        The issues. Empty for a valid pair, `NO_FOREGROUND` for a valid mask of background only.
     """
-    findings = []
+    issues = []
     pixels = ground_truth = None
     try:
         pixels = read_image(image, volume_channels=volume_channels, max_pixels=max_pixels)
     except ReadError as error:
-        findings.append(Finding("image-unreadable", image, str(error)))
+        issues.append(FileIssue("image-unreadable", image, str(error)))
     if not masks:
-        return findings
+        return issues
     try:
         ground_truth = read_ground_truth(
             masks, classes=classes, values=values, max_pixels=max_pixels
         )
     except MaskValuesError as error:
-        findings.append(Finding("mask-values", error.path, str(error)))
+        issues.append(FileIssue("mask-values", error.path, str(error)))
     except MaskSizeError as error:
-        findings.append(Finding("size-mismatch", error.path, str(error)))
+        issues.append(FileIssue("size-mismatch", error.path, str(error)))
     except ReadError as error:
-        findings.append(Finding("mask-unreadable", error.path, str(error)))
+        issues.append(FileIssue("mask-unreadable", error.path, str(error)))
     if pixels is not None and ground_truth is not None:
-        different = compare_grids(pixels, ground_truth)
-        if different is not None:
-            kind, reason = different
-            findings.append(Finding(kind, ground_truth.path, f"{ground_truth.path}: {reason}"))
+        mismatch = compare_grids(pixels, ground_truth)
+        if mismatch is not None:
+            kind, reason = mismatch
+            issues.append(FileIssue(kind, ground_truth.path, f"{ground_truth.path}: {reason}"))
     if ground_truth is not None and not ground_truth.array.any():
-        findings.append(
-            Finding(NO_FOREGROUND, ground_truth.path, f"{ground_truth.path}: it shows no object")
+        issues.append(
+            FileIssue(
+                NO_FOREGROUND, ground_truth.path, f"{ground_truth.path}: it has no foreground"
+            )
         )
-    return findings
+    return issues
 
 
 def compare_grids(image: ImageFile, mask: MaskFile) -> tuple[str, str] | None:
-    """Say why a mask does not lie on its image, or None where it does.
+    """Check that an image and its mask have the same grid.
 
     Returns:
-        The short code and the reason, to stand behind the mask's name.
+        None, or the code and the message (without the mask's file name) of the mismatch.
     """
     size = image.grid
     if size != mask.array.shape:
         reason = (
-            f"the mask is {_show(mask.array.shape)} where its image {image.path.name} is"
-            f" {_show(size)}; leave the case out or repair the mask"
+            f"the mask is {_show(mask.array.shape)}, but its image {image.path.name} is"
+            f" {_show(size)}; leave the case out or correct the mask"
         )
         return "size-mismatch", reason
     if image.affine is None or mask.affine is None:
@@ -107,10 +108,10 @@ def compare_grids(image: ImageFile, mask: MaskFile) -> tuple[str, str] | None:
     step = min(np.linalg.norm(image.affine[:3, :3], axis=0))
     corners = np.array(list(itertools.product(*((0, side) for side in size), (1,))))
     moved = np.linalg.norm(corners @ (image.affine - mask.affine).T, axis=1).max() / step
-    if moved <= _MOST_SHIFT:
+    if moved <= _MAX_SHIFT:
         return None
     reason = (
-        f"the mask lies {moved:.3g} voxels away from its image {image.path.name};"
+        f"the mask is {moved:.3g} voxels away from its image {image.path.name};"
         f" their affines differ (spacing {_show_spacing(image)} and {_show_spacing(mask)} mm)"
     )
     return "grid-mismatch", reason

@@ -1,4 +1,4 @@
-"""The ground truth of a case as its data set says it is to be read."""
+"""Read the ground truth of a case."""
 
 from segnetr.data.case import Case, DatasetSpec
 from segnetr.data.readers.ground_truth import read_ground_truth
@@ -8,11 +8,11 @@ from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, MaskFile
 def read_case_ground_truth(
     case: Case, spec: DatasetSpec, *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> MaskFile:
-    """Read the mask files of a case by the classes and values of its data set.
+    """Read the mask files of a case with the classes and mask values of its dataset.
 
     Args:
-        case: With at least one mask.
-        spec: The data set.
+        case: A case with at least one mask.
+        spec: The dataset.
         max_pixels: As in `read_image`.
 
     Raises:

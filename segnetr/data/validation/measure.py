@@ -1,4 +1,4 @@
-"""What one case is like: size, spacing, gray values, shares of the classes."""
+"""Measure a case: size, spacing, intensities, class shares."""
 
 import math
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from segnetr.data.readers.image_file import ClassValues
 from segnetr.data.readers.read_files import read_image
 from segnetr.errors import ReadError
 
-_SAMPLE = 1_000_000  # values by which the percentiles of a large image are found
-_SHARE = (1.0, 99.0)
+_MAX_SAMPLES = 1_000_000  # values used for the percentiles of a large image
+_PERCENTILES = (1.0, 99.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseMeasures:
-    """Facts about one image and its mask.
+    """Measurements of an image and its mask.
 
     Attributes:
         size: Pixels or voxels along each axis, without channels: (H, W) or (X, Y, Z).
-        channels: Values of a pixel.
-        value_type: Of the values in the file, as "uint8".
-        spacing: Voxel sides in mm; None: a image.
+        channels: Values per pixel.
+        value_type: Data type of the file, for example "uint8".
+        spacing: Voxel size in mm. None for images.
         low: 1st percentile of all values.
-        mean: Of all values.
+        mean: Mean of all values.
         high: 99th percentile of all values.
-        shares: Share of the pixels of each class, background first; empty without a mask.
+        shares: Share of pixels per class, background first. Empty without a mask.
     """
 
     size: tuple[int, ...]
@@ -49,12 +49,12 @@ def measure_case(
     max_pixels: int,
     volume_channels: int = 1,
 ) -> CaseMeasures | None:
-    """Read a case and measure it; None if it cannot be read, which the audit says why.
+    """Read and measure a case. Return None if it cannot be read; the audit reports the reason.
 
     Args:
         image: The image file.
-        masks: The files of its ground truth, if there are any.
-        classes: Number of classes, background included.
+        masks: The mask files. May be empty.
+        classes: Number of classes, including background.
         values: As in `read_mask_file`.
         max_pixels: As in `read_image`.
         volume_channels: As in `read_image`.
@@ -69,7 +69,7 @@ def measure_case(
     except ReadError:
         return None
     gray = read.array.reshape(-1)
-    low, high = np.percentile(gray[:: max(1, gray.size // _SAMPLE)], _SHARE)
+    low, high = np.percentile(gray[:: max(1, gray.size // _MAX_SAMPLES)], _PERCENTILES)
     shares: Sequence[float] = ()
     if ground_truth is not None:
         shares = (np.bincount(ground_truth.ravel(), minlength=classes) / ground_truth.size).tolist()

@@ -1,8 +1,7 @@
-"""A file as a stack of slices, the way a network sees them: in training as in prediction.
+"""Images and volumes as stacks of slices, in the same way for training and prediction.
 
-The order is always the same: values over the whole volume, then the slice with its neighbors,
-then the pixel size, then the padding. Whoever trains on slices and whoever predicts takes them
-from here.
+The steps are always in the same order: scale the values over the whole volume, take a slice with
+its neighbors, resample it to the pixel size, pad it.
 """
 
 from collections.abc import Sequence
@@ -20,11 +19,11 @@ from segnetr.data.volumes.intensity import scale_volume
 
 
 class Slices(Protocol):
-    """Slices as a network takes them, whatever they are read from."""
+    """Slices as network input, from memory or from a file."""
 
     @property
     def plane(self) -> tuple[int, int]:
-        """(height, width) that slices come with, in pixels."""
+        """(height, width) of the slices in pixels."""
         ...
 
     @property
@@ -33,18 +32,18 @@ class Slices(Protocol):
         ...
 
     def view(self, index: int) -> Array:
-        """Give a slice with its neighbors: (h, w, C * (2 k + 1))."""
+        """Return a slice with its k neighbors on either side: (h, w, C * (2 k + 1))."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SliceStack:
-    """The slices of a volume, or the one of a image.
+    """The slices of a volume. An image is a single slice.
 
     Attributes:
         array: (H, W, C, D), on the grid of the file.
-        plane: (height, width) that slices are resampled to in pixels; (H, W) where they are not.
-        neighbors: Slices on either side that come with each.
+        plane: (height, width) in pixels that slices are resampled to. (H, W) if they are not.
+        neighbors: Neighboring slices on either side that are added as channels.
     """
 
     array: NDArray[Any]
@@ -63,22 +62,22 @@ class SliceStack:
         return int(self.array.shape[3])
 
     def view(self, index: int) -> Array:
-        """Give a slice with its neighbors at the size `plane`: (h, w, C * (2 k + 1)).
+        """Return a slice with its neighbors at the size `plane`: (h, w, C * (2 k + 1)).
 
-        Channels stand together slice by slice, from the lower neighbors to the upper; beyond an
-        end the last slice is repeated. uint8 and uint16 stay, all else is float32.
+        Channels are ordered by slice, from the lowest neighbor to the highest. Beyond either end,
+        the last slice is repeated. uint8 and uint16 are preserved, other types become float32.
         """
-        reach = list_reach(index, self.neighbors, depth=self.depth)
-        return compose_view([self.array[..., at] for at in reach], self.plane)
+        indices = list_neighbors(index, self.neighbors, depth=self.depth)
+        return stack_slices([self.array[..., i] for i in indices], self.plane)
 
 
 def open_stack(image: ImageFile, slices: SliceConfig, intensity: IntensityConfig) -> SliceStack:
-    """Cut a file into slices, its values scaled over the whole of it where that is the kind.
+    """Return the slices of a file, with values scaled over the whole volume if configured.
 
     Args:
-        image: A image, which is one slice, or a volume.
+        image: An image, which is one slice, or a volume.
         slices: Axis, neighbors and pixel size.
-        intensity: Of the kinds "fixed" and "per_image" nothing is done here.
+        intensity: The kinds "fixed" and "per_image" are not applied here.
     """
     array = image.array
     if intensity.is_of_volumes:
@@ -87,48 +86,48 @@ def open_stack(image: ImageFile, slices: SliceConfig, intensity: IntensityConfig
         array = array[..., None]
     else:
         channels = array[..., None] if array.ndim == 3 else array
-        # (X, Y, Z, C) to (H, W, C, D): the two other axes keep their order.
+        # (X, Y, Z, C) to (H, W, C, D): the other two axes stay in order.
         array = np.moveaxis(channels, slices.axis, -1)
     height, width = array.shape[:2]
     plane = find_slice_plane((height, width), image.spacing, slices)
     return SliceStack(array=array, plane=plane, neighbors=slices.neighbors)
 
 
-def list_reach(index: int, neighbors: int, *, depth: int) -> list[int]:
-    """Give the numbers of the slices that are seen with one; beyond an end the last is repeated."""
-    around = range(index - neighbors, index + neighbors + 1)
-    return [min(max(at, 0), depth - 1) for at in around]
+def list_neighbors(index: int, neighbors: int, *, depth: int) -> list[int]:
+    """Return the indices of a slice and its neighbors. Beyond either end, the last is repeated."""
+    indices = range(index - neighbors, index + neighbors + 1)
+    return [min(max(i, 0), depth - 1) for i in indices]
 
 
-def compose_view(chosen: Sequence[Array], plane: tuple[int, int]) -> Array:
-    """Put slices (H, W, C) behind each other as channels and bring them to the size `plane`."""
-    image = np.ascontiguousarray(np.concatenate(chosen, axis=2))
+def stack_slices(slices: Sequence[Array], plane: tuple[int, int]) -> Array:
+    """Concatenate slices (H, W, C) along the channels and resize them to `plane`."""
+    image = np.ascontiguousarray(np.concatenate(slices, axis=2))
     if image.dtype not in (np.uint8, np.uint16):
         image = image.astype(np.float32)
     return resize_image(image, plane)
 
 
 def restore_axis(stacked: NDArray[Any], axis: int) -> NDArray[Any]:
-    """Turn (..., H, W, D) back into (..., X, Y, Z)."""
+    """Move the slice axis of (..., H, W, D) back to its position in (..., X, Y, Z)."""
     return np.moveaxis(stacked, -1, stacked.ndim - 3 + axis)
 
 
 def find_plane(
     grid: tuple[int, int],
     spacing: tuple[float, float] | None,
-    wanted: tuple[float, float] | None,
+    target: tuple[float, float] | None,
 ) -> tuple[int, int]:
-    """Give the size of a slice once its pixels have another side; at least one pixel.
+    """Return the size of a slice after resampling to another pixel size, at least one pixel.
 
     Args:
         grid: (height, width) in pixels of the file.
-        spacing: Pixel sides of the file in mm; None: it has none, and stays.
-        wanted: Pixel sides to come to in mm; None: those of the file.
+        spacing: Pixel size of the file in mm. None: unknown, the slice is not resampled.
+        target: Pixel size to resample to in mm. None: do not resample.
     """
-    if spacing is None or wanted is None:
+    if spacing is None or target is None:
         return grid
     height, width = (
-        max(1, round(side * own / to)) for side, own, to in zip(grid, spacing, wanted, strict=True)
+        max(1, round(side * own / to)) for side, own, to in zip(grid, spacing, target, strict=True)
     )
     return height, width
 
@@ -136,20 +135,20 @@ def find_plane(
 def find_slice_plane(
     grid: tuple[int, int], spacing: tuple[float, ...] | None, slices: SliceConfig
 ) -> tuple[int, int]:
-    """Give the size that slices of a file come with, by the spacing of its three axes in mm."""
+    """Return the size of a file's slices, given the spacing of its three axes in mm."""
     if spacing is None:
         return grid
-    height, width = (side for at, side in enumerate(spacing) if at != slices.axis)
+    height, width = (side for axis, side in enumerate(spacing) if axis != slices.axis)
     return find_plane(grid, (height, width), slices.spacing_mm)
 
 
 def pad_plane(array: Array, size: tuple[int, int], *, value: Any) -> Array:
-    """Put rows and columns around (h, w) or (h, w, C), evenly, until it has at least `size`.
+    """Pad (h, w) or (h, w, C) evenly on both sides to at least `size`.
 
     Args:
         array: The slice or its mask.
         size: (height, width) in pixels.
-        value: What the new pixels hold.
+        value: Value of the new pixels.
     """
     margins = find_margins((array.shape[0], array.shape[1]), size)
     if not any(map(any, margins)):
@@ -161,7 +160,7 @@ def pad_plane(array: Array, size: tuple[int, int], *, value: Any) -> Array:
 def find_margins(
     plane: tuple[int, int], size: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Give ((above, below), (left, right)): what `pad_plane` puts around a plane."""
-    missing = [max(0, wanted - present) for present, wanted in zip(plane, size, strict=True)]
+    """Return the padding ((above, below), (left, right)) of `pad_plane`."""
+    missing = [max(0, target - current) for current, target in zip(plane, size, strict=True)]
     above, left = (number // 2 for number in missing)
     return (above, missing[0] - above), (left, missing[1] - left)

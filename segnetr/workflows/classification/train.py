@@ -29,7 +29,7 @@ from segnetr.data.classification.loaders import (
     classification_training_batches,
 )
 from segnetr.data.classification.open import open_classification_set
-from segnetr.data.loading.sampler import ResumableSampler
+from segnetr.data.loading.loaders import ResumableSampler
 from segnetr.data.splits.split import write_split
 from segnetr.data.validation.audit import Issue
 from segnetr.engine.training.classification import ClassificationTask, balance_classes

@@ -10,8 +10,7 @@ from segnetr.config.schema.segmentation import DataConfig
 from segnetr.data.case import SPLIT_NAMES, Case
 from segnetr.data.datasets.registry import DATASETS
 from segnetr.data.duplicates.search import DuplicatePair, find_duplicates
-from segnetr.data.duplicates.thumbnail import Thumbnail
-from segnetr.data.duplicates.thumbnail_collection import collect_thumbnails, load_cached_thumbnails
+from segnetr.data.duplicates.thumbnail import Thumbnail, collect_thumbnails, load_cached_thumbnails
 from segnetr.data.readers.file_list import list_images
 from segnetr.data.splits.split_cases import divide
 from segnetr.errors import ReadError

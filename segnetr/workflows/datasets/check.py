@@ -7,10 +7,9 @@ from typing import Any
 
 from segnetr.config.schema.segmentation import DataConfig
 from segnetr.data.case import SPLIT_NAMES, Split
-from segnetr.data.splits.patients import check_patients
 from segnetr.data.splits.split import write_split
 from segnetr.data.splits.split_cases import divide
-from segnetr.data.validation.audit import Issue, check_cases, check_pairs
+from segnetr.data.validation.audit import Issue, check_cases, check_pairs, check_patients
 from segnetr.progress import Progress
 from segnetr.workflows.datasets.audit import Duplicate, compare, list_dataset_images
 from segnetr.workflows.datasets.loading import open_dataset

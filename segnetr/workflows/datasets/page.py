@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from segnetr.config.schema.segmentation import DataConfig
-from segnetr.data.cache.segmentation import run_jobs
+from segnetr.data.cache.store import run_jobs
 from segnetr.data.case import SPLIT_NAMES, Case
 from segnetr.data.readers.read_files import read_image
 from segnetr.data.splits.split_cases import divide

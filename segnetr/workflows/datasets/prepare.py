@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from segnetr.config.load import load_config, require_recipe
+from segnetr.config.load import list_recipes, load_config
 from segnetr.config.schema.classification import ClassificationDataConfig
 from segnetr.data.classification.open import open_classification_set
 from segnetr.data.datasets.registry import get_dataset
@@ -270,8 +270,13 @@ def _check(
 
 
 def _check_segmented(request: PrepareRequest, root: Path, progress: Progress) -> CheckOutcome:
-    flags = {"data.data_dir": root, "data.workers": request.workers}
-    settings = load_config([require_recipe("dataset", request.dataset)], flags=flags)
+    flags = {
+        "data.dataset": request.dataset,
+        "data.data_dir": root,
+        "data.workers": request.workers,
+    }
+    recipes = [f"dataset/{name}" for name in list_recipes("dataset") if name == request.dataset]
+    settings = load_config(recipes, flags=flags)
     return check_dataset(settings.data, progress=progress)
 
 

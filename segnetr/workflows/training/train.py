@@ -10,12 +10,15 @@ from segnetr.config.schema.segmentation import RunConfig, TrainConfig
 from segnetr.data.augmentation.transforms import evaluation_transform, training_transform
 from segnetr.data.cache.segmentation import CachedCase, build_cache
 from segnetr.data.case import SPLIT_NAMES, Batch, Case, DatasetSpec, Split
-from segnetr.data.loading.loaders import Sample, evaluation_loader, training_loader
-from segnetr.data.loading.sampler import ResumableSampler
-from segnetr.data.splits.patients import check_patients
+from segnetr.data.loading.loaders import (
+    ResumableSampler,
+    Sample,
+    evaluation_loader,
+    training_loader,
+)
 from segnetr.data.splits.split import write_split
 from segnetr.data.splits.split_cases import divide
-from segnetr.data.validation.audit import Issue, check_pairs
+from segnetr.data.validation.audit import Issue, check_pairs, check_patients
 from segnetr.engine.training.finetuning import EncoderTraining
 from segnetr.engine.training.optim import count_steps
 from segnetr.engine.training.random_state import seed_generators

@@ -1,4 +1,7 @@
-"""Pairs of images and masks by a table: CSV or JSON, with patients, parts and strata if known."""
+"""Read pairs of images and masks from a CSV or JSON table.
+
+The table may also state patients, splits and strata.
+"""
 
 import csv
 import json
@@ -16,8 +19,8 @@ from segnetr.errors import DataError, UsageError, find_closest
 REQUIRED = ("image", "mask")
 OPTIONAL = ("id", "patient", "split", "stratum")
 
-_MOST_BYTES = 200_000_000
-_BETWEEN_MASKS = ";"
+_MAX_BYTES = 200_000_000
+_MASK_SEPARATOR = ";"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +32,32 @@ class _Row:
 def read_pair_table(table: Path, *, root: Path) -> list[Case]:
     """Read a table of pairs.
 
-    Columns: `image`, `mask`, and if wanted `id`, `patient`, `split` and `stratum`; further columns
-    become facts of the case. Several masks of one image stand in one cell with `;` between them (in
-    JSON as a list). Without `id`, a case is called by the stem of its image, and by its whole path
-    where stems are equal. Files are not looked for here: the audit names those that are missing.
+    The required columns are `image` and `mask`, the optional ones `id`, `patient`, `split` and
+    `stratum`. Other columns are stored in `Case.extra`. Several masks of one image are separated by
+    `;` in one cell (a list in JSON). Without `id`, the id of a case is the stem of its image, or
+    its whole path if stems are not unique. An audit reports missing files.
 
     Args:
         table: A `.csv` file with a header, or a `.json` file with a list of objects.
-        root: The folder that paths in the table are relative to.
+        root: Folder that the paths in the table are relative to.
 
     Returns:
         The cases, sorted by id.
 
     Raises:
-        UsageError: If there is no such table, or it is neither .csv nor .json.
-        DataError: If it cannot be read, lacks a column, or a row does not make sense.
+        UsageError: If the table does not exist, or is neither .csv nor .json.
+        DataError: If it cannot be read, lacks a column, or contains an invalid row.
     """
     if not table.is_file():
-        raise UsageError(f"{table}: there is no such table of pairs")
+        raise UsageError(f"{table}: no such table of pairs")
     suffix = table.suffix.lower()
     if suffix not in (".csv", ".json"):
-        raise UsageError(f"{table}: a table of pairs is a .csv or .json file")
-    if table.stat().st_size > _MOST_BYTES:
-        raise DataError(f"{table}: larger than {_MOST_BYTES} bytes; no table of pairs")
+        raise UsageError(f"{table}: a table of pairs must be a .csv or .json file")
+    if table.stat().st_size > _MAX_BYTES:
+        raise DataError(f"{table}: larger than {_MAX_BYTES} bytes; not a table of pairs")
     rows = _read_csv(table) if suffix == ".csv" else _read_json(table)
     if not rows:
-        raise DataError(f"{table}: holds no row")
+        raise DataError(f"{table}: contains no row")
     names = _name_cases(rows)
     cases = [_make_case(table, root, row, name) for row, name in zip(rows, names, strict=True)]
     return sorted(cases, key=lambda case: (case.case_id, str(case.image)))
@@ -70,9 +73,7 @@ def _read_csv(table: Path) -> list[_Row]:
         raise DataError(f"{table}: cannot be read as a table ({error})") from error
     for row in rows:
         if None in row.cells or None in row.cells.values():
-            raise DataError(
-                f"{table}: line {row.number} has not as many cells as there are columns"
-            )
+            raise DataError(f"{table}: line {row.number} does not have one cell per column")
     return [_Row(row.number, {k.strip(): v.strip() for k, v in row.cells.items()}) for row in rows]
 
 
@@ -96,12 +97,12 @@ def _check_columns(table: Path, columns: Sequence[str]) -> None:
         )
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
-        raise DataError(f"{table}: the column {twice[0]!r} stands there twice")
-    # A patient column that is misspelled would let the patients of train into test in silence.
+        raise DataError(f"{table}: duplicate column {twice[0]!r}")
+    # With a misspelled patient column, patients could silently be in train and in test.
     for column in columns:
         near = find_closest(column, OPTIONAL, cutoff=0.75)
         if column not in (*REQUIRED, *OPTIONAL) and near is not None and near not in columns:
-            raise DataError(f"{table}: column {column!r}; did you mean {near!r}?")
+            raise DataError(f"{table}: unknown column {column!r}; did you mean {near!r}?")
 
 
 def _name_cases(rows: Sequence[_Row]) -> list[str]:
@@ -123,16 +124,16 @@ def _stem(name: str) -> str:
 def _make_case(table: Path, root: Path, row: _Row, name: str) -> Case:
     image, masks = row.cells["image"], row.cells["mask"]
     if isinstance(masks, str):
-        masks = [part.strip() for part in masks.split(_BETWEEN_MASKS) if part.strip()]
+        masks = [mask.strip() for mask in masks.split(_MASK_SEPARATOR) if mask.strip()]
     if not isinstance(image, str) or not image or not isinstance(masks, list | None):
-        raise DataError(f"{table}: row {row.number} names no image, or no mask as text")
-    files = [root / str(part) for part in masks or []]
+        raise DataError(f"{table}: row {row.number} needs texts in the columns image and mask")
+    files = [root / str(mask) for mask in masks or []]
     split = str(row.cells.get("split") or "").lower()
     if split and split not in SPLIT_WORDS:
         known = ", ".join(SPLIT_WORDS)
-        raise DataError(f"{table}: row {row.number}: split {split!r} is none of {known}")
+        raise DataError(f"{table}: row {row.number}: split {split!r} is not one of {known}")
     known_columns = (*REQUIRED, "id", "patient", "split")
-    facts = {key: str(cell) for key, cell in row.cells.items() if key not in known_columns and cell}
+    extra = {key: str(cell) for key, cell in row.cells.items() if key not in known_columns and cell}
     patient = row.cells.get("patient")
     return Case(
         case_id=name,
@@ -141,5 +142,5 @@ def _make_case(table: Path, root: Path, row: _Row, name: str) -> Case:
         more_masks=tuple(files[1:]),
         patient_id=None if patient in (None, "") else str(patient),
         split=SPLIT_WORDS[split] if split else None,
-        extra=facts,
+        extra=extra,
     )

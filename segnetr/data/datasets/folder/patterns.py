@@ -144,7 +144,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
             parts.append("[^/]*")
         elif name not in _PIECES:
             known = ", ".join(f"{{{word}}}" for word in _PIECES)
-            raise UsageError(f"pattern {pattern!r}: {{{name}}} is unknown; there are {known}")
+            raise UsageError(f"pattern {pattern!r}: {{{name}}} is unknown; known: {known}")
         elif name in seen:
             parts.append(f"(?P={name})")
         else:

@@ -19,7 +19,7 @@ from segnetr.data.augmentation.classification import (
 )
 from segnetr.data.augmentation.randaugment import find_operations
 from segnetr.data.classification.loaders import TrainTransform
-from segnetr.data.loading.sampler import SampleKey
+from segnetr.data.loading.loaders import SampleKey
 from segnetr.data.preprocessing.resample import resample
 
 SIZE = (24, 20)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segnetr.data.cache import pairs as cache_pair
+from segnetr.data.cache import segmentation as cache_module
 from segnetr.data.cache.segmentation import CacheResult, CacheSettings, build_cache
-from segnetr.data.cache.store import find_cache_folder
+from segnetr.data.cache.store import CACHE_VERSION, find_cache_folder
 from segnetr.data.case import Case
 from segnetr.data.preprocessing.resize import reduce_size, resize_image, resize_mask
 from segnetr.errors import ReadError, SegNetrError, WriteError
@@ -58,15 +58,15 @@ class Counter:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter = Counter(cache_pair.read_image)
-    monkeypatch.setattr(cache_pair, "read_image", counter)
+    counter = Counter(cache_module.read_image)
+    monkeypatch.setattr(cache_module, "read_image", counter)
     return counter
 
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter = Counter(cache_pair.hash_original)
-    monkeypatch.setattr(cache_pair, "hash_original", counter)
+    counter = Counter(cache_module.hash_file)
+    monkeypatch.setattr(cache_module, "hash_file", counter)
     return counter
 
 
@@ -258,7 +258,7 @@ def test_trouble_of_the_disk_is_no_lasting_issue(
             raise ReadError(path, "bad luck") from error
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_pair, "read_image", fail)
+        patch.setattr(cache_module, "read_image", fail)
         (issue,) = build(cases, tmp_path / "cache").issues
         assert "Input/output error" in issue.message
     assert build(cases, tmp_path / "cache").issues == []
@@ -268,14 +268,14 @@ def test_file_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = draw_cases(tmp_path / "data", 1)
-    read = cache_pair.read_image
+    read = cache_module.read_image
 
     def read_late(path: Path, **kwargs: Any) -> Any:
         Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(path)
         return read(path, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_pair, "read_image", read_late)
+        patch.setattr(cache_module, "read_image", read_late)
         (issue,) = build(cases, tmp_path / "cache").issues
         assert "changed while it was read" in issue.message
     entry = build(cases, tmp_path / "cache").entries["c0"]
@@ -301,7 +301,7 @@ def test_full_disk_is_one_line_and_leaves_no_torn_copy(tmp_path: Path, workers: 
 
 def assert_nothing_torn(folder: Path) -> None:
     assert list(folder.rglob("*.npy")) == []
-    assert list((folder / "v2" / "parts").iterdir()) == []
+    assert list((folder / f"v{CACHE_VERSION}" / "parts").iterdir()) == []
 
 
 def test_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_killed_decoding_process_is_an_error_and_not_a_hang(tmp_path: Path) -> N
 
 
 def test_decoding_process_starts_without_torch() -> None:
-    code = "import sys, segnetr.data.cache.pairs; sys.exit('torch' in sys.modules)"
+    code = "import sys, segnetr.data.cache.segmentation; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
@@ -375,7 +375,7 @@ def test_two_builders_at_once_agree(tmp_path: Path) -> None:
 
 
 def test_parts_of_builders_killed_long_ago_are_removed(tmp_path: Path) -> None:
-    parts = tmp_path / "cache" / "v2" / "parts"
+    parts = tmp_path / "cache" / f"v{CACHE_VERSION}" / "parts"
     parts.mkdir(parents=True)
     old, new = parts / "old", parts / "new"
     for part in (old, new):

@@ -18,7 +18,7 @@ from segnetr.data.classification.loaders import (
     classification_training_batches,
     load_image,
 )
-from segnetr.data.loading.sampler import ResumableSampler
+from segnetr.data.loading.loaders import ResumableSampler
 from segnetr.errors import ReadError
 
 COUNT, CLASSES, SIZE = 10, 3, (32, 32)

@@ -1,4 +1,4 @@
-"""A Decathlon task is what its dataset.json says, and nothing in that file is trusted."""
+"""The Decathlon reader follows a task's dataset.json and checks every field of it."""
 
 import json
 import pickle
@@ -26,19 +26,19 @@ def change(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_folder_says_its_classes_channels_and_license(tmp_path: Path) -> None:
+def test_classes_channels_and_license_come_from_the_folder(tmp_path: Path) -> None:
     opened = describe(write_task(tmp_path, 3, channels=2))
     assert opened.spec.classes == ("background", "far", "near")
     assert (opened.spec.in_channels, opened.spec.spatial_dims) == (2, 3)
     assert opened.spec.title == "Medical Segmentation Decathlon: Box"
     assert opened.spec.license == "CC0"
     assert [case.case_id for case in opened.cases] == ["box_000", "box_001", "box_002"]
-    pickle.dumps(opened.spec)  # worker processes get it
+    pickle.dumps(opened.spec)  # it is sent to worker processes
     assert check_pairs(opened.cases) == []
     assert check_cases(opened.cases, opened.spec) == []
 
 
-def test_folder_above_one_task_is_taken_and_above_two_is_not(tmp_path: Path) -> None:
+def test_parent_of_one_task_is_accepted_and_parent_of_two_is_not(tmp_path: Path) -> None:
     folder = write_task(tmp_path, 1)
     assert describe(tmp_path).cases == describe(folder).cases
     (tmp_path / "Task98_Other").mkdir()
@@ -47,7 +47,7 @@ def test_folder_above_one_task_is_taken_and_above_two_is_not(tmp_path: Path) -> 
         read_decathlon(tmp_path)
 
 
-def test_leftovers_of_macos_are_no_cases(tmp_path: Path) -> None:
+def test_macos_metadata_files_are_not_cases(tmp_path: Path) -> None:
     folder = write_task(tmp_path, 2)
     pairs = json.loads((folder / "dataset.json").read_text())["training"]
     extra = {"image": "./imagesTr/._box_000.nii.gz", "label": "./labelsTr/._box_000.nii.gz"}
@@ -55,7 +55,7 @@ def test_leftovers_of_macos_are_no_cases(tmp_path: Path) -> None:
     assert len(read_decathlon(folder)) == 2
 
 
-def test_file_that_is_listed_and_missing_is_a_issue(tmp_path: Path) -> None:
+def test_listed_but_missing_file_is_an_issue(tmp_path: Path) -> None:
     folder = write_task(tmp_path, 2)
     (folder / "imagesTr" / "box_001.nii.gz").unlink()
     (issue,) = check_pairs(read_decathlon(folder))
@@ -66,15 +66,15 @@ PAIR = {"image": "./imagesTr/box_000.nii.gz", "label": "./labelsTr/box_000.nii.g
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
         ({"labels": {"0": "background", "2": "far"}}, "'labels' are 0, 2, not 0 to 1"),
-        ({"labels": {"0": "background"}}, "no class beside the background"),
+        ({"labels": {"0": "background"}}, "no class except the background"),
         ({"labels": {"0": "background", "1": "a", "2": "a"}}, "different classes"),
         ({"labels": {"0": "background", "1": "mean"}}, "different classes"),
         ({"labels": {"0": "background", "1": 7}}, "without a name"),
-        ({"labels": ["background"]}, "'labels' is no table"),
-        ({"modality": {}}, "'modality' is no table"),
+        ({"labels": ["background"]}, "'labels' is not a table"),
+        ({"modality": {}}, "'modality' is not a table"),
         ({"training": []}, "lists no case"),
         ({"training": ["a.nii.gz"]}, "an image and a label"),
         ({"training": [{"image": "a.png", "label": "a.nii.gz"}]}, "NIfTI"),
@@ -84,26 +84,26 @@ PAIR = {"image": "./imagesTr/box_000.nii.gz", "label": "./labelsTr/box_000.nii.g
         ({"numTraining": 260}, "'numTraining' is 260, but 'training' lists 2"),
     ],
 )
-def test_what_cannot_be_true_is_one_line(
-    tmp_path: Path, changes: dict[str, Any], said: str
+def test_invalid_description_is_a_one_line_error(
+    tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     path = change(write_task(tmp_path, 2), **changes)
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=words) as caught:
         describe(tmp_path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"a":' * 100_000])
-def test_file_that_is_no_json_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_a_json_object_is_a_one_line_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dataset.json"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"no JSON|no description") as caught:
+    with pytest.raises(DataError, match=r"not JSON|not a description") as caught:
         read_decathlon(tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_folder_without_a_task_says_what_is_expected(tmp_path: Path) -> None:
+def test_error_for_a_folder_without_a_task_names_an_example(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Task04_Hippocampus"):
         read_decathlon(tmp_path)
     assert get_dataset("decathlon").describe is not None

@@ -1,4 +1,4 @@
-"""Anybody's own folder: patterns, tables of pairs, descriptions, and how they can be wrong."""
+"""Datasets in a user's folder: patterns, tables of pairs, descriptions and their errors."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def save(path: Path, values: np.ndarray) -> Path:
 
 
 def mask(*values: int) -> np.ndarray:
-    """A mask whose rows hold the values, and 0 below."""
+    """Return a mask with a band of rows for each value, and 0 below."""
     rows = np.zeros((24, 30))
     for row, value in enumerate(values):
         rows[4 * row : 4 * row + 4] = value
@@ -42,15 +42,15 @@ def touch(root: Path, *names: str) -> None:
 
 
 def make_folder(root: Path, masks: dict[str, np.ndarray], *, text: str = PLAIN) -> Path:
-    for number, (name, values) in enumerate(masks.items()):  # no two images alike
+    for number, (name, values) in enumerate(masks.items()):  # no two images are equal
         save(root / "images" / f"{name}.png", np.full((24, 30), 90 + number))
         save(root / "masks" / f"{name}.png", values)
     (root / "dataset.yaml").write_text(text + BY_PATTERNS)
     return root
 
 
-def paired(root: Path, images: str, masks: str) -> dict[str, list[str]]:
-    """The masks of each case, relative to the root."""
+def list_masks(root: Path, images: str, masks: str) -> dict[str, list[str]]:
+    """Return the masks of each case, relative to the root."""
     cases = read_patterns(root, PathPatterns(images=images, masks=masks))
     return {c.case_id: [f.relative_to(root).as_posix() for f in c.mask_files] for c in cases}
 
@@ -71,10 +71,10 @@ def paired(root: Path, images: str, masks: str) -> dict[str, list[str]]:
 )
 def test_pattern_pairs_images_with_their_masks(tmp_path, images, masks, files):
     touch(tmp_path, *files, "readme.txt", ".hidden.png", "._a.b.png")
-    assert paired(tmp_path, images, masks) == {"a.b": files[1:]}
+    assert list_masks(tmp_path, images, masks) == {"a.b": files[1:]}
 
 
-def test_folders_of_parts_give_the_official_split_whatever_their_spelling(tmp_path):
+def test_split_folders_give_the_official_split_in_any_spelling(tmp_path):
     for image, ground_truth in (("Train", "train"), ("val", "val"), ("testing", "Testing")):
         touch(tmp_path, f"images/{image}/1.png", f"masks/{ground_truth}/1.png")
     patterns = PathPatterns(images="images/{split}/{id}.*", masks="masks/{split}/{id}.*")
@@ -87,7 +87,7 @@ def test_folders_of_parts_give_the_official_split_whatever_their_spelling(tmp_pa
     assert check_pairs(cases) == []
 
 
-def test_folders_of_patients_group_their_cases_and_tell_equal_names_apart(tmp_path):
+def test_patient_folders_group_cases_and_make_equal_names_unique(tmp_path):
     for patient in ("p1", "p2"):
         touch(tmp_path, f"{patient}/1.png", f"{patient}/1_seg.png")
     patterns = PathPatterns(images="{patient}/{id}.*", masks="{patient}/{id}_seg.*")
@@ -95,7 +95,7 @@ def test_folders_of_patients_group_their_cases_and_tell_equal_names_apart(tmp_pa
     assert {c.case_id: c.patient_id for c in cases} == {"p1_1": "p1", "p2_1": "p2"}
 
 
-def test_what_has_no_partner_is_a_issue_and_one_name_with_two_suffixes_is_two_cases(tmp_path):
+def test_missing_partners_and_duplicate_stems_are_issues(tmp_path):
     touch(tmp_path, "images/a.png", "masks/b.png", "images/c.png", "images/c.jpg", "masks/c.png")
     patterns = PathPatterns(images="images/{id}.*", masks="masks/{id}.*")
     issues = check_pairs(read_patterns(tmp_path, patterns))
@@ -109,15 +109,15 @@ def test_what_has_no_partner_is_a_issue_and_one_name_with_two_suffixes_is_two_ca
 
 @pytest.mark.parametrize(
     ("pattern", "words"),
-    [("images/*.*", "{id} is missing"), ("{name}/{id}.*", "{name} is unknown; there are {id}")],
+    [("images/*.*", "{id} is missing"), ("{name}/{id}.*", "{name} is unknown; known: {id}")],
 )
-def test_pattern_that_is_none_is_wrong_usage(tmp_path, pattern, words):
+def test_invalid_pattern_is_a_usage_error(tmp_path, pattern, words):
     with pytest.raises(UsageError) as caught:
         read_patterns(tmp_path, PathPatterns(images=pattern, masks="{id}.*"))
     assert words in str(caught.value)
 
 
-def test_table_gives_patients_parts_strata_facts_and_several_masks(tmp_path):
+def test_table_states_patients_splits_strata_metadata_and_several_masks(tmp_path):
     (tmp_path / "pairs.csv").write_text(
         "image, mask, patient, split, stratum, age\n"
         "i/a.png, m/a.png, p1, train, benign, 40\n"
@@ -132,7 +132,7 @@ def test_table_gives_patients_parts_strata_facts_and_several_masks(tmp_path):
     assert (c.mask, c.patient_id, c.split, c.extra) == (None, None, None, {})
 
 
-def test_json_table_says_the_same_as_the_csv_table(tmp_path):
+def test_json_and_csv_tables_give_equal_cases(tmp_path):
     rows = [
         {"image": "i/a.png", "mask": "m/a.png", "patient": "p1", "split": "test"},
         {"image": "i/b.png", "mask": ["m/b1.png", "m/b2.png"], "id": "second"},
@@ -148,7 +148,7 @@ def test_json_table_says_the_same_as_the_csv_table(tmp_path):
     assert [case.case_id for case in by_json] == ["a", "second"]
 
 
-def test_equal_stems_in_a_table_are_called_by_their_paths_and_equal_ids_are_a_issue(tmp_path):
+def test_equal_stems_in_a_table_get_path_ids_and_equal_ids_are_an_issue(tmp_path):
     table = tmp_path / "pairs.csv"
     touch(tmp_path, "x/1.png", "y/1.png", "m.png")
     table.write_text("image,mask\nx/1.png,m.png\ny/1.png,m.png\n")
@@ -163,18 +163,22 @@ def test_equal_stems_in_a_table_are_called_by_their_paths_and_equal_ids_are_a_is
     [
         ("p.csv", "image,label\na.png,b.png\n", "column 'mask' is missing; it has image, label"),
         ("p.csv", "image,mask,patients\na,b,c\n", "column 'patients'; did you mean 'patient'"),
-        ("p.csv", "image,mask,mask\na,b,c\n", "'mask' stands there twice"),
-        ("p.csv", "image,mask\n", "holds no row"),
+        ("p.csv", "image,mask,mask\na,b,c\n", "duplicate column 'mask'"),
+        ("p.csv", "image,mask\n", "contains no row"),
         ("p.csv", "", "column 'image' is missing; it has none"),
-        ("p.csv", "image,mask\na.png,b.png,c.png\n", "line 2 has not as many cells"),
-        ("p.csv", "image,mask,split\na,b,dev\n", "split 'dev' is none of train"),
-        ("p.csv", "image,mask\n,b.png\n", "row 2 names no image"),
+        ("p.csv", "image,mask\na.png,b.png,c.png\n", "line 2 does not have one cell per column"),
+        ("p.csv", "image,mask,split\na,b,dev\n", "split 'dev' is not one of train"),
+        ("p.csv", "image,mask\n,b.png\n", "row 2 needs texts"),
         ("p.json", '{"image": 1}', "expected a list of objects"),
         ("p.json", "[{", "cannot be read as JSON"),
-        ("p.json", '[{"image": "a.png", "mask": 3}]', "row 1 names no image, or no mask"),
+        (
+            "p.json",
+            '[{"image": "a.png", "mask": 3}]',
+            "row 1 needs texts in the columns image and mask",
+        ),
     ],
 )
-def test_table_that_makes_no_sense_is_one_line_and_a_issue_of_the_data(tmp_path, name, text, words):
+def test_invalid_table_is_a_one_line_data_error(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError) as caught:
         read_pair_table(tmp_path / name, root=tmp_path)
@@ -184,7 +188,7 @@ def test_table_that_makes_no_sense_is_one_line_and_a_issue_of_the_data(tmp_path,
     assert caught.value.exit_code == 4
 
 
-def test_table_that_names_files_that_are_not_there_is_read_and_the_check_names_them(tmp_path):
+def test_table_with_missing_files_is_read_and_the_audit_reports_them(tmp_path):
     touch(tmp_path, "a.png", "m.png")
     (tmp_path / "pairs.csv").write_text("image,mask\na.png,m.png;n.png\nc.png,m.png\n")
     issues = check_pairs(read_pair_table(tmp_path / "pairs.csv", root=tmp_path))
@@ -192,9 +196,9 @@ def test_table_that_names_files_that_are_not_there_is_read_and_the_check_names_t
     assert str(tmp_path / "n.png") in issues[0].message
 
 
-def test_description_says_classes_channels_license_and_how_masks_are_read(tmp_path):
+def test_description_states_classes_channels_license_and_mask_values(tmp_path):
     text = (
-        "name: mine\nchannels: 3\nlicence: CC0\nsource: a friend\n"
+        "name: mine\nchannels: 3\nlicense: CC0\nsource: a friend\n"
         'classes: {background: [0, 7], wall: 128, lumen: ["#ffffff", 200]}\n'
     )
     make_folder(tmp_path, {"a": mask(128, 255, 200, 7)}, text=text)
@@ -212,7 +216,13 @@ def test_description_says_classes_channels_license_and_how_masks_are_read(tmp_pa
     assert check_cases(cases, get_dataset("synthetic"))[0].kind == "mask-values"
 
 
-def test_description_may_lie_elsewhere_and_name_its_root(tmp_path):
+def test_old_spelling_of_license_is_read_and_the_new_key_is_named(tmp_path, capsys):
+    make_folder(tmp_path, {"a": mask(255)}, text=PLAIN + "licence: CC0\n")
+    assert describe_folder(tmp_path).license == "CC0"
+    assert capsys.readouterr().err.endswith("licence is now license\n")
+
+
+def test_description_in_another_folder_names_its_root(tmp_path):
     data = make_folder(tmp_path / "data", {"a": mask(255)})
     (data / "dataset.yaml").unlink()
     file = tmp_path / "notes" / "mine.yaml"
@@ -221,7 +231,7 @@ def test_description_may_lie_elsewhere_and_name_its_root(tmp_path):
     assert [case.case_id for case in read_folder(file)] == ["a"]
 
 
-def test_folder_is_opened_by_its_description_and_checked(tmp_path):
+def test_folder_is_opened_with_its_description(tmp_path):
     make_folder(tmp_path, {"a": mask(255), "b": mask(0)})
     config = DataConfig(dataset="folder", data_dir=tmp_path, workers=0)
     opened = open_dataset(config)
@@ -241,12 +251,12 @@ def test_folder_is_opened_by_its_description_and_checked(tmp_path):
         (PLAIN.replace("1", "7") + BY_PATTERNS, "channels"),
         ("name: x\nchannels: 1\nclasses: [one]\n" + BY_PATTERNS, "classes"),
         ("name: x\nchannels: 1\nclasses: {a: 0, b: '#12'}\n" + BY_PATTERNS, "classes"),
-        ("name: x\nchannels: 1\nclasses: {a: 0, b: 0}\n" + BY_PATTERNS, "stands for two classes"),
+        ("name: x\nchannels: 1\nclasses: {a: 0, b: 0}\n" + BY_PATTERNS, "assigned to two classes"),
         ("name: x\nname: y\n", "'name' stands twice"),
         ("just words", "expected keys and values"),
     ],
 )
-def test_description_that_makes_no_sense_is_one_line_of_wrong_usage(tmp_path, text, words):
+def test_invalid_description_is_a_one_line_usage_error(tmp_path, text, words):
     (tmp_path / "dataset.yaml").write_text(text)
     with pytest.raises(UsageError) as caught:
         read_folder(tmp_path)
@@ -256,10 +266,10 @@ def test_description_that_makes_no_sense_is_one_line_of_wrong_usage(tmp_path, te
     assert "\n" not in message
 
 
-def test_folder_without_description_or_without_files_says_the_way_out(tmp_path):
+def test_errors_for_missing_descriptions_and_files_name_the_fix(tmp_path):
     with pytest.raises(UsageError, match="segnetr data init"):
         read_folder(tmp_path)
-    with pytest.raises(UsageError, match="there is no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         read_folder(tmp_path / "none")
     (tmp_path / "dataset.yaml").write_text(PLAIN + BY_PATTERNS)
     with pytest.raises(UsageError, match=r"no file matches 'images/\{id\}"):
@@ -267,7 +277,7 @@ def test_folder_without_description_or_without_files_says_the_way_out(tmp_path):
 
 
 class _Silent:
-    """Progress nobody looks at."""
+    """Progress without output."""
 
     def task(self, *_: object) -> "_Silent":
         return self
@@ -279,7 +289,7 @@ class _Silent:
         return None
 
 
-def test_check_names_each_issue_of_a_described_folder(tmp_path):
+def test_check_reports_each_issue_of_a_described_folder(tmp_path):
     make_folder(tmp_path, {"whole": mask(255), "odd": mask(99), "small": mask(255)[:10]})
     (tmp_path / "images" / "bare.png").write_bytes(b"")
     outcome = check_dataset(

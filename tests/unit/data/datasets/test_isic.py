@@ -1,4 +1,4 @@
-"""The ISIC readers on trees with each trap of the real archives, and on real excerpts."""
+"""The ISIC readers on folders with every peculiarity of the real archives, and on real excerpts."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,19 +16,24 @@ def touch(path: Path) -> Path:
     return path
 
 
-def make_tree(root: Path, layout: IsicLayout, *, parts: tuple[str, ...] = ("train",)) -> Path:
-    """Lay out two pairs of each part, with the files that are no images beside them."""
-    for index, part in enumerate(layout.parts):
-        if part.name not in parts:
+def make_tree(root: Path, layout: IsicLayout, *, splits: tuple[str, ...] = ("train",)) -> Path:
+    """Create two pairs per split and the other files of the real folders."""
+    for index, split in enumerate(layout.splits):
+        if split.name not in splits:
             continue
         for row in range(2):
             name = f"ISIC_{index}00000{row}"
-            touch(root / part.images / f"{name}.jpg")
-            touch(root / part.masks / f"{name}_segmentation.png")
-            touch(root / part.images / f"{name}_superpixels.png")
-            touch(root / part.images / f"._{name}.jpg")
-        for stray in ("ATTRIBUTION.txt", "LICENSE.txt", f"{part.images}_metadata.csv", ".DS_Store"):
-            touch(root / part.images / stray)
+            touch(root / split.images / f"{name}.jpg")
+            touch(root / split.masks / f"{name}_segmentation.png")
+            touch(root / split.images / f"{name}_superpixels.png")
+            touch(root / split.images / f"._{name}.jpg")
+        for stray in (
+            "ATTRIBUTION.txt",
+            "LICENSE.txt",
+            f"{split.images}_metadata.csv",
+            ".DS_Store",
+        ):
+            touch(root / split.images / stray)
     return root
 
 
@@ -38,11 +43,11 @@ def get(cases: list[Case], case_id: str) -> Case:
 
 
 @pytest.mark.parametrize("layout", [ISIC_2017, ISIC_2018], ids=lambda layout: layout.title)
-@pytest.mark.parametrize("parts", [("train",), ("validation", "test"), ("train", "test")])
-def test_parts_that_are_there_are_read_and_stray_files_are_not(tmp_path, layout, parts):
-    make_tree(tmp_path, layout, parts=parts)
+@pytest.mark.parametrize("splits", [("train",), ("validation", "test"), ("train", "test")])
+def test_existing_splits_are_read_and_other_files_are_skipped(tmp_path, layout, splits):
+    make_tree(tmp_path, layout, splits=splits)
     cases = read_isic(tmp_path, layout=layout)
-    assert Counter(case.split for case in cases) == dict.fromkeys(parts, 2)
+    assert Counter(case.split for case in cases) == dict.fromkeys(splits, 2)
     assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
     for case in cases:
         assert case.image.name == f"{case.case_id}.jpg"
@@ -52,14 +57,14 @@ def test_parts_that_are_there_are_read_and_stray_files_are_not(tmp_path, layout,
         assert case.mask.is_file()
 
 
-def test_folder_one_level_above_is_read_and_two_levels_above_is_not(tmp_path):
+def test_parent_folder_is_accepted_and_grandparent_is_not(tmp_path):
     make_tree(tmp_path / "data" / "isic2018", ISIC_2018)
     assert len(read_isic(tmp_path / "data", layout=ISIC_2018)) == 2
     with pytest.raises(UsageError):
         read_isic(tmp_path, layout=ISIC_2018)
 
 
-def test_archive_folder_unpacked_within_itself_is_read(tmp_path):
+def test_archive_unpacked_into_a_folder_of_the_same_name_is_read(tmp_path):
     make_tree(tmp_path / "flat", ISIC_2018)
     for folder in (tmp_path / "flat").iterdir():
         target = tmp_path / "nested" / folder.name / folder.name
@@ -68,7 +73,7 @@ def test_archive_folder_unpacked_within_itself_is_read(tmp_path):
     assert len(read_isic(tmp_path / "nested", layout=ISIC_2018)) == 2
 
 
-def test_two_candidate_folders_are_named_and_refused(tmp_path):
+def test_two_candidate_folders_are_refused_and_named(tmp_path):
     make_tree(tmp_path / "first", ISIC_2018)
     make_tree(tmp_path / "second", ISIC_2018)
     with pytest.raises(UsageError, match="first, second"):
@@ -76,11 +81,11 @@ def test_two_candidate_folders_are_named_and_refused(tmp_path):
 
 
 def test_upper_case_suffixes_and_capital_segmentation_are_read(tmp_path):
-    part = ISIC_2017.parts[0]
-    touch(tmp_path / part.images / "ISIC_0000001.JPG")
-    touch(tmp_path / part.masks / "ISIC_0000001_segmentation.PNG")
-    touch(tmp_path / part.images / "ISIC_0000002.jpeg")
-    touch(tmp_path / part.masks / "ISIC_0000002_Segmentation.png")
+    split = ISIC_2017.splits[0]
+    touch(tmp_path / split.images / "ISIC_0000001.JPG")
+    touch(tmp_path / split.masks / "ISIC_0000001_segmentation.PNG")
+    touch(tmp_path / split.images / "ISIC_0000002.jpeg")
+    touch(tmp_path / split.masks / "ISIC_0000002_Segmentation.png")
     cases = read_isic(tmp_path, layout=ISIC_2017)
     assert [case.mask.name for case in cases] == [
         "ISIC_0000001_segmentation.PNG",
@@ -88,34 +93,34 @@ def test_upper_case_suffixes_and_capital_segmentation_are_read(tmp_path):
     ]
 
 
-def test_image_without_mask_names_the_mask_that_is_expected(tmp_path):
+def test_image_without_a_mask_names_the_expected_mask(tmp_path):
     make_tree(tmp_path, ISIC_2018)
-    gone = tmp_path / ISIC_2018.parts[0].masks / "ISIC_0000001_segmentation.png"
+    gone = tmp_path / ISIC_2018.splits[0].masks / "ISIC_0000001_segmentation.png"
     gone.unlink()
     case = get(read_isic(tmp_path, layout=ISIC_2018), "ISIC_0000001")
     assert case.mask is None
     assert case.extra["expected_mask"] == str(gone)
 
 
-def test_mask_without_image_gives_a_case_whose_image_is_missing(tmp_path):
+def test_mask_without_an_image_gives_a_case_with_a_missing_image(tmp_path):
     make_tree(tmp_path, ISIC_2018)
-    gone = tmp_path / ISIC_2018.parts[0].images / "ISIC_0000001.jpg"
+    gone = tmp_path / ISIC_2018.splits[0].images / "ISIC_0000001.jpg"
     gone.unlink()
     case = get(read_isic(tmp_path, layout=ISIC_2018), "ISIC_0000001")
     assert case.image == gone
     assert case.mask is not None
 
 
-def test_id_in_two_parts_gives_two_cases_for_the_audit(tmp_path):
-    make_tree(tmp_path, ISIC_2018, parts=("train", "test"))
-    test = ISIC_2018.parts[2]
+def test_id_in_two_splits_gives_two_cases_for_the_audit(tmp_path):
+    make_tree(tmp_path, ISIC_2018, splits=("train", "test"))
+    test = ISIC_2018.splits[2]
     touch(tmp_path / test.images / "ISIC_0000000.jpg")
     touch(tmp_path / test.masks / "ISIC_0000000_segmentation.png")
     cases = [c for c in read_isic(tmp_path, layout=ISIC_2018) if c.case_id == "ISIC_0000000"]
     assert {case.split for case in cases} == {"train", "test"}
 
 
-def test_missing_data_says_in_one_line_what_is_expected_and_where_to_get_it(tmp_path):
+def test_missing_data_is_a_one_line_error_with_expected_folders_and_source(tmp_path):
     for root in (tmp_path, tmp_path / "nowhere", touch(tmp_path / "file.zip")):
         for layout in (ISIC_2017, ISIC_2018):
             with pytest.raises(UsageError) as caught:
@@ -123,23 +128,23 @@ def test_missing_data_says_in_one_line_what_is_expected_and_where_to_get_it(tmp_
             message = str(caught.value)
             assert "\n" not in message
             assert message.startswith(str(root))
-            assert layout.parts[0].images in message
-            assert layout.parts[0].masks in message
+            assert layout.splits[0].images in message
+            assert layout.splits[0].masks in message
             assert layout.source in message
             assert layout.download_size in message
             assert layout.license in message
 
 
 @pytest.mark.parametrize("missing", ["images", "masks"])
-def test_half_a_part_is_refused_with_the_name_of_the_other_half(tmp_path, missing):
-    make_tree(tmp_path, ISIC_2018, parts=("train", "validation"))
-    folder = tmp_path / getattr(ISIC_2018.parts[1], missing)
+def test_split_without_images_or_masks_is_refused(tmp_path, missing):
+    make_tree(tmp_path, ISIC_2018, splits=("train", "validation"))
+    folder = tmp_path / getattr(ISIC_2018.splits[1], missing)
     folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match=f"^{folder}: the folder is missing"):
+    with pytest.raises(UsageError, match=f"^{folder}: this folder is missing"):
         read_isic(tmp_path, layout=ISIC_2018)
 
 
-def test_folders_without_files_are_refused(tmp_path):
+def test_empty_folders_are_refused(tmp_path):
     for name in ISIC_2018.folders:
         (tmp_path / name).mkdir()
     with pytest.raises(UsageError, match=r"no \*\.jpg image"):
@@ -157,19 +162,19 @@ def test_diagnoses_of_2017_are_read(tmp_path):
     assert [case.extra["diagnosis"] for case in cases] == ["melanoma", "nevus"]
     for broken in ("a,b\n1,2\n", "image_id,melanoma,seborrheic_keratosis\nISIC_0000000,?\n"):
         table.write_text(broken, encoding="utf-8")
-        with pytest.raises(ReadError, match=r"Part3_GroundTruth\.csv: no table"):
+        with pytest.raises(ReadError, match=r"Part3_GroundTruth\.csv: not a table"):
             read_isic(tmp_path, layout=ISIC_2017)
 
 
 @pytest.mark.data
-def test_real_excerpts_are_read_whole(real_data):
+def test_real_excerpts_are_read_completely(real_data):
     layouts = {
         "isic2017": (ISIC_2017, 14, "validation"),
         "isic2018_layout": (ISIC_2018, 30, "train"),
     }
-    for folder, (layout, count, part) in layouts.items():
+    for folder, (layout, count, split) in layouts.items():
         cases = read_isic(real_data / folder, layout=layout)
         assert len(cases) == count
-        assert {case.split for case in cases} == {part}
+        assert {case.split for case in cases} == {split}
         assert all(case.mask is not None and case.mask.is_file() for case in cases)
         assert all(case.image.is_file() for case in cases)

@@ -1,4 +1,4 @@
-"""The brain inside nilearn: found without an import, cut into slabs that do not touch."""
+"""The MNI152 dataset from nilearn: found without an import, cut into separate slabs."""
 
 import importlib.util
 import sys
@@ -27,14 +27,14 @@ AFFINE = np.array([[1.0, 0, 0, -98], [0, 1, 0, -134], [0, 0, 1, -72], [0, 0, 0, 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package called nilearn that lies where Python looks, and breaks when it is imported."""
+    """Create a package named nilearn on the import path that raises when it is imported."""
     folder = tmp_path / "site" / "nilearn"
     data = folder / "datasets" / "data"
     random = np.random.default_rng(0)
     gray = random.integers(0, 256, (5, 7, 189)).astype(np.uint8)
     for name, array in {"t1": gray // 2, "gm": gray, "wm": 255 - gray}.items():
-        place = data / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-        write_nifti(place, array, AFFINE)
+        path = data / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+        write_nifti(path, array, AFFINE)
     (folder / "__init__.py").write_text("raise RuntimeError('nilearn was imported')\n")
     for name in [name for name in sys.modules if name.split(".")[0] == "nilearn"]:
         monkeypatch.delitem(sys.modules, name)
@@ -42,7 +42,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data
 
 
-def test_slabs_lie_where_they_lay_in_the_whole_brain(package: Path, tmp_path: Path) -> None:
+def test_slabs_keep_their_world_coordinates(package: Path, tmp_path: Path) -> None:
     assert find_nilearn_data() == package
     root = tmp_path / "out"
     prepare_mni(root)
@@ -57,18 +57,18 @@ def test_slabs_lie_where_they_lay_in_the_whole_brain(package: Path, tmp_path: Pa
         np.testing.assert_array_equal(cut.array, whole.array[:, :, slab.first : slab.stop])
         assert cut.affine is not None
         assert cut.affine[2, 3] == AFFINE[2, 3] + slab.first
-        assert case.split == slab.part
+        assert case.split == slab.split
 
 
-def test_slabs_of_different_parts_have_a_gap_between_them() -> None:
-    places = sorted((slab.first, slab.stop, slab.part) for slab in SLABS)
-    for (_, stop, part), (first, _, other) in pairwise(places):
-        assert part != other
+def test_slabs_of_different_splits_have_a_gap_between_them() -> None:
+    slabs = sorted((slab.first, slab.stop, slab.split) for slab in SLABS)
+    for (_, stop, split), (first, _, other) in pairwise(slabs):
+        assert split != other
         assert first - stop >= 8
-    assert {part for *_, part in places} == {"train", "validation", "test"}
+    assert {split for *_, split in slabs} == {"train", "validation", "test"}
 
 
-def test_brain_that_is_there_is_not_made_again(package: Path, tmp_path: Path) -> None:
+def test_existing_files_are_not_generated_again(package: Path, tmp_path: Path) -> None:
     prepare_mni(tmp_path)
     for path in package.iterdir():
         path.unlink()
@@ -78,7 +78,7 @@ def test_brain_that_is_there_is_not_made_again(package: Path, tmp_path: Path) ->
         prepare_mni(tmp_path)
 
 
-def test_equal_brains_are_equal_files(package: Path, tmp_path: Path) -> None:
+def test_generated_files_are_reproducible(package: Path, tmp_path: Path) -> None:
     assert package
     for name in ("one", "two"):
         prepare_mni(tmp_path / name)
@@ -87,7 +87,7 @@ def test_equal_brains_are_equal_files(package: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == other.read_bytes()
 
 
-def test_missing_package_is_one_line_that_says_how_to_get_it(
+def test_missing_package_error_names_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
@@ -95,14 +95,14 @@ def test_missing_package_is_one_line_that_says_how_to_get_it(
         prepare_mni(tmp_path)
 
 
-def test_tissue_is_the_likelier_one_from_one_half_on() -> None:
+def test_voxels_get_the_more_probable_tissue_if_it_reaches_one_half() -> None:
     gray = np.array([[[127, 128, 200, 130, 128]]], dtype=np.uint8)
     white = np.array([[[127, 0, 150, 131, 128]]], dtype=np.uint8)
     assert label_tissues(gray, white).tolist() == [[[0, 1, 1, 2, 2]]]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nilearn") is None, reason="nilearn is not installed")
-def test_real_brain_has_both_tissues_in_every_slab(tmp_path: Path) -> None:
+def test_each_real_slab_contains_both_tissues(tmp_path: Path) -> None:
     prepare_mni(tmp_path)
     for case in read_mni(tmp_path):
         assert case.mask is not None

@@ -1,4 +1,4 @@
-"""The PH2 reader on trees as the archive unpacks, and on the fixture of that layout."""
+"""The PH2 reader on folders as the archive unpacks, and on a fixture of that layout."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ LEGEND = (
 
 
 def make_tree(root: Path, diagnoses: dict[str, str]) -> Path:
-    home = root / "PH2Dataset"
+    dataset_root = root / "PH2Dataset"
     for name in diagnoses:
-        folder = home / "PH2 Dataset images" / name
+        folder = dataset_root / "PH2 Dataset images" / name
         image = folder / f"{name}_Dermoscopic_Image" / f"{name}.bmp"
         mask = folder / f"{name}_lesion" / f"{name}_lesion.bmp"
         roi = folder / f"{name}_roi" / f"{name}_R1_Label4.bmp"
@@ -33,20 +33,20 @@ def make_tree(root: Path, diagnoses: dict[str, str]) -> Path:
         Image.fromarray(lesion).convert("1").save(mask)
         Image.fromarray(lesion).save(roi)
     rows = "".join(f"|| {n} || || {'  ' + d} || 0 ||\n" for n, d in diagnoses.items())
-    (home / "PH2_dataset.txt").write_text(HEADER + rows + LEGEND)
-    return home
+    (dataset_root / "PH2_dataset.txt").write_text(HEADER + rows + LEGEND)
+    return dataset_root
 
 
 def save_rgb(path: Path) -> None:
-    """Store a mask as the archive stores that of IMD002."""
+    """Store a mask as RGB, like the mask of IMD002 in the archive."""
     with Image.open(path) as mask:
         rgb = mask.convert("RGB")
     rgb.save(path)
 
 
-def test_cases_are_read_with_their_diagnosis_from_each_of_the_three_folders(tmp_path):
-    home = make_tree(tmp_path, {"IMD002": "0", "IMD013": "1", "IMD105": "2"})
-    for root in (tmp_path, home, home / "PH2 Dataset images"):
+def test_cases_are_read_with_their_diagnosis_from_any_of_three_folder_levels(tmp_path):
+    dataset_root = make_tree(tmp_path, {"IMD002": "0", "IMD013": "1", "IMD105": "2"})
+    for root in (tmp_path, dataset_root, dataset_root / "PH2 Dataset images"):
         cases = read_ph2(root)
         assert [case.case_id for case in cases] == ["IMD002", "IMD013", "IMD105"]
         assert [case.extra["stratum"] for case in cases] == [
@@ -57,7 +57,7 @@ def test_cases_are_read_with_their_diagnosis_from_each_of_the_three_folders(tmp_
         assert all(case.patient_id is None and case.split is None for case in cases)
 
 
-def test_one_bit_and_rgb_masks_are_sound_and_masks_of_colors_are_not_read(tmp_path):
+def test_one_bit_and_rgb_masks_are_valid_and_color_masks_are_not_read(tmp_path):
     make_tree(tmp_path, {"IMD002": "0", "IMD003": "0"})
     cases = read_ph2(tmp_path)
     assert cases[0].mask is not None
@@ -67,10 +67,10 @@ def test_one_bit_and_rgb_masks_are_sound_and_masks_of_colors_are_not_read(tmp_pa
 
 
 def test_images_are_read_without_the_table(tmp_path):
-    home = make_tree(tmp_path, {"IMD002": "0"})
-    (home / "PH2_dataset.txt").unlink()
+    dataset_root = make_tree(tmp_path, {"IMD002": "0"})
+    (dataset_root / "PH2_dataset.txt").unlink()
     assert read_ph2(tmp_path) == [
-        Case(case_id="IMD002", image=case.image, mask=case.mask) for case in read_ph2(home)
+        Case(case_id="IMD002", image=case.image, mask=case.mask) for case in read_ph2(dataset_root)
     ]
 
 
@@ -90,10 +90,10 @@ def test_missing_files_are_issues_that_name_them(tmp_path):
     ("text", "words"),
     [
         ("|| Name || Histology ||\n|| IMD002 || ||\n", "no columns"),
-        (HEADER + "|| IMD002 || || 7 || 0 ||\n", "'7' of IMD002"),
+        (HEADER + "|| IMD002 || || 7 || 0 ||\n", "of IMD002 is '7'"),
     ],
 )
-def test_broken_table_is_a_issue_of_the_data(tmp_path, text, words):
+def test_invalid_table_is_a_data_error(tmp_path, text, words):
     table = make_tree(tmp_path, {"IMD002": "0"}) / "PH2_dataset.txt"
     table.write_text(text)
     with pytest.raises(DataError, match=words) as caught:
@@ -101,7 +101,7 @@ def test_broken_table_is_a_issue_of_the_data(tmp_path, text, words):
     assert str(table) in str(caught.value)
 
 
-def test_missing_folder_names_address_size_and_license(tmp_path):
+def test_missing_folder_error_states_source_size_and_license(tmp_path):
     for root in (tmp_path, tmp_path / "none"):
         with pytest.raises(UsageError, match="PH2 Dataset images") as caught:
             read_ph2(root)
@@ -110,7 +110,7 @@ def test_missing_folder_names_address_size_and_license(tmp_path):
 
 
 @pytest.mark.data
-def test_fixture_of_the_layout_is_read_without_a_issue(real_data):
+def test_layout_fixture_has_no_issues(real_data):
     cases = read_ph2(real_data / "ph2_layout_fixture")
     assert len(cases) == 4
     assert check_pairs(cases) == check_cases(cases, get_dataset("ph2")) == []

@@ -1,4 +1,4 @@
-"""The drawn data set: repeatable, whole or absent, and no gift to a threshold."""
+"""The synthetic dataset: reproducible, written atomically, and not solved by a threshold."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_same_seed_draws_the_same_bytes_and_another_seed_others(tmp_path):
+def test_files_depend_on_the_seed_only(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         draw_dataset(tmp_path / name, counts=SMALL, seed=seed)
     first, again, other = (read_files(tmp_path / name) for name in "abc")
@@ -41,15 +41,15 @@ def test_same_seed_draws_the_same_bytes_and_another_seed_others(tmp_path):
     assert len({first[name] for name in masks}) == 6
 
 
-def test_larger_set_begins_with_the_smaller_one(tmp_path):
+def test_larger_dataset_starts_with_the_images_of_a_smaller_one(tmp_path):
     draw_dataset(tmp_path / "few", counts={"train": 1, "test": 1}, seed=5)
     draw_dataset(tmp_path / "more", counts={"train": 3, "test": 2}, seed=5)
     few, more = read_files(tmp_path / "few"), read_files(tmp_path / "more")
-    assert {k: v for k, v in few.items() if k != "drawn.json"}.items() <= more.items()
+    assert {k: v for k, v in few.items() if k != "synthetic.json"}.items() <= more.items()
 
 
 @pytest.mark.usefixtures("_small")
-def test_ordinary_reader_of_isic_2018_reads_the_drawn_set(tmp_path):
+def test_reader_of_isic_2018_reads_the_synthetic_dataset(tmp_path):
     prepare_synthetic(tmp_path)
     cases = read_synthetic(tmp_path)
     assert cases == read_isic(tmp_path, layout=ISIC_2018)
@@ -64,13 +64,13 @@ def test_ordinary_reader_of_isic_2018_reads_the_drawn_set(tmp_path):
 
 
 @pytest.mark.usefixtures("_small")
-def test_prepared_set_is_not_drawn_again_and_an_older_version_is(tmp_path):
+def test_current_version_is_not_regenerated_and_an_older_version_is(tmp_path):
     prepare_synthetic(tmp_path)
-    marker = tmp_path / "synthetic" / "drawn.json"
+    marker = tmp_path / "synthetic" / "synthetic.json"
     victim = read_synthetic(tmp_path)[0].image
     victim.unlink()
     prepare_synthetic(tmp_path)
-    assert not victim.exists(), "a whole set was touched"
+    assert not victim.exists(), "a complete dataset was modified"
 
     marker.write_text(json.dumps({"generator": synthetic.GENERATOR_VERSION - 1}))
     prepare_synthetic(tmp_path)
@@ -79,12 +79,12 @@ def test_prepared_set_is_not_drawn_again_and_an_older_version_is(tmp_path):
 
 
 @pytest.mark.usefixtures("_small")
-def test_interrupted_drawing_leaves_nothing_and_is_repaired(tmp_path, monkeypatch):
-    drawn_so_far = []
+def test_interrupted_generation_leaves_no_files_and_can_be_repeated(tmp_path, monkeypatch):
+    calls = []
 
     def fail_later(*args: object) -> tuple[np.ndarray, np.ndarray]:
-        drawn_so_far.append(1)
-        if len(drawn_so_far) == 4:
+        calls.append(1)
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return draw_synthetic_image(*args)
 
@@ -96,16 +96,17 @@ def test_interrupted_drawing_leaves_nothing_and_is_repaired(tmp_path, monkeypatc
     with pytest.raises(UsageError, match="segnetr data check"):
         read_synthetic(tmp_path)
 
-    killed = tmp_path / ".drawn-partial-of-a-killed-program"
-    killed.mkdir()
-    os.utime(killed, (0, 0))
+    abandoned = [tmp_path / ".drawn-partial-1", tmp_path / ".synthetic-partial-2"]
+    for folder in abandoned:
+        folder.mkdir()
+        os.utime(folder, (0, 0))
     prepare_synthetic(tmp_path)
     assert len(read_synthetic(tmp_path)) == 6
-    assert not killed.exists()
+    assert not any(folder.exists() for folder in abandoned)
 
 
 @pytest.mark.usefixtures("_small")
-def test_set_that_another_program_finished_first_is_taken(tmp_path, monkeypatch):
+def test_dataset_that_another_process_finished_first_is_used(tmp_path, monkeypatch):
     def draw_twice(folder: Path, **request: object) -> None:
         draw_dataset(folder, **request)
         if not (tmp_path / "synthetic").exists():
@@ -117,36 +118,50 @@ def test_set_that_another_program_finished_first_is_taken(tmp_path, monkeypatch)
     assert len(read_synthetic(tmp_path)) == 6
 
 
-def test_foreign_folder_is_never_touched(tmp_path):
+@pytest.mark.usefixtures("_small")
+def test_dataset_generated_by_version_0_1_stays_valid(tmp_path):
+    prepare_synthetic(tmp_path)
+    old = (tmp_path / "synthetic").rename(tmp_path / "drawn")
+    (old / "synthetic.json").unlink()
+    record = {"generator": 1, "seed": 20240229, "pictures": 6}
+    (old / "drawn.json").write_text(json.dumps(record))
+    before = read_files(tmp_path)
+    for root in (tmp_path, old):
+        prepare_synthetic(root)
+        assert len(read_synthetic(root)) == 6
+    assert read_files(tmp_path) == before
+
+
+def test_unrelated_folder_is_never_modified(tmp_path):
     (tmp_path / "synthetic").mkdir()
     (tmp_path / "synthetic" / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="no drawn set"):
+    with pytest.raises(UsageError, match="not a generated dataset"):
         prepare_synthetic(tmp_path)
-    assert read_files(tmp_path) == {"drawn/mine.txt": b"mine"}
+    assert read_files(tmp_path) == {"synthetic/mine.txt": b"mine"}
 
 
-def test_folder_that_cannot_be_written_is_named(tmp_path):
+def test_error_names_the_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="file"):
         prepare_synthetic(tmp_path / "file" / "below")
 
 
-def test_masks_are_one_piece_of_the_promised_size():
+def test_masks_are_one_component_of_the_specified_size():
     for seed in range(12):
         rng = np.random.default_rng(seed)
         image, mask = draw_synthetic_image(rng, 96, 128)
         assert image.shape == (96, 128, 3)
         assert image.dtype == np.uint8
         assert 0.02 <= mask.mean() <= 0.55
-        pieces, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        assert pieces == 2
+        components, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        assert components == 2
         outside, _ = cv2.connectedComponents((~mask).astype(np.uint8), connectivity=4)
         edge = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
         assert cv2.connectedComponents(edge, connectivity=4)[0] == 2, "the lesion has a hole"
         assert outside >= 2
 
 
-def test_global_threshold_finds_lesions_only_in_part():
+def test_global_threshold_segments_lesions_only_partly():
     scores = []
     for seed in range(40):
         image, mask = draw_synthetic_image(np.random.default_rng([9, seed]), 120, 160)
@@ -159,7 +174,7 @@ def test_global_threshold_finds_lesions_only_in_part():
 
 
 def test_lesions_differ_from_the_skin_around_them():
-    """Each mask is where the pigment is: inside is darker or redder than a ring outside."""
+    """The inside of a mask is darker or redder than a ring around it."""
     hits = 0
     for seed in range(30):
         image, mask = draw_synthetic_image(np.random.default_rng([3, seed]), 120, 160)
@@ -170,7 +185,7 @@ def test_lesions_differ_from_the_skin_around_them():
     assert hits >= 28
 
 
-def test_clouds_are_standardized_and_cells_lie_around_their_centers():
+def test_clouds_are_standardized_and_cells_surround_their_centers():
     rng = np.random.default_rng(0)
     clouds = draw_clouds(rng, 90, 130, coarsest=40, octaves=4)
     assert clouds.shape == (90, 130)

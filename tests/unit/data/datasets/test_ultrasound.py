@@ -1,4 +1,4 @@
-"""TN-SCUI, DDTI, BUSI and DSB 2018 on trees as their archives unpack, and on real excerpts."""
+"""Readers of TN-SCUI, DDTI, BUSI and DSB 2018 on unpacked folders and on real excerpts."""
 
 from collections import Counter
 from pathlib import Path
@@ -32,29 +32,31 @@ def blob(row: int) -> np.ndarray:
 GRAY = np.full((32, 40), 90)
 
 
-def make_tnscui(root: Path, count: int, *, home: str = "tnscui2020_train") -> Path:
+def make_tnscui(root: Path, count: int, *, folder: str = "tnscui2020_train") -> Path:
     for number in range(1, count + 1):
-        save(root / home / "image" / f"{number}.PNG", GRAY)
-        save(root / home / "mask" / f"{number}.PNG", blob(3))
+        save(root / folder / "image" / f"{number}.PNG", GRAY)
+        save(root / folder / "mask" / f"{number}.PNG", blob(3))
     rows = "".join(f"{number}.PNG,{number % 2}\n" for number in range(1, count + 1))
-    (root / home / "train.csv").write_text("ID,CATE\n" + rows)
-    return root / home
+    (root / folder / "train.csv").write_text("ID,CATE\n" + rows)
+    return root / folder
 
 
-@pytest.mark.parametrize(("name", "home"), [("tnscui", "tnscui2020_train"), ("ddti", "1_or_data")])
-def test_image_and_mask_folders_are_read_with_their_category(tmp_path, name, home):
-    below = make_tnscui(tmp_path, 3, home=home)
+@pytest.mark.parametrize(
+    ("name", "folder"), [("tnscui", "tnscui2020_train"), ("ddti", "1_or_data")]
+)
+def test_images_and_masks_are_read_with_their_category(tmp_path, name, folder):
+    subfolder = make_tnscui(tmp_path, 3, folder=folder)
     spec = get_dataset(name)
-    for root in (tmp_path, below):
+    for root in (tmp_path, subfolder):
         cases = spec.read_cases(root)
         assert [case.case_id for case in cases] == ["1", "2", "3"]
         assert [case.extra["stratum"] for case in cases] == ["malignant", "benign", "malignant"]
         assert check_pairs(cases) == check_cases(cases, spec) == []
 
 
-def test_table_may_lie_above_the_folders_and_other_tables_are_not_taken_for_it(tmp_path):
-    home = make_tnscui(tmp_path, 2)
-    (home / "train.csv").rename(tmp_path / "train.csv")
+def test_table_in_the_parent_folder_is_read_and_other_tables_are_ignored(tmp_path):
+    folder = make_tnscui(tmp_path, 2)
+    (folder / "train.csv").rename(tmp_path / "train.csv")
     (tmp_path / "sources.csv").write_text("ID,CATE,original\n1.PNG,1,x\n")
     cases = get_dataset("tnscui").read_cases(tmp_path)
     assert [case.extra["category"] for case in cases] == ["malignant", "benign"]
@@ -63,7 +65,7 @@ def test_table_may_lie_above_the_folders_and_other_tables_are_not_taken_for_it(t
     assert all(not case.extra for case in get_dataset("tnscui").read_cases(tmp_path))
 
 
-def test_recipe_divides_six_to_two_to_two_with_each_category_in_each_part(tmp_path):
+def test_recipe_splits_60_20_20_with_both_categories_in_each_split(tmp_path):
     make_tnscui(tmp_path, 50)
     cases = get_dataset("tnscui").read_cases(tmp_path)
     settings = load_config(["dataset/tnscui"]).data
@@ -79,13 +81,13 @@ def test_recipe_divides_six_to_two_to_two_with_each_category_in_each_part(tmp_pa
         assert Counter(strata[i] for i in ids) == {"benign": count, "malignant": count}
 
 
-def test_what_has_no_partner_is_a_issue_of_tnscui(tmp_path):
-    home = make_tnscui(tmp_path, 4)
-    (home / "mask" / "1.PNG").unlink()
-    (home / "image" / "2.PNG").unlink()
-    for folder in ("image", "mask"):
-        (home / folder / "3.PNG").unlink()
-    save(home / "image" / "4.jpg", GRAY)
+def test_missing_partners_and_duplicate_stems_of_tnscui_are_issues(tmp_path):
+    folder = make_tnscui(tmp_path, 4)
+    (folder / "mask" / "1.PNG").unlink()
+    (folder / "image" / "2.PNG").unlink()
+    for name in ("image", "mask"):
+        (folder / name / "3.PNG").unlink()
+    save(folder / "image" / "4.jpg", GRAY)
     issues = check_pairs(get_dataset("tnscui").read_cases(tmp_path))
     assert [(issue.case_id, issue.kind) for issue in issues] == [
         ("1", "mask-missing"),
@@ -94,18 +96,18 @@ def test_what_has_no_partner_is_a_issue_of_tnscui(tmp_path):
         ("4", "duplicate-id"),
         ("4", "duplicate-id"),
     ]
-    assert str(home / "mask" / "1.PNG") in issues[0].message
+    assert str(folder / "mask" / "1.PNG") in issues[0].message
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("ID,CATE\n1.PNG,malignant\n", "CATE of 1.PNG is 'malignant'"),
-        ("ID,CATE\n1.PNG,1\n1.PNG,0\n", "stands there twice"),
+        ("ID,CATE\n1.PNG,1\n1.PNG,0\n", "is listed twice"),
         ("ID,CATE\n1.PNG\n", "is ''"),
     ],
 )
-def test_broken_table_of_categories_is_a_issue_of_the_data(tmp_path, text, words):
+def test_invalid_table_of_categories_is_a_data_error(tmp_path, text, words):
     table = make_tnscui(tmp_path, 1) / "train.csv"
     table.write_text(text)
     with pytest.raises(DataError, match=words) as caught:
@@ -116,16 +118,16 @@ def test_broken_table_of_categories_is_a_issue_of_the_data(tmp_path, text, words
         get_dataset("tnscui").read_cases(tmp_path)
 
 
-def test_busi_unites_the_masks_of_a_image_and_keeps_normal_findings(tmp_path):
-    home = tmp_path / "Dataset_BUSI_with_GT"
+def test_busi_merges_the_masks_of_an_image_and_includes_normal_findings(tmp_path):
+    folder = tmp_path / "Dataset_BUSI_with_GT"
     for finding, masks in {"benign": [3, 20], "malignant": [8], "normal": [None]}.items():
-        save(home / finding / f"{finding} (1).png", np.stack([GRAY] * 3, axis=2))
+        save(folder / finding / f"{finding} (1).png", np.stack([GRAY] * 3, axis=2))
         for number, row in enumerate(masks):
             ending = f"_mask_{number}" if number else "_mask"
             mask = GRAY * 0 if row is None else blob(row)
-            save(home / finding / f"{finding} (1){ending}.png", mask)
+            save(folder / finding / f"{finding} (1){ending}.png", mask)
     spec = get_dataset("busi")
-    for root in (tmp_path, home):
+    for root in (tmp_path, folder):
         cases = read_busi(root)
         assert [case.case_id for case in cases] == ["benign (1)", "malignant (1)", "normal (1)"]
         assert [case.extra["stratum"] for case in cases] == ["benign", "malignant", "normal"]
@@ -134,7 +136,7 @@ def test_busi_unites_the_masks_of_a_image_and_keeps_normal_findings(tmp_path):
         assert np.array_equal(ground_truth, ((blob(3) + blob(20)) > 0).astype(np.uint8))
 
 
-def test_busi_image_without_mask_and_mask_without_image_are_issues(tmp_path):
+def test_busi_images_and_masks_without_a_partner_are_issues(tmp_path):
     save(tmp_path / "benign" / "benign (1).png", GRAY)
     save(tmp_path / "benign" / "benign (2)_mask.png", blob(3))
     issues = check_pairs(read_busi(tmp_path))
@@ -143,7 +145,7 @@ def test_busi_image_without_mask_and_mask_without_image_are_issues(tmp_path):
     assert "benign (2).png" in issues[1].message
 
 
-def test_nuclei_of_a_image_are_one_ground_truth(tmp_path):
+def test_masks_of_all_nuclei_of_an_image_are_merged(tmp_path):
     for name in ("ab12", "cd34"):
         folder = tmp_path / "stage1_train" / name
         save(folder / "images" / f"{name}.png", np.dstack([GRAY] * 3 + [GRAY * 0 + 255]))
@@ -158,7 +160,7 @@ def test_nuclei_of_a_image_are_one_ground_truth(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tnscui", "ddti", "busi", "dsb2018"])
-def test_missing_folder_names_address_size_and_license(tmp_path, name):
+def test_missing_folder_error_states_source_size_and_license(tmp_path, name):
     spec = get_dataset(name)
     for root in (tmp_path, tmp_path / "none"):
         with pytest.raises(UsageError) as caught:
@@ -170,7 +172,7 @@ def test_missing_folder_names_address_size_and_license(tmp_path, name):
 
 
 @pytest.mark.data
-def test_real_excerpts_are_read_whole_and_the_ultrasound_is_sound(real_data):
+def test_real_excerpts_are_read_completely_without_issues(real_data):
     ultrasound = get_dataset("tnscui").read_cases(real_data / "ultrasound_tnscui_layout")
     assert Counter(case.extra["stratum"] for case in ultrasound) == {"benign": 33, "malignant": 28}
     assert check_pairs(ultrasound) == check_cases(ultrasound[::6], get_dataset("tnscui")) == []

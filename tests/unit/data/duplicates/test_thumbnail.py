@@ -9,8 +9,13 @@ import pytest
 from PIL import Image
 
 from segnetr.data.duplicates import thumbnail as module
-from segnetr.data.duplicates.thumbnail import SIDE, Thumbnail, make_thumbnail
-from segnetr.data.duplicates.thumbnail_collection import collect_thumbnails, load_cached_thumbnails
+from segnetr.data.duplicates.thumbnail import (
+    SIDE,
+    Thumbnail,
+    collect_thumbnails,
+    load_cached_thumbnails,
+    make_thumbnail,
+)
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
 from segnetr.errors import ReadError
 

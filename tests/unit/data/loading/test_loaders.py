@@ -17,11 +17,16 @@ from PIL import Image
 
 from segnetr.config.schema.segmentation import AugmentConfig, IntensityConfig
 from segnetr.data.augmentation.transforms import evaluation_transform, training_transform
-from segnetr.data.cache import pairs as cache_pair
+from segnetr.data.cache import segmentation as cache_module
 from segnetr.data.cache.segmentation import CachedCase, CacheSettings, build_cache
 from segnetr.data.case import Batch, Case
-from segnetr.data.loading.loaders import SeededDataset, evaluation_loader, training_loader
-from segnetr.data.loading.sampler import ResumableSampler, SampleKey
+from segnetr.data.loading.loaders import (
+    ResumableSampler,
+    SampleKey,
+    SeededDataset,
+    evaluation_loader,
+    training_loader,
+)
 from segnetr.errors import ReadError, SegNetrError
 
 SIZE = (32, 32)
@@ -228,8 +233,8 @@ def test_training_and_second_start_decode_no_image(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("an original was opened after the cache was built")
 
-    for name in ("read_image", "read_ground_truth", "hash_original"):
-        monkeypatch.setattr(cache_pair, name, refuse)
+    for name in ("read_image", "read_ground_truth", "hash_file"):
+        monkeypatch.setattr(cache_module, name, refuse)
     second = build_cache(cases, settings, folder=tmp_path / "cache", workers=0)
     assert second == first
     for case in cases:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segnetr.data.loading.sampler import ResumableSampler, SampleKey, balanced_rows, permute_rows
+from segnetr.data.loading.loaders import ResumableSampler, SampleKey, balanced_rows, permute_rows
 
 sizes = st.integers(1, 40)
 batches = st.integers(1, 9)

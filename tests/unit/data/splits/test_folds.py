@@ -11,8 +11,7 @@ from segnetr.config.schema.segmentation import DataConfig
 from segnetr.data.case import Case
 from segnetr.data.splits.folds import assign_folds, make_fold_split
 from segnetr.data.splits.split import make_split
-from segnetr.data.splits.split_cases import divide
-from segnetr.data.splits.stratification import find_strata
+from segnetr.data.splits.split_cases import divide, find_strata
 from segnetr.errors import UsageError
 
 patients = st.lists(st.none() | st.integers(0, 14).map(str), min_size=2, max_size=60)

@@ -9,7 +9,7 @@ from support.volume_files import MIRRORED, OBLIQUE, draw_volume, write_nifti
 from segnetr.config.schema.segmentation import IntensityConfig
 from segnetr.config.schema.volumes import SliceConfig
 from segnetr.data.augmentation.transforms import CropToSized, load_cached
-from segnetr.data.cache import pairs as cache_pair
+from segnetr.data.cache import segmentation as cache_module
 from segnetr.data.cache.segmentation import CachedCase, CacheSettings, build_cache
 from segnetr.data.cache.volumes import VolumeSettings
 from segnetr.data.case import Case
@@ -177,7 +177,7 @@ def test_volume_is_decoded_once_for_any_number_of_neighbors(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the volume was decoded again")
 
-    monkeypatch.setattr(cache_pair, "read_image", refuse)
+    monkeypatch.setattr(cache_module, "read_image", refuse)
     assert build_cache([case], SETTINGS, folder=tmp_path, workers=0).entries
 
 

@@ -15,8 +15,7 @@ from segnetr.data.augmentation.transforms import training_transform
 from segnetr.data.cache.segmentation import CacheSettings, build_cache
 from segnetr.data.cache.volumes import VolumeSettings
 from segnetr.data.case import Batch, Case
-from segnetr.data.loading.loaders import training_loader
-from segnetr.data.loading.sampler import ResumableSampler
+from segnetr.data.loading.loaders import ResumableSampler, training_loader
 from segnetr.data.loading.volume_slices import list_slices
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.read_files import read_image, read_mask

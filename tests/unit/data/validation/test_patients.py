@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from segnetr.data.case import Case
-from segnetr.data.splits.patients import check_patients
+from segnetr.data.validation.audit import check_patients
 
 
 def make(case_id: str, patient: str | None, part: str | None) -> Case:
@@ -23,8 +23,8 @@ def test_cases_of_a_patient_in_two_parts_are_named_and_those_of_the_test_are_kep
     ]
     issues = check_patients(cases)
     assert [(issue.case_id, issue.kind) for issue in issues] == [
-        ("a", "patient-in-two-parts"),
-        ("c", "patient-in-two-parts"),
+        ("a", "patient-in-two-splits"),
+        ("c", "patient-in-two-splits"),
     ]
     assert "patient p has 1 in validation and 1 in test" in issues[0].message
     named = {issue.case_id for issue in issues}
