@@ -24,15 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry, grid_positions, with_tokens
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import QUICK_GELU
-from hybrid_backbones.kernels.inference import convolve, is_plain_inference, processor_layout
+from hybrid_backbones.kernels.dispatch import to_fast_layout
 from hybrid_backbones.kernels.linear import Linear
 from hybrid_backbones.layers.attention import merge_heads
+from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
-from hybrid_backbones.layers.export_shapes import may_differ, missing_to_multiple
+from hybrid_backbones.layers.export_shapes import pad_to_stride
 from hybrid_backbones.layers.mlp import Mlp
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 _STRIDES = (4, 2, 2)
 _KERNELS = (7, 3, 3)
@@ -46,8 +48,8 @@ class CvTConfig:
     Attributes:
         in_channels: Channels of the images.
         num_classes: Width of the classifier; 0: none.
-        widths: Channels of each stage.
-        heads: Attention heads of each stage.
+        embed_dims: Channels of each stage.
+        num_heads: Attention heads of each stage.
         depths: Blocks of each stage.
         mlp_ratio: Hidden width of the perceptrons over their width.
         drop_path: Rate of stochastic depth in the last block; rises linearly in the last stage.
@@ -55,8 +57,8 @@ class CvTConfig:
 
     in_channels: int = 3
     num_classes: int = 1000
-    widths: tuple[int, int, int] = (64, 192, 384)
-    heads: tuple[int, int, int] = (1, 3, 6)
+    embed_dims: tuple[int, int, int] = (64, 192, 384)
+    num_heads: tuple[int, int, int] = (1, 3, 6)
     depths: tuple[int, int, int] = (1, 2, 10)
     mlp_ratio: float = 4.0
     drop_path: float = 0.1
@@ -79,28 +81,19 @@ class ConvEmbed(nn.Module):
 
     def forward(self, x: Tensor, *, round_up: bool) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, C, H, W) to tokens (N, L, D) and the grid they lie on."""
-        bottom, right = (missing_to_multiple(side, self.stride) for side in x.shape[2:])
-        if round_up and may_differ((right, bottom), (0, 0)):
-            x = F.pad(x, (0, right, 0, bottom))
-        y = self.proj(x)
+        y = self.proj(pad_to_stride(x, self.stride) if round_up else x)
         return self.norm(y.flatten(2).transpose(1, 2)), (y.shape[2], y.shape[3])
 
 
-class ConvProjection(nn.Module):
+class ConvProjection(ConvNorm):
     """Depth-wise convolution and norm in front of a projection of attention."""
 
-    norms_behind = (("conv", "bn"),)
-
     def __init__(self, width: int, *, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False)
-        self.bn = nn.BatchNorm2d(width)
+        super().__init__(width, width, 3, stride=stride, groups=width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to tokens (N, L, D)."""
-        fast = not self.training and is_plain_inference(x)
-        y: Tensor = convolve(x, self.conv, norm=self.bn) if fast else self.bn(self.conv(x))
-        return y.flatten(2).transpose(1, 2)
+        return super().forward(x).flatten(2).transpose(1, 2)
 
 
 class ConvAttention(nn.Module):
@@ -154,22 +147,33 @@ class CvTBlock(nn.Module):
         result: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
         return result
 
+    def attention_geometry(
+        self, tokens: Tensor, grid: tuple[int, int], extra: int
+    ) -> AttentionGeometry:
+        """Return the positions of the map and of the keys at half its resolution."""
+        del tokens
+        # Kernels of 3 with a padding of 1: that of key j is centered on position 2 j.
+        halved = grid_positions(-(-grid[0] // 2), -(-grid[1] // 2), step=2.0)
+        return AttentionGeometry(
+            queries=with_tokens(grid_positions(*grid), extra), keys=with_tokens(halved, extra)
+        )
+
 
 class CvTStage(nn.Module):
     """An embedding and blocks; the last stage has a class token."""
 
     def __init__(self, config: CvTConfig, stage: int, *, class_token: bool) -> None:
         super().__init__()
-        width = config.widths[stage]
-        before = config.widths[stage - 1] if stage else config.in_channels
-        last = stage == len(config.widths) - 1
+        width = config.embed_dims[stage]
+        before = config.embed_dims[stage - 1] if stage else config.in_channels
+        last = stage == len(config.embed_dims) - 1
         # On the processor by name, so that a network can be built on the meta device.
         end = config.drop_path if last else 0.0
         rates = torch.linspace(0, end, config.depths[stage], device="cpu")
         self.patch_embed = ConvEmbed(before, width, stage=stage)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
         self.blocks = nn.ModuleList(
-            CvTBlock(width, config.heads[stage], mlp_ratio=config.mlp_ratio, drop_path=rate)
+            CvTBlock(width, config.num_heads[stage], mlp_ratio=config.mlp_ratio, drop_path=rate)
             for rate in rates.tolist()
         )
 
@@ -202,11 +206,11 @@ class CvT(Backbone):
         self.stage1 = CvTStage(config, 1, class_token=False)
         self.stage2 = CvTStage(config, 2, class_token=True)
         if config.num_classes:
-            self.norm = nn.LayerNorm(config.widths[-1])
-            self.head = nn.Linear(config.widths[-1], config.num_classes)
+            self.norm = nn.LayerNorm(config.embed_dims[-1])
+            self.head = nn.Linear(config.embed_dims[-1], config.num_classes)
         self.feature_info = tuple(
             FeatureInfo(width, math.prod(_STRIDES[: stage + 1]), f"stage{stage}")
-            for stage, width in enumerate(config.widths)
+            for stage, width in enumerate(config.embed_dims)
         )
         self._init_as_official()
 
@@ -219,7 +223,7 @@ class CvT(Backbone):
         return self._encode(image, round_up=True).maps
 
     def _encode(self, image: Tensor, *, round_up: bool) -> EncoderOutput:
-        maps, token, x = [], None, processor_layout(image)
+        maps, token, x = [], None, to_fast_layout(image)
         for stage in (self.stage0, self.stage1, self.stage2):
             x, token = stage(x, checkpoint=self.gradient_checkpointing, round_up=round_up)
             maps.append(x)
@@ -279,7 +283,7 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _entry(
+def _spec(
     name: str,
     *,
     size: int,
@@ -298,7 +302,7 @@ def _entry(
         parameters=parameters,
         gmacs=gmacs,
         strides=(4, 8, 16),
-        channels=config.widths,
+        channels=config.embed_dims,
         top1=top1,
         trained_on=trained_on,
         paper="Wu et al., CvT, ICCV 2021, arXiv:2103.15808",
@@ -308,20 +312,20 @@ def _entry(
 
 
 _WIDE: dict[str, object] = {
-    "widths": (192, 768, 1024),
-    "heads": (3, 12, 16),
+    "embed_dims": (192, 768, 1024),
+    "num_heads": (3, 12, 16),
     "depths": (2, 2, 20),
     "drop_path": 0.3,
 }
 _22K = "ImageNet-22k, then 1k"
 _DEEP = (1, 4, 16)
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("cvt_13", size=224, parameters=19_997_480, gmacs=4.566, top1=81.6),
-    _entry("cvt_13_384", size=384, parameters=19_997_480, gmacs=16.269, top1=83.0),
-    _entry("cvt_21", size=224, parameters=31_622_696, gmacs=7.178, top1=82.5, depths=_DEEP),
-    _entry("cvt_21_384", size=384, parameters=31_622_696, gmacs=24.849, top1=83.3, depths=_DEEP),
-    _entry(
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("cvt_13", size=224, parameters=19_997_480, gmacs=4.566, top1=81.6),
+    _spec("cvt_13_384", size=384, parameters=19_997_480, gmacs=16.269, top1=83.0),
+    _spec("cvt_21", size=224, parameters=31_622_696, gmacs=7.178, top1=82.5, depths=_DEEP),
+    _spec("cvt_21_384", size=384, parameters=31_622_696, gmacs=24.849, top1=83.3, depths=_DEEP),
+    _spec(
         "cvt_w24_384",
         size=384,
         parameters=277_196_392,
@@ -331,3 +335,7 @@ ENTRIES: tuple[ModelSpec, ...] = (
         **_WIDE,
     ),
 )
+
+SMALL: Mapping[str, SmallVariant] = {
+    "cvt_13": SmallVariant({"depths": (1, 1, 2)}, exports_any_size=True)
+}

@@ -32,9 +32,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry, padded_positions, window_geometry
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.linear import Linear
-from hybrid_backbones.layers.attention import merge_heads
+from hybrid_backbones.layers.attention import attend_in_windows, merge_heads
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_embed import PatchEmbed
@@ -48,7 +49,7 @@ from hybrid_backbones.layers.windows2d import (
     partition_windows2d,
     window_position_index,
 )
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 _TABLE = "relative_position_bias_table"
 
@@ -62,10 +63,10 @@ class MoAConfig:
         num_classes: Width of the classifier; 0: none.
         image_size: Side of the images the tables of positions are made for, in pixels.
         patch: Side of a patch, in pixels; the stride of the first stage.
-        width: Channels of the first stage; doubled at each further one.
+        embed_dim: Channels of the first stage; doubled at each further one.
         depths: Blocks in each stage.
-        heads: Attention heads in each stage.
-        window: Side of a window in feature pixels.
+        num_heads: Attention heads in each stage.
+        window_size: Side of a window in feature pixels.
         overlap: Feature pixels by which keys of the global attention reach beyond their window.
         reduction: Channels of a stage over those the global attention sees, R.
         mlp_ratio: Hidden width of the perceptrons over their width.
@@ -78,10 +79,10 @@ class MoAConfig:
     num_classes: int = 1000
     image_size: int = 224
     patch: int = 4
-    width: int = 96
+    embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 8)
-    heads: tuple[int, ...] = (3, 6, 12)
-    window: int = 14
+    num_heads: tuple[int, ...] = (3, 6, 12)
+    window_size: int = 14
     overlap: int = 1
     reduction: int = 32
     mlp_ratio: float = 4.0
@@ -125,21 +126,8 @@ class WindowAttention(nn.Module):
         Returns:
             (N, L, P, D).
         """
-        count, places, width = windows.shape[1:]
-        qkv = self.qkv(windows).reshape(-1, count, places, 3, self.heads, width // self.heads)
         bias = self.relative_position_bias_table[index].permute(2, 0, 1)
-        if mask is None:
-            q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
-            # Training keeps scaled queries and keys, and need not keep these beside the values.
-            v = v.contiguous() if torch.is_grad_enabled() else v
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).contiguous())
-        else:
-            # Windows and heads share an axis, so that one bias serves the whole batch.
-            q, k, v = (part.flatten(1, 2) for part in qkv.permute(3, 0, 1, 4, 2, 5).unbind(0))
-            both = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=both)
-        out = out.reshape(-1, count, self.heads, places, width // self.heads)
-        mixed: Tensor = self.proj(merge_heads(out))
+        mixed: Tensor = self.proj(attend_in_windows(self.qkv(windows), self.heads, bias, mask))
         return mixed
 
 
@@ -168,6 +156,16 @@ class LocalBlock(nn.Module):
         result: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return result
 
+    def attention_geometry(
+        self, x: Tensor, index: Tensor, mask: Tensor | None
+    ) -> AttentionGeometry:
+        """Return the positions of the windows."""
+        del index
+        size = (x.shape[1], x.shape[2])
+        window = (min(self.window, size[0]), min(self.window, size[1]))
+        groups_in: Literal["images", "heads"] = "images" if mask is None else "heads"
+        return window_geometry(size, window, groups_in=groups_in)
+
 
 class GlobalAttention(nn.Module):
     """Attention between whole windows, each a query, a key and a value.
@@ -180,16 +178,16 @@ class GlobalAttention(nn.Module):
 
     def __init__(self, config: MoAConfig, level: int) -> None:
         super().__init__()
-        width, self.heads = config.width * 2**level, config.heads[level]
-        self.window, self.overlap = config.window, config.overlap
+        width, self.heads = config.embed_dim * 2**level, config.num_heads[level]
+        self.window, self.overlap = config.window_size, config.overlap
         self.official = config.layout == "official"
         reduced = width // config.reduction
-        patch = config.window + 2 * config.overlap
-        rows = (2 * -(-config.side(level) // config.window) - 1) ** 2
+        patch = config.window_size + 2 * config.overlap
+        rows = (2 * -(-config.side(level) // config.window_size) - 1) ** 2
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, self.heads))
         self.indices = ShapeCache()
         self.pre_conv = nn.Conv2d(width, reduced, 1)
-        self.q = Linear(config.window**2 * reduced, width)
+        self.q = Linear(config.window_size**2 * reduced, width)
         self.kv = Linear(patch**2 * reduced, 2 * width)
         self.proj = Linear(width, width)
 
@@ -212,6 +210,17 @@ class GlobalAttention(nn.Module):
             spread = merge_windows2d(y, (rows, columns), (self.window, self.window))
         given: Tensor = spread[:, :height, :width]
         return given
+
+    def attention_geometry(self, x: Tensor) -> AttentionGeometry | None:
+        """Return the centers of the windows' parts inside the map; the official layout has none."""
+        if self.official:
+            return None
+        sides = (self.window, self.window)
+        windows = partition_windows2d(
+            padded_positions((x.shape[1], x.shape[2]), sides)[None], sides
+        )
+        centers = windows[0].nanmean(1)[None]
+        return AttentionGeometry(queries=centers, keys=centers)
 
     def _patches(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Give the vectors of windows (N, L, S*S*C) and of the larger patches (N, L, T*T*C)."""
@@ -255,8 +264,8 @@ class MoAStage(nn.Module):
 
     def __init__(self, config: MoAConfig, level: int, *, rates: list[float]) -> None:
         super().__init__()
-        width, last = config.width * 2**level, len(config.depths) - 1
-        self.window = min(config.window, config.side(level))
+        width, last = config.embed_dim * 2**level, len(config.depths) - 1
+        self.window = min(config.window_size, config.side(level))
         self.official = config.layout == "official"
         index = window_position_index(self.window, self.window)
         self.register_buffer("position_index", index, persistent=False)
@@ -264,7 +273,7 @@ class MoAStage(nn.Module):
         self.blocks = nn.ModuleList(
             LocalBlock(
                 width,
-                config.heads[level],
+                config.num_heads[level],
                 window=self.window,
                 mlp_ratio=config.mlp_ratio,
                 drop_path=rate,
@@ -272,7 +281,7 @@ class MoAStage(nn.Module):
             for rate in rates
         )
         self.glb_attn: GlobalAttention | None = None
-        if level < last and config.side(level) >= config.window:
+        if level < last and config.side(level) >= config.window_size:
             self.glb_attn = GlobalAttention(config, level)
             self.drop_path = DropPath(config.global_drop_path * level / max(last - 1, 1))
             self.post_conv = nn.Conv2d(width, width, 3, padding=1)
@@ -317,12 +326,12 @@ class MoA(Backbone):
         self.num_classes = config.num_classes
         blocks = sum(config.depths)
         rates = [config.drop_path * block / max(blocks - 1, 1) for block in range(blocks)]
-        self.patch_embed = PatchEmbed(config.in_channels, config.width, config.patch)
+        self.patch_embed = PatchEmbed(config.in_channels, config.embed_dim, config.patch)
         self.layers = nn.ModuleList()
         for level, depth in enumerate(config.depths):
             start = sum(config.depths[:level])
             self.layers.append(MoAStage(config, level, rates=rates[start : start + depth]))
-        widths = [config.width * 2**level for level in range(len(config.depths))]
+        widths = [config.embed_dim * 2**level for level in range(len(config.depths))]
         self.norm = nn.LayerNorm(widths[-1])
         if config.num_classes:
             self.head = nn.Linear(widths[-1], config.num_classes)
@@ -375,7 +384,7 @@ class MoA(Backbone):
                 nn.init.zeros_(module.relative_position_bias_table)
 
 
-def _entry(name: str, *, parameters: int, gmacs: float, **fields: object) -> ModelSpec:
+def _spec(name: str, *, parameters: int, gmacs: float, **fields: object) -> ModelSpec:
     config = MoAConfig(**fields)  # type: ignore[arg-type]
     return ModelSpec(
         name=name,
@@ -385,7 +394,7 @@ def _entry(name: str, *, parameters: int, gmacs: float, **fields: object) -> Mod
         parameters=parameters,
         gmacs=gmacs,
         strides=tuple(config.patch * 2**level for level in range(len(config.depths))),
-        channels=tuple(config.width * 2**level for level in range(len(config.depths))),
+        channels=tuple(config.embed_dim * 2**level for level in range(len(config.depths))),
         top1=None,
         trained_on="CIFAR" if config.patch == 1 else "ImageNet-1k",
         paper="Patel et al., Aggregating Global Features into Local Vision Transformer, ICPR 2022, "
@@ -400,30 +409,35 @@ _CIFAR: dict[str, object] = {
     "num_classes": 100,
     "image_size": 32,
     "patch": 1,
-    "window": 4,
+    "window_size": 4,
     "depths": (2, 2, 6, 2),
     "drop_path": 0.1,
 }
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("moa_tiny", parameters=17_638_396, gmacs=5.411),
-    _entry("moa_small", parameters=39_036_940, gmacs=9.927, depths=_DEEP, drop_path=0.3),
-    _entry(
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("moa_tiny", parameters=17_638_396, gmacs=5.411),
+    _spec("moa_small", parameters=39_036_940, gmacs=9.927, depths=_DEEP, drop_path=0.3),
+    _spec(
         "moa_base",
         parameters=69_091_480,
         gmacs=17.222,
-        width=128,
-        heads=(4, 8, 16),
+        embed_dim=128,
+        num_heads=(4, 8, 16),
         depths=_DEEP,
         drop_path=0.4,
     ),
-    _entry("moa_cifar_tiny", parameters=30_056_152, gmacs=1.694, heads=(3, 6, 12, 24), **_CIFAR),
-    _entry(
+    _spec("moa_cifar_tiny", parameters=30_056_152, gmacs=1.694, num_heads=(3, 6, 12, 24), **_CIFAR),
+    _spec(
         "moa_cifar_base",
         parameters=53_363_924,
         gmacs=3.005,
-        width=128,
-        heads=(4, 8, 16, 32),
+        embed_dim=128,
+        num_heads=(4, 8, 16, 32),
         **_CIFAR,
     ),
 )
+
+# Windows shrink to small maps, and the official layout reinterprets memory: no export of any size.
+SMALL: Mapping[str, SmallVariant] = {
+    "moa_tiny": SmallVariant({"depths": (1, 1, 2), "window_size": 4, "image_size": 64})
+}

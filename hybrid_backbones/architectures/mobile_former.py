@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import RELU6
-from hybrid_backbones.kernels.inference import processor_layout
+from hybrid_backbones.kernels.dispatch import to_fast_layout
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.former_bridge import (
@@ -41,7 +41,7 @@ from hybrid_backbones.layers.former_bridge import (
     TokenBlock,
     TokensToMap,
 )
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 _SECOND_EXPANSION = 4
 _HEAD_EXPANSION = 6
@@ -256,7 +256,7 @@ class MobileFormer(Backbone):
 
     def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 2, 4, 8, 16, 32 and tokens (N, T, D) of images (N, C, H, W)."""
-        x = self.stem(processor_layout(image))
+        x = self.stem(to_fast_layout(image))
         # No view of the weight: counters of multiply-adds trip over one where no gradient is kept.
         tokens = self.tokens.weight.repeat(image.shape[0], 1, 1)
         checkpoint = self.gradient_checkpointing and self.training
@@ -341,7 +341,7 @@ _RENAMES = (
 )
 
 
-def _entry(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
+def _spec(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
     config = MobileFormerConfig(**fields)  # type: ignore[arg-type]
     finest = config.lite[1] if config.lite[2] == 1 else config.stem_width
     return ModelSpec(
@@ -424,12 +424,14 @@ _M52: dict[str, object] = {
 }
 _M26: dict[str, object] = {**_M52, "groups": 4, "head_dropout": 0.1}
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("mobile_former_26m", parameters=3_232_788, gmacs=0.02355, top1=64.0, **_M26),
-    _entry("mobile_former_52m", parameters=3_469_092, gmacs=0.04929, top1=68.7, **_M52),
-    _entry("mobile_former_96m", parameters=4_585_252, gmacs=0.09202, top1=72.8, **_M96),
-    _entry("mobile_former_151m", parameters=7_595_828, gmacs=0.14625, top1=75.2, **_M151),
-    _entry("mobile_former_214m", parameters=9_425_920, gmacs=0.20837, top1=76.7, **_M214),
-    _entry("mobile_former_294m", parameters=11_422_648, gmacs=0.28673, top1=77.9),
-    _entry("mobile_former_508m", parameters=13_976_976, gmacs=0.49847, top1=79.3, **_M508),
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("mobile_former_26m", parameters=3_232_788, gmacs=0.02355, top1=64.0, **_M26),
+    _spec("mobile_former_52m", parameters=3_469_092, gmacs=0.04929, top1=68.7, **_M52),
+    _spec("mobile_former_96m", parameters=4_585_252, gmacs=0.09202, top1=72.8, **_M96),
+    _spec("mobile_former_151m", parameters=7_595_828, gmacs=0.14625, top1=75.2, **_M151),
+    _spec("mobile_former_214m", parameters=9_425_920, gmacs=0.20837, top1=76.7, **_M214),
+    _spec("mobile_former_294m", parameters=11_422_648, gmacs=0.28673, top1=77.9),
+    _spec("mobile_former_508m", parameters=13_976_976, gmacs=0.49847, top1=79.3, **_M508),
 )
+
+SMALL: Mapping[str, SmallVariant] = {"mobile_former_26m": SmallVariant({}, exports_any_size=True)}

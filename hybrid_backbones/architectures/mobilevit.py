@@ -27,16 +27,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry, grid_positions
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import SILU
-from hybrid_backbones.kernels.inference import processor_layout
-from hybrid_backbones.kernels.linear import Linear, apply_convolution
+from hybrid_backbones.kernels.dispatch import to_fast_layout
+from hybrid_backbones.kernels.linear import Linear, PointwiseConv2d
 from hybrid_backbones.layers.attention import merge_heads
-from hybrid_backbones.layers.conv_norm import ConvNorm
+from hybrid_backbones.layers.conv_norm import ConvNorm, apply_in_order
 from hybrid_backbones.layers.drop import DropPath
-from hybrid_backbones.layers.export_shapes import may_differ
+from hybrid_backbones.layers.export_shapes import resize_bilinear
 from hybrid_backbones.layers.mlp import Mlp
-from hybrid_backbones.model_spec import UNIT, ModelSpec
+from hybrid_backbones.model_spec import UNIT, ModelSpec, SmallVariant
 
 _STEM_WIDTH = 16
 _PATCH = 2
@@ -54,7 +55,7 @@ class MobileViTConfig:
         token_widths: Channels inside the transformers of the last three stages.
         depths: Transformer layers in each of them.
         expansion: Hidden channels of the inverted residuals over their input channels.
-        heads: Attention heads.
+        num_heads: Attention heads.
         mlp_ratio: Hidden width of the perceptrons over their width.
         dropout: Rate behind attention and behind perceptrons.
         head_dropout: Rate in front of the classifier.
@@ -71,7 +72,7 @@ class MobileViTConfig:
     token_widths: tuple[int, int, int] = (144, 192, 240)
     depths: tuple[int, int, int] = (2, 4, 3)
     expansion: int = 4
-    heads: int = 4
+    num_heads: int = 4
     mlp_ratio: float = 2.0
     dropout: float = 0.1
     head_dropout: float = 0.1
@@ -97,12 +98,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/stride), ceil(W/stride))."""
-        hidden = self.conv1_1x1(x)
-        if torch.is_grad_enabled():  # keep the filtered map once, before its activation
-            filtered = self.conv2_kxk.before_activation(hidden)
-            y = self.conv3_1x1.after_activation(filtered, SILU)
-        else:
-            y = self.conv3_1x1(self.conv2_kxk(hidden))
+        y = apply_in_order(x, self.conv1_1x1, self.conv2_kxk, self.conv3_1x1)
         return x + y if self.residual else y
 
 
@@ -130,7 +126,7 @@ class TransformerLayer(nn.Module):
     def __init__(self, config: MobileViTConfig, width: int, *, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attn = Attention(width, config.heads)
+        self.attn = Attention(width, config.num_heads)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * config.mlp_ratio), activation=SILU)
         self.dropout = nn.Dropout(config.dropout)
@@ -189,7 +185,7 @@ class MobileViTBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.conv_kxk = ConvNorm(channels, channels, 3, activation=SILU)
-        self.conv_1x1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.conv_1x1 = PointwiseConv2d(channels, width, bias=False)
         self.transformer = nn.ModuleList(
             TransformerLayer(config, width, drop_path=rate) for rate in rates
         )
@@ -201,19 +197,22 @@ class MobileViTBlock(nn.Module):
         """Map (N, C, H, W) to the same shape."""
         size = (x.shape[2], x.shape[3])
         even = ((size[0] + 1) // _PATCH * _PATCH, (size[1] + 1) // _PATCH * _PATCH)
-        local = apply_convolution(self.conv_1x1, self.conv_kxk(x))
-        tokens = unfold_patches(_resize(local, size, even))
+        local = self.conv_1x1(self.conv_kxk(x))
+        tokens = unfold_patches(resize_bilinear(local, even))
         for layer in self.transformer:
             tokens = layer(tokens)
-        y = _resize(fold_patches(self.norm(tokens), even), even, size)
+        y = resize_bilinear(fold_patches(self.norm(tokens), even), size)
         result: Tensor = self.conv_fusion(torch.cat((x, self.conv_proj(y)), 1))
         return result
 
-
-def _resize(x: Tensor, own: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    if not may_differ(own, wanted):
-        return x
-    return F.interpolate(x, wanted, mode="bilinear", align_corners=False)
+    def attention_geometry(self, x: Tensor) -> AttentionGeometry:
+        """Return the positions of the sequences; each contains one position of every patch."""
+        height, width = x.shape[2:]
+        # Odd sides are resized to even ones for the attention.
+        even = (height + height % _PATCH, width + width % _PATCH)
+        positions = grid_positions(*even) * torch.tensor([height / even[0], width / even[1]])
+        sequences = unfold_patches(positions.permute(2, 0, 1)[None])
+        return AttentionGeometry(queries=sequences, keys=sequences, groups_in="images")
 
 
 class Classifier(nn.Module):
@@ -260,7 +259,7 @@ class MobileViT(Backbone):
     def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 2, 4, 8, 16, 32 of images (N, C, H, W)."""
         maps = []
-        x = self.stem(processor_layout(image))
+        x = self.stem(to_fast_layout(image))
         checkpoint = self.gradient_checkpointing and self.training
         for stage in cast(list[nn.Sequential], list(self.stages)):
             for block in stage:
@@ -397,7 +396,7 @@ def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _entry(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
+def _spec(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
     config = MobileViTConfig(**fields)  # type: ignore[arg-type]
     return ModelSpec(
         name=name,
@@ -424,8 +423,12 @@ _XXS: dict[str, object] = {
 }
 _XS: dict[str, object] = {"widths": (32, 48, 64, 80, 96), "token_widths": (96, 120, 144)}
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("mobilevit_xxs", parameters=1_272_024, gmacs=0.407, top1=69.0, **_XXS),
-    _entry("mobilevit_xs", parameters=2_317_848, gmacs=1.026, top1=74.8, **_XS),
-    _entry("mobilevit_s", parameters=5_578_632, gmacs=2.001, top1=78.4),
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("mobilevit_xxs", parameters=1_272_024, gmacs=0.407, top1=69.0, **_XXS),
+    _spec("mobilevit_xs", parameters=2_317_848, gmacs=1.026, top1=74.8, **_XS),
+    _spec("mobilevit_s", parameters=5_578_632, gmacs=2.001, top1=78.4),
 )
+
+SMALL: Mapping[str, SmallVariant] = {
+    "mobilevit_xxs": SmallVariant({"depths": (1, 1, 1)}, exports_any_size=True)
+}

@@ -25,14 +25,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.conv_sequence import ConvSequence
-from hybrid_backbones.kernels.inference import processor_layout
+from hybrid_backbones.kernels.dispatch import to_fast_layout
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
-from hybrid_backbones.layers.tokens import TokenAttention, TokenTransformer, attend_map
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.layers.tokens import (
+    TokenAttention,
+    TokenTransformer,
+    attend_map,
+    centered_window_geometry,
+)
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 _STRIDES = (4, 2, 2, 2)
 _KERNELS = (7, 3, 3, 3)
@@ -48,9 +54,9 @@ class ViTAEv2Config:
         num_classes: Width of the classifier; 0: none.
         embed_dims: Channels of each dilated convolution, for each stage.
         token_dims: Channels of each stage.
-        windows: Side of the windows of each stage in feature pixels; 0: attention over the map.
+        window_sizes: Side of the windows of each stage in feature pixels; 0: no windows.
         depths: Normal cells of each stage.
-        heads: Their attention heads.
+        num_heads: Their attention heads.
         groups: Groups of their convolutions.
         reduction_heads: Attention heads of the reduction cell of each stage.
         reduction_groups: Groups of its convolutions.
@@ -62,9 +68,9 @@ class ViTAEv2Config:
     num_classes: int = 1000
     embed_dims: tuple[int, int, int, int] = (64, 64, 128, 256)
     token_dims: tuple[int, int, int, int] = (64, 128, 256, 512)
-    windows: tuple[int, int, int, int] = (7, 7, 0, 0)
+    window_sizes: tuple[int, int, int, int] = (7, 7, 0, 0)
     depths: tuple[int, int, int, int] = (2, 2, 8, 2)
-    heads: tuple[int, int, int, int] = (1, 2, 4, 8)
+    num_heads: tuple[int, int, int, int] = (1, 2, 4, 8)
     groups: tuple[int, int, int, int] = (1, 32, 64, 128)
     reduction_heads: tuple[int, int, int, int] = (1, 1, 2, 4)
     reduction_groups: tuple[int, int, int, int] = (1, 16, 32, 64)
@@ -116,7 +122,7 @@ class ReductionCell(nn.Module):
             self.PRM.out_channels,
             width,
             heads=config.reduction_heads[stage],
-            window=config.windows[stage],
+            window=config.window_sizes[stage],
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -136,9 +142,9 @@ class NormalCell(nn.Module):
         super().__init__()
         width = config.token_dims[stage]
         hidden = int(width * config.mlp_ratio)
-        self.window = config.windows[stage]
+        self.window = config.window_sizes[stage]
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = TokenAttention(width, width, config.heads[stage])
+        self.attn = TokenAttention(width, width, config.num_heads[stage])
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, hidden)
@@ -151,6 +157,10 @@ class NormalCell(nn.Module):
         x = x + self.drop_path(attended) + self.drop_path(local)
         result: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return result
+
+    def attention_geometry(self, x: Tensor) -> AttentionGeometry:
+        """Return the positions of the windows."""
+        return centered_window_geometry((x.shape[1], x.shape[2]), self.window)
 
 
 class ViTAEv2Stage(nn.Module):
@@ -199,7 +209,7 @@ class ViTAEv2(Backbone):
 
     def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 4, 8, 16 and 32 of images (N, C, H, W)."""
-        maps, x = [], processor_layout(image)
+        maps, x = [], to_fast_layout(image)
         for stage in cast(list[ViTAEv2Stage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
@@ -228,7 +238,7 @@ class ViTAEv2(Backbone):
                     nn.init.zeros_(module.bias)
 
 
-def _entry(
+def _spec(
     name: str, config: ViTAEv2Config, *, parameters: int, gmacs: float, top1: float
 ) -> ModelSpec:
     return ModelSpec(
@@ -257,13 +267,17 @@ _B = ViTAEv2Config(
     embed_dims=(96, 96, 256, 512),
     token_dims=(128, 256, 512, 1024),
     depths=(2, 2, 12, 2),
-    heads=(1, 4, 8, 16),
+    num_heads=(1, 4, 8, 16),
     reduction_heads=(1, 1, 4, 8),
     drop_path=0.4,
 )
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("vitaev2_s", ViTAEv2Config(), parameters=19_355_688, gmacs=5.753, top1=82.6),
-    _entry("vitaev2_48m", _48M, parameters=48_674_632, gmacs=13.341, top1=83.8),
-    _entry("vitaev2_b", _B, parameters=89_693_352, gmacs=24.373, top1=84.6),
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("vitaev2_s", ViTAEv2Config(), parameters=19_355_688, gmacs=5.753, top1=82.6),
+    _spec("vitaev2_48m", _48M, parameters=48_674_632, gmacs=13.341, top1=83.8),
+    _spec("vitaev2_b", _B, parameters=89_693_352, gmacs=24.373, top1=84.6),
 )
+
+SMALL: Mapping[str, SmallVariant] = {
+    "vitaev2_s": SmallVariant({"depths": (1, 1, 2, 1)}, exports_any_size=True)
+}
