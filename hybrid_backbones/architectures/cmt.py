@@ -3,23 +3,23 @@
 Guo et al., CMT: Convolutional Neural Networks Meet Vision Transformers, CVPR 2022,
 arXiv:2107.06263. Official code: huawei-noah/Efficient-AI-Backbones, cmt_pytorch. Where the paper
 and that code differ (a norm behind the reduction of keys and values; pooling behind the last
-convolution) this is the code, for which the weights were made.
+convolution), this follows the code, with which the weights were trained.
 
-Deliberate differences, none of which changes a number at the published image sizes:
-- Any image size, where the published code takes one. Nothing is padded but what a stride needs:
+Deliberate differences, none of which changes a result at the published image sizes:
+- Any image size; the published code accepts one. Maps are padded only as far as a stride needs it:
   a map with an odd side gets one row or column of zeros before the next patch embedding, and the
-  normed map zeros up to whole cells before keys and values are reduced. Padding is therefore no
-  query, no key of its own (each cell holds part of the image), and in no statistics of a norm
-  other than that of the reduced cells at the lower and right border.
-- The bias of each query and key is a table for one image size; for others it is interpolated
+  normalized map gets zeros up to whole cells before keys and values are reduced. So the padding
+  contains no query and no key of its own (each cell contains part of the image), and affects the
+  statistics only of the norm of the reduced cells at the lower and right border.
+- The bias of each query and key is a table for one image size. For other sizes it is interpolated
   bicubically over both grids: at each forward pass in training, once for each size and weights
   without gradient, or, for `image_size`, once when loading. The published code has no rule for
-  this. As places count relative to the sides of the image, the maps of a padded image or of a crop
-  are not those of the image alone.
-- Attention goes through `scaled_dot_product_attention`.
+  this. Positions are relative to the sides of the image, so the maps of a padded image or of a crop
+  differ from those of the image itself.
+- Attention uses `scaled_dot_product_attention`.
 
-The maps are as published the plain results of the stages, without a norm, and large: what reads
-them should norm them first.
+The maps are, as published, the results of the stages without a norm. Their values are large, so
+normalize them before further use.
 """
 
 import re
@@ -44,7 +44,7 @@ from hybrid_backbones.layers.position import Grid, resize_pair_table
 from hybrid_backbones.layers.shape_cache import ShapeCache
 from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
-_KEY_STRIDE = 32  # Each key stands for a cell of 32 x 32 pixels, in every stage.
+_KEY_STRIDE = 32  # Each key represents a cell of 32 x 32 pixels, in every stage.
 _HEAD_WIDTH = 1280
 
 
@@ -54,9 +54,9 @@ class CMTConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         image_size: Side of the images that the position tables are made for, in pixels; a
-            multiple of 32. Other images are taken too.
+            multiple of 32. Other sizes are accepted too.
         stem_width: Channels of the stem.
         embed_dims: Channels of each stage.
         depths: Blocks of each stage.
@@ -79,7 +79,7 @@ class CMTConfig:
 
     def __post_init__(self) -> None:
         if self.image_size < _KEY_STRIDE or self.image_size % _KEY_STRIDE:
-            raise ValueError(f"image_size {self.image_size} is no multiple of {_KEY_STRIDE}")
+            raise ValueError(f"image_size {self.image_size} is not a multiple of {_KEY_STRIDE}")
 
 
 class Stem(ConvSequence):
@@ -99,7 +99,7 @@ class Stem(ConvSequence):
 
 
 class PatchEmbed(nn.Module):
-    """Halve both sides: patches of 2 x 2 places, normed."""
+    """Halve both sides: patches of 2 x 2 positions, normalized."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class LightweightAttention(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """The feed-forward network: widen, mix neighbors around a shortcut, narrow (IRFFN).
+    """The feed-forward network: expand, mix neighbors with a shortcut, project (IRFFN).
 
     Source:
         arXiv:2107.06263, section 3.2, equations 3 and 4.
@@ -225,7 +225,7 @@ class CMTStage(nn.Module):
         key_side = config.image_size // _KEY_STRIDE
         self.reduction = query_side // key_side
         self.grids = ((query_side, query_side), (key_side, key_side))
-        # Of one size alone, as the tables of large images are large.
+        # Of one size only, because the tables of large images are large.
         self.tables = ShapeCache(limit=1)
         self.patch_embed = PatchEmbed(before, width)
         self.relative_pos = nn.Parameter(torch.randn(heads, query_side**2, key_side**2))
@@ -241,7 +241,7 @@ class CMTStage(nn.Module):
         )
 
     def bias(self, height: int, width: int) -> Tensor:
-        """Give the biases (heads, H*W, cells) for a map of this size."""
+        """Return the biases (heads, H*W, cells) for a map of this size."""
         queries: Grid = (height, width)
         keys: Grid = (-(-height // self.reduction), -(-width // self.reduction))
         return self.tables.resize(
@@ -302,13 +302,13 @@ class CMT(Backbone):
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Widen, norm, swish, mean over places, classifier."""
+        """Expand, norm, swish, mean over positions, classifier."""
         pooled = self.expand(encoded.maps[-1]).mean((2, 3))
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the layout of cmt_pytorch; tables of another image size are interpolated."""
+        """Convert the layout of cmt_pytorch; tables of another image size are interpolated."""
         converted = {}
         for name, value in state.items():
             key = name
@@ -357,7 +357,7 @@ _RENAMES = (
 
 
 def _fit_table(table: Tensor, stage: CMTStage) -> Tensor:
-    """Bring a published table to a stage's own grids, if it is one of the same shape of stage."""
+    """Resize a published table to a stage's own grids, if it fits the shape of the stage."""
     key_side = round(table.shape[-1] ** 0.5)
     query_side = key_side * stage.reduction
     if table.ndim != 3 or table.shape[1:] != (query_side**2, key_side**2):

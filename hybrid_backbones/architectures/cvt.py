@@ -3,16 +3,16 @@
 Wu et al., CvT: Introducing Convolutions to Vision Transformers, ICCV 2021, arXiv:2103.15808.
 Official code: microsoft/CvT.
 
-Deliberate differences, none of which changes a number of the published classifier:
-- In the pyramid each embedding gets zeros at the right and at the bottom up to a multiple of its
-  stride, so that each map has ceil(H / stride) x ceil(W / stride) places; the published embedding
-  rounds down. Every place sees part of the image: none is made of padding alone, so none needs to
-  be masked in attention. The classifier computes as published, on the image as it is. As attention
-  sees the whole map, the maps of an image with a border added are not those of the image alone.
-- The pyramid takes no class token along: in the third stage it attends to the map, and the map to
-  it, so it is computed there and kept out of the maps.
-- Attention goes through `scaled_dot_product_attention`, with the published scale (the square root
-  of the whole width, not of a head's).
+Deliberate differences, none of which changes a result of the published classifier:
+- In the pyramid, each embedding pads its input with zeros at the right and at the bottom up to a
+  multiple of its stride, so that each map has ceil(H / stride) x ceil(W / stride) positions. The
+  published embedding rounds down. No position consists of padding only, so that attention needs no
+  mask. The classifier computes as published, without padding. Attention covers the whole map, so
+  that adding a border to an image changes its maps.
+- The class token is not part of the maps. In the third stage it attends to the map, and the map to
+  it, so it is computed there.
+- Attention uses `scaled_dot_product_attention` with the published scale (the square root of the
+  whole width, not of a head's).
 """
 
 import math
@@ -47,12 +47,12 @@ class CvTConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         embed_dims: Channels of each stage.
         num_heads: Attention heads of each stage.
         depths: Blocks of each stage.
-        mlp_ratio: Hidden width of the perceptrons over their width.
-        drop_path: Rate of stochastic depth in the last block; rises linearly in the last stage.
+        mlp_ratio: Hidden width of the MLPs over their width.
+        drop_path: Rate of stochastic depth in the last block; rises linearly within the last stage.
     """
 
     in_channels: int = 3
@@ -80,7 +80,7 @@ class ConvEmbed(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, *, round_up: bool) -> tuple[Tensor, tuple[int, int]]:
-        """Map (N, C, H, W) to tokens (N, L, D) and the grid they lie on."""
+        """Map (N, C, H, W) to tokens (N, L, D) and their grid."""
         y = self.proj(pad_to_stride(x, self.stride) if round_up else x)
         return self.norm(y.flatten(2).transpose(1, 2)), (y.shape[2], y.shape[3])
 
@@ -97,7 +97,7 @@ class ConvProjection(ConvNorm):
 
 
 class ConvAttention(nn.Module):
-    """Attention whose queries, keys and values come from convolutions.
+    """Attention with queries, keys and values from convolutions.
 
     Source:
         arXiv:2103.15808, section 3.2; keys and values at half the resolution, section 3.3.
@@ -113,9 +113,9 @@ class ConvAttention(nn.Module):
         self.proj = Linear(width, width)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
-        """Attend among tokens (N, extra + L, D); the first `extra` ones lie on no grid."""
-        head, places = tokens[:, :extra], tokens[:, extra:]
-        image = places.transpose(1, 2).unflatten(2, grid)
+        """Attend among tokens (N, extra + L, D); the first `extra` ones are not on the grid."""
+        head, grid_tokens = tokens[:, :extra], tokens[:, extra:]
+        image = grid_tokens.transpose(1, 2).unflatten(2, grid)
         split = []
         for name in ("q", "k", "v"):
             projected = torch.cat((head, getattr(self, f"conv_proj_{name}")(image)), 1)
@@ -131,7 +131,7 @@ class ConvAttention(nn.Module):
 
 
 class CvTBlock(nn.Module):
-    """Attention and perceptron with norms before and residuals around them."""
+    """Attention and MLP with norms before and residuals around them."""
 
     def __init__(self, width: int, heads: int, *, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class CvTStage(nn.Module):
         width = config.embed_dims[stage]
         before = config.embed_dims[stage - 1] if stage else config.in_channels
         last = stage == len(config.embed_dims) - 1
-        # On the processor by name, so that a network can be built on the meta device.
+        # On the CPU explicitly, so that a network can be built on the meta device.
         end = config.drop_path if last else 0.0
         rates = torch.linspace(0, end, config.depths[stage], device="cpu")
         self.patch_embed = ConvEmbed(before, width, stage=stage)
@@ -215,11 +215,11 @@ class CvT(Backbone):
         self._init_as_official()
 
     def encode(self, image: Tensor) -> EncoderOutput:
-        """Compute as published: maps round down where a side is no multiple of 16."""
+        """Compute as published: map sizes round down if a side is not a multiple of 16."""
         return self._encode(image, round_up=False)
 
     def forward_features(self, image: Tensor) -> list[Tensor]:
-        """Compute maps of ceil(H / s) x ceil(W / s) places for s = 4, 8, 16."""
+        """Compute maps of ceil(H / s) x ceil(W / s) positions for s = 4, 8, 16."""
         return self._encode(image, round_up=True).maps
 
     def _encode(self, image: Tensor, *, round_up: bool) -> EncoderOutput:
@@ -237,7 +237,7 @@ class CvT(Backbone):
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the layouts of microsoft/CvT and of transformers."""
+        """Convert the layouts of microsoft/CvT and of transformers."""
         if any(key.startswith("cvt.") for key in state):
             state = _from_transformers(state)
         if self.num_classes:

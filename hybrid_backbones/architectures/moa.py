@@ -1,26 +1,27 @@
 """MoA-Transformer.
 
 Patel, Bur, Li and Wang, Aggregating Global Features into Local Vision Transformer, ICPR 2022,
-arXiv:2201.12903. Official code: krushi1992/MOA-transformer, which is what the weights were trained
-with, and differs from the article: no perceptron after the global attention, and a 3 x 3 in place
-of a 1 x 1 convolution behind it, around which the residual starts from the normed tokens.
+arXiv:2201.12903. Official code: krushi1992/MOA-transformer. The weights were trained with that
+code, which differs from the article: there is no MLP after the global attention, and the
+convolution behind it is 3 x 3 instead of 1 x 1, with a residual from the normalized tokens.
 
 The official code reinterprets memory in five places where axes should be permuted: before the
 first and the last convolution of the global attention, in its queries, in its keys and values, and
-where its result is added to 14 * 14 tokens that follow each other in raster order in place of a
-window. `layout="official"` reproduces that and is what official weights need; `layout="raster"`
-permutes as the article means it, for training from scratch and above all for segmentation, as the
-official global branch keeps no place. Block, residuals and maps are in raster order in both.
+where its result is added to 14 * 14 tokens in raster order instead of a window. `layout="official"`
+reproduces this, and official weights need it. `layout="raster"` permutes axes as the article
+describes, for training from scratch and especially for segmentation, because the official global
+branch loses the positions. Block, residuals and maps are in raster order in both.
 
-Deliberate differences, none of which changes a number at the published sizes:
-- Any image size: maps are padded with zeros to whole windows stage by stage and the padding is
-  masked in the local attention; windows shrink to maps smaller than they are, with the same
-  relative positions; the table of the global attention is resized bicubically to the grid of
-  windows. The official code runs at multiples of its native geometry only, and has no dense form.
-  The global attention sees every window, so that an image with a border added gives other maps.
-- The stride of the keys' patches is the window's side, as their size is; it is 14 in the official
-  code, with which its CIFAR variants do not run. CIFAR base has heads that divide its widths.
-- The pyramid: each stage's tokens after the global attention and before merging; the last normed.
+Deliberate differences, none of which changes a result at the published sizes:
+- Any image size: each stage pads its map with zeros to whole windows and masks the padding in the
+  local attention. Windows shrink to smaller maps, with the same relative positions. The table of
+  the global attention is resized bicubically to the grid of windows. The official code runs only at
+  multiples of its native geometry, and has no dense form. The global attention covers every window,
+  so that adding a border to an image changes its maps.
+- The stride of the keys' patches is the window's side. In the official code it is always 14, with
+  which its CIFAR variants do not run. CIFAR base has a number of heads that divides its widths.
+- The pyramid consists of each stage's tokens after the global attention and before merging. The
+  last map is normalized.
 """
 
 from collections.abc import Mapping
@@ -60,16 +61,16 @@ class MoAConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
-        image_size: Side of the images the tables of positions are made for, in pixels.
+        num_classes: Number of classes; 0: no classifier.
+        image_size: Side of the images that the position tables are made for, in pixels.
         patch: Side of a patch, in pixels; the stride of the first stage.
         embed_dim: Channels of the first stage; doubled at each further one.
         depths: Blocks in each stage.
         num_heads: Attention heads in each stage.
         window_size: Side of a window in feature pixels.
-        overlap: Feature pixels by which keys of the global attention reach beyond their window.
-        reduction: Channels of a stage over those the global attention sees, R.
-        mlp_ratio: Hidden width of the perceptrons over their width.
+        overlap: Feature pixels by which keys of the global attention extend beyond their window.
+        reduction: Channels of a stage divided by those of the global attention, R.
+        mlp_ratio: Hidden width of the MLPs over their width.
         drop_path: Rate of stochastic depth in the last block; rises linearly from 0.
         global_drop_path: The same for the global attention of the last stage that has one.
         layout: Order of memory in the global attention: as in the official code, or corrected.
@@ -91,7 +92,7 @@ class MoAConfig:
     layout: Literal["official", "raster"] = "official"
 
     def __post_init__(self) -> None:
-        """Refuse layouts that do not exist."""
+        """Check the layout."""
         if self.layout not in ("official", "raster"):
             raise ValueError(f"layout {self.layout!r}: use 'official' or 'raster'")
 
@@ -120,7 +121,7 @@ class WindowAttention(nn.Module):
 
         Args:
             windows: (N, L, P, D).
-            index: Row of the table for each pair of places (P, P).
+            index: Row of the table for each pair of positions (P, P).
             mask: Added to the scores, (L, 1, P), or None.
 
         Returns:
@@ -132,7 +133,7 @@ class WindowAttention(nn.Module):
 
 
 class LocalBlock(nn.Module):
-    """Window attention and a perceptron, each behind a norm and around it a residual."""
+    """Window attention and an MLP, each with a norm in front and a residual."""
 
     def __init__(
         self, width: int, heads: int, *, window: int, mlp_ratio: float, drop_path: float
@@ -168,9 +169,9 @@ class LocalBlock(nn.Module):
 
 
 class GlobalAttention(nn.Module):
-    """Attention between whole windows, each a query, a key and a value.
+    """Attention between whole windows, one query, key and value for each.
 
-    Keys and values are made of patches a little larger than the window.
+    Keys and values are computed from patches a little larger than the window.
 
     Source:
         arXiv:2201.12903, section 3.2.
@@ -192,7 +193,7 @@ class GlobalAttention(nn.Module):
         self.proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, H, W, D) to what each place gets from its window, in the same shape."""
+        """Return the result of its window for each position of a map (N, H, W, D)."""
         height, width, channels = x.shape[1:]
         z = self.pre_conv(swap_layout(x, official=self.official)).permute(0, 2, 3, 1)
         z = pad_to_multiple(z, (self.window, self.window))
@@ -205,11 +206,11 @@ class GlobalAttention(nn.Module):
         y = self.proj(merge_heads(out)).unsqueeze(2)
         y = y.expand(-1, -1, self.window**2, -1)
         if self.official:
-            spread = y.reshape(-1, rows * self.window, columns * self.window, channels)
+            merged = y.reshape(-1, rows * self.window, columns * self.window, channels)
         else:
-            spread = merge_windows2d(y, (rows, columns), (self.window, self.window))
-        given: Tensor = spread[:, :height, :width]
-        return given
+            merged = merge_windows2d(y, (rows, columns), (self.window, self.window))
+        result: Tensor = merged[:, :height, :width]
+        return result
 
     def attention_geometry(self, x: Tensor) -> AttentionGeometry | None:
         """Return the centers of the windows' parts inside the map; the official layout has none."""
@@ -223,7 +224,7 @@ class GlobalAttention(nn.Module):
         return AttentionGeometry(queries=centers, keys=centers)
 
     def _patches(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the vectors of windows (N, L, S*S*C) and of the larger patches (N, L, T*T*C)."""
+        """Return the vectors of windows (N, L, S*S*C) and of the larger patches (N, L, T*T*C)."""
         queries = partition_windows2d(z, (self.window, self.window)).flatten(2)
         keys = F.unfold(
             z.permute(0, 3, 1, 2),
@@ -238,7 +239,7 @@ class GlobalAttention(nn.Module):
         return queries, keys.transpose(1, 2)
 
     def _bias(self, rows: int, columns: int) -> Tensor:
-        """Give the bias (1, heads, L, L) of a grid of windows."""
+        """Return the bias (1, heads, L, L) of a grid of windows."""
         table: Tensor = self.relative_position_bias_table
         own = round(table.shape[0] ** 0.5)
         sides = (2 * rows - 1, 2 * columns - 1)
@@ -252,7 +253,7 @@ class GlobalAttention(nn.Module):
 
 
 def swap_layout(x: Tensor, *, official: bool) -> Tensor:
-    """Bring maps (N, H, W, D) to (N, D, H, W); `official`: by reinterpreting memory."""
+    """Convert maps (N, H, W, D) to (N, D, H, W); `official`: by reinterpreting memory."""
     height, width, channels = x.shape[1:]
     return x.reshape(-1, channels, height, width) if official else x.permute(0, 3, 1, 2)
 
@@ -290,7 +291,7 @@ class MoAStage(nn.Module):
         self.downsample = PatchMerging(width) if level < last else None
 
     def merge(self, x: Tensor) -> Tensor:
-        """Bring the stage's result to the next resolution; the last stage has none."""
+        """Reduce the result to the next resolution; the last stage returns it unchanged."""
         return x if self.downsample is None else self.downsample(x)
 
     def forward(self, x: Tensor, *, checkpoint: bool) -> Tensor:
@@ -346,7 +347,7 @@ class MoA(Backbone):
         self._init_as_official()
 
     def encode(self, image: Tensor) -> EncoderOutput:
-        """Compute the maps of images (N, C, H, W), the last one normed."""
+        """Compute the maps of images (N, C, H, W); the last one is normalized."""
         maps = []
         x = self.patch_embed(image)
         for stage in cast(list[MoAStage], list(self.layers)):
@@ -357,12 +358,12 @@ class MoA(Backbone):
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Mean over places, classifier."""
+        """Mean over positions, classifier."""
         logits: Tensor = self.head(encoded.maps[-1].mean((2, 3)))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the official layout; tables of other image sizes are resized bicubically."""
+        """Convert the official layout; resize tables of other image sizes bicubically."""
         own = self.state_dict()
         kept = {k: v for k, v in state.items() if not k.endswith("relative_position_index")}
         if not self.num_classes:

@@ -3,19 +3,19 @@
 Mehta and Rastegari, MobileViT: Light-weight, General-purpose, and Mobile-friendly Vision
 Transformer, ICLR 2022, arXiv:2110.02178. Official code: apple/ml-cvnets (tag cvnets-v0.1).
 
-The published weights expect values in [0, 1] without mean and deviation, and those of ml-cvnets and
-transformers channels in the order blue, green, red: see `MobileViTConfig.channel_order`.
+The published weights expect values in [0, 1] without normalization. Those of ml-cvnets and
+transformers expect the channel order blue, green, red: see `MobileViTConfig.channel_order`.
 
-Deliberate differences, none of which changes a number beyond rounding:
-- Attention goes through `scaled_dot_product_attention`; its kernels keep the softmax in float32
-  under autocast, as the official code does by a cast.
-- The pyramid ends at the fifth stage, as the official segmentation networks do, and the expanding
-  convolution behind it belongs to the classifier; `expand_last` makes it the last map instead.
-- `drop_path` is there and 0: the published networks have none.
-- The dilated variants (output stride 8 and 16) are left out.
+Deliberate differences, none of which changes a result beyond rounding:
+- Attention uses `scaled_dot_product_attention`, which computes the softmax in float32 under
+  autocast, as the official code does by a cast.
+- The pyramid ends at the fifth stage, as in the official segmentation networks. The expanding
+  convolution behind it belongs to the classifier; with `expand_last` it is the last map instead.
+- `drop_path` exists and is 0. The published networks do not have it.
+- The dilated variants (output stride 8 and 16) are not included.
 
-The recorded float64 numbers are those of timm; ml-cvnets differs from them by 5e-8, for it computes
-the softmax in float32 even then.
+The recorded float64 numbers are those of timm. ml-cvnets differs from them by 5e-8, because it
+always computes the softmax in float32.
 """
 
 import re
@@ -41,7 +41,6 @@ from hybrid_backbones.model_spec import UNIT, ModelSpec, SmallVariant
 
 _STEM_WIDTH = 16
 _PATCH = 2
-_PLACES = _PATCH * _PATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +49,20 @@ class MobileViTConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         widths: Channels of the five stages.
         token_widths: Channels inside the transformers of the last three stages.
         depths: Transformer layers in each of them.
         expansion: Hidden channels of the inverted residuals over their input channels.
         num_heads: Attention heads.
-        mlp_ratio: Hidden width of the perceptrons over their width.
-        dropout: Rate behind attention and behind perceptrons.
+        mlp_ratio: Hidden width of the MLPs over their width.
+        dropout: Rate behind attention and behind MLPs.
         head_dropout: Rate in front of the classifier.
         drop_path: Rate of stochastic depth in the last transformer layer; rises linearly from 0.
         expand_last: The pyramid's last map is the expanded one that the classifier pools.
-        channel_order: Order of the channels in the images this network will see. Weights in the
-            layouts of ml-cvnets and transformers were trained on "bgr"; for "rgb" their first
-            convolution is turned while loading. Those of timm are taken as they are.
+        channel_order: Order of the channels in the images. Weights in the layouts of ml-cvnets and
+            transformers were trained on "bgr"; for "rgb" their first convolution is flipped while
+            loading. Those of timm are loaded unchanged.
     """
 
     in_channels: int = 3
@@ -82,7 +81,7 @@ class MobileViTConfig:
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter channel by channel, reduce.
+    """Expand, convolve depth-wise, project.
 
     Source:
         Sandler et al., MobileNetV2, arXiv:1801.04381, section 3.3.
@@ -121,7 +120,7 @@ class Attention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Attention and perceptron with norms before and residuals around them."""
+    """Attention and MLP, each with a norm in front and a residual."""
 
     def __init__(self, config: MobileViTConfig, width: int, *, drop_path: float) -> None:
         super().__init__()
@@ -140,14 +139,14 @@ class TransformerLayer(nn.Module):
 
 
 def unfold_patches(x: Tensor) -> Tensor:
-    """Gather places that are alike in all patches of 2 x 2.
+    """Gather the pixels with the same position inside all patches of 2 x 2.
 
     Args:
         x: Maps (N, C, H, W). H and W are even.
 
     Returns:
-        Sequences (N * 4, H/2 * W/2, C): for each place in a patch, row by row, that place of every
-        patch, row by row.
+        Sequences (N * 4, H/2 * W/2, C): for each position in a patch, row by row, that position of
+        every patch, row by row.
 
     Source:
         arXiv:2110.02178, section 3.1.
@@ -159,10 +158,10 @@ def unfold_patches(x: Tensor) -> Tensor:
 
 
 def fold_patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Put sequences (N * 4, H/2 * W/2, C) back to maps (N, C, H, W), `grid` = (H, W).
+    """Convert sequences (N * 4, H/2 * W/2, C) back to maps (N, C, H, W), `grid` = (H, W).
 
-    Channels stay last in memory, as convolutions want them: maps in the other order would turn
-    all that follows, through the concatenation behind.
+    The maps are in channels-last memory format, which convolutions prefer. The concatenation behind
+    would pass on the other format to all following layers.
     """
     height, width = grid
     channels = tokens.shape[-1]
@@ -172,7 +171,7 @@ def fold_patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class MobileViTBlock(nn.Module):
-    """A convolution whose matrix product is replaced by transformers: local, global, fused.
+    """A convolution with transformers in place of its matrix product: local, global, fused.
 
     Maps of odd sides are resized to even ones for the transformers, and back.
 
@@ -216,7 +215,7 @@ class MobileViTBlock(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Mean over places, dropout, linear."""
+    """Mean over positions, dropout, linear."""
 
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
         super().__init__()
@@ -270,19 +269,19 @@ class MobileViT(Backbone):
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Expand, mean over places, classify."""
+        """Expand, mean over positions, classify."""
         x = encoded.maps[-1]
         logits: Tensor = self.head(x if self.config.expand_last else self.final_conv(x))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the layouts of timm, of apple/ml-cvnets and of transformers.
+        """Convert the layouts of timm, apple/ml-cvnets and transformers.
 
-        Of published segmentation networks, the encoder is taken by a network without classes.
+        A network without classes also accepts the encoder of a published segmentation network.
         """
-        foreign = [key for key in state if re.match(r"(mobilevit|encoder)\.|conv_1\.", key)]
-        if foreign:
-            renames = _TRANSFORMERS if foreign[0].startswith("mobilevit.") else _CVNETS
+        published = [key for key in state if re.match(r"(mobilevit|encoder)\.|conv_1\.", key)]
+        if published:
+            renames = _TRANSFORMERS if published[0].startswith("mobilevit.") else _CVNETS
             state = _join_qkv(_rename(state, renames))
             first = state.get(self.first_convolution)
             if self.config.channel_order == "rgb" and first is not None and first.shape[1] == 3:
@@ -389,7 +388,7 @@ def _rename(state: Mapping[str, Tensor], renames: tuple[_Rename, ...]) -> dict[s
 def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for key in [key for key in state if ".attn.query." in key]:
         names = [key.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        # A torn file lacks one of the three: strict loading then names those that are there.
+        # A damaged file lacks one of the three. Strict loading then names the others.
         if all(name in state for name in names):
             joined = torch.cat([state.pop(name) for name in names])
             state[key.replace(".query.", ".qkv.")] = joined

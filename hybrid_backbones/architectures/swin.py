@@ -4,13 +4,13 @@ Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Wind
 arXiv:2103.14030. Official code: microsoft/Swin-Transformer (classification) and
 SwinTransformer/Swin-Transformer-Semantic-Segmentation (dense).
 
-Deliberate differences, none of which changes a number at the published sizes:
-- Any image size: maps are padded with zeros after the first norm to whole windows, as the official
-  dense backbone does; windows without a shift then see the padding, as they do there. The maps of
-  an image therefore depend on the padding near its right and lower border.
-- The mask of shifted windows is -inf in place of -100, and made once for each size of a map.
-- `dense` chooses between the two official rules that disagree: the classifier does not shift
-  windows where one window covers the map, the dense backbone always does and norms its maps.
+Deliberate differences, none of which changes a result at the published sizes:
+- Any image size: after the first norm, maps are padded with zeros to whole windows, as in the
+  official dense backbone. Windows without a shift attend to the padding, as they do there. The maps
+  of an image therefore depend on the padding near its right and lower border.
+- The mask of shifted windows is -inf instead of -100, and computed once for each map size.
+- `dense` selects one of two official rules: the classifier does not shift windows if one window
+  covers the map, and the dense backbone always shifts them and normalizes its maps.
 """
 
 import re
@@ -48,14 +48,14 @@ class SwinConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         embed_dim: Channels of the first stage; doubled at each further one.
         depths: Blocks in each stage.
         num_heads: Attention heads in each stage.
         window_size: Side of a window in feature pixels.
-        mlp_ratio: Hidden width of the perceptrons over their width.
+        mlp_ratio: Hidden width of the MLPs over their width.
         drop_path: Rate of stochastic depth in the last block; rises linearly from 0.
-        dense: Follow the official dense backbone: always shift odd blocks, norm each map.
+        dense: Follow the official dense backbone: always shift odd blocks, normalize each map.
     """
 
     in_channels: int = 3
@@ -96,7 +96,7 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Window attention and a perceptron, each behind a norm and around it a residual."""
+    """Window attention and an MLP, each with a norm in front and a residual."""
 
     def __init__(
         self, width: int, heads: int, *, window: int, mlp_ratio: float, drop_path: float
@@ -110,7 +110,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Map (N, H, W, D) to the same shape; a mask means that windows are shifted."""
+        """Map (N, H, W, D) to the same shape; windows are shifted if there is a mask."""
         height, width = x.shape[1:3]
         y = pad_to_multiple(self.norm1(x), (self.window, self.window))
         shift = 0 if mask is None else self.window // 2
@@ -158,7 +158,7 @@ class SwinStage(nn.Module):
         self.downsample = PatchMerging(width) if merge else None
 
     def merge(self, x: Tensor) -> Tensor:
-        """Bring the stage's result to the next resolution; the last stage has none."""
+        """Reduce the result to the next resolution; the last stage returns it unchanged."""
         return x if self.downsample is None else self.downsample(x)
 
     def forward(self, x: Tensor, *, checkpoint: bool) -> Tensor:
@@ -186,7 +186,7 @@ class Swin(Backbone):
         self.num_classes = config.num_classes
         levels = len(config.depths)
         widths = [config.embed_dim * 2**level for level in range(levels)]
-        # On the processor by name, so that a network can be built on the meta device.
+        # On the CPU explicitly, so that a network can be built on the meta device.
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
         starts = [sum(config.depths[:level]) for level in range(levels)]
         self.patch_embed = PatchEmbed(config.in_channels, config.embed_dim, 4)
@@ -223,13 +223,13 @@ class Swin(Backbone):
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Norm, mean over places, classifier."""
+        """Norm, mean over positions, classifier."""
         tokens = encoded.maps[-1].flatten(2).transpose(1, 2)
         logits: Tensor = self.head(self.norm(tokens).mean(1))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the layouts of microsoft/Swin-Transformer, its dense copy, and transformers."""
+        """Convert the layouts of microsoft/Swin-Transformer, its dense copy, and transformers."""
         if any(key.startswith("swin.") for key in state):
             state = _from_transformers(state)
         left_out = re.compile(r"relative_position_index$|attn_mask$")
@@ -284,7 +284,7 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         renamed[key] = value
     for key in [key for key in renamed if ".attn.q." in key]:
         names = [key.replace(".q.", f".{part}.") for part in ("q", "k", "v")]
-        # A torn file lacks one of the three: strict loading then names those that are there.
+        # A damaged file lacks one of the three. Strict loading then names the others.
         if all(name in renamed for name in names):
             renamed[key.replace(".q.", ".qkv.")] = torch.cat([renamed.pop(name) for name in names])
     return renamed
@@ -304,7 +304,7 @@ def _spec(
         strides=tuple(4 * 2**level for level in range(len(config.depths))),
         channels=tuple(config.embed_dim * 2**level for level in range(len(config.depths))),
         top1=top1,
-        # The large ones were published with this pre-training alone.
+        # The large variants were published only with this pre-training.
         trained_on="ImageNet-22k, then 1k" if config.embed_dim == 192 else "ImageNet-1k",
         paper="Liu et al., Swin Transformer, ICCV 2021, arXiv:2103.14030",
         code="microsoft/Swin-Transformer@f82860b",

@@ -5,21 +5,21 @@ arXiv:2106.03348 (tiny to small); the plain base, large and huge: Zhang et al., 
 Transformer Advanced by Exploring Inductive Bias for Image Recognition and Beyond, IJCV 2023,
 arXiv:2202.10108. Official code: ViTAE-Transformer/ViTAE-Transformer, Image-Classification/vitae.
 
-As in the official code and unlike in the paper, tiny to small have neither a class token nor
-positions, and the third reduction cell only reduces.
+As in the official code and unlike the paper, tiny to small have neither a class token nor position
+embeddings, and the third reduction cell only reduces.
 
-Deliberate differences, none of which changes a number at the published sizes:
-- Any image size. The dilated convolutions of a reduction cell get zeros at the right and at the
-  bottom where a side is no multiple of their stride; no padded place ever enters a map, attention
-  or a statistic. Not square maps are not square here (the official code takes 448 x 112 pixels for
-  a square, without a word).
-- Base, large and huge interpolate their positions bicubically at other sizes, and pad images with
-  zeros at the right and at the bottom to whole patches of 16 pixels.
+Deliberate differences, none of which changes a result at the published sizes:
+- Any image size. The inputs of the dilated convolutions of a reduction cell are padded with zeros
+  at the right and at the bottom if a side is not a multiple of the stride. The padding is never
+  part of a map, an attention or a statistic. Maps need not be square (the official code silently
+  treats 448 x 112 pixels as a square).
+- Base, large and huge interpolate their position embeddings bicubically at other sizes, and pad
+  images with zeros at the right and at the bottom to whole patches of 16 pixels.
 - The official code builds no attention for `transformer` token modules in the reduction cell by
-  mistake; here they work. No published variant has them.
-- The performer computes in float32 where the rest is in half precision; it needs no autocast.
-- There is no dropout in the normal cells; no published figure needs it.
-- ViTAE-13M has 10.8 million parameters, in the official code too; its weights were never released.
+  mistake. Here they work. No published variant has them.
+- The performer computes in float32 if the rest is in half precision, without autocast.
+- The normal cells have no dropout. No published number needs it.
+- ViTAE-13M has 10.8 million parameters, also in the official code. Its weights were never released.
 """
 
 import math
@@ -60,10 +60,10 @@ class ViTAEConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         embed_dims: Channels of each dilated convolution, for each stage.
         token_dims: Channels of each stage; the first public code of ViTAE-S had (64, 64, 384).
-        token_modules: What each reduction cell attends with; "none": it only reduces.
+        token_modules: Attention of each reduction cell; "none": it only reduces.
         depths: Normal cells of each stage.
         num_heads: Their attention heads.
         groups: Groups of their convolutions.
@@ -91,12 +91,12 @@ class PlainViTAEConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         embed_dim: Channels.
         depth: Normal cells.
         num_heads: Attention heads.
         mlp_ratio: Hidden width of the normal cells over their width.
-        image_size: Side of the images the table of positions is made for, in pixels.
+        image_size: Side of the images that the position embeddings are made for, in pixels.
         drop_path: Rate of stochastic depth in the last normal cell; rises linearly from 0.
     """
 
@@ -111,7 +111,7 @@ class PlainViTAEConfig:
 
 
 class ReductionCell(nn.Module):
-    """Downsampling by dilated convolutions and attention, beside a branch of convolutions.
+    """Downsampling by dilated convolutions and attention, with a parallel convolution branch.
 
     Source:
         arXiv:2106.03348, section 3.2.
@@ -134,7 +134,7 @@ class ReductionCell(nn.Module):
             if reduced != width:
                 raise ValueError(
                     f"stage {stage} of ViTAE only reduces and has {reduced} channels, "
-                    f"token_dims says {width}; make it {len(_DILATIONS[stage])} x embed_dims"
+                    f"but token_dims is {width}; set it to {len(_DILATIONS[stage])} x embed_dims"
                 )
             return
         self.attn = (
@@ -161,10 +161,10 @@ class ReductionCell(nn.Module):
 
 
 class NormalCell(nn.Module):
-    """Attention beside a branch of convolutions, then a perceptron.
+    """Attention with a parallel convolution branch, then an MLP.
 
     Source:
-        arXiv:2106.03348, section 3.3; with `shallow`, two convolutions in place of three.
+        arXiv:2106.03348, section 3.3; with `shallow`, two convolutions instead of three.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class NormalCell(nn.Module):
         self.PCM = ConvSequence(*first, *(() if shallow else rest))
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
-        """Map tokens (N, E + L, D) to the same shape; the first E = `extra` lie on no grid."""
+        """Map tokens (N, E + L, D) to the same shape; the first E = `extra` are not on the grid."""
         image = tokens[:, extra:].transpose(1, 2).unflatten(2, grid)
         local = self.PCM(image).flatten(2).transpose(1, 2)
         if extra:
@@ -259,7 +259,7 @@ class ViTAE(Backbone):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        # On the processor by name, so that a network can be built on the meta device.
+        # On the CPU explicitly, so that a network can be built on the meta device.
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu")
         self.layers = nn.ModuleList(
             ViTAEStage(config, stage, rates=part.tolist())
@@ -282,12 +282,12 @@ class ViTAE(Backbone):
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Mean over places, classifier."""
+        """Mean over positions, classifier."""
         logits: Tensor = self.head(encoded.maps[-1].mean((2, 3)))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the official layout, which is this network's own."""
+        """Convert the official layout, which is this network's own."""
         if self.num_classes:
             return dict(state)
         return {key: value for key, value in state.items() if not key.startswith("head.")}
@@ -367,12 +367,12 @@ class PlainViTAE(Backbone):
         return EncoderOutput([tokens[:, 1:].transpose(1, 2).unflatten(2, grid)], tokens[:, :1])
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Mean over places (the class token stays out), norm, classifier."""
+        """Mean over positions (without the class token), norm, classifier."""
         logits: Tensor = self.head(self.fc_norm(encoded.maps[-1].mean((2, 3))))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the official layout; positions of another image size are interpolated."""
+        """Convert the official layout; positions of another image size are interpolated."""
         renamed = {}
         for name, value in state.items():
             key = re.sub(r"^layers\.0\.RC\.", "embed.", name)

@@ -4,17 +4,18 @@ Zhang et al., ViTAEv2: Vision Transformer Advanced by Exploring Inductive Bias f
 Recognition and Beyond, IJCV 2023, arXiv:2202.10108. Official code:
 ViTAE-Transformer/ViTAE-Transformer, Image-Classification/vitaev2 and Semantic-Segmentation.
 
-Deliberate differences, none of which changes a number at the published sizes:
-- Any image size. The dilated convolutions of a reduction cell get zeros at the right and at the
-  bottom where a side is no multiple of their stride; no such place enters a map or a statistic.
-  The official dense backbone needs multiples of 32, the official classifier its own square size.
-- Maps that are no multiple of the window are padded with zeros on all sides after the first norm,
-  as in the official dense backbone; windows see the padding, as they do there. The maps of an
-  image therefore depend on the padding near its borders, and no mask could keep the published
+Deliberate differences, none of which changes a result at the published sizes:
+- Any image size. The inputs of the dilated convolutions of a reduction cell are padded with zeros
+  at the right and at the bottom if a side is not a multiple of the stride. The padding is never
+  part of a map or a statistic. The official dense backbone needs multiples of 32, the official
+  classifier its own square size.
+- Maps that are not a multiple of the window are padded with zeros on all sides after the first
+  norm, as in the official dense backbone. Windows attend to the padding, as they do there. The maps
+  of an image therefore depend on the padding near its borders. A mask would change the published
   numbers.
-- Rates of stochastic depth rise over all normal cells, as the paper says; the official code starts
-  each stage at the depth of the one before, so that most cells get less than meant.
-- There is no dropout; ViTAEv2-B was trained with 0.1.
+- Rates of stochastic depth rise over all normal cells, as described in the paper. The official code
+  starts each stage at the depth of the previous one, so that most cells get a lower rate.
+- There is no dropout. ViTAEv2-B was trained with 0.1.
 """
 
 import math
@@ -51,7 +52,7 @@ class ViTAEv2Config:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         embed_dims: Channels of each dilated convolution, for each stage.
         token_dims: Channels of each stage.
         window_sizes: Side of the windows of each stage in feature pixels; 0: no windows.
@@ -88,7 +89,7 @@ class LocalBranch(ConvSequence):
     def __init__(
         self, before: int, hidden: tuple[int, int], width: int, *, stride: int, groups: int
     ) -> None:
-        # A stride of 4 is taken in two steps.
+        # A stride of 4 is split into two.
         first, second = (1 if stride == 1 else 2), (2 if stride == 4 else 1)
         super().__init__(
             nn.Conv2d(before, hidden[0], 3, first, 1, groups=groups),
@@ -102,7 +103,7 @@ class LocalBranch(ConvSequence):
 
 
 class ReductionCell(nn.Module):
-    """Downsampling by dilated convolutions and attention, beside a branch of convolutions.
+    """Downsampling by dilated convolutions and attention, with a parallel convolution branch.
 
     Source:
         arXiv:2202.10108, section 3.2.
@@ -132,7 +133,7 @@ class ReductionCell(nn.Module):
 
 
 class NormalCell(nn.Module):
-    """Attention beside a branch of convolutions, then a perceptron.
+    """Attention with a parallel convolution branch, then an MLP.
 
     Source:
         arXiv:2202.10108, section 3.3.
@@ -193,7 +194,7 @@ class ViTAEv2(Backbone):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        # On the processor by name, so that a network can be built on the meta device.
+        # On the CPU explicitly, so that a network can be built on the meta device.
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu")
         self.layers = nn.ModuleList(
             ViTAEv2Stage(config, stage, rates=part.tolist())
@@ -216,13 +217,13 @@ class ViTAEv2(Backbone):
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Mean over places, classifier; there is no last norm."""
+        """Mean over positions, classifier, without a last norm."""
         logits: Tensor = self.head(encoded.maps[-1].mean((2, 3)))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the official layouts of the classifier and of the dense backbone."""
-        # An index of relative positions is in the files, and used by no published variant.
+        """Convert the official layouts of the classifier and of the dense backbone."""
+        # The files contain an index of relative positions, which no published variant uses.
         unused = (".relative_position_index", ".attn_mask")
         kept = {key: value for key, value in state.items() if not key.endswith(unused)}
         if self.num_classes:

@@ -90,7 +90,7 @@ def centered_window_geometry(size: tuple[int, int], window: int) -> AttentionGeo
 
 
 class TokenTransformer(nn.Module):
-    """Attention and perceptron that bring tokens to another width.
+    """Attention and MLP that bring tokens to another width.
 
     With windows, queries, keys and values have biases and there is no skip of the values.
 
@@ -119,7 +119,7 @@ class TokenTransformer(nn.Module):
 
 
 class TokenPerformer(nn.Module):
-    """Attention of linear cost by random features, and a perceptron, to another width.
+    """Attention of linear cost by random features, and a MLP, to another width.
 
     The features are drawn once and never trained. Their exponentials leave the range of half
     precision, so they are computed in float32 there, under autocast too.
