@@ -1,9 +1,10 @@
-"""Hybrid backbones: published networks that depend on torch alone."""
+"""Hybrid backbones: published networks that depend only on torch."""
 
+from hybrid_backbones import kernels
 from hybrid_backbones.attention_capture import AttentionCall, capture_attention
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureExtractor, FeatureInfo
-from hybrid_backbones.create import create_model
-from hybrid_backbones.kernels.folding import fuse
+from hybrid_backbones.create import create_model, rename_old_fields
+from hybrid_backbones.fusion import fuse
 from hybrid_backbones.layer_groups import list_layers
 from hybrid_backbones.model_spec import ModelSpec, Normalization
 from hybrid_backbones.registry import get_spec, list_models
@@ -23,8 +24,10 @@ __all__ = [
     "create_model",
     "fuse",
     "get_spec",
+    "kernels",
     "list_layers",
     "list_models",
     "load_published",
     "read_checkpoint",
+    "rename_old_fields",
 ]

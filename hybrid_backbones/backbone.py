@@ -1,14 +1,14 @@
-"""What every backbone promises: maps at declared strides, logits, and nothing it does not use."""
+"""The interface of every backbone: maps at declared strides, logits, and no unused parameters."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
+
+from hybrid_backbones.kernels.recomputation import list_norms, recompute
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class FeatureInfo:
     Attributes:
         channels: Channels of the map.
         stride: Input pixels for one feature pixel.
-        module: Dotted name of the submodule that makes the map.
+        module: Dotted name of the submodule that computes the map.
     """
 
     channels: int
@@ -27,11 +27,11 @@ class FeatureInfo:
 
 
 class EncoderOutput(NamedTuple):
-    """What a backbone knows about an image.
+    """The output of a backbone without its head.
 
     Attributes:
         maps: Finest first; map i is (N, C_i, ceil(H / s_i), ceil(W / s_i)).
-        tokens: (N, T, D), class tokens or Mobile-Former's global tokens; None where there are none.
+        tokens: (N, T, D), class tokens or Mobile-Former's global tokens; None if there are none.
     """
 
     maps: list[Tensor]
@@ -43,12 +43,12 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         feature_info: The levels of the pyramid, finest first.
-        num_classes: Width of the classifier; 0: built without a head, and without anything else
-            that the pyramid does not use.
+        num_classes: Number of classes; 0: built without a head, and without anything else that the
+            pyramid does not use.
         gradient_checkpointing: Recompute blocks in the backward pass instead of keeping their maps.
-        undecayed: Last part of the names of parameters that training does not decay though they
-            are no biases, norms or vectors: tables of positions, class tokens and the like.
-        is_fused: The batch norms are folded in, by `fuse`; such a network cannot be trained.
+        no_weight_decay: Last part of the names of parameters that are excluded from weight decay
+            in addition to biases, norms and vectors: position tables and class tokens.
+        is_fused: Whether `fuse` has folded the batch norms; such a network cannot be trained.
     """
 
     feature_info: tuple[FeatureInfo, ...]
@@ -63,15 +63,15 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Compute logits (N, num_classes) from what `encode` gave."""
+        """Compute logits (N, num_classes) from the output of `encode`."""
 
     @abstractmethod
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the entries of a published checkpoint to this network's own names.
 
-        Entries that this network has no place for on purpose (buffers it computes itself, heads
-        of a network built without one) are left out by name; any other unknown entry is kept, so
-        that strict loading names it.
+        Entries that this network does not have on purpose (buffers it computes itself, the head of
+        a network built without one) are removed by name. Any other unknown entry remains, so that
+        strict loading reports it.
         """
 
     def forward_features(self, image: Tensor) -> list[Tensor]:
@@ -86,12 +86,12 @@ class Backbone(nn.Module, ABC):
         """Switch between training and evaluation.
 
         Raises:
-            RuntimeError: If a fused network should train.
+            RuntimeError: If the network is fused and `mode` is True.
         """
         if mode and self.is_fused:
             raise RuntimeError(
                 f"this {type(self).__name__} is fused for inference and cannot be trained; "
-                "train the network it was made of"
+                "train the network that was passed to fuse()"
             )
         return super().train(mode)
 
@@ -124,36 +124,7 @@ class FeatureExtractor(nn.Module):
 
 
 def run_block(block: nn.Module, *inputs: object, checkpoint: bool) -> Tensor:
-    """Run a block, keeping only its inputs for the backward pass where `checkpoint` is set."""
-    if checkpoint and torch.is_grad_enabled():
-        from torch.utils.checkpoint import checkpoint as recompute
-
-        if torch.compiler.is_compiling():
-            # Compiled graphs update statistics once by themselves, and take no foreign contexts.
-            traced: Tensor = recompute(block, *inputs, use_reentrant=False)
-            return traced
-        contexts = partial(_recompute_contexts, block)
-        output: Tensor = recompute(block, *inputs, use_reentrant=False, context_fn=contexts)
-        return output
-    result: Tensor = block(*inputs)
+    """Run a block; with `checkpoint`, keep only its inputs for the backward pass."""
+    run = partial(recompute, block, norms=list_norms(block)) if checkpoint else block
+    result: Tensor = run(*inputs)
     return result
-
-
-def _recompute_contexts(
-    block: nn.Module,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _keep_statistics(block)
-
-
-@contextmanager
-def _keep_statistics(block: nn.Module) -> Iterator[None]:
-    # Recomputing a batch norm must not count its batch a second time.
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count

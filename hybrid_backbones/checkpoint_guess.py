@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hybrid_backbones.backbone import Backbone
 from hybrid_backbones.model_spec import ModelSpec
-from hybrid_backbones.registry import ENTRIES
+from hybrid_backbones.registry import SPECS
 
 _LIKENESS = 0.5
 
@@ -23,7 +23,7 @@ def recognize(state: Mapping[str, Tensor]) -> str | None:
         half of them are, None if no variant is that near.
     """
     shapes = {key: value.to("meta") for key, value in state.items()}
-    found = {name: _share(entry, shapes) for name, entry in ENTRIES.items()}
+    found = {name: _share(spec, shapes) for name, spec in SPECS.items()}
     # Of equals the first: variants that differ in the image size alone share their checkpoints.
     best = max(found, key=lambda name: found[name])
     if found[best] == 1.0:
@@ -31,10 +31,10 @@ def recognize(state: Mapping[str, Tensor]) -> str | None:
     return f"near those of {best}" if found[best] > _LIKENESS else None
 
 
-def _share(entry: ModelSpec, state: Mapping[str, Tensor]) -> float:
+def _share(spec: ModelSpec, state: Mapping[str, Tensor]) -> float:
     """Give the share of a variant's entries that a checkpoint has, by key and shape."""
     with torch.device("meta"):
-        model = entry.build(entry.config)
+        model = spec.build(spec.config)
         own = model.state_dict()
         converted = model.convert_published(state)
     free = {*names(model, "head_keys"), *names(model, "first_convolution")}

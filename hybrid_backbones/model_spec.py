@@ -1,6 +1,6 @@
-"""One published variant, as data."""
+"""The data of one published variant."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,11 +8,11 @@ from hybrid_backbones.backbone import Backbone
 
 
 class Normalization(NamedTuple):
-    """What published weights expect of images in [0, 1]: (value - mean) / std, by channel.
+    """The normalization (value - mean) / std of images in [0, 1] that published weights expect.
 
     Attributes:
-        mean: Of red, green, blue.
-        std: The same.
+        mean: Means of red, green and blue.
+        std: Their standard deviations.
     """
 
     mean: tuple[float, float, float]
@@ -25,26 +25,26 @@ UNIT = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A named variant of an architecture: a line of data, never a subclass.
+    """A named variant of an architecture: data, never a subclass.
 
     Attributes:
         name: Name for `create_model`.
-        build: Makes the network from a configuration.
-        config: The variant's configuration, a frozen dataclass; has at least the fields
+        build: Builds the network from a configuration.
+        config: The variant's configuration, a frozen dataclass with at least the fields
             `in_channels` and `num_classes`.
         image_size: Side of the images it was published for, in pixels.
-        parameters: Parameters with 1000 classes (or the published class count), as published code
-            builds it.
+        parameters: Number of parameters with 1000 classes (or the published class count), as
+            published code builds it.
         gmacs: Multiply-adds of one image at `image_size`, in 1e9.
         strides: Input pixels for one feature pixel of each level of the pyramid, finest first.
         channels: Channels of these levels.
-        top1: Published top-1 accuracy on ImageNet-1k in percent, at `image_size`; None where none
-            can be quoted.
-        trained_on: What the network of that accuracy was trained on.
-        normalization: What the published weights expect of images.
+        top1: Published top-1 accuracy on ImageNet-1k in percent, at `image_size`; None if none can
+            be quoted.
+        trained_on: Training data of the network with that accuracy.
+        normalization: Normalization of images that the published weights expect.
         paper: Title, venue, arXiv id.
-        code: The official code and commit the numbers were checked against.
-        weights_license: License of the official weights, or what is known about it.
+        code: The official code and commit that the numbers were checked against.
+        weights_license: License of the official weights, or the known facts about it.
     """
 
     name: str
@@ -61,3 +61,17 @@ class ModelSpec:
     paper: str
     code: str
     weights_license: str
+
+
+@dataclass(frozen=True, slots=True)
+class SmallVariant:
+    """Overrides that make a small network of the same structure, for the contract tests.
+
+    Attributes:
+        overrides: Fields of the variant's configuration.
+        exports_any_size: Whether one exported graph serves images of every height and width;
+            otherwise each image size is exported separately.
+    """
+
+    overrides: Mapping[str, Any]
+    exports_any_size: bool = False

@@ -1,51 +1,48 @@
-"""The table of all variants."""
+"""The table of all backbones."""
 
 import difflib
 import fnmatch
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 
-from hybrid_backbones.architectures import (
-    cmt,
-    cvt,
-    moa,
-    mobile_former,
-    mobilevit,
-    swin,
-    vitae,
-    vitae_v2,
-)
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
-_FAMILIES: tuple[tuple[ModelSpec, ...], ...] = (
-    cmt.ENTRIES,
-    cvt.ENTRIES,
-    moa.ENTRIES,
-    mobile_former.ENTRIES,
-    mobilevit.ENTRIES,
-    swin.ENTRIES,
-    vitae.ENTRIES,
-    vitae_v2.ENTRIES,
+# Modules of `hybrid_backbones.architectures`. Each defines SPECS, the published variants, and
+# SMALL, a small variant of each architecture for the contract tests.
+_FAMILIES = (
+    "cmt",
+    "cvt",
+    "moa",
+    "mobile_former",
+    "mobilevit",
+    "swin",
+    "vitae",
+    "vitae_v2",
 )
-ENTRIES: Mapping[str, ModelSpec] = {entry.name: entry for family in _FAMILIES for entry in family}
+_MODULES = [import_module(f"hybrid_backbones.architectures.{family}") for family in _FAMILIES]
+SPECS: Mapping[str, ModelSpec] = {spec.name: spec for module in _MODULES for spec in module.SPECS}
+SMALL_VARIANTS: Mapping[str, SmallVariant] = {
+    name: small for module in _MODULES for name, small in module.SMALL.items()
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Name the variants that match a shell pattern, sorted."""
-    return sorted(fnmatch.filter(ENTRIES, pattern))
+    """Return the names of the variants that match a shell pattern, sorted."""
+    return sorted(fnmatch.filter(SPECS, pattern))
 
 
 def get_spec(name: str) -> ModelSpec:
-    """Give the entry of a variant.
+    """Return the spec of a variant.
 
     Raises:
-        ValueError: If there is none of that name; the nearest is named.
+        ValueError: If the name is unknown; the message contains the closest name.
     """
-    if name not in ENTRIES:
-        raise ValueError(f"unknown backbone {name!r}{suggest(name, list(ENTRIES))}")
-    return ENTRIES[name]
+    if name not in SPECS:
+        raise ValueError(f"unknown backbone {name!r}{suggest(name, list(SPECS))}")
+    return SPECS[name]
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
-    """Name the nearest of the known words, or all of them."""
+    """Return a message that names the closest of the known words, or all of them."""
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(sorted(known))}"

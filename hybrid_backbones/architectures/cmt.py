@@ -3,23 +3,23 @@
 Guo et al., CMT: Convolutional Neural Networks Meet Vision Transformers, CVPR 2022,
 arXiv:2107.06263. Official code: huawei-noah/Efficient-AI-Backbones, cmt_pytorch. Where the paper
 and that code differ (a norm behind the reduction of keys and values; pooling behind the last
-convolution) this is the code, for which the weights were made.
+convolution), this follows the code, with which the weights were trained.
 
-Deliberate differences, none of which changes a number at the published image sizes:
-- Any image size, where the published code takes one. Nothing is padded but what a stride needs:
+Deliberate differences, none of which changes a result at the published image sizes:
+- Any image size; the published code accepts one. Maps are padded only as far as a stride needs it:
   a map with an odd side gets one row or column of zeros before the next patch embedding, and the
-  normed map zeros up to whole cells before keys and values are reduced. Padding is therefore no
-  query, no key of its own (each cell holds part of the image), and in no statistics of a norm
-  other than that of the reduced cells at the lower and right border.
-- The bias of each query and key is a table for one image size; for others it is interpolated
+  normalized map gets zeros up to whole cells before keys and values are reduced. So the padding
+  contains no query and no key of its own (each cell contains part of the image), and affects the
+  statistics only of the norm of the reduced cells at the lower and right border.
+- The bias of each query and key is a table for one image size. For other sizes it is interpolated
   bicubically over both grids: at each forward pass in training, once for each size and weights
   without gradient, or, for `image_size`, once when loading. The published code has no rule for
-  this. As places count relative to the sides of the image, the maps of a padded image or of a crop
-  are not those of the image alone.
-- Attention goes through `scaled_dot_product_attention`.
+  this. Positions are relative to the sides of the image, so the maps of a padded image or of a crop
+  differ from those of the image itself.
+- Attention uses `scaled_dot_product_attention`.
 
-The maps are as published the plain results of the stages, without a norm, and large: what reads
-them should norm them first.
+The maps are, as published, the results of the stages without a norm. Their values are large, so
+normalize them before further use.
 """
 
 import re
@@ -32,18 +32,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry, grid_positions, with_tokens
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import GELU
 from hybrid_backbones.kernels.conv_sequence import ConvSequence
-from hybrid_backbones.kernels.inference import convolve, is_plain_inference, processor_layout
+from hybrid_backbones.kernels.dispatch import residual_conv, to_fast_layout
 from hybrid_backbones.kernels.linear import Linear
 from hybrid_backbones.layers.attention import merge_heads
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.position import Grid, resize_pair_table
 from hybrid_backbones.layers.shape_cache import ShapeCache
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
-_KEY_STRIDE = 32  # Each key stands for a cell of 32 x 32 pixels, in every stage.
+_KEY_STRIDE = 32  # Each key represents a cell of 32 x 32 pixels, in every stage.
 _HEAD_WIDTH = 1280
 
 
@@ -53,13 +54,13 @@ class CMTConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         image_size: Side of the images that the position tables are made for, in pixels; a
-            multiple of 32. Other images are taken too.
+            multiple of 32. Other sizes are accepted too.
         stem_width: Channels of the stem.
-        widths: Channels of each stage.
+        embed_dims: Channels of each stage.
         depths: Blocks of each stage.
-        heads: Attention heads of each stage.
+        num_heads: Attention heads of each stage.
         mlp_ratio: Hidden width of the feed-forward networks over their width.
         drop_path: Rate of stochastic depth in the last block; rises linearly from 0.
         dropout: Rate of dropout in front of the classifier.
@@ -69,16 +70,16 @@ class CMTConfig:
     num_classes: int = 1000
     image_size: int = 224
     stem_width: int = 16
-    widths: tuple[int, ...] = (46, 92, 184, 368)
+    embed_dims: tuple[int, ...] = (46, 92, 184, 368)
     depths: tuple[int, ...] = (2, 2, 10, 2)
-    heads: tuple[int, ...] = (1, 2, 4, 8)
+    num_heads: tuple[int, ...] = (1, 2, 4, 8)
     mlp_ratio: float = 4.0
     drop_path: float = 0.1
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.image_size < _KEY_STRIDE or self.image_size % _KEY_STRIDE:
-            raise ValueError(f"image_size {self.image_size} is no multiple of {_KEY_STRIDE}")
+            raise ValueError(f"image_size {self.image_size} is not a multiple of {_KEY_STRIDE}")
 
 
 class Stem(ConvSequence):
@@ -98,7 +99,7 @@ class Stem(ConvSequence):
 
 
 class PatchEmbed(nn.Module):
-    """Halve both sides: patches of 2 x 2 places, normed."""
+    """Halve both sides: patches of 2 x 2 positions, normalized."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -155,7 +156,7 @@ class LightweightAttention(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """The feed-forward network: widen, mix neighbors around a shortcut, narrow (IRFFN).
+    """The feed-forward network: expand, mix neighbors with a shortcut, project (IRFFN).
 
     Source:
         arXiv:2107.06263, section 3.2, equations 3 and 4.
@@ -167,18 +168,13 @@ class InvertedResidual(nn.Module):
         super().__init__()
         self.conv1 = ConvSequence(nn.Conv2d(width, hidden, 1), nn.GELU(), nn.BatchNorm2d(hidden))
         self.proj = nn.Conv2d(hidden, hidden, 3, 1, 1, groups=hidden)
-        self.proj_act = nn.GELU()
         self.proj_bn = nn.BatchNorm2d(hidden)
         self.conv2 = ConvSequence(nn.Conv2d(hidden, width, 1), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to the same shape."""
-        x = self.conv1(x)
-        if not self.training and is_plain_inference(x):
-            x = convolve(x, self.proj, shortcut=True, activation=GELU)
-            last, norm = self.conv2
-            return convolve(x, cast(nn.Conv2d, last), ahead=self.proj_bn, norm=norm)
-        result: Tensor = self.conv2(self.proj_bn(self.proj_act(self.proj(x) + x)))
+        x = residual_conv(self.conv1(x), self.proj, activation=GELU)
+        result: Tensor = self.conv2(x, norm_ahead=self.proj_bn)
         return result
 
 
@@ -202,13 +198,20 @@ class CMTBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Map (N, D, H, W) to the same shape; `bias` as in the attention."""
-        fast = not self.training and is_plain_inference(x)
-        x = convolve(x, self.proj, shortcut=True) if fast else self.proj(x) + x
-        x = x.permute(0, 2, 3, 1)
+        x = residual_conv(x, self.proj).permute(0, 2, 3, 1)
         x = x + self.drop_path(self.attn(self.norm1(x), bias))
         y: Tensor = self.mlp(self.norm2(x).permute(0, 3, 1, 2))
         result: Tensor = x.permute(0, 3, 1, 2) + self.drop_path(y)
         return result
+
+    def attention_geometry(self, x: Tensor, bias: Tensor) -> AttentionGeometry:
+        """Return the positions of a map and of its cells."""
+        del bias
+        (height, width), side = x.shape[2:], self.attn.reduction
+        cells = grid_positions(-(-height // side), -(-width // side), step=side, first=side / 2)
+        return AttentionGeometry(
+            queries=with_tokens(grid_positions(height, width), 0), keys=with_tokens(cells, 0)
+        )
 
 
 class CMTStage(nn.Module):
@@ -216,13 +219,13 @@ class CMTStage(nn.Module):
 
     def __init__(self, config: CMTConfig, level: int, *, rates: list[float]) -> None:
         super().__init__()
-        width, heads = config.widths[level], config.heads[level]
-        before = config.widths[level - 1] if level else config.stem_width
+        width, heads = config.embed_dims[level], config.num_heads[level]
+        before = config.embed_dims[level - 1] if level else config.stem_width
         query_side = config.image_size // (4 * 2**level)
         key_side = config.image_size // _KEY_STRIDE
         self.reduction = query_side // key_side
         self.grids = ((query_side, query_side), (key_side, key_side))
-        # Of one size alone, as the tables of large images are large.
+        # Of one size only, because the tables of large images are large.
         self.tables = ShapeCache(limit=1)
         self.patch_embed = PatchEmbed(before, width)
         self.relative_pos = nn.Parameter(torch.randn(heads, query_side**2, key_side**2))
@@ -238,17 +241,15 @@ class CMTStage(nn.Module):
         )
 
     def bias(self, height: int, width: int) -> Tensor:
-        """Give the biases (heads, H*W, cells) for a map of this size."""
+        """Return the biases (heads, H*W, cells) for a map of this size."""
         queries: Grid = (height, width)
         keys: Grid = (-(-height // self.reduction), -(-width // self.reduction))
-        if torch.is_grad_enabled():
-            return resize_pair_table(self.relative_pos, self.grids, (queries, keys))
-        # A mask that asks for gradients keeps the fused attention of the CPU from being used.
-        table = self.relative_pos.detach()
-        if (queries, keys) == self.grids:
-            return table
-        make = partial(resize_pair_table, table, self.grids, (queries, keys))
-        return self.tables.get((height, width), make, like=table, source=table)
+        return self.tables.resize(
+            self.relative_pos,
+            partial(resize_pair_table, own=self.grids, wanted=(queries, keys)),
+            own=(*self.grids[0], *self.grids[1]),
+            size=(*queries, *keys),
+        )
 
     def forward(self, x: Tensor, *, checkpoint: bool) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/2), ceil(W/2))."""
@@ -279,33 +280,35 @@ class CMT(Backbone):
         )
         if config.num_classes:
             self.expand = ConvSequence(
-                nn.Conv2d(config.widths[-1], _HEAD_WIDTH, 1), nn.BatchNorm2d(_HEAD_WIDTH), nn.SiLU()
+                nn.Conv2d(config.embed_dims[-1], _HEAD_WIDTH, 1),
+                nn.BatchNorm2d(_HEAD_WIDTH),
+                nn.SiLU(),
             )
             self.dropout = nn.Dropout(config.dropout)
             self.head = nn.Linear(_HEAD_WIDTH, config.num_classes)
         self.feature_info = tuple(
             FeatureInfo(width, 4 * 2**level, f"stages.{level}")
-            for level, width in enumerate(config.widths)
+            for level, width in enumerate(config.embed_dims)
         )
         self._init_as_official()
 
     def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 4, 8, 16, 32 of images (N, C, H, W)."""
         maps = []
-        x = self.stem(processor_layout(image))
+        x = self.stem(to_fast_layout(image))
         for stage in self.stages:
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Widen, norm, swish, mean over places, classifier."""
+        """Expand, norm, swish, mean over positions, classifier."""
         pooled = self.expand(encoded.maps[-1]).mean((2, 3))
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the layout of cmt_pytorch; tables of another image size are interpolated."""
+        """Convert the layout of cmt_pytorch; tables of another image size are interpolated."""
         converted = {}
         for name, value in state.items():
             key = name
@@ -354,7 +357,7 @@ _RENAMES = (
 
 
 def _fit_table(table: Tensor, stage: CMTStage) -> Tensor:
-    """Bring a published table to a stage's own grids, if it is one of the same shape of stage."""
+    """Resize a published table to a stage's own grids, if it fits the shape of the stage."""
     key_side = round(table.shape[-1] ** 0.5)
     query_side = key_side * stage.reduction
     if table.ndim != 3 or table.shape[1:] != (query_side**2, key_side**2):
@@ -363,7 +366,7 @@ def _fit_table(table: Tensor, stage: CMTStage) -> Tensor:
     return resize_pair_table(table, grids, stage.grids)
 
 
-def _entry(
+def _spec(
     name: str, *, size: int, parameters: int, gmacs: float, top1: float, **fields: object
 ) -> ModelSpec:
     config = CMTConfig(image_size=size, **fields)  # type: ignore[arg-type]
@@ -375,7 +378,7 @@ def _entry(
         parameters=parameters,
         gmacs=gmacs,
         strides=(4, 8, 16, 32),
-        channels=config.widths,
+        channels=config.embed_dims,
         top1=top1,
         paper="Guo et al., CMT, CVPR 2022, arXiv:2107.06263",
         code="huawei-noah/Efficient-AI-Backbones@f90e129 cmt_pytorch",
@@ -384,27 +387,32 @@ def _entry(
 
 
 _XS: dict[str, object] = {
-    "widths": (52, 104, 208, 416),
+    "embed_dims": (52, 104, 208, 416),
     "depths": (3, 3, 12, 3),
     "mlp_ratio": 3.77,
     "drop_path": 0.08,
 }
 _SMALL: dict[str, object] = {
     "stem_width": 32,
-    "widths": (64, 128, 256, 512),
+    "embed_dims": (64, 128, 256, 512),
     "depths": (3, 3, 16, 3),
 }
 _BASE: dict[str, object] = {
     "stem_width": 38,
-    "widths": (76, 152, 304, 608),
+    "embed_dims": (76, 152, 304, 608),
     "depths": (4, 4, 20, 4),
     "drop_path": 0.25,
     "dropout": 0.3,
 }
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("cmt_ti", size=160, parameters=9_492_426, gmacs=0.639, top1=79.0, mlp_ratio=3.6),
-    _entry("cmt_xs", size=192, parameters=15_247_208, gmacs=1.547, top1=81.8, **_XS),
-    _entry("cmt_s", size=224, parameters=26_256_160, gmacs=4.032, top1=83.5, **_SMALL),
-    _entry("cmt_b", size=256, parameters=45_715_076, gmacs=9.317, top1=84.5, **_BASE),
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("cmt_ti", size=160, parameters=9_492_426, gmacs=0.639, top1=79.0, mlp_ratio=3.6),
+    _spec("cmt_xs", size=192, parameters=15_247_208, gmacs=1.547, top1=81.8, **_XS),
+    _spec("cmt_s", size=224, parameters=26_256_160, gmacs=4.032, top1=83.5, **_SMALL),
+    _spec("cmt_b", size=256, parameters=45_715_076, gmacs=9.317, top1=84.5, **_BASE),
 )
+
+# Interpolating tables of two grids takes minutes of symbolic reasoning in an export of any size.
+SMALL: Mapping[str, SmallVariant] = {
+    "cmt_ti": SmallVariant({"depths": (1, 1, 2, 1), "image_size": 64})
+}

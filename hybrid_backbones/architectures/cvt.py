@@ -3,16 +3,16 @@
 Wu et al., CvT: Introducing Convolutions to Vision Transformers, ICCV 2021, arXiv:2103.15808.
 Official code: microsoft/CvT.
 
-Deliberate differences, none of which changes a number of the published classifier:
-- In the pyramid each embedding gets zeros at the right and at the bottom up to a multiple of its
-  stride, so that each map has ceil(H / stride) x ceil(W / stride) places; the published embedding
-  rounds down. Every place sees part of the image: none is made of padding alone, so none needs to
-  be masked in attention. The classifier computes as published, on the image as it is. As attention
-  sees the whole map, the maps of an image with a border added are not those of the image alone.
-- The pyramid takes no class token along: in the third stage it attends to the map, and the map to
-  it, so it is computed there and kept out of the maps.
-- Attention goes through `scaled_dot_product_attention`, with the published scale (the square root
-  of the whole width, not of a head's).
+Deliberate differences, none of which changes a result of the published classifier:
+- In the pyramid, each embedding pads its input with zeros at the right and at the bottom up to a
+  multiple of its stride, so that each map has ceil(H / stride) x ceil(W / stride) positions. The
+  published embedding rounds down. No position consists of padding only, so that attention needs no
+  mask. The classifier computes as published, without padding. Attention covers the whole map, so
+  that adding a border to an image changes its maps.
+- The class token is not part of the maps. In the third stage it attends to the map, and the map to
+  it, so it is computed there.
+- Attention uses `scaled_dot_product_attention` with the published scale (the square root of the
+  whole width, not of a head's).
 """
 
 import math
@@ -24,15 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry, grid_positions, with_tokens
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import QUICK_GELU
-from hybrid_backbones.kernels.inference import convolve, is_plain_inference, processor_layout
+from hybrid_backbones.kernels.dispatch import to_fast_layout
 from hybrid_backbones.kernels.linear import Linear
 from hybrid_backbones.layers.attention import merge_heads
+from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
-from hybrid_backbones.layers.export_shapes import may_differ, missing_to_multiple
+from hybrid_backbones.layers.export_shapes import pad_to_stride
 from hybrid_backbones.layers.mlp import Mlp
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 _STRIDES = (4, 2, 2)
 _KERNELS = (7, 3, 3)
@@ -45,18 +47,18 @@ class CvTConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
-        widths: Channels of each stage.
-        heads: Attention heads of each stage.
+        num_classes: Number of classes; 0: no classifier.
+        embed_dims: Channels of each stage.
+        num_heads: Attention heads of each stage.
         depths: Blocks of each stage.
-        mlp_ratio: Hidden width of the perceptrons over their width.
-        drop_path: Rate of stochastic depth in the last block; rises linearly in the last stage.
+        mlp_ratio: Hidden width of the MLPs over their width.
+        drop_path: Rate of stochastic depth in the last block; rises linearly within the last stage.
     """
 
     in_channels: int = 3
     num_classes: int = 1000
-    widths: tuple[int, int, int] = (64, 192, 384)
-    heads: tuple[int, int, int] = (1, 3, 6)
+    embed_dims: tuple[int, int, int] = (64, 192, 384)
+    num_heads: tuple[int, int, int] = (1, 3, 6)
     depths: tuple[int, int, int] = (1, 2, 10)
     mlp_ratio: float = 4.0
     drop_path: float = 0.1
@@ -78,33 +80,24 @@ class ConvEmbed(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, *, round_up: bool) -> tuple[Tensor, tuple[int, int]]:
-        """Map (N, C, H, W) to tokens (N, L, D) and the grid they lie on."""
-        bottom, right = (missing_to_multiple(side, self.stride) for side in x.shape[2:])
-        if round_up and may_differ((right, bottom), (0, 0)):
-            x = F.pad(x, (0, right, 0, bottom))
-        y = self.proj(x)
+        """Map (N, C, H, W) to tokens (N, L, D) and their grid."""
+        y = self.proj(pad_to_stride(x, self.stride) if round_up else x)
         return self.norm(y.flatten(2).transpose(1, 2)), (y.shape[2], y.shape[3])
 
 
-class ConvProjection(nn.Module):
+class ConvProjection(ConvNorm):
     """Depth-wise convolution and norm in front of a projection of attention."""
 
-    norms_behind = (("conv", "bn"),)
-
     def __init__(self, width: int, *, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False)
-        self.bn = nn.BatchNorm2d(width)
+        super().__init__(width, width, 3, stride=stride, groups=width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, H, W) to tokens (N, L, D)."""
-        fast = not self.training and is_plain_inference(x)
-        y: Tensor = convolve(x, self.conv, norm=self.bn) if fast else self.bn(self.conv(x))
-        return y.flatten(2).transpose(1, 2)
+        return super().forward(x).flatten(2).transpose(1, 2)
 
 
 class ConvAttention(nn.Module):
-    """Attention whose queries, keys and values come from convolutions.
+    """Attention with queries, keys and values from convolutions.
 
     Source:
         arXiv:2103.15808, section 3.2; keys and values at half the resolution, section 3.3.
@@ -120,9 +113,9 @@ class ConvAttention(nn.Module):
         self.proj = Linear(width, width)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
-        """Attend among tokens (N, extra + L, D); the first `extra` ones lie on no grid."""
-        head, places = tokens[:, :extra], tokens[:, extra:]
-        image = places.transpose(1, 2).unflatten(2, grid)
+        """Attend among tokens (N, extra + L, D); the first `extra` ones are not on the grid."""
+        head, grid_tokens = tokens[:, :extra], tokens[:, extra:]
+        image = grid_tokens.transpose(1, 2).unflatten(2, grid)
         split = []
         for name in ("q", "k", "v"):
             projected = torch.cat((head, getattr(self, f"conv_proj_{name}")(image)), 1)
@@ -138,7 +131,7 @@ class ConvAttention(nn.Module):
 
 
 class CvTBlock(nn.Module):
-    """Attention and perceptron with norms before and residuals around them."""
+    """Attention and MLP with norms before and residuals around them."""
 
     def __init__(self, width: int, heads: int, *, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
@@ -154,22 +147,33 @@ class CvTBlock(nn.Module):
         result: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
         return result
 
+    def attention_geometry(
+        self, tokens: Tensor, grid: tuple[int, int], extra: int
+    ) -> AttentionGeometry:
+        """Return the positions of the map and of the keys at half its resolution."""
+        del tokens
+        # Kernels of 3 with a padding of 1: that of key j is centered on position 2 j.
+        halved = grid_positions(-(-grid[0] // 2), -(-grid[1] // 2), step=2.0)
+        return AttentionGeometry(
+            queries=with_tokens(grid_positions(*grid), extra), keys=with_tokens(halved, extra)
+        )
+
 
 class CvTStage(nn.Module):
     """An embedding and blocks; the last stage has a class token."""
 
     def __init__(self, config: CvTConfig, stage: int, *, class_token: bool) -> None:
         super().__init__()
-        width = config.widths[stage]
-        before = config.widths[stage - 1] if stage else config.in_channels
-        last = stage == len(config.widths) - 1
-        # On the processor by name, so that a network can be built on the meta device.
+        width = config.embed_dims[stage]
+        before = config.embed_dims[stage - 1] if stage else config.in_channels
+        last = stage == len(config.embed_dims) - 1
+        # On the CPU explicitly, so that a network can be built on the meta device.
         end = config.drop_path if last else 0.0
         rates = torch.linspace(0, end, config.depths[stage], device="cpu")
         self.patch_embed = ConvEmbed(before, width, stage=stage)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if class_token else None
         self.blocks = nn.ModuleList(
-            CvTBlock(width, config.heads[stage], mlp_ratio=config.mlp_ratio, drop_path=rate)
+            CvTBlock(width, config.num_heads[stage], mlp_ratio=config.mlp_ratio, drop_path=rate)
             for rate in rates.tolist()
         )
 
@@ -202,24 +206,24 @@ class CvT(Backbone):
         self.stage1 = CvTStage(config, 1, class_token=False)
         self.stage2 = CvTStage(config, 2, class_token=True)
         if config.num_classes:
-            self.norm = nn.LayerNorm(config.widths[-1])
-            self.head = nn.Linear(config.widths[-1], config.num_classes)
+            self.norm = nn.LayerNorm(config.embed_dims[-1])
+            self.head = nn.Linear(config.embed_dims[-1], config.num_classes)
         self.feature_info = tuple(
             FeatureInfo(width, math.prod(_STRIDES[: stage + 1]), f"stage{stage}")
-            for stage, width in enumerate(config.widths)
+            for stage, width in enumerate(config.embed_dims)
         )
         self._init_as_official()
 
     def encode(self, image: Tensor) -> EncoderOutput:
-        """Compute as published: maps round down where a side is no multiple of 16."""
+        """Compute as published: map sizes round down if a side is not a multiple of 16."""
         return self._encode(image, round_up=False)
 
     def forward_features(self, image: Tensor) -> list[Tensor]:
-        """Compute maps of ceil(H / s) x ceil(W / s) places for s = 4, 8, 16."""
+        """Compute maps of ceil(H / s) x ceil(W / s) positions for s = 4, 8, 16."""
         return self._encode(image, round_up=True).maps
 
     def _encode(self, image: Tensor, *, round_up: bool) -> EncoderOutput:
-        maps, token, x = [], None, processor_layout(image)
+        maps, token, x = [], None, to_fast_layout(image)
         for stage in (self.stage0, self.stage1, self.stage2):
             x, token = stage(x, checkpoint=self.gradient_checkpointing, round_up=round_up)
             maps.append(x)
@@ -233,7 +237,7 @@ class CvT(Backbone):
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the layouts of microsoft/CvT and of transformers."""
+        """Convert the layouts of microsoft/CvT and of transformers."""
         if any(key.startswith("cvt.") for key in state):
             state = _from_transformers(state)
         if self.num_classes:
@@ -279,7 +283,7 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _entry(
+def _spec(
     name: str,
     *,
     size: int,
@@ -298,7 +302,7 @@ def _entry(
         parameters=parameters,
         gmacs=gmacs,
         strides=(4, 8, 16),
-        channels=config.widths,
+        channels=config.embed_dims,
         top1=top1,
         trained_on=trained_on,
         paper="Wu et al., CvT, ICCV 2021, arXiv:2103.15808",
@@ -308,20 +312,20 @@ def _entry(
 
 
 _WIDE: dict[str, object] = {
-    "widths": (192, 768, 1024),
-    "heads": (3, 12, 16),
+    "embed_dims": (192, 768, 1024),
+    "num_heads": (3, 12, 16),
     "depths": (2, 2, 20),
     "drop_path": 0.3,
 }
 _22K = "ImageNet-22k, then 1k"
 _DEEP = (1, 4, 16)
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("cvt_13", size=224, parameters=19_997_480, gmacs=4.566, top1=81.6),
-    _entry("cvt_13_384", size=384, parameters=19_997_480, gmacs=16.269, top1=83.0),
-    _entry("cvt_21", size=224, parameters=31_622_696, gmacs=7.178, top1=82.5, depths=_DEEP),
-    _entry("cvt_21_384", size=384, parameters=31_622_696, gmacs=24.849, top1=83.3, depths=_DEEP),
-    _entry(
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("cvt_13", size=224, parameters=19_997_480, gmacs=4.566, top1=81.6),
+    _spec("cvt_13_384", size=384, parameters=19_997_480, gmacs=16.269, top1=83.0),
+    _spec("cvt_21", size=224, parameters=31_622_696, gmacs=7.178, top1=82.5, depths=_DEEP),
+    _spec("cvt_21_384", size=384, parameters=31_622_696, gmacs=24.849, top1=83.3, depths=_DEEP),
+    _spec(
         "cvt_w24_384",
         size=384,
         parameters=277_196_392,
@@ -331,3 +335,7 @@ ENTRIES: tuple[ModelSpec, ...] = (
         **_WIDE,
     ),
 )
+
+SMALL: Mapping[str, SmallVariant] = {
+    "cvt_13": SmallVariant({"depths": (1, 1, 2)}, exports_any_size=True)
+}

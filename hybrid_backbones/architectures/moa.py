@@ -1,26 +1,27 @@
 """MoA-Transformer.
 
 Patel, Bur, Li and Wang, Aggregating Global Features into Local Vision Transformer, ICPR 2022,
-arXiv:2201.12903. Official code: krushi1992/MOA-transformer, which is what the weights were trained
-with, and differs from the article: no perceptron after the global attention, and a 3 x 3 in place
-of a 1 x 1 convolution behind it, around which the residual starts from the normed tokens.
+arXiv:2201.12903. Official code: krushi1992/MOA-transformer. The weights were trained with that
+code, which differs from the article: there is no MLP after the global attention, and the
+convolution behind it is 3 x 3 instead of 1 x 1, with a residual from the normalized tokens.
 
 The official code reinterprets memory in five places where axes should be permuted: before the
 first and the last convolution of the global attention, in its queries, in its keys and values, and
-where its result is added to 14 * 14 tokens that follow each other in raster order in place of a
-window. `layout="official"` reproduces that and is what official weights need; `layout="raster"`
-permutes as the article means it, for training from scratch and above all for segmentation, as the
-official global branch keeps no place. Block, residuals and maps are in raster order in both.
+where its result is added to 14 * 14 tokens in raster order instead of a window. `layout="official"`
+reproduces this, and official weights need it. `layout="raster"` permutes axes as the article
+describes, for training from scratch and especially for segmentation, because the official global
+branch loses the positions. Block, residuals and maps are in raster order in both.
 
-Deliberate differences, none of which changes a number at the published sizes:
-- Any image size: maps are padded with zeros to whole windows stage by stage and the padding is
-  masked in the local attention; windows shrink to maps smaller than they are, with the same
-  relative positions; the table of the global attention is resized bicubically to the grid of
-  windows. The official code runs at multiples of its native geometry only, and has no dense form.
-  The global attention sees every window, so that an image with a border added gives other maps.
-- The stride of the keys' patches is the window's side, as their size is; it is 14 in the official
-  code, with which its CIFAR variants do not run. CIFAR base has heads that divide its widths.
-- The pyramid: each stage's tokens after the global attention and before merging; the last normed.
+Deliberate differences, none of which changes a result at the published sizes:
+- Any image size: each stage pads its map with zeros to whole windows and masks the padding in the
+  local attention. Windows shrink to smaller maps, with the same relative positions. The table of
+  the global attention is resized bicubically to the grid of windows. The official code runs only at
+  multiples of its native geometry, and has no dense form. The global attention covers every window,
+  so that adding a border to an image changes its maps.
+- The stride of the keys' patches is the window's side. In the official code it is always 14, with
+  which its CIFAR variants do not run. CIFAR base has a number of heads that divides its widths.
+- The pyramid consists of each stage's tokens after the global attention and before merging. The
+  last map is normalized.
 """
 
 from collections.abc import Mapping
@@ -32,9 +33,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry, padded_positions, window_geometry
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.linear import Linear
-from hybrid_backbones.layers.attention import merge_heads
+from hybrid_backbones.layers.attention import attend_in_windows, merge_heads
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_embed import PatchEmbed
@@ -48,7 +50,7 @@ from hybrid_backbones.layers.windows2d import (
     partition_windows2d,
     window_position_index,
 )
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 _TABLE = "relative_position_bias_table"
 
@@ -59,16 +61,16 @@ class MoAConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
-        image_size: Side of the images the tables of positions are made for, in pixels.
+        num_classes: Number of classes; 0: no classifier.
+        image_size: Side of the images that the position tables are made for, in pixels.
         patch: Side of a patch, in pixels; the stride of the first stage.
-        width: Channels of the first stage; doubled at each further one.
+        embed_dim: Channels of the first stage; doubled at each further one.
         depths: Blocks in each stage.
-        heads: Attention heads in each stage.
-        window: Side of a window in feature pixels.
-        overlap: Feature pixels by which keys of the global attention reach beyond their window.
-        reduction: Channels of a stage over those the global attention sees, R.
-        mlp_ratio: Hidden width of the perceptrons over their width.
+        num_heads: Attention heads in each stage.
+        window_size: Side of a window in feature pixels.
+        overlap: Feature pixels by which keys of the global attention extend beyond their window.
+        reduction: Channels of a stage divided by those of the global attention, R.
+        mlp_ratio: Hidden width of the MLPs over their width.
         drop_path: Rate of stochastic depth in the last block; rises linearly from 0.
         global_drop_path: The same for the global attention of the last stage that has one.
         layout: Order of memory in the global attention: as in the official code, or corrected.
@@ -78,10 +80,10 @@ class MoAConfig:
     num_classes: int = 1000
     image_size: int = 224
     patch: int = 4
-    width: int = 96
+    embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 8)
-    heads: tuple[int, ...] = (3, 6, 12)
-    window: int = 14
+    num_heads: tuple[int, ...] = (3, 6, 12)
+    window_size: int = 14
     overlap: int = 1
     reduction: int = 32
     mlp_ratio: float = 4.0
@@ -90,7 +92,7 @@ class MoAConfig:
     layout: Literal["official", "raster"] = "official"
 
     def __post_init__(self) -> None:
-        """Refuse layouts that do not exist."""
+        """Check the layout."""
         if self.layout not in ("official", "raster"):
             raise ValueError(f"layout {self.layout!r}: use 'official' or 'raster'")
 
@@ -119,32 +121,19 @@ class WindowAttention(nn.Module):
 
         Args:
             windows: (N, L, P, D).
-            index: Row of the table for each pair of places (P, P).
+            index: Row of the table for each pair of positions (P, P).
             mask: Added to the scores, (L, 1, P), or None.
 
         Returns:
             (N, L, P, D).
         """
-        count, places, width = windows.shape[1:]
-        qkv = self.qkv(windows).reshape(-1, count, places, 3, self.heads, width // self.heads)
         bias = self.relative_position_bias_table[index].permute(2, 0, 1)
-        if mask is None:
-            q, k, v = qkv.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
-            # Training keeps scaled queries and keys, and need not keep these beside the values.
-            v = v.contiguous() if torch.is_grad_enabled() else v
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0).contiguous())
-        else:
-            # Windows and heads share an axis, so that one bias serves the whole batch.
-            q, k, v = (part.flatten(1, 2) for part in qkv.permute(3, 0, 1, 4, 2, 5).unbind(0))
-            both = (bias + mask.unsqueeze(1)).flatten(0, 1).unsqueeze(0)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=both)
-        out = out.reshape(-1, count, self.heads, places, width // self.heads)
-        mixed: Tensor = self.proj(merge_heads(out))
+        mixed: Tensor = self.proj(attend_in_windows(self.qkv(windows), self.heads, bias, mask))
         return mixed
 
 
 class LocalBlock(nn.Module):
-    """Window attention and a perceptron, each behind a norm and around it a residual."""
+    """Window attention and an MLP, each with a norm in front and a residual."""
 
     def __init__(
         self, width: int, heads: int, *, window: int, mlp_ratio: float, drop_path: float
@@ -168,11 +157,21 @@ class LocalBlock(nn.Module):
         result: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return result
 
+    def attention_geometry(
+        self, x: Tensor, index: Tensor, mask: Tensor | None
+    ) -> AttentionGeometry:
+        """Return the positions of the windows."""
+        del index
+        size = (x.shape[1], x.shape[2])
+        window = (min(self.window, size[0]), min(self.window, size[1]))
+        groups_in: Literal["images", "heads"] = "images" if mask is None else "heads"
+        return window_geometry(size, window, groups_in=groups_in)
+
 
 class GlobalAttention(nn.Module):
-    """Attention between whole windows, each a query, a key and a value.
+    """Attention between whole windows, one query, key and value for each.
 
-    Keys and values are made of patches a little larger than the window.
+    Keys and values are computed from patches a little larger than the window.
 
     Source:
         arXiv:2201.12903, section 3.2.
@@ -180,21 +179,21 @@ class GlobalAttention(nn.Module):
 
     def __init__(self, config: MoAConfig, level: int) -> None:
         super().__init__()
-        width, self.heads = config.width * 2**level, config.heads[level]
-        self.window, self.overlap = config.window, config.overlap
+        width, self.heads = config.embed_dim * 2**level, config.num_heads[level]
+        self.window, self.overlap = config.window_size, config.overlap
         self.official = config.layout == "official"
         reduced = width // config.reduction
-        patch = config.window + 2 * config.overlap
-        rows = (2 * -(-config.side(level) // config.window) - 1) ** 2
+        patch = config.window_size + 2 * config.overlap
+        rows = (2 * -(-config.side(level) // config.window_size) - 1) ** 2
         self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, self.heads))
         self.indices = ShapeCache()
         self.pre_conv = nn.Conv2d(width, reduced, 1)
-        self.q = Linear(config.window**2 * reduced, width)
+        self.q = Linear(config.window_size**2 * reduced, width)
         self.kv = Linear(patch**2 * reduced, 2 * width)
         self.proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, H, W, D) to what each place gets from its window, in the same shape."""
+        """Return the result of its window for each position of a map (N, H, W, D)."""
         height, width, channels = x.shape[1:]
         z = self.pre_conv(swap_layout(x, official=self.official)).permute(0, 2, 3, 1)
         z = pad_to_multiple(z, (self.window, self.window))
@@ -207,14 +206,25 @@ class GlobalAttention(nn.Module):
         y = self.proj(merge_heads(out)).unsqueeze(2)
         y = y.expand(-1, -1, self.window**2, -1)
         if self.official:
-            spread = y.reshape(-1, rows * self.window, columns * self.window, channels)
+            merged = y.reshape(-1, rows * self.window, columns * self.window, channels)
         else:
-            spread = merge_windows2d(y, (rows, columns), (self.window, self.window))
-        given: Tensor = spread[:, :height, :width]
-        return given
+            merged = merge_windows2d(y, (rows, columns), (self.window, self.window))
+        result: Tensor = merged[:, :height, :width]
+        return result
+
+    def attention_geometry(self, x: Tensor) -> AttentionGeometry | None:
+        """Return the centers of the windows' parts inside the map; the official layout has none."""
+        if self.official:
+            return None
+        sides = (self.window, self.window)
+        windows = partition_windows2d(
+            padded_positions((x.shape[1], x.shape[2]), sides)[None], sides
+        )
+        centers = windows[0].nanmean(1)[None]
+        return AttentionGeometry(queries=centers, keys=centers)
 
     def _patches(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the vectors of windows (N, L, S*S*C) and of the larger patches (N, L, T*T*C)."""
+        """Return the vectors of windows (N, L, S*S*C) and of the larger patches (N, L, T*T*C)."""
         queries = partition_windows2d(z, (self.window, self.window)).flatten(2)
         keys = F.unfold(
             z.permute(0, 3, 1, 2),
@@ -229,7 +239,7 @@ class GlobalAttention(nn.Module):
         return queries, keys.transpose(1, 2)
 
     def _bias(self, rows: int, columns: int) -> Tensor:
-        """Give the bias (1, heads, L, L) of a grid of windows."""
+        """Return the bias (1, heads, L, L) of a grid of windows."""
         table: Tensor = self.relative_position_bias_table
         own = round(table.shape[0] ** 0.5)
         sides = (2 * rows - 1, 2 * columns - 1)
@@ -243,7 +253,7 @@ class GlobalAttention(nn.Module):
 
 
 def swap_layout(x: Tensor, *, official: bool) -> Tensor:
-    """Bring maps (N, H, W, D) to (N, D, H, W); `official`: by reinterpreting memory."""
+    """Convert maps (N, H, W, D) to (N, D, H, W); `official`: by reinterpreting memory."""
     height, width, channels = x.shape[1:]
     return x.reshape(-1, channels, height, width) if official else x.permute(0, 3, 1, 2)
 
@@ -255,8 +265,8 @@ class MoAStage(nn.Module):
 
     def __init__(self, config: MoAConfig, level: int, *, rates: list[float]) -> None:
         super().__init__()
-        width, last = config.width * 2**level, len(config.depths) - 1
-        self.window = min(config.window, config.side(level))
+        width, last = config.embed_dim * 2**level, len(config.depths) - 1
+        self.window = min(config.window_size, config.side(level))
         self.official = config.layout == "official"
         index = window_position_index(self.window, self.window)
         self.register_buffer("position_index", index, persistent=False)
@@ -264,7 +274,7 @@ class MoAStage(nn.Module):
         self.blocks = nn.ModuleList(
             LocalBlock(
                 width,
-                config.heads[level],
+                config.num_heads[level],
                 window=self.window,
                 mlp_ratio=config.mlp_ratio,
                 drop_path=rate,
@@ -272,7 +282,7 @@ class MoAStage(nn.Module):
             for rate in rates
         )
         self.glb_attn: GlobalAttention | None = None
-        if level < last and config.side(level) >= config.window:
+        if level < last and config.side(level) >= config.window_size:
             self.glb_attn = GlobalAttention(config, level)
             self.drop_path = DropPath(config.global_drop_path * level / max(last - 1, 1))
             self.post_conv = nn.Conv2d(width, width, 3, padding=1)
@@ -281,7 +291,7 @@ class MoAStage(nn.Module):
         self.downsample = PatchMerging(width) if level < last else None
 
     def merge(self, x: Tensor) -> Tensor:
-        """Bring the stage's result to the next resolution; the last stage has none."""
+        """Reduce the result to the next resolution; the last stage returns it unchanged."""
         return x if self.downsample is None else self.downsample(x)
 
     def forward(self, x: Tensor, *, checkpoint: bool) -> Tensor:
@@ -317,12 +327,12 @@ class MoA(Backbone):
         self.num_classes = config.num_classes
         blocks = sum(config.depths)
         rates = [config.drop_path * block / max(blocks - 1, 1) for block in range(blocks)]
-        self.patch_embed = PatchEmbed(config.in_channels, config.width, config.patch)
+        self.patch_embed = PatchEmbed(config.in_channels, config.embed_dim, config.patch)
         self.layers = nn.ModuleList()
         for level, depth in enumerate(config.depths):
             start = sum(config.depths[:level])
             self.layers.append(MoAStage(config, level, rates=rates[start : start + depth]))
-        widths = [config.width * 2**level for level in range(len(config.depths))]
+        widths = [config.embed_dim * 2**level for level in range(len(config.depths))]
         self.norm = nn.LayerNorm(widths[-1])
         if config.num_classes:
             self.head = nn.Linear(widths[-1], config.num_classes)
@@ -337,7 +347,7 @@ class MoA(Backbone):
         self._init_as_official()
 
     def encode(self, image: Tensor) -> EncoderOutput:
-        """Compute the maps of images (N, C, H, W), the last one normed."""
+        """Compute the maps of images (N, C, H, W); the last one is normalized."""
         maps = []
         x = self.patch_embed(image)
         for stage in cast(list[MoAStage], list(self.layers)):
@@ -348,12 +358,12 @@ class MoA(Backbone):
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Mean over places, classifier."""
+        """Mean over positions, classifier."""
         logits: Tensor = self.head(encoded.maps[-1].mean((2, 3)))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the official layout; tables of other image sizes are resized bicubically."""
+        """Convert the official layout; resize tables of other image sizes bicubically."""
         own = self.state_dict()
         kept = {k: v for k, v in state.items() if not k.endswith("relative_position_index")}
         if not self.num_classes:
@@ -375,7 +385,7 @@ class MoA(Backbone):
                 nn.init.zeros_(module.relative_position_bias_table)
 
 
-def _entry(name: str, *, parameters: int, gmacs: float, **fields: object) -> ModelSpec:
+def _spec(name: str, *, parameters: int, gmacs: float, **fields: object) -> ModelSpec:
     config = MoAConfig(**fields)  # type: ignore[arg-type]
     return ModelSpec(
         name=name,
@@ -385,7 +395,7 @@ def _entry(name: str, *, parameters: int, gmacs: float, **fields: object) -> Mod
         parameters=parameters,
         gmacs=gmacs,
         strides=tuple(config.patch * 2**level for level in range(len(config.depths))),
-        channels=tuple(config.width * 2**level for level in range(len(config.depths))),
+        channels=tuple(config.embed_dim * 2**level for level in range(len(config.depths))),
         top1=None,
         trained_on="CIFAR" if config.patch == 1 else "ImageNet-1k",
         paper="Patel et al., Aggregating Global Features into Local Vision Transformer, ICPR 2022, "
@@ -400,30 +410,35 @@ _CIFAR: dict[str, object] = {
     "num_classes": 100,
     "image_size": 32,
     "patch": 1,
-    "window": 4,
+    "window_size": 4,
     "depths": (2, 2, 6, 2),
     "drop_path": 0.1,
 }
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("moa_tiny", parameters=17_638_396, gmacs=5.411),
-    _entry("moa_small", parameters=39_036_940, gmacs=9.927, depths=_DEEP, drop_path=0.3),
-    _entry(
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("moa_tiny", parameters=17_638_396, gmacs=5.411),
+    _spec("moa_small", parameters=39_036_940, gmacs=9.927, depths=_DEEP, drop_path=0.3),
+    _spec(
         "moa_base",
         parameters=69_091_480,
         gmacs=17.222,
-        width=128,
-        heads=(4, 8, 16),
+        embed_dim=128,
+        num_heads=(4, 8, 16),
         depths=_DEEP,
         drop_path=0.4,
     ),
-    _entry("moa_cifar_tiny", parameters=30_056_152, gmacs=1.694, heads=(3, 6, 12, 24), **_CIFAR),
-    _entry(
+    _spec("moa_cifar_tiny", parameters=30_056_152, gmacs=1.694, num_heads=(3, 6, 12, 24), **_CIFAR),
+    _spec(
         "moa_cifar_base",
         parameters=53_363_924,
         gmacs=3.005,
-        width=128,
-        heads=(4, 8, 16, 32),
+        embed_dim=128,
+        num_heads=(4, 8, 16, 32),
         **_CIFAR,
     ),
 )
+
+# Windows shrink to small maps, and the official layout reinterprets memory: no export of any size.
+SMALL: Mapping[str, SmallVariant] = {
+    "moa_tiny": SmallVariant({"depths": (1, 1, 2), "window_size": 4, "image_size": 64})
+}

@@ -3,21 +3,23 @@
 Chen et al., Mobile-Former: Bridging MobileNet and Transformer, CVPR 2022, arXiv:2108.05895.
 Official code: AAboys/MobileFormer.
 
-As the official code and not as the paper has them: a gate on what the tokens read from the map,
-four heads among the tokens, ReLU6 in front of the pooling, batch norm in the classifier.
+This follows the official code where it differs from the paper: a gate on the tokens' attention to
+the map, four heads in the attention among tokens, ReLU6 before the pooling, and a batch norm in the
+classifier.
 
-Deliberate differences, none of which changes a number of the published networks:
-- Tokens are (N, T, D) throughout, not (T, N, D).
-- Stochastic depth drops branches image by image; the official one drops tokens over the whole
-  batch. The published networks are trained without.
-- Without classes, the last reading of the map by the tokens is left out: only the classifier
-  uses it.
-- The softmax of all three attentions is computed in float32 or wider: under autocast, too, a token
-  may attend to tens of thousands of places.
+Deliberate differences, none of which changes a result of the published networks:
+- Tokens are always (N, T, D), not (T, N, D).
+- Stochastic depth drops branches for each image. The official code drops tokens over the whole
+  batch. The published networks are trained without it.
+- Without classes, the last attention of the tokens to the map is omitted: only the classifier uses
+  it.
+- The softmax of all three attentions is computed in float32 or wider, also under autocast, because
+  a token may attend to tens of thousands of positions.
 
-The tokens see the whole map and steer every activation, so that the maps of a padded image, or of a
-tile, are not those of the image: no mask can undo it. The pyramid therefore pads nothing; each
-halving rounds up. Training needs two images a step, for the classifier norms over them.
+The tokens attend to the whole map and control every activation, so that the maps of a padded image
+or of a tile differ from those of the image, and no mask can prevent this. The pyramid therefore
+uses no padding; each halving rounds up. Training needs two images per step, because the classifier
+normalizes over the batch.
 """
 
 import re
@@ -32,7 +34,7 @@ from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import RELU6
-from hybrid_backbones.kernels.inference import processor_layout
+from hybrid_backbones.kernels.dispatch import to_fast_layout
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.former_bridge import (
@@ -41,7 +43,7 @@ from hybrid_backbones.layers.former_bridge import (
     TokenBlock,
     TokensToMap,
 )
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 _SECOND_EXPANSION = 4
 _HEAD_EXPANSION = 6
@@ -55,11 +57,11 @@ class MobileFormerConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         stem_width: Channels of the first convolution.
         lite: Expansion, channels and stride of the first block, which has no tokens.
         stages: For each stage, expansion and channels of its blocks. The first block of a stage
-            halves the resolution, save in the first stage behind a first block of stride 2.
+            halves the resolution, except in the first stage after a first block of stride 2.
         tokens: Number of tokens, T.
         token_width: Width of a token, D.
         groups: Groups of the 1x1 convolutions.
@@ -93,7 +95,7 @@ def shuffle_channels(x: Tensor, groups: int) -> Tensor:
 
 
 class LiteBlock(nn.Module):
-    """The first block: filter channel by channel, mix; tokens pass by."""
+    """The first block: depth-wise convolution, 1x1 convolution; tokens are unchanged."""
 
     def __init__(self, config: MobileFormerConfig) -> None:
         super().__init__()
@@ -116,7 +118,7 @@ class LiteBlock(nn.Module):
 
 
 class Former(nn.Module, ABC):
-    """What all blocks with tokens share: read the map, think; later, write to the map."""
+    """Base of all blocks with tokens, which read the map, attend to each other, and write."""
 
     def __init__(
         self, before: int, channels: int, config: MobileFormerConfig, *, rate: float
@@ -130,7 +132,7 @@ class Former(nn.Module, ABC):
         self.drop_path = DropPath(rate)
 
     def shuffle(self, x: Tensor, groups: int) -> Tensor:
-        """Interleave channels where the 1x1 convolutions have groups."""
+        """Interleave channels if the 1x1 convolutions have groups."""
         return shuffle_channels(x, groups) if self.groups > 1 else x
 
     @abstractmethod
@@ -144,7 +146,7 @@ class Former(nn.Module, ABC):
 
 
 class Block(Former):
-    """Expand, filter channel by channel, reduce; the resolution stays.
+    """Expand, convolve depth-wise, project; the resolution is unchanged.
 
     Source:
         arXiv:2108.05895, "Mobile sub-block".
@@ -171,7 +173,7 @@ class Block(Former):
 
 
 class DownBlock(Former):
-    """Filter and mix twice; the first filter halves the resolution.
+    """Two depth-wise and 1x1 convolutions; the first halves the resolution.
 
     Source:
         arXiv:2108.05895, "downsample Mobile-Former block".
@@ -199,7 +201,7 @@ class DownBlock(Former):
 
 
 class Classifier(nn.Module):
-    """Expand and pool the map, join the first token, two matrices."""
+    """Expand and pool the map, concatenate the first token, two linear layers."""
 
     norms_behind = (("fc1", "bn"),)
 
@@ -225,7 +227,7 @@ class Classifier(nn.Module):
 
 
 class MobileFormer(Backbone):
-    """Mobile-Former: a pyramid with strides 2, 4, 8, 16 and 32, and the tokens behind it."""
+    """Mobile-Former: a pyramid with strides 2, 4, 8, 16 and 32, and tokens."""
 
     first_convolution = "stem.conv.weight"
     head_keys = ("classifier.fc2.weight", "classifier.fc2.bias")
@@ -256,8 +258,8 @@ class MobileFormer(Backbone):
 
     def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 2, 4, 8, 16, 32 and tokens (N, T, D) of images (N, C, H, W)."""
-        x = self.stem(processor_layout(image))
-        # No view of the weight: counters of multiply-adds trip over one where no gradient is kept.
+        x = self.stem(to_fast_layout(image))
+        # Not a view of the weight, on which counters of multiply-adds fail without gradient.
         tokens = self.tokens.weight.repeat(image.shape[0], 1, 1)
         checkpoint = self.gradient_checkpointing and self.training
         made = {"stem": x}
@@ -268,7 +270,7 @@ class MobileFormer(Backbone):
         return EncoderOutput([made[info.module] for info in self.feature_info], tokens)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Let the tokens read the last map once more, then classify both."""
+        """Let the tokens attend to the last map once more, then classify both."""
         if encoded.tokens is None:
             raise ValueError("Mobile-Former classifies its tokens too; `encoded` has none")
         x = encoded.maps[-1]
@@ -276,7 +278,7 @@ class MobileFormer(Backbone):
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the layout of AAboys/MobileFormer."""
+        """Convert the layout of AAboys/MobileFormer."""
         renamed = {}
         for name, value in state.items():
             key = name
@@ -341,7 +343,7 @@ _RENAMES = (
 )
 
 
-def _entry(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
+def _spec(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
     config = MobileFormerConfig(**fields)  # type: ignore[arg-type]
     finest = config.lite[1] if config.lite[2] == 1 else config.stem_width
     return ModelSpec(
@@ -424,12 +426,14 @@ _M52: dict[str, object] = {
 }
 _M26: dict[str, object] = {**_M52, "groups": 4, "head_dropout": 0.1}
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("mobile_former_26m", parameters=3_232_788, gmacs=0.02355, top1=64.0, **_M26),
-    _entry("mobile_former_52m", parameters=3_469_092, gmacs=0.04929, top1=68.7, **_M52),
-    _entry("mobile_former_96m", parameters=4_585_252, gmacs=0.09202, top1=72.8, **_M96),
-    _entry("mobile_former_151m", parameters=7_595_828, gmacs=0.14625, top1=75.2, **_M151),
-    _entry("mobile_former_214m", parameters=9_425_920, gmacs=0.20837, top1=76.7, **_M214),
-    _entry("mobile_former_294m", parameters=11_422_648, gmacs=0.28673, top1=77.9),
-    _entry("mobile_former_508m", parameters=13_976_976, gmacs=0.49847, top1=79.3, **_M508),
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("mobile_former_26m", parameters=3_232_788, gmacs=0.02355, top1=64.0, **_M26),
+    _spec("mobile_former_52m", parameters=3_469_092, gmacs=0.04929, top1=68.7, **_M52),
+    _spec("mobile_former_96m", parameters=4_585_252, gmacs=0.09202, top1=72.8, **_M96),
+    _spec("mobile_former_151m", parameters=7_595_828, gmacs=0.14625, top1=75.2, **_M151),
+    _spec("mobile_former_214m", parameters=9_425_920, gmacs=0.20837, top1=76.7, **_M214),
+    _spec("mobile_former_294m", parameters=11_422_648, gmacs=0.28673, top1=77.9),
+    _spec("mobile_former_508m", parameters=13_976_976, gmacs=0.49847, top1=79.3, **_M508),
 )
+
+SMALL: Mapping[str, SmallVariant] = {"mobile_former_26m": SmallVariant({}, exports_any_size=True)}

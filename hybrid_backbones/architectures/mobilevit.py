@@ -3,19 +3,19 @@
 Mehta and Rastegari, MobileViT: Light-weight, General-purpose, and Mobile-friendly Vision
 Transformer, ICLR 2022, arXiv:2110.02178. Official code: apple/ml-cvnets (tag cvnets-v0.1).
 
-The published weights expect values in [0, 1] without mean and deviation, and those of ml-cvnets and
-transformers channels in the order blue, green, red: see `MobileViTConfig.channel_order`.
+The published weights expect values in [0, 1] without normalization. Those of ml-cvnets and
+transformers expect the channel order blue, green, red: see `MobileViTConfig.channel_order`.
 
-Deliberate differences, none of which changes a number beyond rounding:
-- Attention goes through `scaled_dot_product_attention`; its kernels keep the softmax in float32
-  under autocast, as the official code does by a cast.
-- The pyramid ends at the fifth stage, as the official segmentation networks do, and the expanding
-  convolution behind it belongs to the classifier; `expand_last` makes it the last map instead.
-- `drop_path` is there and 0: the published networks have none.
-- The dilated variants (output stride 8 and 16) are left out.
+Deliberate differences, none of which changes a result beyond rounding:
+- Attention uses `scaled_dot_product_attention`, which computes the softmax in float32 under
+  autocast, as the official code does by a cast.
+- The pyramid ends at the fifth stage, as in the official segmentation networks. The expanding
+  convolution behind it belongs to the classifier; with `expand_last` it is the last map instead.
+- `drop_path` exists and is 0. The published networks do not have it.
+- The dilated variants (output stride 8 and 16) are not included.
 
-The recorded float64 numbers are those of timm; ml-cvnets differs from them by 5e-8, for it computes
-the softmax in float32 even then.
+The recorded float64 numbers are those of timm. ml-cvnets differs from them by 5e-8, because it
+always computes the softmax in float32.
 """
 
 import re
@@ -27,20 +27,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry, grid_positions
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.activation import SILU
-from hybrid_backbones.kernels.inference import processor_layout
-from hybrid_backbones.kernels.linear import Linear, apply_convolution
+from hybrid_backbones.kernels.dispatch import to_fast_layout
+from hybrid_backbones.kernels.linear import Linear, PointwiseConv2d
 from hybrid_backbones.layers.attention import merge_heads
-from hybrid_backbones.layers.conv_norm import ConvNorm
+from hybrid_backbones.layers.conv_norm import ConvNorm, apply_in_order
 from hybrid_backbones.layers.drop import DropPath
-from hybrid_backbones.layers.export_shapes import may_differ
+from hybrid_backbones.layers.export_shapes import resize_bilinear
 from hybrid_backbones.layers.mlp import Mlp
-from hybrid_backbones.model_spec import UNIT, ModelSpec
+from hybrid_backbones.model_spec import UNIT, ModelSpec, SmallVariant
 
 _STEM_WIDTH = 16
 _PATCH = 2
-_PLACES = _PATCH * _PATCH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +49,20 @@ class MobileViTConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         widths: Channels of the five stages.
         token_widths: Channels inside the transformers of the last three stages.
         depths: Transformer layers in each of them.
         expansion: Hidden channels of the inverted residuals over their input channels.
-        heads: Attention heads.
-        mlp_ratio: Hidden width of the perceptrons over their width.
-        dropout: Rate behind attention and behind perceptrons.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden width of the MLPs over their width.
+        dropout: Rate behind attention and behind MLPs.
         head_dropout: Rate in front of the classifier.
         drop_path: Rate of stochastic depth in the last transformer layer; rises linearly from 0.
         expand_last: The pyramid's last map is the expanded one that the classifier pools.
-        channel_order: Order of the channels in the images this network will see. Weights in the
-            layouts of ml-cvnets and transformers were trained on "bgr"; for "rgb" their first
-            convolution is turned while loading. Those of timm are taken as they are.
+        channel_order: Order of the channels in the images. Weights in the layouts of ml-cvnets and
+            transformers were trained on "bgr"; for "rgb" their first convolution is flipped while
+            loading. Those of timm are loaded unchanged.
     """
 
     in_channels: int = 3
@@ -71,7 +71,7 @@ class MobileViTConfig:
     token_widths: tuple[int, int, int] = (144, 192, 240)
     depths: tuple[int, int, int] = (2, 4, 3)
     expansion: int = 4
-    heads: int = 4
+    num_heads: int = 4
     mlp_ratio: float = 2.0
     dropout: float = 0.1
     head_dropout: float = 0.1
@@ -81,7 +81,7 @@ class MobileViTConfig:
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter channel by channel, reduce.
+    """Expand, convolve depth-wise, project.
 
     Source:
         Sandler et al., MobileNetV2, arXiv:1801.04381, section 3.3.
@@ -97,12 +97,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/stride), ceil(W/stride))."""
-        hidden = self.conv1_1x1(x)
-        if torch.is_grad_enabled():  # keep the filtered map once, before its activation
-            filtered = self.conv2_kxk.before_activation(hidden)
-            y = self.conv3_1x1.after_activation(filtered, SILU)
-        else:
-            y = self.conv3_1x1(self.conv2_kxk(hidden))
+        y = apply_in_order(x, self.conv1_1x1, self.conv2_kxk, self.conv3_1x1)
         return x + y if self.residual else y
 
 
@@ -125,12 +120,12 @@ class Attention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Attention and perceptron with norms before and residuals around them."""
+    """Attention and MLP, each with a norm in front and a residual."""
 
     def __init__(self, config: MobileViTConfig, width: int, *, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attn = Attention(width, config.heads)
+        self.attn = Attention(width, config.num_heads)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * config.mlp_ratio), activation=SILU)
         self.dropout = nn.Dropout(config.dropout)
@@ -144,14 +139,14 @@ class TransformerLayer(nn.Module):
 
 
 def unfold_patches(x: Tensor) -> Tensor:
-    """Gather places that are alike in all patches of 2 x 2.
+    """Gather the pixels with the same position inside all patches of 2 x 2.
 
     Args:
         x: Maps (N, C, H, W). H and W are even.
 
     Returns:
-        Sequences (N * 4, H/2 * W/2, C): for each place in a patch, row by row, that place of every
-        patch, row by row.
+        Sequences (N * 4, H/2 * W/2, C): for each position in a patch, row by row, that position of
+        every patch, row by row.
 
     Source:
         arXiv:2110.02178, section 3.1.
@@ -163,10 +158,10 @@ def unfold_patches(x: Tensor) -> Tensor:
 
 
 def fold_patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Put sequences (N * 4, H/2 * W/2, C) back to maps (N, C, H, W), `grid` = (H, W).
+    """Convert sequences (N * 4, H/2 * W/2, C) back to maps (N, C, H, W), `grid` = (H, W).
 
-    Channels stay last in memory, as convolutions want them: maps in the other order would turn
-    all that follows, through the concatenation behind.
+    The maps are in channels-last memory format, which convolutions prefer. The concatenation behind
+    would pass on the other format to all following layers.
     """
     height, width = grid
     channels = tokens.shape[-1]
@@ -176,7 +171,7 @@ def fold_patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class MobileViTBlock(nn.Module):
-    """A convolution whose matrix product is replaced by transformers: local, global, fused.
+    """A convolution with transformers in place of its matrix product: local, global, fused.
 
     Maps of odd sides are resized to even ones for the transformers, and back.
 
@@ -189,7 +184,7 @@ class MobileViTBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.conv_kxk = ConvNorm(channels, channels, 3, activation=SILU)
-        self.conv_1x1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.conv_1x1 = PointwiseConv2d(channels, width, bias=False)
         self.transformer = nn.ModuleList(
             TransformerLayer(config, width, drop_path=rate) for rate in rates
         )
@@ -201,23 +196,26 @@ class MobileViTBlock(nn.Module):
         """Map (N, C, H, W) to the same shape."""
         size = (x.shape[2], x.shape[3])
         even = ((size[0] + 1) // _PATCH * _PATCH, (size[1] + 1) // _PATCH * _PATCH)
-        local = apply_convolution(self.conv_1x1, self.conv_kxk(x))
-        tokens = unfold_patches(_resize(local, size, even))
+        local = self.conv_1x1(self.conv_kxk(x))
+        tokens = unfold_patches(resize_bilinear(local, even))
         for layer in self.transformer:
             tokens = layer(tokens)
-        y = _resize(fold_patches(self.norm(tokens), even), even, size)
+        y = resize_bilinear(fold_patches(self.norm(tokens), even), size)
         result: Tensor = self.conv_fusion(torch.cat((x, self.conv_proj(y)), 1))
         return result
 
-
-def _resize(x: Tensor, own: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    if not may_differ(own, wanted):
-        return x
-    return F.interpolate(x, wanted, mode="bilinear", align_corners=False)
+    def attention_geometry(self, x: Tensor) -> AttentionGeometry:
+        """Return the positions of the sequences; each contains one position of every patch."""
+        height, width = x.shape[2:]
+        # Odd sides are resized to even ones for the attention.
+        even = (height + height % _PATCH, width + width % _PATCH)
+        positions = grid_positions(*even) * torch.tensor([height / even[0], width / even[1]])
+        sequences = unfold_patches(positions.permute(2, 0, 1)[None])
+        return AttentionGeometry(queries=sequences, keys=sequences, groups_in="images")
 
 
 class Classifier(nn.Module):
-    """Mean over places, dropout, linear."""
+    """Mean over positions, dropout, linear."""
 
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
         super().__init__()
@@ -260,7 +258,7 @@ class MobileViT(Backbone):
     def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 2, 4, 8, 16, 32 of images (N, C, H, W)."""
         maps = []
-        x = self.stem(processor_layout(image))
+        x = self.stem(to_fast_layout(image))
         checkpoint = self.gradient_checkpointing and self.training
         for stage in cast(list[nn.Sequential], list(self.stages)):
             for block in stage:
@@ -271,19 +269,19 @@ class MobileViT(Backbone):
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Expand, mean over places, classify."""
+        """Expand, mean over positions, classify."""
         x = encoded.maps[-1]
         logits: Tensor = self.head(x if self.config.expand_last else self.final_conv(x))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the layouts of timm, of apple/ml-cvnets and of transformers.
+        """Convert the layouts of timm, apple/ml-cvnets and transformers.
 
-        Of published segmentation networks, the encoder is taken by a network without classes.
+        A network without classes also accepts the encoder of a published segmentation network.
         """
-        foreign = [key for key in state if re.match(r"(mobilevit|encoder)\.|conv_1\.", key)]
-        if foreign:
-            renames = _TRANSFORMERS if foreign[0].startswith("mobilevit.") else _CVNETS
+        published = [key for key in state if re.match(r"(mobilevit|encoder)\.|conv_1\.", key)]
+        if published:
+            renames = _TRANSFORMERS if published[0].startswith("mobilevit.") else _CVNETS
             state = _join_qkv(_rename(state, renames))
             first = state.get(self.first_convolution)
             if self.config.channel_order == "rgb" and first is not None and first.shape[1] == 3:
@@ -390,14 +388,14 @@ def _rename(state: Mapping[str, Tensor], renames: tuple[_Rename, ...]) -> dict[s
 def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for key in [key for key in state if ".attn.query." in key]:
         names = [key.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        # A torn file lacks one of the three: strict loading then names those that are there.
+        # A damaged file lacks one of the three. Strict loading then names the others.
         if all(name in state for name in names):
             joined = torch.cat([state.pop(name) for name in names])
             state[key.replace(".query.", ".qkv.")] = joined
     return state
 
 
-def _entry(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
+def _spec(name: str, *, parameters: int, gmacs: float, top1: float, **fields: object) -> ModelSpec:
     config = MobileViTConfig(**fields)  # type: ignore[arg-type]
     return ModelSpec(
         name=name,
@@ -424,8 +422,12 @@ _XXS: dict[str, object] = {
 }
 _XS: dict[str, object] = {"widths": (32, 48, 64, 80, 96), "token_widths": (96, 120, 144)}
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("mobilevit_xxs", parameters=1_272_024, gmacs=0.407, top1=69.0, **_XXS),
-    _entry("mobilevit_xs", parameters=2_317_848, gmacs=1.026, top1=74.8, **_XS),
-    _entry("mobilevit_s", parameters=5_578_632, gmacs=2.001, top1=78.4),
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("mobilevit_xxs", parameters=1_272_024, gmacs=0.407, top1=69.0, **_XXS),
+    _spec("mobilevit_xs", parameters=2_317_848, gmacs=1.026, top1=74.8, **_XS),
+    _spec("mobilevit_s", parameters=5_578_632, gmacs=2.001, top1=78.4),
 )
+
+SMALL: Mapping[str, SmallVariant] = {
+    "mobilevit_xxs": SmallVariant({"depths": (1, 1, 1)}, exports_any_size=True)
+}

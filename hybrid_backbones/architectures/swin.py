@@ -4,13 +4,13 @@ Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Wind
 arXiv:2103.14030. Official code: microsoft/Swin-Transformer (classification) and
 SwinTransformer/Swin-Transformer-Semantic-Segmentation (dense).
 
-Deliberate differences, none of which changes a number at the published sizes:
-- Any image size: maps are padded with zeros after the first norm to whole windows, as the official
-  dense backbone does; windows without a shift then see the padding, as they do there. The maps of
-  an image therefore depend on the padding near its right and lower border.
-- The mask of shifted windows is -inf in place of -100, and made once for each size of a map.
-- `dense` chooses between the two official rules that disagree: the classifier does not shift
-  windows where one window covers the map, the dense backbone always does and norms its maps.
+Deliberate differences, none of which changes a result at the published sizes:
+- Any image size: after the first norm, maps are padded with zeros to whole windows, as in the
+  official dense backbone. Windows without a shift attend to the padding, as they do there. The maps
+  of an image therefore depend on the padding near its right and lower border.
+- The mask of shifted windows is -inf instead of -100, and computed once for each map size.
+- `dense` selects one of two official rules: the classifier does not shift windows if one window
+  covers the map, and the dense backbone always shifts them and normalizes its maps.
 """
 
 import re
@@ -20,12 +20,12 @@ from functools import partial
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry, window_geometry
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.linear import Linear
-from hybrid_backbones.layers.attention import merge_heads
+from hybrid_backbones.layers.attention import attend_in_windows
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.patch_embed import PatchEmbed
@@ -39,7 +39,7 @@ from hybrid_backbones.layers.windows import (
     shifted_window_mask,
 )
 from hybrid_backbones.layers.windows2d import pad_to_multiple
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,22 +48,22 @@ class SwinConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
-        width: Channels of the first stage; doubled at each further one.
+        num_classes: Number of classes; 0: no classifier.
+        embed_dim: Channels of the first stage; doubled at each further one.
         depths: Blocks in each stage.
-        heads: Attention heads in each stage.
-        window: Side of a window in feature pixels.
-        mlp_ratio: Hidden width of the perceptrons over their width.
+        num_heads: Attention heads in each stage.
+        window_size: Side of a window in feature pixels.
+        mlp_ratio: Hidden width of the MLPs over their width.
         drop_path: Rate of stochastic depth in the last block; rises linearly from 0.
-        dense: Follow the official dense backbone: always shift odd blocks, norm each map.
+        dense: Follow the official dense backbone: always shift odd blocks, normalize each map.
     """
 
     in_channels: int = 3
     num_classes: int = 1000
-    width: int = 96
+    embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
-    heads: tuple[int, ...] = (3, 6, 12, 24)
-    window: int = 7
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    window_size: int = 7
     mlp_ratio: float = 4.0
     drop_path: float = 0.2
     dense: bool = False
@@ -90,28 +90,13 @@ class WindowAttention(nn.Module):
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """Attend inside windows (N, L, S*S, D); `mask` (L, S*S, S*S) is added to the scores."""
-        mixed: Tensor = self.proj(self._attend(windows, mask))
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
+        mixed: Tensor = self.proj(attend_in_windows(self.qkv(windows), self.heads, bias, mask))
         return mixed
-
-    def _attend(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        count = windows.shape[1]
-        # Windows and heads share an axis, so that one bias serves the whole batch. Each of the
-        # three by itself, and what they are cut from not kept: it is the largest tensor here.
-        q, k, v = (part.flatten(1, 2) for part in self._split(windows).unbind(0))
-        bias = self.relative_position_bias_table[self.relative_position_index]
-        bias = bias.permute(2, 0, 1).unsqueeze(0)
-        bias = bias.expand(count, -1, -1, -1) if mask is None else bias + mask.unsqueeze(1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1).unsqueeze(0))
-        return merge_heads(out.unflatten(1, (count, self.heads)))
-
-    def _split(self, windows: Tensor) -> Tensor:
-        """Give queries, keys and values (3, N, L, heads, S*S, D/heads), a view."""
-        qkv: Tensor = self.qkv(windows).unflatten(-1, (3, self.heads, -1))
-        return qkv.permute(3, 0, 1, 4, 2, 5)
 
 
 class SwinBlock(nn.Module):
-    """Window attention and a perceptron, each behind a norm and around it a residual."""
+    """Window attention and an MLP, each with a norm in front and a residual."""
 
     def __init__(
         self, width: int, heads: int, *, window: int, mlp_ratio: float, drop_path: float
@@ -125,7 +110,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Map (N, H, W, D) to the same shape; a mask means that windows are shifted."""
+        """Map (N, H, W, D) to the same shape; windows are shifted if there is a mask."""
         height, width = x.shape[1:3]
         y = pad_to_multiple(self.norm1(x), (self.window, self.window))
         shift = 0 if mask is None else self.window // 2
@@ -140,6 +125,15 @@ class SwinBlock(nn.Module):
         result: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return result
 
+    def attention_geometry(self, x: Tensor, mask: Tensor | None) -> AttentionGeometry:
+        """Return the positions of the windows."""
+        return window_geometry(
+            (x.shape[1], x.shape[2]),
+            (self.window, self.window),
+            shift=0 if mask is None else self.window // 2,
+            groups_in="images" if mask is None else "heads",
+        )
+
 
 class SwinStage(nn.Module):
     """Blocks at one resolution, then patch merging (not in the last stage)."""
@@ -148,14 +142,14 @@ class SwinStage(nn.Module):
         self, config: SwinConfig, level: int, *, rates: tuple[float, ...], merge: bool
     ) -> None:
         super().__init__()
-        width = config.width * 2**level
-        self.window, self.dense = config.window, config.dense
+        width = config.embed_dim * 2**level
+        self.window, self.dense = config.window_size, config.dense
         self.masks = ShapeCache()
         self.blocks = nn.ModuleList(
             SwinBlock(
                 width,
-                config.heads[level],
-                window=config.window,
+                config.num_heads[level],
+                window=config.window_size,
                 mlp_ratio=config.mlp_ratio,
                 drop_path=rate,
             )
@@ -164,7 +158,7 @@ class SwinStage(nn.Module):
         self.downsample = PatchMerging(width) if merge else None
 
     def merge(self, x: Tensor) -> Tensor:
-        """Bring the stage's result to the next resolution; the last stage has none."""
+        """Reduce the result to the next resolution; the last stage returns it unchanged."""
         return x if self.downsample is None else self.downsample(x)
 
     def forward(self, x: Tensor, *, checkpoint: bool) -> Tensor:
@@ -191,11 +185,11 @@ class Swin(Backbone):
         self.config = config
         self.num_classes = config.num_classes
         levels = len(config.depths)
-        widths = [config.width * 2**level for level in range(levels)]
-        # On the processor by name, so that a network can be built on the meta device.
+        widths = [config.embed_dim * 2**level for level in range(levels)]
+        # On the CPU explicitly, so that a network can be built on the meta device.
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
         starts = [sum(config.depths[:level]) for level in range(levels)]
-        self.patch_embed = PatchEmbed(config.in_channels, config.width, 4)
+        self.patch_embed = PatchEmbed(config.in_channels, config.embed_dim, 4)
         self.layers = nn.ModuleList(
             SwinStage(
                 config,
@@ -229,13 +223,13 @@ class Swin(Backbone):
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Norm, mean over places, classifier."""
+        """Norm, mean over positions, classifier."""
         tokens = encoded.maps[-1].flatten(2).transpose(1, 2)
         logits: Tensor = self.head(self.norm(tokens).mean(1))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the layouts of microsoft/Swin-Transformer, its dense copy, and transformers."""
+        """Convert the layouts of microsoft/Swin-Transformer, its dense copy, and transformers."""
         if any(key.startswith("swin.") for key in state):
             state = _from_transformers(state)
         left_out = re.compile(r"relative_position_index$|attn_mask$")
@@ -247,7 +241,7 @@ class Swin(Backbone):
             fresh = [key for key in own if re.match(r"norm\d\.", key) and key not in kept]
             kept.update({key: own[key] for key in fresh})
         for key in [key for key in kept if key.endswith("relative_position_bias_table")]:
-            kept[key] = resize_relative_table(kept[key], 2 * self.config.window - 1)
+            kept[key] = resize_relative_table(kept[key], 2 * self.config.window_size - 1)
         return kept
 
     def _init_as_official(self) -> None:
@@ -290,13 +284,13 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         renamed[key] = value
     for key in [key for key in renamed if ".attn.q." in key]:
         names = [key.replace(".q.", f".{part}.") for part in ("q", "k", "v")]
-        # A torn file lacks one of the three: strict loading then names those that are there.
+        # A damaged file lacks one of the three. Strict loading then names the others.
         if all(name in renamed for name in names):
             renamed[key.replace(".q.", ".qkv.")] = torch.cat([renamed.pop(name) for name in names])
     return renamed
 
 
-def _entry(
+def _spec(
     name: str, *, size: int, parameters: int, gmacs: float, top1: float | None, **fields: object
 ) -> ModelSpec:
     config = SwinConfig(**fields)  # type: ignore[arg-type]
@@ -308,10 +302,10 @@ def _entry(
         parameters=parameters,
         gmacs=gmacs,
         strides=tuple(4 * 2**level for level in range(len(config.depths))),
-        channels=tuple(config.width * 2**level for level in range(len(config.depths))),
+        channels=tuple(config.embed_dim * 2**level for level in range(len(config.depths))),
         top1=top1,
-        # The large ones were published with this pre-training alone.
-        trained_on="ImageNet-22k, then 1k" if config.width == 192 else "ImageNet-1k",
+        # The large variants were published only with this pre-training.
+        trained_on="ImageNet-22k, then 1k" if config.embed_dim == 192 else "ImageNet-1k",
         paper="Liu et al., Swin Transformer, ICCV 2021, arXiv:2103.14030",
         code="microsoft/Swin-Transformer@f82860b",
         weights_license="MIT",
@@ -319,21 +313,21 @@ def _entry(
 
 
 _DEEP = (2, 2, 18, 2)
-_BASE: dict[str, object] = {"width": 128, "depths": _DEEP, "heads": (4, 8, 16, 32)}
-_LARGE: dict[str, object] = {"width": 192, "depths": _DEEP, "heads": (6, 12, 24, 48)}
+_BASE: dict[str, object] = {"embed_dim": 128, "depths": _DEEP, "num_heads": (4, 8, 16, 32)}
+_LARGE: dict[str, object] = {"embed_dim": 192, "depths": _DEEP, "num_heads": (6, 12, 24, 48)}
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("swin_tiny", size=224, parameters=28_288_354, gmacs=4.491, top1=81.2),
-    _entry(
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("swin_tiny", size=224, parameters=28_288_354, gmacs=4.491, top1=81.2),
+    _spec(
         "swin_tiny_c24",
         size=256,
         parameters=28_306_432,
         gmacs=5.921,
         top1=81.6,
-        heads=(4, 8, 16, 32),
-        window=8,
+        num_heads=(4, 8, 16, 32),
+        window_size=8,
     ),
-    _entry(
+    _spec(
         "swin_small",
         size=224,
         parameters=49_606_258,
@@ -342,7 +336,7 @@ ENTRIES: tuple[ModelSpec, ...] = (
         depths=_DEEP,
         drop_path=0.3,
     ),
-    _entry(
+    _spec(
         "swin_base",
         size=224,
         parameters=87_768_224,
@@ -351,24 +345,29 @@ ENTRIES: tuple[ModelSpec, ...] = (
         drop_path=0.5,
         **_BASE,
     ),
-    _entry(
+    _spec(
         "swin_base_384",
         size=384,
         parameters=87_903_584,
         gmacs=47.083,
         top1=84.5,
-        window=12,
+        window_size=12,
         drop_path=0.5,
         **_BASE,
     ),
-    _entry("swin_large", size=224, parameters=196_532_476, gmacs=34.476, top1=86.3, **_LARGE),
-    _entry(
+    _spec("swin_large", size=224, parameters=196_532_476, gmacs=34.476, top1=86.3, **_LARGE),
+    _spec(
         "swin_large_384",
         size=384,
         parameters=196_735_516,
         gmacs=103.919,
         top1=87.3,
-        window=12,
+        window_size=12,
         **_LARGE,
     ),
 )
+
+# Windows are shifted only if more than one covers the map: no export of any size.
+SMALL: Mapping[str, SmallVariant] = {
+    "swin_tiny": SmallVariant({"depths": (2, 2, 2, 2), "embed_dim": 48})
+}

@@ -5,21 +5,21 @@ arXiv:2106.03348 (tiny to small); the plain base, large and huge: Zhang et al., 
 Transformer Advanced by Exploring Inductive Bias for Image Recognition and Beyond, IJCV 2023,
 arXiv:2202.10108. Official code: ViTAE-Transformer/ViTAE-Transformer, Image-Classification/vitae.
 
-As in the official code and unlike in the paper, tiny to small have neither a class token nor
-positions, and the third reduction cell only reduces.
+As in the official code and unlike the paper, tiny to small have neither a class token nor position
+embeddings, and the third reduction cell only reduces.
 
-Deliberate differences, none of which changes a number at the published sizes:
-- Any image size. The dilated convolutions of a reduction cell get zeros at the right and at the
-  bottom where a side is no multiple of their stride; no padded place ever enters a map, attention
-  or a statistic. Not square maps are not square here (the official code takes 448 x 112 pixels for
-  a square, without a word).
-- Base, large and huge interpolate their positions bicubically at other sizes, and pad images with
-  zeros at the right and at the bottom to whole patches of 16 pixels.
+Deliberate differences, none of which changes a result at the published sizes:
+- Any image size. The inputs of the dilated convolutions of a reduction cell are padded with zeros
+  at the right and at the bottom if a side is not a multiple of the stride. The padding is never
+  part of a map, an attention or a statistic. Maps need not be square (the official code silently
+  treats 448 x 112 pixels as a square).
+- Base, large and huge interpolate their position embeddings bicubically at other sizes, and pad
+  images with zeros at the right and at the bottom to whole patches of 16 pixels.
 - The official code builds no attention for `transformer` token modules in the reduction cell by
-  mistake; here they work. No published variant has them.
-- The performer computes in float32 where the rest is in half precision; it needs no autocast.
-- There is no dropout in the normal cells; no published figure needs it.
-- ViTAE-13M has 10.8 million parameters, in the official code too; its weights were never released.
+  mistake. Here they work. No published variant has them.
+- The performer computes in float32 if the rest is in half precision, without autocast.
+- The normal cells have no dropout. No published number needs it.
+- ViTAE-13M has 10.8 million parameters, also in the official code. Its weights were never released.
 """
 
 import math
@@ -33,17 +33,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry, sequence_geometry
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.conv_sequence import ConvSequence
-from hybrid_backbones.kernels.inference import processor_layout
+from hybrid_backbones.kernels.dispatch import to_fast_layout
 from hybrid_backbones.layers.drop import DropPath
-from hybrid_backbones.layers.export_shapes import may_differ, missing_to_multiple
+from hybrid_backbones.layers.export_shapes import pad_to_stride
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.position import resize_positions
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
 from hybrid_backbones.layers.shape_cache import ShapeCache
 from hybrid_backbones.layers.tokens import TokenAttention, TokenPerformer, TokenTransformer
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 _STRIDES = (4, 2, 2)
 _KERNELS = (7, 3, 3)
@@ -59,12 +60,12 @@ class ViTAEConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         embed_dims: Channels of each dilated convolution, for each stage.
         token_dims: Channels of each stage; the first public code of ViTAE-S had (64, 64, 384).
-        token_modules: What each reduction cell attends with; "none": it only reduces.
+        token_modules: Attention of each reduction cell; "none": it only reduces.
         depths: Normal cells of each stage.
-        heads: Their attention heads.
+        num_heads: Their attention heads.
         groups: Groups of their convolutions.
         mlp_ratio: Hidden width of the normal cells over their width.
         token_dropout: Dropout of the performers in training.
@@ -77,7 +78,7 @@ class ViTAEConfig:
     token_dims: tuple[int, int, int] = (64, 64, 256)
     token_modules: tuple[TokenModule, TokenModule, TokenModule] = ("performer", "performer", "none")
     depths: tuple[int, int, int] = (0, 0, 7)
-    heads: tuple[int, int, int] = (1, 1, 4)
+    num_heads: tuple[int, int, int] = (1, 1, 4)
     groups: tuple[int, int, int] = (1, 1, 64)
     mlp_ratio: float = 2.0
     token_dropout: float = 0.1
@@ -90,27 +91,27 @@ class PlainViTAEConfig:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
-        width: Channels.
+        num_classes: Number of classes; 0: no classifier.
+        embed_dim: Channels.
         depth: Normal cells.
-        heads: Attention heads.
+        num_heads: Attention heads.
         mlp_ratio: Hidden width of the normal cells over their width.
-        image_size: Side of the images the table of positions is made for, in pixels.
+        image_size: Side of the images that the position embeddings are made for, in pixels.
         drop_path: Rate of stochastic depth in the last normal cell; rises linearly from 0.
     """
 
     in_channels: int = 3
     num_classes: int = 1000
-    width: int = 768
+    embed_dim: int = 768
     depth: int = 12
-    heads: int = 12
+    num_heads: int = 12
     mlp_ratio: float = 4.0
     image_size: int = 224
     drop_path: float = 0.1
 
 
 class ReductionCell(nn.Module):
-    """Downsampling by dilated convolutions and attention, beside a branch of convolutions.
+    """Downsampling by dilated convolutions and attention, with a parallel convolution branch.
 
     Source:
         arXiv:2106.03348, section 3.2.
@@ -133,7 +134,7 @@ class ReductionCell(nn.Module):
             if reduced != width:
                 raise ValueError(
                     f"stage {stage} of ViTAE only reduces and has {reduced} channels, "
-                    f"token_dims says {width}; make it {len(_DILATIONS[stage])} x embed_dims"
+                    f"but token_dims is {width}; set it to {len(_DILATIONS[stage])} x embed_dims"
                 )
             return
         self.attn = (
@@ -160,10 +161,10 @@ class ReductionCell(nn.Module):
 
 
 class NormalCell(nn.Module):
-    """Attention beside a branch of convolutions, then a perceptron.
+    """Attention with a parallel convolution branch, then an MLP.
 
     Source:
-        arXiv:2106.03348, section 3.3; with `shallow`, two convolutions in place of three.
+        arXiv:2106.03348, section 3.3; with `shallow`, two convolutions instead of three.
     """
 
     def __init__(
@@ -198,7 +199,7 @@ class NormalCell(nn.Module):
         self.PCM = ConvSequence(*first, *(() if shallow else rest))
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], extra: int) -> Tensor:
-        """Map tokens (N, E + L, D) to the same shape; the first E = `extra` lie on no grid."""
+        """Map tokens (N, E + L, D) to the same shape; the first E = `extra` are not on the grid."""
         image = tokens[:, extra:].transpose(1, 2).unflatten(2, grid)
         local = self.PCM(image).flatten(2).transpose(1, 2)
         if extra:
@@ -206,6 +207,13 @@ class NormalCell(nn.Module):
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens))) + self.drop_path(local)
         result: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
         return result
+
+    def attention_geometry(
+        self, tokens: Tensor, grid: tuple[int, int], extra: int
+    ) -> AttentionGeometry:
+        """Return the positions of the map, behind the tokens without a position."""
+        del tokens
+        return sequence_geometry(*grid, extra=extra)
 
 
 class ViTAEStage(nn.Module):
@@ -217,7 +225,7 @@ class ViTAEStage(nn.Module):
         self.NC = nn.ModuleList(
             NormalCell(
                 config.token_dims[stage],
-                config.heads[stage],
+                config.num_heads[stage],
                 mlp_ratio=config.mlp_ratio,
                 groups=config.groups[stage],
                 drop_path=rate,
@@ -251,7 +259,7 @@ class ViTAE(Backbone):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        # On the processor by name, so that a network can be built on the meta device.
+        # On the CPU explicitly, so that a network can be built on the meta device.
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu")
         self.layers = nn.ModuleList(
             ViTAEStage(config, stage, rates=part.tolist())
@@ -267,19 +275,19 @@ class ViTAE(Backbone):
 
     def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 4, 8 and 16 of images (N, C, H, W)."""
-        maps, x = [], processor_layout(image)
+        maps, x = [], to_fast_layout(image)
         for stage in cast(list[ViTAEStage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Mean over places, classifier."""
+        """Mean over positions, classifier."""
         logits: Tensor = self.head(encoded.maps[-1].mean((2, 3)))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the official layout, which is this network's own."""
+        """Convert the official layout, which is this network's own."""
         if self.num_classes:
             return dict(state)
         return {key: value for key, value in state.items() if not key.startswith("head.")}
@@ -303,28 +311,23 @@ class PatchEmbedding(nn.Module):
         self.side = config.image_size // _PATCH
         self.tables = ShapeCache(limit=1)
         self.PRM = nn.ModuleDict(
-            {"proj": nn.Conv2d(config.in_channels, config.width, _PATCH, _PATCH)}
+            {"proj": nn.Conv2d(config.in_channels, config.embed_dim, _PATCH, _PATCH)}
         )
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.side**2, config.width))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.side**2, config.embed_dim))
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map (N, C, H, W) to tokens (N, 1 + L, D), class token first, and their grid."""
-        bottom, right = (missing_to_multiple(side, _PATCH) for side in image.shape[2:])
-        if may_differ((right, bottom), (0, 0)):
-            image = F.pad(image, (0, right, 0, bottom))
-        patches = self.PRM["proj"](image)
+        patches = self.PRM["proj"](pad_to_stride(image, _PATCH))
         grid = (patches.shape[2], patches.shape[3])
         token = self.cls_token.expand(patches.shape[0], -1, -1)
         tokens = torch.cat((token, patches.flatten(2).transpose(1, 2)), 1)
         return tokens + self._positions(grid), grid
 
     def _positions(self, grid: tuple[int, int]) -> Tensor:
-        if torch.is_grad_enabled() or not may_differ(grid, (self.side, self.side)):
-            return resize_positions(self.pos_embed, grid)
-        table = self.pos_embed.detach()
-        make = partial(resize_positions, table, grid)
-        return self.tables.get(grid, make, like=table, source=table)
+        resized = partial(resize_positions, grid=grid)
+        own = (self.side, self.side)
+        return self.tables.resize(self.pos_embed, resized, own=own, size=grid)
 
 
 class PlainViTAE(Backbone):
@@ -340,19 +343,19 @@ class PlainViTAE(Backbone):
         self.embed = PatchEmbedding(config)
         self.cells = nn.ModuleList(
             NormalCell(
-                config.width,
-                config.heads,
+                config.embed_dim,
+                config.num_heads,
                 mlp_ratio=config.mlp_ratio,
-                groups=config.width // 4,
+                groups=config.embed_dim // 4,
                 drop_path=rate,
                 shallow=True,
             )
             for rate in torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
         )
         if config.num_classes:
-            self.fc_norm = nn.LayerNorm(config.width, eps=1e-6)
-            self.head = nn.Linear(config.width, config.num_classes)
-        self.feature_info = (FeatureInfo(config.width, _PATCH, "cells"),)
+            self.fc_norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+            self.head = nn.Linear(config.embed_dim, config.num_classes)
+        self.feature_info = (FeatureInfo(config.embed_dim, _PATCH, "cells"),)
         self._init_as_official()
 
     def encode(self, image: Tensor) -> EncoderOutput:
@@ -364,12 +367,12 @@ class PlainViTAE(Backbone):
         return EncoderOutput([tokens[:, 1:].transpose(1, 2).unflatten(2, grid)], tokens[:, :1])
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Mean over places (the class token stays out), norm, classifier."""
+        """Mean over positions (without the class token), norm, classifier."""
         logits: Tensor = self.head(self.fc_norm(encoded.maps[-1].mean((2, 3))))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the official layout; positions of another image size are interpolated."""
+        """Convert the official layout; positions of another image size are interpolated."""
         renamed = {}
         for name, value in state.items():
             key = re.sub(r"^layers\.0\.RC\.", "embed.", name)
@@ -392,7 +395,7 @@ class PlainViTAE(Backbone):
                 nn.init.zeros_(module.bias)
 
 
-def _entry(
+def _spec(
     name: str,
     config: ViTAEConfig | PlainViTAEConfig,
     *,
@@ -409,7 +412,7 @@ def _entry(
         parameters=parameters,
         gmacs=gmacs,
         strides=(4, 8, 16) if cells else (_PATCH,),
-        channels=config.token_dims if isinstance(config, ViTAEConfig) else (config.width,),
+        channels=config.token_dims if isinstance(config, ViTAEConfig) else (config.embed_dim,),
         top1=top1,
         trained_on="ImageNet-1k" if cells else "ImageNet-1k (MAE first)",
         paper="Xu et al., ViTAE, NeurIPS 2021, arXiv:2106.03348"
@@ -422,25 +425,32 @@ def _entry(
 
 _6M = ViTAEConfig(depths=(0, 0, 10))
 _13M = ViTAEConfig(
-    embed_dims=(64, 64, 160), token_dims=(64, 64, 320), depths=(0, 0, 11), heads=(1, 1, 5)
+    embed_dims=(64, 64, 160), token_dims=(64, 64, 320), depths=(0, 0, 11), num_heads=(1, 1, 5)
 )
 _SMALL = ViTAEConfig(
     embed_dims=(64, 64, 192),
     token_dims=(96, 192, 384),
     depths=(0, 0, 14),
-    heads=(1, 1, 6),
+    num_heads=(1, 1, 6),
     groups=(1, 1, 96),
     mlp_ratio=3.0,
 )
-_LARGE = PlainViTAEConfig(width=1024, depth=24, heads=16)
-_HUGE = PlainViTAEConfig(width=1280, depth=32, heads=16)
+_LARGE = PlainViTAEConfig(embed_dim=1024, depth=24, num_heads=16)
+_HUGE = PlainViTAEConfig(embed_dim=1280, depth=32, num_heads=16)
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("vitae_tiny", ViTAEConfig(), parameters=4_886_888, gmacs=1.757, top1=75.3),
-    _entry("vitae_6m", _6M, parameters=6_614_120, gmacs=2.152, top1=77.9),
-    _entry("vitae_13m", _13M, parameters=10_834_728, gmacs=3.036, top1=81.0),
-    _entry("vitae_small", _SMALL, parameters=24_032_136, gmacs=6.180, top1=82.0),
-    _entry("vitae_base", PlainViTAEConfig(), parameters=89_341_672, gmacs=18.084, top1=83.8),
-    _entry("vitae_large", _LARGE, parameters=311_724_008, gmacs=62.942, top1=86.0),
-    _entry("vitae_huge", _HUGE, parameters=644_528_360, gmacs=129.627, top1=86.9),
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("vitae_tiny", ViTAEConfig(), parameters=4_886_888, gmacs=1.757, top1=75.3),
+    _spec("vitae_6m", _6M, parameters=6_614_120, gmacs=2.152, top1=77.9),
+    _spec("vitae_13m", _13M, parameters=10_834_728, gmacs=3.036, top1=81.0),
+    _spec("vitae_small", _SMALL, parameters=24_032_136, gmacs=6.180, top1=82.0),
+    _spec("vitae_base", PlainViTAEConfig(), parameters=89_341_672, gmacs=18.084, top1=83.8),
+    _spec("vitae_large", _LARGE, parameters=311_724_008, gmacs=62.942, top1=86.0),
+    _spec("vitae_huge", _HUGE, parameters=644_528_360, gmacs=129.627, top1=86.9),
 )
+
+SMALL: Mapping[str, SmallVariant] = {
+    "vitae_base": SmallVariant(
+        {"embed_dim": 96, "depth": 2, "num_heads": 3, "image_size": 64}, exports_any_size=True
+    ),
+    "vitae_tiny": SmallVariant({"depths": (0, 0, 2)}, exports_any_size=True),
+}

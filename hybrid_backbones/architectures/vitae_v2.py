@@ -4,17 +4,18 @@ Zhang et al., ViTAEv2: Vision Transformer Advanced by Exploring Inductive Bias f
 Recognition and Beyond, IJCV 2023, arXiv:2202.10108. Official code:
 ViTAE-Transformer/ViTAE-Transformer, Image-Classification/vitaev2 and Semantic-Segmentation.
 
-Deliberate differences, none of which changes a number at the published sizes:
-- Any image size. The dilated convolutions of a reduction cell get zeros at the right and at the
-  bottom where a side is no multiple of their stride; no such place enters a map or a statistic.
-  The official dense backbone needs multiples of 32, the official classifier its own square size.
-- Maps that are no multiple of the window are padded with zeros on all sides after the first norm,
-  as in the official dense backbone; windows see the padding, as they do there. The maps of an
-  image therefore depend on the padding near its borders, and no mask could keep the published
+Deliberate differences, none of which changes a result at the published sizes:
+- Any image size. The inputs of the dilated convolutions of a reduction cell are padded with zeros
+  at the right and at the bottom if a side is not a multiple of the stride. The padding is never
+  part of a map or a statistic. The official dense backbone needs multiples of 32, the official
+  classifier its own square size.
+- Maps that are not a multiple of the window are padded with zeros on all sides after the first
+  norm, as in the official dense backbone. Windows attend to the padding, as they do there. The maps
+  of an image therefore depend on the padding near its borders. A mask would change the published
   numbers.
-- Rates of stochastic depth rise over all normal cells, as the paper says; the official code starts
-  each stage at the depth of the one before, so that most cells get less than meant.
-- There is no dropout; ViTAEv2-B was trained with 0.1.
+- Rates of stochastic depth rise over all normal cells, as described in the paper. The official code
+  starts each stage at the depth of the previous one, so that most cells get a lower rate.
+- There is no dropout. ViTAEv2-B was trained with 0.1.
 """
 
 import math
@@ -25,14 +26,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import AttentionGeometry
 from hybrid_backbones.backbone import Backbone, EncoderOutput, FeatureInfo, run_block
 from hybrid_backbones.kernels.conv_sequence import ConvSequence
-from hybrid_backbones.kernels.inference import processor_layout
+from hybrid_backbones.kernels.dispatch import to_fast_layout
 from hybrid_backbones.layers.drop import DropPath
 from hybrid_backbones.layers.mlp import Mlp
 from hybrid_backbones.layers.pyramid_reduction import PyramidReduction
-from hybrid_backbones.layers.tokens import TokenAttention, TokenTransformer, attend_map
-from hybrid_backbones.model_spec import ModelSpec
+from hybrid_backbones.layers.tokens import (
+    TokenAttention,
+    TokenTransformer,
+    attend_map,
+    centered_window_geometry,
+)
+from hybrid_backbones.model_spec import ModelSpec, SmallVariant
 
 _STRIDES = (4, 2, 2, 2)
 _KERNELS = (7, 3, 3, 3)
@@ -45,12 +52,12 @@ class ViTAEv2Config:
 
     Attributes:
         in_channels: Channels of the images.
-        num_classes: Width of the classifier; 0: none.
+        num_classes: Number of classes; 0: no classifier.
         embed_dims: Channels of each dilated convolution, for each stage.
         token_dims: Channels of each stage.
-        windows: Side of the windows of each stage in feature pixels; 0: attention over the map.
+        window_sizes: Side of the windows of each stage in feature pixels; 0: no windows.
         depths: Normal cells of each stage.
-        heads: Their attention heads.
+        num_heads: Their attention heads.
         groups: Groups of their convolutions.
         reduction_heads: Attention heads of the reduction cell of each stage.
         reduction_groups: Groups of its convolutions.
@@ -62,9 +69,9 @@ class ViTAEv2Config:
     num_classes: int = 1000
     embed_dims: tuple[int, int, int, int] = (64, 64, 128, 256)
     token_dims: tuple[int, int, int, int] = (64, 128, 256, 512)
-    windows: tuple[int, int, int, int] = (7, 7, 0, 0)
+    window_sizes: tuple[int, int, int, int] = (7, 7, 0, 0)
     depths: tuple[int, int, int, int] = (2, 2, 8, 2)
-    heads: tuple[int, int, int, int] = (1, 2, 4, 8)
+    num_heads: tuple[int, int, int, int] = (1, 2, 4, 8)
     groups: tuple[int, int, int, int] = (1, 32, 64, 128)
     reduction_heads: tuple[int, int, int, int] = (1, 1, 2, 4)
     reduction_groups: tuple[int, int, int, int] = (1, 16, 32, 64)
@@ -82,7 +89,7 @@ class LocalBranch(ConvSequence):
     def __init__(
         self, before: int, hidden: tuple[int, int], width: int, *, stride: int, groups: int
     ) -> None:
-        # A stride of 4 is taken in two steps.
+        # A stride of 4 is split into two.
         first, second = (1 if stride == 1 else 2), (2 if stride == 4 else 1)
         super().__init__(
             nn.Conv2d(before, hidden[0], 3, first, 1, groups=groups),
@@ -96,7 +103,7 @@ class LocalBranch(ConvSequence):
 
 
 class ReductionCell(nn.Module):
-    """Downsampling by dilated convolutions and attention, beside a branch of convolutions.
+    """Downsampling by dilated convolutions and attention, with a parallel convolution branch.
 
     Source:
         arXiv:2202.10108, section 3.2.
@@ -116,7 +123,7 @@ class ReductionCell(nn.Module):
             self.PRM.out_channels,
             width,
             heads=config.reduction_heads[stage],
-            window=config.windows[stage],
+            window=config.window_sizes[stage],
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,7 +133,7 @@ class ReductionCell(nn.Module):
 
 
 class NormalCell(nn.Module):
-    """Attention beside a branch of convolutions, then a perceptron.
+    """Attention with a parallel convolution branch, then an MLP.
 
     Source:
         arXiv:2202.10108, section 3.3.
@@ -136,9 +143,9 @@ class NormalCell(nn.Module):
         super().__init__()
         width = config.token_dims[stage]
         hidden = int(width * config.mlp_ratio)
-        self.window = config.windows[stage]
+        self.window = config.window_sizes[stage]
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = TokenAttention(width, width, config.heads[stage])
+        self.attn = TokenAttention(width, width, config.num_heads[stage])
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, hidden)
@@ -151,6 +158,10 @@ class NormalCell(nn.Module):
         x = x + self.drop_path(attended) + self.drop_path(local)
         result: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return result
+
+    def attention_geometry(self, x: Tensor) -> AttentionGeometry:
+        """Return the positions of the windows."""
+        return centered_window_geometry((x.shape[1], x.shape[2]), self.window)
 
 
 class ViTAEv2Stage(nn.Module):
@@ -183,7 +194,7 @@ class ViTAEv2(Backbone):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        # On the processor by name, so that a network can be built on the meta device.
+        # On the CPU explicitly, so that a network can be built on the meta device.
         rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu")
         self.layers = nn.ModuleList(
             ViTAEv2Stage(config, stage, rates=part.tolist())
@@ -199,20 +210,20 @@ class ViTAEv2(Backbone):
 
     def encode(self, image: Tensor) -> EncoderOutput:
         """Compute maps at strides 4, 8, 16 and 32 of images (N, C, H, W)."""
-        maps, x = [], processor_layout(image)
+        maps, x = [], to_fast_layout(image)
         for stage in cast(list[ViTAEv2Stage], list(self.layers)):
             x = stage(x, checkpoint=self.gradient_checkpointing)
             maps.append(x)
         return EncoderOutput(maps)
 
     def forward_head(self, encoded: EncoderOutput) -> Tensor:
-        """Mean over places, classifier; there is no last norm."""
+        """Mean over positions, classifier, without a last norm."""
         logits: Tensor = self.head(encoded.maps[-1].mean((2, 3)))
         return logits
 
     def convert_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the official layouts of the classifier and of the dense backbone."""
-        # An index of relative positions is in the files, and used by no published variant.
+        """Convert the official layouts of the classifier and of the dense backbone."""
+        # The files contain an index of relative positions, which no published variant uses.
         unused = (".relative_position_index", ".attn_mask")
         kept = {key: value for key, value in state.items() if not key.endswith(unused)}
         if self.num_classes:
@@ -228,7 +239,7 @@ class ViTAEv2(Backbone):
                     nn.init.zeros_(module.bias)
 
 
-def _entry(
+def _spec(
     name: str, config: ViTAEv2Config, *, parameters: int, gmacs: float, top1: float
 ) -> ModelSpec:
     return ModelSpec(
@@ -257,13 +268,17 @@ _B = ViTAEv2Config(
     embed_dims=(96, 96, 256, 512),
     token_dims=(128, 256, 512, 1024),
     depths=(2, 2, 12, 2),
-    heads=(1, 4, 8, 16),
+    num_heads=(1, 4, 8, 16),
     reduction_heads=(1, 1, 4, 8),
     drop_path=0.4,
 )
 
-ENTRIES: tuple[ModelSpec, ...] = (
-    _entry("vitaev2_s", ViTAEv2Config(), parameters=19_355_688, gmacs=5.753, top1=82.6),
-    _entry("vitaev2_48m", _48M, parameters=48_674_632, gmacs=13.341, top1=83.8),
-    _entry("vitaev2_b", _B, parameters=89_693_352, gmacs=24.373, top1=84.6),
+SPECS: tuple[ModelSpec, ...] = (
+    _spec("vitaev2_s", ViTAEv2Config(), parameters=19_355_688, gmacs=5.753, top1=82.6),
+    _spec("vitaev2_48m", _48M, parameters=48_674_632, gmacs=13.341, top1=83.8),
+    _spec("vitaev2_b", _B, parameters=89_693_352, gmacs=24.373, top1=84.6),
 )
+
+SMALL: Mapping[str, SmallVariant] = {
+    "vitaev2_s": SmallVariant({"depths": (1, 1, 2, 1)}, exports_any_size=True)
+}

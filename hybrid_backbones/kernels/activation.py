@@ -1,4 +1,4 @@
-"""Activations: as PyTorch has them, and as oneDNN applies them to a product's values."""
+"""Activations, with the names and parameters that oneDNN needs to fuse them into a product."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Activation:
     """An element-wise function f.
 
     Attributes:
-        function: Applies f to a tensor; may overwrite it where no gradient is kept.
-        post: What oneDNN calls g, its scalars and its algorithm, with f(x) = g(slope x) / slope.
-        slope: See `post`.
+        function: Applies f to a tensor. It may overwrite its input if no gradient is recorded.
+        post: Name, scalars and algorithm of g in oneDNN, where f(x) = g(slope x) / slope.
+        slope: The slope in that equation.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -23,15 +23,15 @@ class Activation:
     slope: float = 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply to x (...), which the caller needs no more."""
+        """Apply f to x (...), which the caller must not use afterwards."""
         return self.function(x)
 
 
-_STEEP = 1.702
+_QUICK_GELU_SLOPE = 1.702
 
 
 def _silu(x: Tensor) -> Tensor:
-    # In place only where no gradient needs the input: autograd would copy it first.
+    # In place only if no gradient needs the input, because autograd would copy it first.
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
@@ -44,12 +44,12 @@ def _gelu(x: Tensor) -> Tensor:
 
 
 def _quick_gelu(x: Tensor) -> Tensor:
-    # Through SiLU, which keeps one tensor for the backward pass where a product keeps two.
-    return F.silu(_STEEP * x).div_(_STEEP)
+    # SiLU saves one tensor for the backward pass. A product x * sigmoid(x) saves two.
+    return F.silu(_QUICK_GELU_SLOPE * x).div_(_QUICK_GELU_SLOPE)
 
 
 SILU = Activation(_silu, ("swish", (), ""))
 RELU6 = Activation(_relu6, ("hardtanh", (0.0, 6.0), ""))
 GELU = Activation(_gelu, ("gelu", (), "none"))
-# x * sigmoid(1.702 x); the transformers library has the exact GELU in its CvT, which is another.
-QUICK_GELU = Activation(_quick_gelu, ("swish", (), ""), slope=_STEEP)
+# x * sigmoid(1.702 x). The transformers library uses the exact GELU in its CvT instead.
+QUICK_GELU = Activation(_quick_gelu, ("swish", (), ""), slope=_QUICK_GELU_SLOPE)

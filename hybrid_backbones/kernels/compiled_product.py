@@ -1,8 +1,8 @@
-"""The matrix products of oneDNN as operators that a compiler takes as they are.
+"""Matrix products of oneDNN as opaque operators for `torch.compile`.
 
-Left to itself, `torch.compile` gives float32 products on a processor to the library behind
-`torch.nn.Linear`, which has half the speed (see `layers/inference.py`): compiled, a training step
-was slower than uncompiled. These operators it cannot look into; it fuses what lies between them.
+By default, `torch.compile` uses the library behind `torch.nn.Linear` for float32 products on a CPU,
+which has half the speed (see `onednn.py`): a compiled training step was slower than an eager one.
+The compiler cannot look into these operators. It fuses the code between them.
 """
 
 from typing import Any
@@ -10,68 +10,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_backbones.kernels.inference import has_onednn, multiply, multiply_transposed
-
-# Multiply-adds below which calling an operator (some 30 microseconds) costs more than it saves.
-_LEAST = 2**22
+from hybrid_backbones.kernels import onednn
+from hybrid_backbones.kernels.switch import settings
 
 
 def takes_products(x: Tensor, weight: Tensor) -> bool:
-    """Say whether a compiler traces this, for a processor, and gains by oneDNN's product.
+    """Return whether a compiler traces this for a CPU, and oneDNN's product is worth its call.
 
-    Exporters trace too, and know the plain operators only.
+    False while exporting, because exported files must hold plain operators only.
 
     Args:
         x: (..., C), or maps (N, C, H, W).
         weight: (D, C), or a kernel (D, C, 1, 1).
     """
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
         return False
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
-        return False
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-        return False
-    return x.numel() * weight.shape[0] >= _LEAST and _is_there()
-
-
-# Asked once while tracing: the answer is the build's, and compilers cannot trace the question.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _is_there() -> bool:
-    return has_onednn()
+    return onednn.supports(x) and x.numel() * weight.shape[0] >= settings.min_product_macs
 
 
 @torch.library.custom_op("hybrid_backbones::product", mutates_args=())
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Give x W^T + b.
+    """Compute x W^T + b.
 
-    Maps are not turned into rows outside, where the compiler would see them: to the tensors of four
-    axes behind a convolution it gives its own order in memory, which for turned ones is the wrong
-    one, and copies them.
+    Maps are turned into rows inside the operator. Outside, the compiler would see the permutation,
+    choose its own memory order for the 4-d tensors behind a convolution, and copy them.
 
     Args:
-        x: Rows (L, C), or maps (N, C, H, W) whose channels lie last in memory.
+        x: Rows (L, C), or maps (N, C, H, W) in channels-last memory format.
         weight: (D, C).
         bias: (D,) or None.
 
     Returns:
-        Rows (L, D), or maps (N, D, H, W) whose channels lie last in memory.
+        Rows (L, D), or maps (N, D, H, W) in channels-last memory format.
     """
-    result = multiply(_last(x), weight, bias)
+    result = onednn.linear(_channels_last(x), weight, bias)
     return result if x.ndim == 2 else result.permute(0, 3, 1, 2)
 
 
 @product.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     del bias
-    result = x.new_empty((*_last(x).shape[:-1], weight.shape[0]))
+    result = x.new_empty((*_channels_last(x).shape[:-1], weight.shape[0]))
     return result if x.ndim == 2 else result.permute(0, 3, 1, 2)
 
 
 @torch.library.custom_op("hybrid_backbones::product_of_transposed", mutates_args=())
 def _product_of_transposed(gradient: Tensor, x: Tensor) -> Tensor:
-    """Give the gradient (D, C) of a matrix from that of the product and its x."""
-    rows, inputs = _last(gradient).flatten(0, -2), _last(x).flatten(0, -2)
-    return multiply_transposed(rows, inputs).contiguous()
+    """Compute the gradient (D, C) of a weight from the product's gradient and input."""
+    rows, inputs = _channels_last(gradient).flatten(0, -2), _channels_last(x).flatten(0, -2)
+    return onednn.transposed_product(rows, inputs).contiguous()
 
 
 @_product_of_transposed.register_fake
@@ -79,43 +66,43 @@ def _(gradient: Tensor, x: Tensor) -> Tensor:
     return gradient.new_empty((gradient.shape[1], x.shape[1]))
 
 
-def _last(x: Tensor) -> Tensor:
-    """Give maps as (N, H, W, C), a view; rows as they are."""
+def _channels_last(x: Tensor) -> Tensor:
+    """View maps as (N, H, W, C); return rows unchanged."""
     return x if x.ndim == 2 else x.permute(0, 2, 3, 1)
 
 
-def _in_order(x: Tensor) -> Tensor:
+def _contiguous(x: Tensor) -> Tensor:
     order = torch.contiguous_format if x.ndim == 2 else torch.channels_last
     return x.contiguous(memory_format=order)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
     del output
     ctx.save_for_backward(inputs[0], inputs[1])
 
 
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    # Read once: inside a checkpoint a second reading is refused.
+    # Read once: a second access is refused inside a checkpoint.
     x, weight = ctx.saved_tensors
-    gradient = _in_order(gradient)
-    wanted = ctx.needs_input_grad
-    to_x = product(gradient, weight.t(), None) if wanted[0] else None
-    to_weight = _product_of_transposed(gradient, x) if wanted[1] else None
-    places = [axis for axis in range(x.ndim) if axis != 1]
-    return to_x, to_weight, gradient.sum(places) if wanted[2] else None
+    gradient = _contiguous(gradient)
+    is_needed = ctx.needs_input_grad
+    x_gradient = product(gradient, weight.t(), None) if is_needed[0] else None
+    weight_gradient = _product_of_transposed(gradient, x) if is_needed[1] else None
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    return x_gradient, weight_gradient, gradient.sum(axes) if is_needed[2] else None
 
 
-def _keep_both(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+def _save_both(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     del output
     ctx.save_for_backward(*inputs)
 
 
-def _differentiate_both(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _differentiate_transposed(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor | None]:
     gradient, x = ctx.saved_tensors
-    to_gradient = product(x, slope, None) if ctx.needs_input_grad[0] else None
-    to_x = product(gradient, slope.t(), None) if ctx.needs_input_grad[1] else None
-    return to_gradient, to_x
+    first = product(x, outer, None) if ctx.needs_input_grad[0] else None
+    second = product(gradient, outer.t(), None) if ctx.needs_input_grad[1] else None
+    return first, second
 
 
-product.register_autograd(_differentiate, setup_context=_keep)
-_product_of_transposed.register_autograd(_differentiate_both, setup_context=_keep_both)
+product.register_autograd(_differentiate, setup_context=_save)
+_product_of_transposed.register_autograd(_differentiate_transposed, setup_context=_save_both)

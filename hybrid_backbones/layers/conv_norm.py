@@ -3,12 +3,16 @@
 from torch import Tensor, nn
 
 from hybrid_backbones.kernels.activation import Activation
-from hybrid_backbones.kernels.inference import convolve, is_plain_inference
-from hybrid_backbones.kernels.linear import apply_convolution
+from hybrid_backbones.kernels.dispatch import (
+    conv2d,
+    conv_norm,
+    is_pointwise,
+    recomputes_activations,
+)
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch norm, activation where given; odd kernels, padded."""
+    """Padded convolution without bias, batch norm, and an optional activation; odd kernels."""
 
     norms_behind = (("conv", "bn"),)
 
@@ -31,17 +35,23 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, D, ceil(H/stride), ceil(W/stride))."""
-        if not self.training and is_plain_inference(x):
-            return convolve(x, self.conv, norm=self.bn, activation=self.activation)
-        y: Tensor = self.bn(apply_convolution(self.conv, x))
-        return y if self.activation is None else self.activation(y)
+        return conv_norm(x, self.conv, norm=self.bn, activation=self.activation)
 
-    def before_activation(self, x: Tensor) -> Tensor:
-        """Give what the activation is applied to."""
-        y: Tensor = self.bn(apply_convolution(self.conv, x))
-        return y
 
-    def after_activation(self, x: Tensor, activation: Activation) -> Tensor:
-        """Map as `forward` does, after an activation that the backward pass computes again."""
-        y: Tensor = self.bn(apply_convolution(self.conv, x, ahead=activation))
-        return y if self.activation is None else self.activation(y)
+def apply_in_order(x: Tensor, *layers: ConvNorm) -> Tensor:
+    """Apply convolutions with norms in order; the same as calling them one after the other.
+
+    In training, an activation in front of a 1x1 convolution is computed again in the backward pass,
+    so that the map is kept once and not twice.
+    """
+    if not recomputes_activations():
+        for layer in layers:
+            x = layer(x)
+        return x
+    pending: Activation | None = None
+    for layer, following in zip(layers, (*layers[1:], None), strict=True):
+        x = layer.bn(conv2d(layer.conv, x, ahead=pending))
+        pending = layer.activation
+        if pending is not None and (following is None or not is_pointwise(following.conv)):
+            x, pending = pending(x), None
+    return x

@@ -55,7 +55,7 @@ class MapToTokens(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """Tokens attend to each other, then pass a perceptron; norms come last.
+    """Tokens attend to each other, then pass a MLP; norms come last.
 
     Source:
         arXiv:2108.05895, "Former sub-block", with the official code's four heads.

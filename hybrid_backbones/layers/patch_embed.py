@@ -3,11 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.kernels.inference import processor_layout
+from hybrid_backbones.kernels.dispatch import to_fast_layout
 
 
 class PatchEmbed(nn.Module):
-    """Patches as tokens, with a norm; the last patches of a line may be padded with zeros."""
+    """Normalized linear projections of patches; incomplete patches are padded with zeros."""
 
     def __init__(self, in_channels: int, width: int, patch: int) -> None:
         super().__init__()
@@ -20,5 +20,5 @@ class PatchEmbed(nn.Module):
         height, width = image.shape[-2:]
         if height % self.patch or width % self.patch:
             image = F.pad(image, (0, -width % self.patch, 0, -height % self.patch))
-        tokens: Tensor = self.norm(self.proj(processor_layout(image)).permute(0, 2, 3, 1))
+        tokens: Tensor = self.norm(self.proj(to_fast_layout(image)).permute(0, 2, 3, 1))
         return tokens

@@ -1,20 +1,17 @@
-"""Downsampling that looks at several scales at once."""
+"""Downsampling by convolutions of several dilations."""
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.kernels.activation import GELU
-from hybrid_backbones.kernels.inference import convolve, is_plain_inference
-from hybrid_backbones.layers.export_shapes import may_differ, missing_to_multiple
+from hybrid_backbones.kernels.conv_sequence import ConvSequence
+from hybrid_backbones.layers.export_shapes import pad_to_stride
 
 
 class PyramidReduction(nn.Module):
-    """Strided convolutions of growing dilation over one map, side by side along the channels.
+    """Strided convolutions of growing dilation over one map, with GELU, concatenated.
 
     Source:
         Xu et al., ViTAE, arXiv:2106.03348, section 3.2, equation 5 (PRM).
@@ -27,7 +24,7 @@ class PyramidReduction(nn.Module):
         self.stride = stride
         self.out_channels = width * len(dilations)
         self.convs = nn.ModuleList(
-            nn.Sequential(
+            ConvSequence(
                 nn.Conv2d(
                     in_channels,
                     width,
@@ -35,20 +32,13 @@ class PyramidReduction(nn.Module):
                     stride,
                     math.ceil(((kernel - 1) * dilation + 1 - stride) / 2),
                     dilation,
-                )
+                ),
+                nn.GELU(),
             )
             for dilation in dilations
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to tokens (N, ceil(H/s), ceil(W/s), D), D = width * dilations."""
-        bottom, right = (missing_to_multiple(side, self.stride) for side in x.shape[2:])
-        if may_differ((right, bottom), (0, 0)):
-            x = F.pad(x, (0, right, 0, bottom))
-        if is_plain_inference(x):
-            # Each convolution stands alone in a sequence, as in the published keys.
-            convolutions = (cast(nn.Conv2d, cast(nn.Sequential, conv)[0]) for conv in self.convs)
-            active = [convolve(x, convolution, activation=GELU) for convolution in convolutions]
-            return torch.cat(active, 1).permute(0, 2, 3, 1)
-        scales = torch.cat([conv(x) for conv in self.convs], 1)
-        return F.gelu(scales.permute(0, 2, 3, 1))
+        x = pad_to_stride(x, self.stride)
+        return torch.cat([conv(x) for conv in self.convs], 1).permute(0, 2, 3, 1)

@@ -11,6 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_backbones.attention_geometry import (
+    AttentionGeometry,
+    sequence_geometry,
+    window_geometry,
+)
 from hybrid_backbones.kernels.linear import Linear
 from hybrid_backbones.layers.attention import merge_heads
 from hybrid_backbones.layers.export_shapes import may_differ, missing_to_multiple
@@ -76,8 +81,16 @@ def attend_map(attention: TokenAttention, x: Tensor, *, window: int = 0) -> Tens
     return merged[:, top : top + height, left : left + width]
 
 
+def centered_window_geometry(size: tuple[int, int], window: int) -> AttentionGeometry:
+    """Return the geometry of `attend_map` on a map of this height and width."""
+    if not window:
+        return sequence_geometry(*size)
+    before = (-size[0] % window // 2, -size[1] % window // 2)
+    return window_geometry(size, (window, window), before=before)
+
+
 class TokenTransformer(nn.Module):
-    """Attention and perceptron that bring tokens to another width.
+    """Attention and MLP that bring tokens to another width.
 
     With windows, queries, keys and values have biases and there is no skip of the values.
 
@@ -99,9 +112,14 @@ class TokenTransformer(nn.Module):
         result: Tensor = y + self.mlp(self.norm2(y))
         return result
 
+    def attention_geometry(self, x: Tensor, local: Tensor) -> AttentionGeometry:
+        """Return the positions of the windows."""
+        del local
+        return centered_window_geometry((x.shape[1], x.shape[2]), self.window)
+
 
 class TokenPerformer(nn.Module):
-    """Attention of linear cost by random features, and a perceptron, to another width.
+    """Attention of linear cost by random features, and a MLP, to another width.
 
     The features are drawn once and never trained. Their exponentials leave the range of half
     precision, so they are computed in float32 there, under autocast too.

@@ -1,4 +1,4 @@
-"""One small network of each family of backbones, for the promises that all of them keep."""
+"""One small network of each architecture in the registry, for the contract tests."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,37 +8,26 @@ import torch
 from torch import Tensor
 
 from hybrid_backbones import Backbone, create_model
+from hybrid_backbones.registry import SMALL_VARIANTS
 
-# The smallest entry of each architecture, cut down where the code runs the same with less.
-SMALL: dict[str, dict[str, Any]] = {
-    "cmt_ti": {"depths": (1, 1, 2, 1), "image_size": 64},
-    "cvt_13": {"depths": (1, 1, 2)},
-    "mobile_former_26m": {},
-    "mobilevit_xxs": {"depths": (1, 1, 1)},
-    "moa_tiny": {"depths": (1, 1, 2), "window": 4, "image_size": 64},
-    "swin_tiny": {"depths": (2, 2, 2, 2), "width": 48},
-    "vitae_base": {"width": 96, "depth": 2, "heads": 3, "image_size": 64},
-    "vitae_tiny": {"depths": (0, 0, 2)},
-    "vitaev2_s": {"depths": (1, 1, 2, 1)},
-}
-# Rates of what draws random numbers in training.
+# Rates of dropout and stochastic depth, which draw random numbers in training.
 RATES = ("dropout", "head_dropout", "token_dropout", "drop_path", "global_drop_path")
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One architecture of the registry, by its smallest entry.
+    """One architecture of the registry, by a small variant.
 
     Attributes:
-        name: The entry.
-        fields: What is cut down of its configuration.
+        name: Name of the variant.
+        fields: Overrides of its configuration.
     """
 
     name: str
     fields: dict[str, Any]
 
     def build(self, *, num_classes: int = 10, in_channels: int = 3, **fields: Any) -> Backbone:
-        """Make the network with seeded weights, none of which is left at a start of zero."""
+        """Build the network with seeded weights, none of which is zero."""
         torch.manual_seed(0)
         model = create_model(
             self.name,
@@ -48,7 +37,7 @@ class Family:
         )
         with torch.no_grad():
             for name, value in model.named_parameters():
-                # Tables of positions and class tokens start at zero or near it.
+                # Position tables and class tokens are initialized with zero or almost zero.
                 if name.endswith(("_table", "cls_token", "pos_embed")):
                     value.normal_(std=0.2)
             for name, value in model.named_buffers():
@@ -59,25 +48,25 @@ class Family:
         return model
 
     def without_chance(self, **fields: Any) -> Backbone:
-        """Make the network with all rates of dropout and stochastic depth at zero."""
+        """Build the network without dropout and stochastic depth."""
         known = create_model(self.name, num_classes=0, **self.fields).config
         rates = {rate: 0.0 for rate in RATES if hasattr(known, rate)}
         return self.build(**{**rates, **fields})
 
 
-@pytest.fixture(params=sorted(SMALL))
+@pytest.fixture(params=sorted(SMALL_VARIANTS))
 def family(request: pytest.FixtureRequest) -> Family:
-    """Each architecture in turn."""
-    return Family(request.param, SMALL[request.param])
+    """Each architecture."""
+    return Family(request.param, dict(SMALL_VARIANTS[request.param].overrides))
 
 
 @pytest.fixture(scope="session")
 def small_names() -> tuple[str, ...]:
-    """The entries that stand for their architectures."""
-    return tuple(SMALL)
+    """The names of the small variants."""
+    return tuple(SMALL_VARIANTS)
 
 
 @pytest.fixture
-def image() -> Tensor:
+def pixels() -> Tensor:
     """Two images (2, 3, 64, 96)."""
     return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))

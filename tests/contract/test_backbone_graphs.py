@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_backbones import Backbone, FeatureExtractor
+from hybrid_backbones.registry import SMALL_VARIANTS
 
 # torch's exporters warn about parts of torch.
 pytestmark = [
@@ -13,21 +14,6 @@ pytestmark = [
 ]
 
 ODD, EVEN = (80, 65), (64, 96)
-# One graph serves images of every height, width and batch size.
-EVERY_SIZE = (
-    "cvt_13",
-    "mobile_former_26m",
-    "mobilevit_xxs",
-    "vitae_base",
-    "vitae_tiny",
-    "vitaev2_s",
-)
-# One graph serves one size, at every batch size; another size is another export.
-ONE_SIZE = {
-    "cmt_ti": "tables of two grids are interpolated: minutes of reasoning on symbols",
-    "moa_tiny": "windows shrink to the map, and the official layout reinterprets memory",
-    "swin_tiny": "windows are shifted only where more than one covers the map",
-}
 # The graph asks for more than one patch of the coarsest map along each side.
 ABOVE_64 = {"mobilevit_xxs": (96, 128)}
 # Equal blocks add nothing to a graph but time.
@@ -101,12 +87,8 @@ class Files:
         assert_near(map(torch.from_numpy, given), wanted, 1e-4)
 
 
-def test_every_family_says_which_sizes_its_graph_serves(small_names):
-    assert sorted((*EVERY_SIZE, *ONE_SIZE)) == sorted(small_names)
-
-
 def test_exported_program_and_onnx_file_serve_two_sizes_and_any_batch(family, tmp_path):
-    if family.name in EVERY_SIZE:
+    if SMALL_VARIANTS[family.name].exports_any_size:
         files = Files(shallow(family), images(2, (72, 104)), (0, 2, 3), tmp_path)
         for count, size in ((1, ODD), (3, ABOVE_64.get(family.name, EVEN))):
             files.check(images(count, size))

@@ -1,4 +1,4 @@
-"""`segnetr models` shows the facts of every backbone, and the README has the same table."""
+"""`segnetr models` lists every backbone, and docs/backbones.md contains the same table."""
 
 import json
 from pathlib import Path
@@ -8,15 +8,15 @@ import pytest
 from hybrid_backbones import get_spec, list_models
 from segnetr.workflows.models.backbones import backbone_markdown
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "backbones.md"
 START = "<!-- written by: segnetr models list --markdown -->\n"
 END = "\n<!-- end -->"
 
 
-def test_readme_table_matches_the_registry(command):
+def test_table_in_the_documentation_is_the_registry(command):
     done = command("models", "list", "--markdown")
     assert done.returncode == 0
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     table = text[text.index(START) + len(START) : text.index(END)]
     assert table == done.stdout.rstrip("\n") == backbone_markdown()
     assert all(f"`{name}`" in table for name in list_models())

@@ -1,1 +1,1 @@
-"""CPU kernels of SegNetr's blocks."""
+"""CPU kernels of SegNetr's blocks, built on `hybrid_backbones.kernels`."""

@@ -1,8 +1,8 @@
-"""Mean and covariance of a map's channels, which tell the statistics behind a 1x1 convolution.
+"""Mean and covariance of a map's channels, from which the statistics of a 1x1 convolution follow.
 
-For e = W x the mean is W mean(x) and the variance the diagonal of W cov(x) W^T. So a batch norm
-behind a 1x1 convolution that widens a map can be folded into the convolution while training, too:
-its statistics come from the narrow map, and the wide one is neither read nor kept for them.
+For e = W x, the mean is W mean(x) and the variance is the diagonal of W cov(x) W^T. So a batch norm
+behind an expanding 1x1 convolution can be folded into the convolution in training, too: its
+statistics are computed from the narrow map, and the expanded map is neither read nor kept for them.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @torch.library.custom_op("segnetr::channel_covariance", mutates_args=())
-def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def _channel_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
     channels = x.shape[1]
     mean = x.mean((0, 2, 3))
     covariance = x.new_zeros(channels, channels)
@@ -23,12 +23,12 @@ def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, covariance.div_(x.numel() // channels)
 
 
-@_channel_moments.register_fake
+@_channel_covariance.register_fake
 def _(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[1]), x.new_empty(x.shape[1], x.shape[1])
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(inputs[0], output[0])
 
 
@@ -39,7 +39,7 @@ def _differentiate(ctx: Any, mean_grad: Tensor, covariance_grad: Tensor) -> Tens
     return F.conv2d(x, slope[:, :, None, None], mean_grad / count - slope @ mean)
 
 
-_channel_moments.register_autograd(_differentiate, setup_context=_keep)
+_channel_covariance.register_autograd(_differentiate, setup_context=_save)
 
 
 def channel_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,5 +51,5 @@ def channel_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The mean (C,) and the covariance (C, C), divided by the number of pixels N*H*W.
     """
-    mean, covariance = _channel_moments(x)
+    mean, covariance = _channel_covariance(x)
     return mean, covariance

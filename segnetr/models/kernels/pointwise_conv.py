@@ -1,36 +1,10 @@
-"""A linear map along the channels of a map."""
+"""Layers along the channels of a map."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.kernels.compiled_product import product, takes_products
-from segnetr.models.kernels.conv import can_fuse, convolve
+from hybrid_backbones.kernels.dispatch import pointwise_conv
 
-
-def pointwise_conv(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a linear layer, or a 1x1 convolution, to every pixel.
-
-    Always as a convolution of oneDNN, because matrix products are run by a library that is two to
-    four times slower on some processors: without a gradient through its operator, which a single
-    thread reaches too; compiled through an operator that the compiler cannot look into, which
-    would make a matrix product of it; else as PyTorch chooses.
-
-    Args:
-        layer: From C to K values.
-        x: Maps (N, C, H, W).
-
-    Returns:
-        Maps (N, K, H, W).
-    """
-    weight = layer.weight.flatten(1)
-    if takes_products(x, weight):
-        maps: Tensor = product(x.contiguous(memory_format=torch.channels_last), weight, layer.bias)
-        return maps
-    kernel = weight[:, :, None, None]
-    if can_fuse(x) and not torch.is_grad_enabled():
-        return convolve(x, kernel, layer.bias)
-    return F.conv2d(x, kernel, layer.bias)
+__all__ = ["normalize_channels", "pointwise_conv"]
 
 
 def normalize_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:

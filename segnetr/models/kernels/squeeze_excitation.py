@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: gates that say how much each channel of an image counts.
+"""Squeeze-and-excitation: a gate between 0 and 1 for each channel of an image.
 
 Source:
     Hu et al., Squeeze-and-Excitation Networks, arXiv:1709.01507, section 3.
@@ -29,7 +29,7 @@ class SqueezeExcitation(nn.Module):
         self.expand = nn.Linear(hidden, channels)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Turn channel means (N, E) into gates (N, E) between 0 and 1."""
+        """Compute gates (N, E) between 0 and 1 from channel means (N, E)."""
         return compute_gates(pooled, self.weights)
 
     @property
@@ -39,7 +39,7 @@ class SqueezeExcitation(nn.Module):
 
 
 def compute_gates(pooled: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Turn channel means (..., E) into gates (..., E); without weights all gates are 1."""
+    """Compute gates (..., E) from channel means (..., E); without weights all gates are 1."""
     if not weights:
         return torch.ones_like(pooled)
     reduce, reduce_bias, expand, expand_bias = weights
@@ -50,17 +50,17 @@ def compute_gates(pooled: Tensor, weights: Sequence[Tensor]) -> Tensor:
 def compute_gate_gradients(
     pooled: Tensor, weights: Sequence[Tensor], gradient: Tensor
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Go back through `compute_gates` for one image.
+    """Compute the gradients of `compute_gates` for one image.
 
-    Written out, because inside an operator of ours autograd does not record.
+    Written by hand, because autograd does not record inside a custom operator.
 
     Args:
         pooled: Channel means (E,).
         weights: As in `compute_gates`.
-        gradient: At the gates (E,).
+        gradient: Gradient of the gates (E,).
 
     Returns:
-        The gates (E,), the gradient at the channel means (E,), and those of the weights.
+        The gates (E,), the gradient of the channel means (E,), and those of the weights.
     """
     if not weights:
         return torch.ones_like(pooled), torch.zeros_like(pooled), []

@@ -116,7 +116,7 @@ def build_pyramid(name: str, in_channels: int, *, settings: Mapping[str, Any]) -
         UsageError: If there is no such backbone or field (the nearest is named), a value is of
             another kind than the default, or timm is not installed.
     """
-    check_encoder(name, settings)
+    settings = check_encoder(name, settings)
     if name.startswith(TIMM_PREFIX):
         return Pyramid(**build_timm(name, in_channels, settings=settings))
     try:
@@ -130,14 +130,17 @@ def build_pyramid(name: str, in_channels: int, *, settings: Mapping[str, Any]) -
     return Pyramid(extractor, out_channels=extractor.out_channels, strides=extractor.strides)
 
 
-def check_encoder(name: str, settings: Mapping[str, Any]) -> None:
+def check_encoder(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check an encoder's name and the names and kinds of its settings, without building it.
+
+    Returns:
+        The settings, those of version 0.1 under their new names.
 
     Raises:
         UsageError: As `build_pyramid`.
     """
     if name.startswith(TIMM_PREFIX):
-        return
+        return settings
     known = list_encoders()
     if name not in known:
         raise unknown_name("encoder", name, [*known, TIMM_PREFIX])
@@ -147,7 +150,8 @@ def check_encoder(name: str, settings: Mapping[str, Any]) -> None:
                 "model.encoder_settings: encoder 'segnetr' takes none; its settings are "
                 "model.width, model.windows and the others of `segnetr models show segnetr`"
             )
-        return
+        return settings
+    settings = hybrid_backbones.rename_old_fields(name, settings)
     config = hybrid_backbones.get_spec(name).config
     fields = {field.name for field in dataclasses.fields(config)} - set(_OWN_FIELDS)
     for key, value in settings.items():
@@ -161,6 +165,7 @@ def check_encoder(name: str, settings: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"model.encoder_settings.{key}: {value!r} does not fit; {name!r} has {default!r}"
             )
+    return settings
 
 
 def _is_duplicate(value: Any, default: Any) -> bool:

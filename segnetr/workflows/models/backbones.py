@@ -43,7 +43,7 @@ def brief_table() -> Table:
 
 
 def backbone_markdown() -> str:
-    """Return the facts as the Markdown table of the documentation."""
+    """Return the facts as the tables of docs/backbones.md."""
     head = ("`--backbone`", "parameters", "GMAC at", "strides: channels", "top-1", "trained on")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     sources: dict[tuple[str, str], list[str]] = {}

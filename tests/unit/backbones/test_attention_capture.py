@@ -15,7 +15,7 @@ KINDS = {
     "mobilevit_xxs": ((70, 45), {}),
     "swin_tiny": ((70, 45), {"depths": (2, 2, 2, 2)}),
     "vitae_tiny": ((70, 45), {"depths": (0, 0, 2)}),
-    "vitae_base": ((70, 45), {"width": 96, "depth": 2, "heads": 3, "image_size": 64}),
+    "vitae_base": ((70, 45), {"embed_dim": 96, "depth": 2, "num_heads": 3, "image_size": 64}),
     "vitaev2_s": ((70, 45), {"depths": (1, 1, 1, 1)}),
 }
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hybrid_backbones import create_model, list_layers
-from hybrid_backbones.registry import ENTRIES
+from hybrid_backbones.registry import SPECS
 
 # One of each architecture, small where the family allows.
 NAMES = (
@@ -20,8 +20,7 @@ def build(name: str, **more):
 
 
 EVERY = [
-    name if name in NAMES else pytest.param(name, marks=pytest.mark.slow)
-    for name in sorted(ENTRIES)
+    name if name in NAMES else pytest.param(name, marks=pytest.mark.slow) for name in sorted(SPECS)
 ]
 
 

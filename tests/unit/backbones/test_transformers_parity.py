@@ -51,7 +51,7 @@ def their_swin(**settings):
 
 def our_swin(**fields):
     return create_model(
-        "swin_tiny", width=24, depths=(2, 2, 2, 2), num_classes=10, **fields
+        "swin_tiny", embed_dim=24, depths=(2, 2, 2, 2), num_classes=10, **fields
     ).double()
 
 
@@ -74,7 +74,7 @@ def test_cvt_agrees_with_transformers(size):
 @torch.inference_mode()
 def test_swin_agrees_with_transformers(window, size):
     theirs = their_swin(window_size=window)
-    ours = our_swin(window=window).eval()
+    ours = our_swin(window_size=window).eval()
     report = load_published(ours, theirs.state_dict())
     assert report.notes == ()
     image = torch.randn(1, 3, *size, dtype=torch.float64)

@@ -1,12 +1,12 @@
-"""A linear map along the channels gives the same whichever way it takes."""
+"""A linear layer along the channels gives the same result on every path."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_backbones.kernels.inference import has_onednn
-from segnetr.models.kernels import pointwise_conv as pointwise
+from hybrid_backbones.kernels import dispatch
+from hybrid_backbones.kernels.onednn import has_onednn
 from segnetr.models.kernels.pointwise_conv import pointwise_conv
 
 LAYERS = [nn.Linear(32, 64), nn.Linear(32, 64, bias=False), nn.Conv2d(32, 64, 1)]
@@ -14,14 +14,15 @@ LAYERS = [nn.Linear(32, 64), nn.Linear(32, 64, bias=False), nn.Conv2d(32, 64, 1)
 
 @pytest.fixture
 def x() -> Tensor:
-    # Enough multiply-adds for the compiled way.
+    """Maps with enough multiply-adds for the compiled product."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, 32, 64, 40, generator=generator)
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=["linear", "without bias", "convolution"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_prediction_gives_the_rows_times_the_matrix(x, layer, layout) -> None:
+def test_prediction_equals_rows_times_matrix(x, layer, layout) -> None:
+    """Without gradient, the result is the matrix product over the channels."""
     with torch.no_grad():
         expected = F.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias)
         found = pointwise_conv(layer, x.contiguous(memory_format=layout))
@@ -29,15 +30,16 @@ def test_prediction_gives_the_rows_times_the_matrix(x, layer, layout) -> None:
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=["linear", "without bias", "convolution"])
-def test_compiled_gives_the_same_maps_and_gradients(x, layer, monkeypatch) -> None:
-    asked = []
+def test_compiled_function_has_the_same_maps_and_gradients(x, layer, monkeypatch) -> None:
+    """Compiled, oneDNN's product replaces the convolution and its gradients."""
+    decisions = []
 
     def ask(maps: Tensor, weight: Tensor) -> bool:
-        asked.append(takes_products(maps, weight))
-        return asked[-1]
+        decisions.append(takes_products(maps, weight))
+        return decisions[-1]
 
-    takes_products = pointwise.takes_products
-    monkeypatch.setattr(pointwise, "takes_products", ask)
+    takes_products = dispatch.takes_products
+    monkeypatch.setattr(dispatch, "takes_products", ask)
     compiled = torch.compile(pointwise_conv, dynamic=False, backend="aot_eager")
     results = []
     for function in (pointwise_conv, compiled):
@@ -46,7 +48,7 @@ def test_compiled_gives_the_same_maps_and_gradients(x, layer, monkeypatch) -> No
         result = function(layer, maps)
         result.square().sum().backward()
         results.append([result.detach(), maps.grad, *(p.grad for p in layer.parameters())])
-    assert asked[0] is False
-    assert (True in asked) == has_onednn()
+    assert decisions[0] is False
+    assert (True in decisions) == has_onednn()
     for eager, traced in zip(*results, strict=True):
         torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-3)

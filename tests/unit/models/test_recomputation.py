@@ -1,39 +1,44 @@
-"""Recomputing changes what is kept, not what comes out."""
+"""Recomputation changes memory, not results."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 
-from segnetr.models.kernels import recomputation
+from hybrid_backbones import kernels
 from segnetr.models.kernels.recomputation import recompute
 
 
 @pytest.fixture(autouse=True)
-def _every_map_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recomputation, "LARGE_BYTES", 0)
+def _every_map_is_large() -> Iterator[None]:
+    """Recompute maps of any size."""
+    with kernels.configure(large_map_bytes=0):
+        yield
 
 
-def test_gradients_and_running_moments_are_those_of_one_pass() -> None:
+def test_gradients_and_running_statistics_are_those_of_one_pass() -> None:
+    """The second call of a function updates no running statistics."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 2, 1))
-    frugal = copy.deepcopy(plain)
-    norm = frugal[1]
+    recomputing = copy.deepcopy(plain)
+    norm = recomputing[1]
     assert isinstance(norm, nn.BatchNorm2d)
     x = torch.randn(2, 3, 5, 5)
     for _ in range(2):
         plain(x).square().sum().backward()
-        recompute(frugal, x, norms=(norm,)).square().sum().backward()
-    for left, right in zip(frugal.parameters(), plain.parameters(), strict=True):
+        recompute(recomputing, x, norms=(norm,)).square().sum().backward()
+    for left, right in zip(recomputing.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(left.grad, right.grad)
-    for left, right in zip(frugal.buffers(), plain.buffers(), strict=True):
+    for left, right in zip(recomputing.buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(left, right)
     assert norm.momentum == 0.1
     assert norm.num_batches_tracked == 2
 
 
-def test_only_the_input_is_kept_of_a_large_map(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_input_of_a_large_map_is_kept() -> None:
+    """Autograd saves the input alone; a smaller map, and plain(), keep everything."""
     x = torch.randn(1, 3, 8, 8)
     layers = nn.Sequential(nn.Conv2d(3, 16, 1), nn.SiLU(), nn.Conv2d(16, 2, 1))
     kept: list[int] = []
@@ -41,10 +46,14 @@ def test_only_the_input_is_kept_of_a_large_map(monkeypatch: pytest.MonkeyPatch) 
         lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
     ):
         recompute(layers, x)
-        frugal, _ = sum(kept), kept.clear()
+        recomputed, _ = sum(kept), kept.clear()
         layers(x)
         usual, _ = sum(kept), kept.clear()
-        monkeypatch.setattr(recomputation, "LARGE_BYTES", x.numel() * 4 + 1)
-        recompute(layers, x)
-    assert frugal < usual / 4
+        with kernels.configure(large_map_bytes=x.numel() * 4 + 1):
+            recompute(layers, x)
+        small, _ = sum(kept), kept.clear()
+        with kernels.plain():
+            recompute(layers, x)
+    assert recomputed < usual / 4
+    assert small == usual
     assert sum(kept) == usual

@@ -97,7 +97,7 @@ def test_native_encoder_takes_the_encoder_of_another_run(tmp_path: Path) -> None
 def test_official_layout_is_converted(tmp_path: Path) -> None:
     # The official Swin wraps its tensors, and its keys are those of `convert_published`.
     torch.manual_seed(4)
-    small = {"width": 24, "depths": (1, 1, 1, 1), "heads": (1, 2, 4, 8)}
+    small = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
     source = hybrid_backbones.create_model("swin_tiny", num_classes=4, **small)
     file = tmp_path / "swin.pth"
     torch.save({"model": {f"module.{k}": v for k, v in source.state_dict().items()}}, file)

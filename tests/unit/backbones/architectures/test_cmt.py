@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_backbones import create_model, load_published
-from hybrid_backbones.architectures.cmt import ENTRIES, CMTConfig
+from hybrid_backbones.architectures.cmt import SPECS, CMTConfig
 from hybrid_backbones.layers.position import resize_pair_table
 from hybrid_backbones.weights import CheckpointError
 
-TINY = {"widths": (8, 16, 24, 32), "depths": (1, 1, 2, 1), "stem_width": 8}
+TINY = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 2, 1), "stem_width": 8}
 
 
 def tiny(**settings):
@@ -38,15 +38,15 @@ def published_layout(model):
     return state
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_parameters_and_multiply_adds_are_the_published_ones(entry):
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_parameters_and_multiply_adds_are_the_published_ones(spec):
     with torch.device("meta"):
-        model = entry.build(entry.config).eval()
-        image = torch.empty(1, 3, entry.image_size, entry.image_size)
-    assert sum(parameter.numel() for parameter in model.parameters()) == entry.parameters
+        model = spec.build(spec.config).eval()
+        image = torch.empty(1, 3, spec.image_size, spec.image_size)
+    assert sum(parameter.numel() for parameter in model.parameters()) == spec.parameters
     with FlopCounterMode(display=False) as counter:
         model(image)
-    assert counter.get_total_flops() / 2e9 == pytest.approx(entry.gmacs, rel=0.01)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(spec.gmacs, rel=0.01)
 
 
 @pytest.mark.parametrize("size", [(97, 131), (64, 96), (33, 47), (160, 160)])

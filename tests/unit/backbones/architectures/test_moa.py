@@ -13,7 +13,7 @@ from hybrid_backbones.layers.windows2d import (
     window_position_index,
 )
 
-SMALL = {"width": 32, "depths": (1, 1, 1), "heads": (1, 2, 4), "reduction": 16}
+SMALL = {"embed_dim": 32, "depths": (1, 1, 1), "num_heads": (1, 2, 4), "reduction": 16}
 
 
 def small(**fields):

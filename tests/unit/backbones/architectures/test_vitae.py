@@ -14,14 +14,14 @@ from hybrid_backbones.registry import get_spec
 # Small enough for a unit test, with all parts of the published ones.
 SMALL = {
     "vitae_tiny": {"depths": (0, 1, 2), "drop_path": 0.0},
-    "vitae_base": {"width": 64, "depth": 2, "heads": 4, "drop_path": 0.0},
+    "vitae_base": {"embed_dim": 64, "depth": 2, "num_heads": 4, "drop_path": 0.0},
     "vitaev2_s": {
         "embed_dims": (16, 16, 32, 64),
         "token_dims": (32, 32, 64, 128),
         "depths": (1, 1, 1, 1),
         "groups": (1, 8, 16, 32),
         "reduction_groups": (1, 8, 16, 32),
-        "heads": (1, 2, 4, 4),
+        "num_heads": (1, 2, 4, 4),
         "drop_path": 0.0,
     },
 }

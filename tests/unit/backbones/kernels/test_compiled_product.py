@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from hybrid_backbones.kernels.activation import GELU, SILU
 from hybrid_backbones.kernels.compiled_product import product, takes_products
-from hybrid_backbones.kernels.inference import processor_layout
-from hybrid_backbones.kernels.linear import Linear, apply_convolution
+from hybrid_backbones.kernels.dispatch import conv2d, to_fast_layout
+from hybrid_backbones.kernels.linear import Linear
 from hybrid_backbones.layers.mlp import Mlp
 
 pytestmark = [
@@ -81,11 +81,11 @@ def test_compiled_pointwise_convolution_and_its_gradients_are_the_plain_ones(ahe
     torch.manual_seed(0)
     layer = nn.Conv2d(32, 48, 1, bias=bias)
     plain = copy.deepcopy(layer).double()
-    x = processor_layout(torch.randn(2, 32, 40, 50)).requires_grad_()
+    x = to_fast_layout(torch.randn(2, 32, 40, 50)).requires_grad_()
     y = x.detach().double().requires_grad_()
 
     def run(image):
-        return apply_convolution(layer, image, ahead=ahead)
+        return conv2d(layer, image, ahead=ahead)
 
     assert PRODUCT in graph_of(run, x)
     given = torch.compile(run, fullgraph=True, backend="aot_eager")(x)
@@ -103,17 +103,17 @@ def test_convolutions_that_are_no_matrices_are_left_to_the_compiler():
     x = torch.randn(2, 32, 40, 50)
     for layer, image in (
         (nn.Conv2d(32, 48, 1), x),  # channels first
-        (nn.Conv2d(32, 48, 3, padding=1), processor_layout(x)),
-        (nn.Conv2d(32, 48, 1, groups=2), processor_layout(x)),
+        (nn.Conv2d(32, 48, 3, padding=1), to_fast_layout(x)),
+        (nn.Conv2d(32, 48, 1, groups=2), to_fast_layout(x)),
     ):
-        assert PRODUCT not in graph_of(partial(apply_convolution, layer), image)
+        assert PRODUCT not in graph_of(partial(conv2d, layer), image)
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (2, 5, 3, 4)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_operator_is_what_compilers_are_told_it_is(shape, bias):
     x = torch.randn(shape)
-    x = (processor_layout(x) if x.ndim == 4 else x).requires_grad_()
+    x = (to_fast_layout(x) if x.ndim == 4 else x).requires_grad_()
     weight = torch.randn(7, 5, requires_grad=True)
     torch.library.opcheck(
         product, (x, weight, torch.randn(7, requires_grad=True) if bias else None)

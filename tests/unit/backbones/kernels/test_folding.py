@@ -13,9 +13,9 @@ SMALL = {
     "cvt_13": ({"depths": (1, 1, 1)}, 0),
     "mobile_former_26m": ({}, 0),
     "mobilevit_xxs": ({"depths": (1, 1, 1)}, 0),
-    "moa_tiny": ({"depths": (1, 1, 1), "window": 4, "image_size": 64}, 0),
+    "moa_tiny": ({"depths": (1, 1, 1), "window_size": 4, "image_size": 64}, 0),
     "swin_tiny": ({"depths": (2, 1, 1, 1)}, 0),
-    "vitae_base": ({"width": 96, "depth": 2, "heads": 3, "image_size": 64}, 0),
+    "vitae_base": ({"embed_dim": 96, "depth": 2, "num_heads": 3, "image_size": 64}, 0),
     "vitae_tiny": ({"depths": (0, 0, 1)}, 0),
     "vitaev2_s": ({"depths": (1, 1, 1, 1)}, 0),
 }

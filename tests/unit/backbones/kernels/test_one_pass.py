@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybrid_backbones import create_model
 from hybrid_backbones.kernels.activation import GELU, QUICK_GELU, RELU6, SILU
 from hybrid_backbones.kernels.conv_sequence import ConvSequence
-from hybrid_backbones.kernels.inference import convolve, is_plain_inference, processor_layout
-from hybrid_backbones.kernels.linear import Linear, apply_convolution
+from hybrid_backbones.kernels.dispatch import conv2d, conv_norm, residual_conv, to_fast_layout
+from hybrid_backbones.kernels.linear import Linear
+from hybrid_backbones.kernels.onednn import can_run_inference
 from hybrid_backbones.layers.conv_norm import ConvNorm
 from hybrid_backbones.layers.mlp import Mlp
 
@@ -124,7 +125,7 @@ def test_convolution_norms_and_activates_as_without_onednn(activation, settings,
     nn.init.normal_(layer.bn.weight)
     nn.init.normal_(layer.bn.bias)
     x = 3 * torch.randn(2, 8, 9, 7)
-    x = processor_layout(x) if last else x
+    x = to_fast_layout(x) if last else x
     near(layer(x), layer.double()(x.double()))
 
 
@@ -137,10 +138,10 @@ def test_gradients_of_a_pointwise_convolution_are_the_plain_ones(last, bias, ahe
     plain = nn.Conv2d(8, 12, 1, bias=bias).double()
     plain.load_state_dict(layer.state_dict())
     x = torch.randn(2, 8, 5, 6)
-    x = (processor_layout(x) if last else x).requires_grad_()
+    x = (to_fast_layout(x) if last else x).requires_grad_()
     y = x.detach().double().requires_grad_()
     direction = torch.randn(2, 12, 5, 6)
-    given = apply_convolution(layer, x, ahead=ahead)
+    given = conv2d(layer, x, ahead=ahead)
     wanted = plain(y if ahead is None else ahead(y))
     near(given, wanted)
     (given * direction).sum().backward()
@@ -158,10 +159,10 @@ def test_shortcut_is_added_before_the_activation(activation, bias):
     torch.manual_seed(0)
     layer = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=bias)
     kept = layer.weight.clone()
-    x = processor_layout(torch.randn(2, 8, 7, 5))
+    x = to_fast_layout(torch.randn(2, 8, 7, 5))
     wanted = layer(x).double() + x.double()
     wanted = wanted if activation is None else F.gelu(wanted)
-    near(convolve(x, layer, shortcut=True, activation=activation), wanted)
+    near(residual_conv(x, layer, activation), wanted)
     assert torch.equal(layer.weight, kept)
 
 
@@ -177,7 +178,7 @@ def test_norm_ahead_of_a_pointwise_convolution_becomes_part_of_it(last):
             nn.init.normal_(value)
         norm.running_var.uniform_(0.5, 2)
     x = torch.randn(2, 6, 5, 4)
-    given = convolve(processor_layout(x) if last else x, layer, ahead=ahead, norm=behind)
+    given = conv_norm(to_fast_layout(x) if last else x, layer, norm_ahead=ahead, norm=behind)
     near(given, nn.Sequential(ahead, layer, behind).double()(x.double()))
 
 
@@ -217,18 +218,18 @@ def test_training_mode_norms_over_the_batch():
 def test_other_precisions_devices_and_tracers_take_the_plain_way():
     x = torch.randn(2, 3)
     with torch.no_grad():
-        assert is_plain_inference(x)
-        assert not is_plain_inference(x.double())
-        assert not is_plain_inference(x.to("meta"))
-        assert not is_plain_inference(nn.Parameter(x))
+        assert can_run_inference(x)
+        assert not can_run_inference(x.double())
+        assert not can_run_inference(x.to("meta"))
+        assert not can_run_inference(nn.Parameter(x))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert not is_plain_inference(x)
+            assert not can_run_inference(x)
         with torch.backends.mkldnn.flags(enabled=False):
-            assert not is_plain_inference(x)
+            assert not can_run_inference(x)
         with FlopCounterMode(display=False) as counter:
             Linear(3, 5)(x)
         assert counter.get_total_flops() == 2 * 2 * 3 * 5
-    assert not is_plain_inference(x)
+    assert not can_run_inference(x)
 
 
 def perceptrons(activation):

@@ -10,14 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_backbones import create_model
 from hybrid_backbones.architectures import swin
-from hybrid_backbones.layers import shape_cache as size_tables
+from hybrid_backbones.kernels import tracing
 from hybrid_backbones.layers.shape_cache import ShapeCache
 
 SMALL = {
     "cmt_ti": {"depths": (1, 1, 1, 1), "image_size": 64},
-    "moa_tiny": {"depths": (1, 1, 1), "window": 4, "image_size": 64, "width": 48},
-    "swin_tiny": {"depths": (2, 2, 1, 1), "width": 48},
-    "vitae_base": {"width": 48, "depth": 1, "heads": 3, "image_size": 64},
+    "moa_tiny": {"depths": (1, 1, 1), "window_size": 4, "image_size": 64, "embed_dim": 48},
+    "swin_tiny": {"depths": (2, 2, 1, 1), "embed_dim": 48},
+    "vitae_base": {"embed_dim": 48, "depth": 1, "num_heads": 3, "image_size": 64},
 }
 # Whose tables are weights, interpolated.
 WEIGHTS = {"cmt_ti": "relative_pos", "vitae_base": "pos_embed"}
@@ -144,7 +144,7 @@ def test_nothing_is_kept_while_a_cuda_graph_is_recorded(monkeypatch):
         is_cuda = True
 
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    monkeypatch.setattr(size_tables, "Tensor", OnGpu)
+    monkeypatch.setattr(tracing, "Tensor", OnGpu)
     tables = ShapeCache()
     tables.get((1,), lambda: None, like=torch.zeros(1).as_subclass(OnGpu))
     assert len(tables) == 0
