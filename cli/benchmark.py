@@ -73,4 +73,4 @@ def benchmark(
     else:
         chosen = pairs.split(",") if pairs else []
         outcome = workflow.benchmark_skips(settings, chosen, out=out, progress=progress)
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))

@@ -62,5 +62,5 @@ def classify(
     from segnetr.workflows.classification.train import classify as run
 
     outcome = run(settings, out=out, resume=resume, progress=Progress(quiet=quiet or as_json))
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))
     raise typer.Exit(STOP_CODES.get(outcome.stopped, 0))

@@ -50,4 +50,4 @@ def compare(
         device=device or "auto",
     )
     outcome = workflow.compare(runs, choice, out=out, progress=Progress(quiet=quiet or as_json))
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))

@@ -25,7 +25,7 @@ def list_datasets(as_json: o.Json = False, verbose: o.Verbose = False) -> None:
     from segnetr.workflows.datasets.list_datasets import list_datasets as run
 
     table = run()
-    print_result(table.facts(), as_json=as_json, text=table.text())
+    print_result(table.to_dict(), as_json=as_json, text=str(table))
 
 
 @application.command("check")
@@ -56,7 +56,7 @@ def check(
 
     progress = Progress(quiet=quiet or as_json)
     outcome = check_dataset(settings.data, page=html, progress=progress)
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))
     raise typer.Exit(ISSUES_FOUND if outcome.issues else 0)
 
 
@@ -80,7 +80,7 @@ def init(
     from segnetr.workflows.datasets.init import init_folder
 
     outcome = init_folder(folder, out=out, overwrite=overwrite)
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))
 
 
 @application.command("audit")
@@ -110,7 +110,7 @@ def audit(
     from segnetr.workflows.datasets.audit import audit as run
 
     outcome = run(settings.data, against or (), progress=Progress(quiet=quiet or as_json))
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))
     raise typer.Exit(ISSUES_FOUND if outcome.leaks else PARTIAL if outcome.unread else 0)
 
 
@@ -135,4 +135,4 @@ def split(
     from segnetr.workflows.datasets.check import split_dataset
 
     outcome = split_dataset(settings.data, out)
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))

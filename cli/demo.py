@@ -25,4 +25,4 @@ def demo(
     from segnetr.workflows.demo import demo as run
 
     outcome = run(out, assignments=assignments or (), progress=Progress(quiet=quiet or as_json))
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))

@@ -65,4 +65,4 @@ def evaluate(
         )
         score = evaluate_classifier if is_classifier_run(run_folder) else workflow.evaluate_run
         outcome = score(run_folder, choice, out=out, progress=progress)
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))

@@ -29,7 +29,7 @@ def list_models(
     from segnetr.workflows.models.list_models import list_models as run
 
     table = run()
-    print_result(table.facts(), as_json=as_json, text=table.text())
+    print_result(table.to_dict(), as_json=as_json, text=str(table))
 
 
 @application.command("show")
@@ -43,7 +43,7 @@ def show(
     from segnetr.workflows.models.list_models import show_model
 
     card = show_model(name)
-    print_result(card.facts(), as_json=as_json, text=card.text())
+    print_result(card.to_dict(), as_json=as_json, text=str(card))
 
 
 @application.command("soup")

@@ -111,9 +111,9 @@ def predict(
     progress = Progress(quiet=quiet or as_json)
     if any(is_classifier(model) for model in models):
         answer = predict_classes(inputs, models, out, choice, progress=progress)
-        print_result(answer.facts(), as_json=as_json, text=answer.text())
+        print_result(answer.to_dict(), as_json=as_json, text=str(answer))
         raise typer.Exit(PARTIAL if answer.failed else 0)
     outcome = predict_masks(inputs, models, out, choice, progress=progress)
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))
     stopped = STOP_CODES.get(outcome.stopped or "")
     raise typer.Exit(stopped or (PARTIAL if outcome.failed else 0))

@@ -94,7 +94,7 @@ def prepare(
         limits=Limits(files=max_files, total_bytes=int(max_gib * 2**30), ratio=max_ratio),
     )
     outcome = prepare_dataset(request, confirm=_ask, progress=Progress(quiet=quiet or as_json))
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))
     raise typer.Exit(ISSUES_FOUND if outcome.issues else 0)
 
 

@@ -90,5 +90,5 @@ def train(
     else:
         number = None if fold == "all" else int(fold)
         outcome = cross_validate(settings, fold=number, out=out, resume=resume, progress=progress)
-    print_result(outcome.facts(), as_json=as_json, text=outcome.text())
+    print_result(outcome.to_dict(), as_json=as_json, text=str(outcome))
     raise typer.Exit(STOP_CODES.get(outcome.stopped, 0))

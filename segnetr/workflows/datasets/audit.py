@@ -60,7 +60,7 @@ class Leak:
         """Whether they lie in two parts of a split, or in two data sets."""
         return self.first.place() != self.second.place()
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the pair as plain data."""
         files = [
             {"dataset": p.dataset, "part": p.part, "case_id": p.case_id, "path": str(p.path)}
@@ -75,7 +75,7 @@ class Leak:
             "files": files,
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the pair as one line."""
         where = [f"{p.path} ({p.place()})" for p in (self.first, self.second)]
         turned = (
@@ -107,19 +107,19 @@ class AuditOutcome:
         """The pairs that cross parts of a split, or data sets."""
         return tuple(pair for pair in self.pairs if pair.crosses)
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the pairs as plain data."""
         return {
             "sets": list(self.sets),
             "images": self.images,
             "leaks": len(self.leaks),
-            "pairs": [pair.facts() for pair in self.pairs],
+            "pairs": [pair.to_dict() for pair in self.pairs],
             "unread": list(self.unread),
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give a line for each pair, then the counts."""
-        lines = [pair.text() for pair in self.pairs]
+        lines = [str(pair) for pair in self.pairs]
         lines += [f"not read: {reason}" for reason in self.unread]
         inside = len(self.pairs) - len(self.leaks)
         lines.append(

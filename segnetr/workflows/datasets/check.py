@@ -37,7 +37,7 @@ class CheckOutcome:
     doubles: int = 0
     page: Path | None = None
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the issues as plain data."""
         issues = [
             {"case_id": f.case_id, "path": str(f.path), "kind": f.kind, "message": f.message}
@@ -52,7 +52,7 @@ class CheckOutcome:
             "page": None if self.page is None else str(self.page),
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give one line for each issue, then the count."""
         lines = [f"{f.kind}: {f.message}" for f in self.issues]
         lines.append(
@@ -72,7 +72,7 @@ class SplitOutcome:
     path: Path
     split: Split
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give counts and hash as plain data."""
         counts = {str(name): len(self.split.ids(name)) for name in SPLIT_NAMES}
         origin, seed = self.split.origin, self.split.seed
@@ -84,7 +84,7 @@ class SplitOutcome:
             **counts,
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give counts and hash as two lines."""
         counts = ", ".join(f"{len(self.split.ids(name))} {name}" for name in SPLIT_NAMES)
         return f"{self.split.origin}: {counts}, sha256 {self.split.sha256[:16]}\nsplit: {self.path}"
@@ -150,5 +150,5 @@ def split_dataset(config: DataConfig, out: Path) -> SplitOutcome:
 
 def _as_issue(leak: Leak) -> Issue:
     first = leak.first
-    message = leak.text().partition(": ")[2]
+    message = str(leak).partition(": ")[2]
     return Issue(case_id=first.case_id, path=first.path, kind="leak", message=message)

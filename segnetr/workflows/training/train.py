@@ -189,7 +189,7 @@ def _look_for_leaks(
             f"{len(leaks)} pairs of alike images lie in two parts of the split: scores promise "
             "too much (segnetr data audit)"
         )
-    return None if leaks is None else [leak.text() for leak in leaks]
+    return None if leaks is None else [str(leak) for leak in leaks]
 
 
 def _describe(
