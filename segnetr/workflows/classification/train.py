@@ -33,8 +33,7 @@ from segnetr.data.loading.sampler import ResumableSampler
 from segnetr.data.splits.split import write_split
 from segnetr.data.validation.audit import Issue
 from segnetr.engine.training.classification import ClassificationTask, balance_classes
-from segnetr.engine.training.layer_rates import layer_factors
-from segnetr.engine.training.optim import count_steps
+from segnetr.engine.training.optim import count_steps, layer_factors
 from segnetr.engine.training.random_state import seed_generators
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import Runtime

@@ -16,7 +16,7 @@ from segnetr.data.splits.patients import check_patients
 from segnetr.data.splits.split import write_split
 from segnetr.data.splits.split_cases import divide
 from segnetr.data.validation.audit import Issue, check_pairs
-from segnetr.engine.training.finetuning import EncoderTraining
+from segnetr.engine.training.finetuning import EncoderFinetuning
 from segnetr.engine.training.optim import count_steps
 from segnetr.engine.training.random_state import seed_generators
 from segnetr.engine.training.run_dir import RunDir
@@ -233,12 +233,12 @@ def _start_network(model: nn.Module, settings: TrainConfig) -> list[str]:
     return list(report.lines())
 
 
-def _encoder_training(model: nn.Module, config: TrainConfig) -> EncoderTraining | None:
+def _encoder_training(model: nn.Module, config: TrainConfig) -> EncoderFinetuning | None:
     """Say how the encoder is trained, where anything about it differs from the rest."""
     factor, decay = config.encoder_lr_factor, config.encoder_layer_decay
     if factor == 1 and decay == 1 and not config.freeze_encoder_epochs:
         return None
-    return EncoderTraining(
+    return EncoderFinetuning(
         module=require_transferable(model, "train.encoder_* and train.freeze_encoder_epochs"),
         lr_factor=factor,
         layer_decay=decay,
