@@ -49,7 +49,7 @@ class Console:
 
     def print(self, outcome: Any) -> None:
         """Print the outcome of a workflow."""
-        self.print_facts(outcome.facts(), outcome.text())
+        self.print_facts(outcome.to_dict(), str(outcome))
 
     def print_facts(self, facts: Mapping[str, Any], text: str) -> None:
         """Print a result as JSON or as text."""

@@ -27,13 +27,13 @@ class DemoOutcome:
     trained: TrainOutcome
     predicted: PredictOutcome
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give both steps as plain data."""
-        return {"train": self.trained.facts(), "predict": self.predicted.facts()}
+        return {"train": self.trained.to_dict(), "predict": self.predicted.to_dict()}
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give both steps as lines for people, the report last."""
-        return f"{self.predicted.text()}\n{self.trained.text()}"
+        return f"{self.predicted}\n{self.trained}"
 
 
 def demo(out: Path, *, assignments: Sequence[str] = (), progress: Progress) -> DemoOutcome:

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 class Outcome(Protocol):
     """A result that a command prints."""
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the result as plain data, ready for JSON."""
         ...
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the result as lines for people."""
         ...
 
@@ -29,11 +29,11 @@ class Table:
     name: str
     rows: Sequence[Mapping[str, Any]]
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the rows under their name."""
         return {self.name: [dict(row) for row in self.rows]}
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Align the rows in columns."""
         from segnetr.outputs.tables.scores import text_table
 

@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from segnetr.config.schema.segmentation import TrainConfig
 from segnetr.data.case import Batch
 from segnetr.engine.training import checkpoint as checkpoint_module
-from segnetr.engine.training.finetuning import EncoderTraining
+from segnetr.engine.training.finetuning import EncoderFinetuning
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import Runtime
-from segnetr.engine.training.tasks import SegmentationTask
+from segnetr.engine.training.tasks import SegmentationTask, Task
 from segnetr.engine.training.trainer import Trainer
 from segnetr.errors import SegNetrError
 from segnetr.losses import build_loss
@@ -74,6 +74,11 @@ def make_network(*, plain: bool = False) -> nn.Module:
     )
 
 
+def make_task() -> SegmentationTask:
+    """Build the task of two classes with the cross entropy as its loss."""
+    return SegmentationTask(build_loss("ce", num_classes=2), num_classes=2)
+
+
 def make_trainer(
     out: Path,
     config: TrainConfig,
@@ -82,8 +87,11 @@ def make_trainer(
     plain: bool = False,
     runtime: Runtime | None = None,
     frozen_epochs: int = 0,
+    network: nn.Module | None = None,
+    task: Task | None = None,
     **options: object,
 ) -> Trainer:
+    """Build a trainer of a small network on drawn images; `options` override its arguments."""
     rank, world = (0, 1) if runtime is None else (runtime.rank, runtime.world)
 
     def train_batches(step: int) -> Iterable[Batch]:
@@ -105,10 +113,10 @@ def make_trainer(
         "identity": {"config": "c" * 8, "split": "5" * 8},
         "runtime": runtime,
     }
-    task = SegmentationTask(build_loss("ce", num_classes=2), num_classes=2)
-    network = make_network(plain=plain)
+    task = task or make_task()
+    network = network or make_network(plain=plain)
     if frozen_epochs:
-        settings["encoder"] = EncoderTraining(module=network[:-1], frozen_epochs=frozen_epochs)  # type: ignore[index]
+        settings["encoder"] = EncoderFinetuning(module=network[:-1], frozen_epochs=frozen_epochs)  # type: ignore[index]
     return Trainer(network, task, **{**settings, **options})  # type: ignore[arg-type]
 
 
@@ -198,7 +206,7 @@ def main() -> int:
             )
             result = trainer.fit(resume=given.resume)
             if given.dump:
-                weights, average, _ = trainer._session.learner.tensors()
+                weights, average, _ = trainer.learner.tensors()
                 both = {**weights, **{f"average.{k}": v for k, v in (average or {}).items()}}
                 path = given.out.with_name(f"rank{runtime.rank}.safetensors")
                 save_file({k: v.contiguous() for k, v in both.items()}, path)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from hybrid_backbones import Backbone
-from segnetr.engine.training.layer_rates import layer_factors
+from segnetr.engine.training.optim import layer_factors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderTraining:
+class EncoderFinetuning:
     """How the encoder of a network is trained, where that differs from the rest.
 
     Attributes:

@@ -64,7 +64,7 @@ class ComparisonRow:
         is_second = (difference.low > 0) != is_lower_better(self.metric)
         return f"{self.second if is_second else self.first} is better"
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the row as plain data."""
         result = self.result
         return {
@@ -132,7 +132,7 @@ def show_p(value: float) -> str:
 def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
     """Give the rows as a table file, numbers with all their digits, a missing one empty."""
     text = io.StringIO(newline="")
-    table = [row.facts() for row in rows]
+    table = [row.to_dict() for row in rows]
     writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)

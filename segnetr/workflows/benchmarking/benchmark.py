@@ -44,7 +44,7 @@ class BenchmarkOutcome:
     rows: Sequence[Mapping[str, Any]]
     files: Sequence[Path]
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the table as plain data."""
         return {
             "title": self.title,
@@ -52,7 +52,7 @@ class BenchmarkOutcome:
             "files": [str(file) for file in self.files],
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the table as lines for people."""
         lines = [self.title, text_table(self.rows)]
         return "\n".join([*lines, *(f"file: {file}" for file in self.files)])

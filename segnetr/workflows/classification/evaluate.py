@@ -52,7 +52,7 @@ class ClassEvaluation:
     summary: ClassSummary
     unscored: tuple[UnscoredCase, ...]
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the scores as plain data."""
         return {
             "title": self.title,
@@ -61,7 +61,7 @@ class ClassEvaluation:
             "unscored": [plain(case) for case in self.unscored],
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the scores as tables, and what could not be scored."""
         lines = [f"scores: {self.title}", class_summary_table(self.summary)]
         lines += [f"not scored: {case.reason}" for case in self.unscored]

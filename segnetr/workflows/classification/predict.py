@@ -41,11 +41,11 @@ class ClassPredictions:
     done: tuple[Mapping[str, Any], ...]
     failed: tuple[Mapping[str, str], ...]
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the outcome as plain data."""
         return {"table": str(self.table), "done": list(self.done), "failed": list(self.failed)}
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the outcome as lines for people, what failed at the end."""
         lines = [f"table:  {len(self.done)} rows in {self.table}"]
         if self.failed:

@@ -1,4 +1,4 @@
-"""`segnetr classify`: from labeled images to a run with a classifier, scores and a report."""
+"""`segnetr classify`: train a classifier on labeled images, score it, and write a report."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -29,19 +29,16 @@ from segnetr.data.classification.loaders import (
     classification_training_batches,
 )
 from segnetr.data.classification.open import open_classification_set
-from segnetr.data.loading.loaders import ResumableSampler
-from segnetr.data.splits.split import write_split
 from segnetr.data.validation.audit import Issue
 from segnetr.engine.training.classification import ClassificationTask, balance_classes
-from segnetr.engine.training.layer_rates import layer_factors
-from segnetr.engine.training.optim import count_steps
+from segnetr.engine.training.optim import layer_factors
 from segnetr.engine.training.random_state import seed_generators
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import Runtime
-from segnetr.engine.training.trainer import Trainer, TrainResult
-from segnetr.errors import DataError, UsageError
+from segnetr.engine.training.trainer import Trainer
+from segnetr.errors import UsageError
 from segnetr.progress import Progress
-from segnetr.workflows.classification.evaluate import evaluate_classifier
+from segnetr.workflows.classification.evaluate import ClassEvaluation, evaluate_classifier
 from segnetr.workflows.classification.network import (
     build_backbone,
     check_backbone,
@@ -53,67 +50,82 @@ from segnetr.workflows.classification.report import report_classifier
 from segnetr.workflows.evaluation.evaluate import EvaluateOptions, choose_part
 from segnetr.workflows.training.outcome import STOPPED_BY_SIGNAL, TrainOutcome
 from segnetr.workflows.training.run_setup import (
+    build_sampler,
     choose_split,
-    default_run_folder,
-    describe_run,
-    explain_issues,
-    setup_process,
+    create_run,
+    finish_run,
+    open_run,
+    reject_issues,
 )
 
 _IDENTITY = ("data", "augment", "mixing", "regularization", "backbone", "train")
-# Copies keep a little more than the network sees, for crops.
+# Cached copies are a little larger than the input of the network, for random crops.
 _SPARE = 1.25
 
 
 def classify(
     config: ClassifyConfig, *, out: Path | None = None, resume: bool = False, progress: Progress
 ) -> TrainOutcome:
-    """Train a backbone as a classifier, score it on the test part, write run and report.
+    """Train a backbone as a classifier, score it on the test cases, and write run and report.
 
-    Under `torchrun` every process calls this; the first one writes.
+    Under `torchrun`, every process calls this function, and the first one writes.
 
     Args:
         config: The whole configuration; it is written into the run.
         out: The run folder; None: `runs/<dataset>/<backbone>/<date-time>`.
-        resume: Go on with the run in `out`.
-        progress: What the user sees meanwhile.
+        resume: Continue the run in `out`.
+        progress: Shows the progress.
 
     Raises:
-        UsageError: If backbone or data are not there, `out` is in use, or there is nothing to
+        UsageError: If the backbone or the data is missing, `out` is in use, or there is nothing to
             resume.
-        DataError: If the data cannot be learned from, or have issues and
+        DataError: If the data is not suitable for training, or has issues and
             `data.skip_invalid` is not set.
-        ModelFileError: If weights to start from cannot be trusted or do not fit.
+        ModelFileError: If the weights to start from are not safe or do not fit.
     """
-    if resume and out is None:
-        raise UsageError("--resume needs --out: the folder of the run to go on with")
-    run = RunDir(out or default_run_folder(config.data.dataset, config.backbone.name))
-    run.check(resume=resume)
-    setup_process(config.train.device)
+    run = open_run(
+        out,
+        resume=resume,
+        dataset=config.data.dataset,
+        network=config.backbone.name,
+        device=config.train.device,
+    )
     check_backbone(config)
     opened, issues = prepare_images(open_classification_set(config.data), config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         split = choose_split(run, opened.cases, config.data, resume=resume, strata=opened.strata)
-        trained_on = split.select(opened.cases, "train")
-        check_training_classes(trained_on, classes=opened.classes, kind=opened.kind)
+        training_cases = split.select(opened.cases, "train")
+        check_training_classes(training_cases, classes=opened.classes, kind=opened.kind)
         _check_monitor(config, opened, split.select(opened.cases, "validation"))
         trainer = _build_trainer(run, config, opened, split, runtime, progress, resume=resume)
         if runtime.is_main:
-            run.create(resume=resume)
-            if not resume:
-                _describe(run, config, opened, issues)
-                write_split(split, run.splits)
+            create_run(
+                run,
+                config,
+                resume=resume,
+                device=config.train.device,
+                dataset=_describe_dataset(opened),
+                issues=issues,
+                split=split,
+            )
         result = trainer.fit(resume=resume)
         if result.stopped in STOPPED_BY_SIGNAL or not runtime.is_main:
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
         write_run_classifier(run, config, opened=opened, split=split, result=result)
-    return _finish(run, config, result, progress)
+
+    def evaluate() -> ClassEvaluation:
+        options = EvaluateOptions(device=config.train.device)
+        return evaluate_classifier(run.path, options, progress=progress)
+
+    return finish_run(
+        run, result, evaluate=evaluate if choose_part(run) else None, report=report_classifier
+    )
 
 
 def _check_monitor(
     config: ClassifyConfig, opened: ClassificationSet, cases: Sequence[ClassificationCase]
 ) -> None:
-    """Refuse a monitored score that the validation cases do not define, before the training."""
+    """Reject a monitored score that is undefined for the validation cases, before the training."""
     counts = count_labels(cases, classes=len(opened.classes))
     if config.train.monitor == "auroc" and cases and not any(0 < n < len(cases) for n in counts):
         raise UsageError(
@@ -125,11 +137,11 @@ def _check_monitor(
 def prepare_images(
     opened: ClassificationSet, config: ClassifyConfig, progress: Progress
 ) -> tuple[ClassificationSet, list[Issue]]:
-    """Decode what was never decoded, and refuse a data set with issues.
+    """Decode the images that are not in the cache yet.
 
     Returns:
-        The data set with copies in the place of files, without the cases that have issues; and
-        these issues.
+        The dataset without the cases that have issues, with cached copies instead of files; and
+        the issues.
 
     Raises:
         DataError: If there are issues and `data.skip_invalid` is not set.
@@ -158,28 +170,19 @@ def prepare_images(
             if case.case_id not in bad
         )
     root = config.data.data_dir or Path()
-    if issues and not config.data.skip_invalid:
-        raise DataError(f"{explain_issues(issues, root)}. Train without them: --skip-invalid")
-    left = replace(opened, cases=cases)
-    check_classes(left, root)
-    return left, issues
+    reject_issues(
+        issues,
+        root,
+        skip_invalid=config.data.skip_invalid,
+        advice="Train without them: --skip-invalid",
+    )
+    usable = replace(opened, cases=cases)
+    check_classes(usable, root)
+    return usable, issues
 
 
-def _finish(
-    run: RunDir, config: ClassifyConfig, result: TrainResult, progress: Progress
-) -> TrainOutcome:
-    evaluation = None
-    if choose_part(run) is not None:
-        options = EvaluateOptions(device=config.train.device)
-        evaluation = evaluate_classifier(run.path, options, progress=progress)
-    page = report_classifier(run.path)
-    return TrainOutcome(run=run.path, result=result, evaluation=evaluation, report=page)
-
-
-def _describe(
-    run: RunDir, config: ClassifyConfig, opened: ClassificationSet, issues: Sequence[Issue]
-) -> None:
-    facts = {
+def _describe_dataset(opened: ClassificationSet) -> dict[str, object]:
+    return {
         "name": opened.name,
         "title": opened.title,
         "cases": len(opened.cases),
@@ -188,7 +191,6 @@ def _describe(
         "license": opened.license,
         "facts": dict(opened.facts),
     }
-    describe_run(run, config, device=config.train.device, dataset=facts, issues=issues)
 
 
 def _build_trainer(
@@ -217,13 +219,13 @@ def _build_trainer(
             notes += start_from_run(network, config.train.weights)
         for note in notes:
             progress.on_message(note)
-    trained_on = split.select(opened.cases, "train")
-    labels = torch.from_numpy(encode_labels(trained_on, classes=classes, kind=opened.kind))
+    training_cases = split.select(opened.cases, "train")
+    labels = torch.from_numpy(encode_labels(training_cases, classes=classes, kind=opened.kind))
     task = ClassificationTask(
         num_classes=classes,
         several=opened.kind == "multi",
         label_smoothing=config.regularization.label_smoothing,
-        class_weights=_weigh_classes(config, labels, opened),
+        class_weights=_compute_class_weights(config, labels, opened),
         monitor=config.train.monitor,
     )
     return Trainer(
@@ -231,8 +233,8 @@ def _build_trainer(
         task,
         config=config.train,
         run=run,
-        cases=len(trained_on),
-        train_batches=_load_training(config, opened, trained_on, labels, runtime),
+        cases=len(training_cases),
+        train_batches=_load_training(config, opened, training_cases, labels, runtime),
         validation_batches=_load_validation(
             config, opened, split.select(opened.cases, "validation")
         ),
@@ -247,7 +249,7 @@ def _build_trainer(
     )
 
 
-def _weigh_classes(
+def _compute_class_weights(
     config: ClassifyConfig, labels: Tensor, opened: ClassificationSet
 ) -> Tensor | None:
     wanted = config.regularization.class_weights
@@ -273,11 +275,10 @@ def _load_training(
     runtime: Runtime,
 ) -> Callable[[int], Iterable[Batch]]:
     settings = config.train
-    total = count_steps(settings, cases=len(cases), world=runtime.world)
-    change = TrainTransform(
+    transform = TrainTransform(
         config.augment, image_size=settings.image_size, channels=opened.in_channels
     )
-    images = _make_images(config, opened, cases, change)
+    images = _build_dataset(config, opened, cases, transform)
     mixing = config.mixing
     mixer = (
         BatchMixer(mixing, len(opened.classes))
@@ -287,19 +288,16 @@ def _load_training(
     balanced = config.regularization.balanced_sampling
     if balanced and opened.kind == "multi":
         raise UsageError(
-            "regularization.balanced_sampling needs one label a image; for several, use "
+            "regularization.balanced_sampling needs one label per image; for several labels, use "
             "--set regularization.class_weights=balanced"
         )
 
     def load(start_step: int) -> Iterable[Batch]:
-        sampler = ResumableSampler(
+        sampler = build_sampler(
+            settings,
             len(cases),
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            rank=runtime.rank,
-            world=runtime.world,
-            start_step=start_step * settings.accumulate,
-            steps=total * settings.accumulate,
+            runtime,
+            start_step=start_step,
             labels=labels.tolist() if balanced else None,
         )
         return classification_training_batches(
@@ -318,18 +316,18 @@ def _load_validation(
 ) -> Callable[[], Iterable[Batch]] | None:
     if not cases:
         return None
-    fit = EvalTransform(config.augment, image_size=config.train.image_size)
-    images = _make_images(config, opened, cases, fit)
+    transform = EvalTransform(config.augment, image_size=config.train.image_size)
+    images = _build_dataset(config, opened, cases, transform)
     return lambda: classification_evaluation_batches(
         images, batch_size=config.predict.batch_size, workers=0
     )
 
 
-def _make_images(
+def _build_dataset(
     config: ClassifyConfig,
     opened: ClassificationSet,
     cases: Sequence[ClassificationCase],
-    change: Transform,
+    transform: Transform,
 ) -> ClassificationDataset:
     return ClassificationDataset(
         cases,
@@ -337,7 +335,7 @@ def _make_images(
         kind=opened.kind,
         channels=opened.in_channels,
         max_pixels=config.data.max_pixels,
-        change=change,
+        change=transform,
         intensity=config.data.intensity,
         seed=config.train.seed,
     )

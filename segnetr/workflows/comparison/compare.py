@@ -64,16 +64,16 @@ class CompareOutcome:
     rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the rows as plain data."""
         return {
             "folder": str(self.folder),
             "page": str(self.folder / "compare.html"),
-            "comparisons": [dict(row.facts()) for row in self.rows],
+            "comparisons": [dict(row.to_dict()) for row in self.rows],
             "notes": list(self.notes),
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the rows as a table."""
         lines = [comparison_text(self.rows), ""]
         if all(row.verdict == NOTHING for row in self.rows):
@@ -113,7 +113,7 @@ def compare(
     notes = [*_list_notes(runs, rows), *missing]
     outcome = CompareOutcome(folder=out, rows=tuple(rows), notes=tuple(notes))
     write_text_atomic(out / "compare.csv", comparison_csv(rows))
-    write_json(out / "compare.json", outcome.facts())
+    write_json(out / "compare.json", outcome.to_dict())
     page = ComparePage(
         title=f"{len(runs)} runs compared",
         subtitle=f"{runs[0].title}: {', '.join(run.name for run in runs)}",

@@ -61,7 +61,7 @@ class Duplicate:
         """Whether the files are in two splits or in two datasets."""
         return self.first.source != self.second.source
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return the pair as plain data."""
         files = [
             {
@@ -81,7 +81,7 @@ class Duplicate:
             "files": files,
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return the pair as one line."""
         first, second = (f"{file.path} ({file.source})" for file in (self.first, self.second))
         upright = self.match.orientation == "upright"
@@ -112,19 +112,19 @@ class AuditOutcome:
         """The pairs in two splits or in two datasets."""
         return tuple(pair for pair in self.pairs if pair.is_leak)
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return the pairs as plain data."""
         return {
             "datasets": list(self.datasets),
             "images": self.images,
             "leaking_pairs": len(self.leaking),
-            "pairs": [pair.facts() for pair in self.pairs],
+            "pairs": [pair.to_dict() for pair in self.pairs],
             "unreadable": list(self.unreadable),
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return one line per pair, then the counts."""
-        lines = [pair.text() for pair in self.pairs]
+        lines = [str(pair) for pair in self.pairs]
         lines += [f"unreadable: {reason}" for reason in self.unreadable]
         lines.append(
             f"{', '.join(self.datasets)}: {self.images} images, {len(self.leaking)} duplicate "

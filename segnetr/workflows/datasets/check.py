@@ -36,7 +36,7 @@ class CheckOutcome:
     duplicates: int = 0
     page: Path | None = None
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return the issues as plain data."""
         issues = [
             {
@@ -56,7 +56,7 @@ class CheckOutcome:
             "page": None if self.page is None else str(self.page),
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return one line per issue, then the counts."""
         lines = [f"{issue.kind}: {issue.message}" for issue in self.issues]
         lines.append(
@@ -81,7 +81,7 @@ class SplitOutcome:
     path: Path
     split: Split
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return the counts and the hash as plain data."""
         counts = {str(name): len(self.split.ids(name)) for name in SPLIT_NAMES}
         return {
@@ -92,7 +92,7 @@ class SplitOutcome:
             **counts,
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return the counts and the hash as two lines."""
         counts = ", ".join(f"{len(self.split.ids(name))} {name}" for name in SPLIT_NAMES)
         return f"{self.split.origin}: {counts}, sha256 {self.split.sha256[:16]}\nsplit: {self.path}"
@@ -157,7 +157,7 @@ def split_dataset(config: DataConfig, out: Path) -> SplitOutcome:
 
 
 def _to_issue(pair: Duplicate) -> Issue:
-    message = pair.text().partition(": ")[2]
+    message = str(pair).partition(": ")[2]
     return Issue(
         case_id=pair.first.case_id, path=pair.first.path, kind="duplicate", message=message
     )

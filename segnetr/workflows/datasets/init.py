@@ -45,7 +45,7 @@ class InitOutcome:
     found: tuple[str, ...]
     undecided: tuple[str, ...]
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return the outcome as plain data."""
         return {
             "file": str(self.file),
@@ -54,7 +54,7 @@ class InitOutcome:
             "undecided": list(self.undecided),
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return the findings, the open decisions and the next command."""
         lines = [f"found: {line}" for line in self.found]
         lines += [f"to decide: {line}" for line in self.undecided]

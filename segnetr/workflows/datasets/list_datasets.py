@@ -23,7 +23,7 @@ class DatasetList:
     rows: tuple[Mapping[str, Any], ...]
     archives: Mapping[str, tuple[Mapping[str, Any], ...]]
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return the rows with the official files of each dataset."""
         return {
             "datasets": [
@@ -31,9 +31,9 @@ class DatasetList:
             ]
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return the rows as aligned columns."""
-        return Table(name="datasets", rows=self.rows).text()
+        return str(Table(name="datasets", rows=self.rows))
 
 
 def list_datasets() -> DatasetList:

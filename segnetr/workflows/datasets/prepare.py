@@ -79,21 +79,21 @@ class PrepareOutcome:
         """The number of issues that the audit found."""
         return sum(len(check.issues) for check in self.checks)
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give everything as plain data."""
         return {
             "dataset": self.dataset,
             "data_dir": str(self.data_dir),
             "prepared": [asdict(item) for item in self.prepared],
             "known": [asdict(item) for item in self.known],
-            "checks": [check.facts() for check in self.checks],
+            "checks": [check.to_dict() for check in self.checks],
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give a line for each source, then the audit."""
         lines = [f"{item.name}: {_describe(item)}" for item in self.prepared]
         lines += [f"{item.name}: was prepared before, nothing to do" for item in self.known]
-        lines += [check.text() for check in self.checks]
+        lines += [str(check) for check in self.checks]
         if not self.prepared:
             lines.append(f"{self.data_dir} is as it was; `segnetr data check` audits it again")
         return "\n".join(lines)

@@ -60,7 +60,7 @@ class EvaluateOutcome:
     folder: Path | None
     evaluation: Evaluation
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the summaries as plain data."""
         return {
             "title": self.title,
@@ -69,7 +69,7 @@ class EvaluateOutcome:
             "unscored": [plain(case) for case in self.evaluation.unscored],
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the summaries as a table, and what could not be scored."""
         lines = [f"scores: {self.title}", summary_table(self.evaluation.summaries)]
         lines += [f"not scored: {case.reason}" for case in self.evaluation.unscored]

@@ -77,13 +77,13 @@ class BackboneCard:
 
     entry: ModelSpec
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return facts and settings as plain data."""
         return {**backbone_facts(self.entry), "settings": dataclasses.asdict(self.entry.config)}
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return facts and settings as aligned lines."""
-        facts = dict(self.facts())
+        facts = dict(self.to_dict())
         settings = facts.pop("settings")
         facts["parameters"] = f"{facts['parameters']:,}"
         labels = {

@@ -41,7 +41,7 @@ class ModelCost:
     macs: int
     parts: Mapping[str, int]
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return everything as plain data."""
         return {
             "name": self.name,
@@ -53,7 +53,7 @@ class ModelCost:
             "parts": dict(self.parts),
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return the cost and the published cost as aligned lines."""
         published = _PUBLISHED.get(self.name)
         rows = [
@@ -79,20 +79,20 @@ class ModelList:
 
     models: Table
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Return both tables as plain data."""
         from segnetr.workflows.models.backbones import list_backbones
 
-        return {**self.models.facts(), "backbones": list_backbones()}
+        return {**self.models.to_dict(), "backbones": list_backbones()}
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return both tables as text."""
         from segnetr.workflows.models.backbones import brief_table
 
         return (
-            f"segmentation networks (--model) at 3x224x224\n\n{self.models.text()}\n\n"
+            f"segmentation networks (--model) at 3x224x224\n\n{self.models}\n\n"
             "backbones at their published image size (details: segnetr models show NAME)\n\n"
-            f"{brief_table().text()}"
+            f"{brief_table()}"
         )
 
 
@@ -100,7 +100,7 @@ def list_models() -> ModelList:
     """Return the cost of every packaged network at 3 x 224 x 224 with two classes."""
     rows = []
     for name in list_recipes("model"):
-        cost = _count_model(name).facts()
+        cost = _count_model(name).to_dict()
         published = cost["published"] or {}
         rows.append(
             {

@@ -42,7 +42,7 @@ class PredictOutcome:
     skipped: int = 0
     stopped: StopSignal | None = None
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the outcome as plain data."""
         return {
             "out": str(self.out),
@@ -52,7 +52,7 @@ class PredictOutcome:
             "stopped": self.stopped,
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the outcome as lines for people, what failed at the end."""
         there = f", {self.skipped} of them from before" if self.skipped else ""
         lines = [f"masks:  {len(self.done)} in {self.out}{there}"]

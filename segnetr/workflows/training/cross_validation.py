@@ -32,9 +32,9 @@ class CrossOutcome:
     stopped: str
     together: FoldOutcome | None
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the outcome as plain data."""
-        together = None if self.together is None else self.together.facts()
+        together = None if self.together is None else self.together.to_dict()
         return {
             "run": str(self.run),
             "missing": list(self.missing),
@@ -42,10 +42,10 @@ class CrossOutcome:
             "out_of_fold": together,
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the outcome as lines for people."""
         if self.together is not None:
-            return f"run:    {self.run}\n{self.together.text()}"
+            return f"run:    {self.run}\n{self.together}"
         left = ", ".join(map(str, self.missing))
         lines = [f"run:    {self.run}", f"folds still to train: {left}"]
         lines.append("the report over folds comes with the last: --fold all --resume goes on")

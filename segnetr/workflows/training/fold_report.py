@@ -65,17 +65,17 @@ class FoldOutcome:
     folds: tuple[FoldScores, ...]
     test: EvaluateOutcome | None
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the scores as plain data."""
         return {
             "folder": str(self.folder),
             "report": str(self.report),
             "summaries": [plain(row) for row in self.evaluation.summaries],
             "folds": [plain(row) for row in self.folds],
-            "test": None if self.test is None else self.test.facts(),
+            "test": None if self.test is None else self.test.to_dict(),
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the table over folds, the summaries, and where all lies."""
         lines = [
             text_table(fold_rows(self.folds, self.evaluation.summaries)),
@@ -84,7 +84,7 @@ class FoldOutcome:
             summary_table(self.evaluation.summaries),
         ]
         if self.test is not None:
-            lines += ["", "all folds together:", self.test.text()]
+            lines += ["", "all folds together:", str(self.test)]
         return "\n".join([*lines, f"files:  {self.folder}", f"report: {self.report}"])
 
 

@@ -33,7 +33,7 @@ class TrainOutcome:
         """Why the training ended."""
         return self.result.stopped
 
-    def facts(self) -> Mapping[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """Give the outcome as plain data."""
         return {
             "run": str(self.run),
@@ -42,11 +42,11 @@ class TrainOutcome:
             "best_step": self.result.best_step,
             "seconds": round(self.result.seconds, 1),
             "stopped": self.result.stopped,
-            "evaluation": None if self.evaluation is None else self.evaluation.facts(),
+            "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
             "report": None if self.report is None else str(self.report),
         }
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Give the outcome as lines for people."""
         result = self.result
         lines = [
@@ -58,5 +58,5 @@ class TrainOutcome:
         if self.report is None:
             return "\n".join([*lines, "to go on: the same command with --resume"])
         if self.evaluation is not None:
-            lines.append(self.evaluation.text())
+            lines.append(str(self.evaluation))
         return "\n".join([*lines, f"report: {self.report}"])

@@ -20,7 +20,7 @@ from segnetr.progress import LogFile, Progress
 from segnetr.workflows.prediction.model_folder import open_image, open_predictor
 
 
-def require_choice(config: RunConfig, split: Split) -> None:
+def check_search_settings(config: RunConfig, split: Split) -> None:
     """Refuse, before anything is trained, to choose repairs where there is nothing to do so on.
 
     Raises:

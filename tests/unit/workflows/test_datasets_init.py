@@ -182,7 +182,7 @@ def test_description_written_elsewhere_leaves_the_folder_as_it_is(tmp_path):
     assert snapshot(root) == before
     assert len(describe_folder(out).read_cases(out)) == 3
     assert "license file LICENSE.txt" in outcome.found
-    assert f"--data-dir {out}" in outcome.text()
+    assert f"--data-dir {out}" in str(outcome)
     with pytest.raises(UsageError, match="expected a file name"):
         init_folder(root, out=tmp_path / "new")
 

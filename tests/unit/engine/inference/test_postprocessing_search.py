@@ -9,7 +9,7 @@ from segnetr.engine.inference.postprocessing import choose_labels
 from segnetr.engine.inference.postprocessing_search import THRESHOLDS, PostChooser, Repair
 from segnetr.errors import UsageError
 from segnetr.metrics import score_masks
-from segnetr.workflows.training.search_postprocessing import require_choice
+from segnetr.workflows.training.search_postprocessing import check_search_settings
 
 SHAPE = (40, 40)
 
@@ -144,8 +144,8 @@ SPLIT = Split(train=("a",), validation=("b",), test=("c",), origin="seeded", see
 def test_choosing_where_it_would_flatter_or_cannot_be_done_is_refused(settings, split, said):
     config = load_config(assignments=["predict.search_postprocessing=true", *settings])
     with pytest.raises(UsageError, match=said):
-        require_choice(config, split)
+        check_search_settings(config, split)
 
 
 def test_without_the_setting_nothing_is_refused():
-    require_choice(load_config(assignments=["predict.postprocessing=[fill_holes]"]), SPLIT)
+    check_search_settings(load_config(assignments=["predict.postprocessing=[fill_holes]"]), SPLIT)

@@ -173,7 +173,10 @@ def test_validation_scores_whole_volumes_on_the_grid_of_their_files(tmp_path: Pa
     def loss(logits: Tensor, mask: Tensor) -> Tensor:
         return logits.mean() + mask.sum()
 
-    task = VolumeTask(loss, num_classes=2, open_predictor=make_predictor)
+    def predict(model: nn.Module, volume: ImageFile) -> np.ndarray:
+        return make_predictor(model).predict(volume).labels
+
+    task = VolumeTask(loss, num_classes=2, predict=predict)
     batches = list(load_volumes(cases, channels=1, classes=2, max_pixels=10**6))
     assert task.validate(Bright(), batches[:1])["dice"] > 0.99
     assert task.validate(Bright(), batches)["dice"] == pytest.approx(0.5, abs=0.01)

@@ -13,7 +13,7 @@ from torch import nn
 import hybrid_backbones
 from segnetr.config.schema.segmentation import TrainConfig
 from segnetr.engine.training.checkpoint import read_checkpoint
-from segnetr.engine.training.finetuning import EncoderTraining, number_layers
+from segnetr.engine.training.finetuning import EncoderFinetuning, number_layers
 from segnetr.engine.training.optim import build_optimizer, set_learning_rate
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.tasks import SegmentationTask
@@ -83,7 +83,7 @@ def train(out: Path, *, epochs: int, stop: int = 0, resume: bool = False) -> Net
         validation_batches=None,
         identity={"config": "c"},
         progress=Stopper(stop),
-        encoder=EncoderTraining(module=network.encoder, lr_factor=0.1, frozen_epochs=epochs),
+        encoder=EncoderFinetuning(module=network.encoder, lr_factor=0.1, frozen_epochs=epochs),
     )
     trainer.fit(resume=resume)
     return network
@@ -117,7 +117,7 @@ def test_freed_encoder_learns_and_a_run_stopped_while_frozen_resumes_to_the_bit(
 
 def test_learning_rate_of_the_encoder_is_a_share_that_falls_by_layer() -> None:
     network = Network()
-    training = EncoderTraining(module=network.blocks, lr_factor=0.5, layer_decay=0.1)
+    training = EncoderFinetuning(module=network.blocks, lr_factor=0.5, layer_decay=0.1)
     optimizer = build_optimizer(network, CONFIG, factors=training.factors(network))
     set_learning_rate(optimizer, 2.0)
     groups = [(p, g) for g in optimizer.param_groups for p in g["params"]]
@@ -142,6 +142,6 @@ def test_backbone_in_a_network_has_factors_for_all_of_its_own_parameters_alone()
     torch.manual_seed(0)
     backbone = hybrid_backbones.create_model("mobile_former_26m", num_classes=0)
     network = nn.ModuleDict({"encoder": backbone, "decoder": nn.Conv2d(3, 3, 1)})
-    factors = EncoderTraining(module=backbone, lr_factor=0.5, layer_decay=0.9).factors(network)
+    factors = EncoderFinetuning(module=backbone, lr_factor=0.5, layer_decay=0.9).factors(network)
     assert set(factors) == {n for n, _ in network.named_parameters() if n.startswith("encoder.")}
     assert 0 < min(factors.values()) < max(factors.values()) <= 0.5

@@ -6,16 +6,17 @@ from torch import nn
 
 from hybrid_backbones import create_model, list_layers
 from segnetr.config.schema.segmentation import TrainConfig
-from segnetr.engine.training.layer_rates import layer_factors
 from segnetr.engine.training.optim import (
     build_optimizer,
     build_schedule,
     count_steps,
     count_steps_per_epoch,
+    layer_factors,
+    load_optimizer_state,
+    name_optimizer_state,
     set_learning_rate,
     split_parameters,
 )
-from segnetr.engine.training.optimizer_state import load_optimizer_state, name_optimizer_state
 
 
 class Mixed(nn.Module):
@@ -139,7 +140,7 @@ def names_of(model, parameters):
 
 
 @pytest.mark.parametrize(
-    ("name", "undecayed", "decayed"),
+    ("name", "no_weight_decay", "decayed"),
     [
         ("swin_tiny", "layers.0.blocks.0.attn.relative_position_bias_table",
          "layers.0.downsample.reduction.weight"),

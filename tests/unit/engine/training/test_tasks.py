@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segnetr.config.schema.segmentation import PredictConfig
 from segnetr.engine.training.tasks import SegmentationTask, dice_by_image
+from segnetr.engine.training.volume_task import build_inferer
 from segnetr.errors import UsageError
 from segnetr.losses import build_loss
 
@@ -76,3 +78,12 @@ def test_total_is_the_loss_and_carries_a_gradient():
 def test_validation_without_cases_is_refused():
     with pytest.raises(UsageError, match="no case for validation"):
         make_task().validate(Pixelwise(), [])
+
+
+def test_validation_with_a_monai_inferer_gives_exactly_the_same_scores():
+    """`SimpleInferer` calls the network once for a batch."""
+    inferer = build_inferer(PredictConfig(mode="resize"), (8, 8))
+    loss = build_loss("dice_ce", num_classes=CLASSES)
+    task = SegmentationTask(loss, num_classes=CLASSES, inferer=inferer)
+    expected = make_task().validate(Pixelwise(), draw_batches(3))
+    assert task.validate(Pixelwise(), draw_batches(3)) == expected

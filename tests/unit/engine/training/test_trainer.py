@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from segnetr.config.schema.segmentation import TrainConfig
 from segnetr.engine.training import checkpoint as checkpoint_module
@@ -123,9 +122,7 @@ def test_best_weights_are_the_average_where_there_is_one(tmp_path):
 def test_lower_is_better_where_the_task_says_so(tmp_path):
     task = SegmentationTask(build_loss("ce", num_classes=2), num_classes=2)
     task.monitor, task.higher_is_better = "loss", False
-    trainer = engine_run.make_trainer(tmp_path / "run", replace(CONFIG, lr=0.05))
-    trainer._task = task
-    result = trainer.fit()
+    result = train(tmp_path / "run", replace(CONFIG, lr=0.05), task=task)
     losses = [r["loss"] for r in records_of(tmp_path / "run") if r["phase"] == "validation"]
     assert result.best_score == min(losses)
 
@@ -265,13 +262,13 @@ def test_damaged_last_checkpoint_falls_back_to_the_previous_and_says_so(tmp_path
     assert_same_run(tmp_path / "unbroken", out)
 
 
-def test_damaged_best_weights_are_set_aside_and_chosen_anew(tmp_path):
+def test_damaged_best_weights_are_set_aside_and_selected_again(tmp_path):
     out = tmp_path / "run"
     train(out, progress=Recorder(step_3=interrupt()))
     flip_byte(out / "checkpoints/best/model.safetensors")
     recorder = Recorder()
     result = train(out, resume=True, progress=recorder)
-    assert any("chosen anew" in message for message in recorder.messages)
+    assert any("selected again" in message for message in recorder.messages)
     assert result.best_step in (4, 6)
     assert RunDir(out).load_best().step == result.best_step
     flip_byte(out / "checkpoints/best/model.safetensors")
@@ -323,10 +320,9 @@ def test_bad_gradient_with_a_finite_loss_stops_at_once(tmp_path):
             weight = next(model.parameters())
             return {"total": terms["total"] + (weight.sum() * 0).abs().sqrt()}
 
-    trainer = engine_run.make_trainer(tmp_path / "run", CONFIG)
-    trainer._task = Task(build_loss("ce", num_classes=2), num_classes=2)
+    task = Task(build_loss("ce", num_classes=2), num_classes=2)
     with pytest.raises(SegNetrError, match=r"gradient .* step 1 \(cases case_0, case_1\)"):
-        trainer.fit()
+        train(tmp_path / "run", task=task)
 
 
 def test_bad_validation_score_stops(tmp_path):
@@ -357,9 +353,7 @@ def test_patience_ends_a_training_without_gain(tmp_path):
         loss=SegmentationTask(build_loss("ce", num_classes=2), num_classes=2).loss,
         validate=lambda model, batches: {"dice": 0.5},
     )
-    trainer = engine_run.make_trainer(tmp_path / "run", replace(CONFIG, steps=50, patience=2))
-    trainer._task = constant
-    result = trainer.fit()
+    result = train(tmp_path / "run", replace(CONFIG, steps=50, patience=2), task=constant)
     assert (result.stopped, result.steps, result.best_step) == ("patience", 6, 2)
 
 
@@ -464,8 +458,7 @@ def test_compiled_training_equals_the_plain_one_closely(tmp_path):
 
 
 def test_networks_weights_are_trained_in_place(tmp_path):
-    trainer = engine_run.make_trainer(tmp_path / "run", CONFIG)
-    model: nn.Module = trainer._model
-    trainer.fit()
+    model = engine_run.make_network()
+    train(tmp_path / "run", network=model)
     kept = read_checkpoint(tmp_path / "run/checkpoints/last").weights
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
