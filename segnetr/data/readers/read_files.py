@@ -18,10 +18,9 @@ from segnetr.data.readers.image_file import (
     MaskFile,
     find_suffix,
 )
+from segnetr.data.readers.itk import read_itk_volume
 from segnetr.data.readers.masks import index_volume, read_image_mask
-from segnetr.data.readers.metaimage import read_meta_image
 from segnetr.data.readers.nifti import read_volume
-from segnetr.data.readers.nrrd import read_nrrd
 from segnetr.data.readers.tiff import TIFF_SUFFIXES, has_pages, read_tiff_pages
 from segnetr.errors import ReadError
 
@@ -130,10 +129,8 @@ def read_mask(
 
 def _read_volume(path: Path, *, channels: int, max_pixels: int) -> ImageFile:
     suffix = find_suffix(path)
-    if suffix in NRRD_SUFFIXES:
-        return read_nrrd(path, max_pixels=max_pixels, channels=channels)
-    if suffix in META_SUFFIXES:
-        return read_meta_image(path, max_pixels=max_pixels, channels=channels)
+    if suffix in NRRD_SUFFIXES + META_SUFFIXES:
+        return read_itk_volume(path, max_pixels=max_pixels, channels=channels)
     if suffix in TIFF_SUFFIXES:
         return read_tiff_pages(path, max_pixels=max_pixels)
     return read_volume(path, max_pixels=max_pixels, channels=channels)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.readers.nrrd import DIRECTION
+from segnetr.data.readers.nrrd_header import DIRECTION
 from segnetr.data.readers.source_header import TextHeader
 
 # Fields that speak of values, or of where they lie; written anew or left away.
