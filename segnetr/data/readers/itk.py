@@ -68,8 +68,8 @@ def read_itk_volume(path: Path, *, max_pixels: int, channels: int = 1) -> ImageF
         kind="volume",
         affine=header.affine,
         spacing=header.spacing,
-        stored=header.source,
-        notes=header.warnings,
+        source_header=header.source,
+        warnings=header.warnings,
     )
 
 

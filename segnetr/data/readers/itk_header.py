@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.readers.gzip_stream import Packing
-from segnetr.data.readers.source_header import TextHeader
+from segnetr.data.readers.image_file import TextHeader
 from segnetr.errors import ReadError
 
 _MAX_HEADER_BYTES = 2**20

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from segnetr.data.readers.image_file import TextHeader, check_affine
 from segnetr.data.readers.itk_header import (
     ITEM_BYTES,
     Fields,
@@ -25,8 +26,6 @@ from segnetr.data.readers.itk_header import (
     shorten,
     truncated_header,
 )
-from segnetr.data.readers.source_header import TextHeader
-from segnetr.data.readers.voxel_grid import check_affine
 from segnetr.errors import ReadError
 
 _SYNONYMS = {

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from segnetr.data.readers.gzip_stream import Packing
+from segnetr.data.readers.image_file import TextHeader, check_affine, check_spacing
 from segnetr.data.readers.itk_header import (
     ITEM_BYTES,
     Fields,
@@ -31,8 +32,6 @@ from segnetr.data.readers.itk_header import (
     shorten,
     truncated_header,
 )
-from segnetr.data.readers.source_header import TextHeader
-from segnetr.data.readers.voxel_grid import check_affine, check_spacing
 from segnetr.errors import ReadError
 
 DIRECTION = re.compile(r"none|\([^()]*\)")

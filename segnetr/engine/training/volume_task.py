@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from segnetr.data.case import Batch, Case
-from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import ClassValues
-from segnetr.data.readers.read_files import read_image
+from segnetr.data.readers.read_files import read_ground_truth, read_image
 from segnetr.engine.inference.predictor import Predictor
 from segnetr.engine.training.tasks import SegmentationTask, dice_by_image
 from segnetr.errors import ReadError, UsageError
