@@ -75,7 +75,7 @@ def prepare(
     Example: segnetr data prepare isic2018 --source ISIC2018_*.zip --data-dir DIR
     """
     del verbose
-    from segnetr.data.download.limits import Limits
+    from segnetr.data.download.safe_names import Limits
     from segnetr.errors import UsageError
     from segnetr.progress import Progress
     from segnetr.workflows.datasets.prepare import PrepareRequest, prepare_dataset

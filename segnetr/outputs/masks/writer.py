@@ -52,7 +52,7 @@ from segnetr.outputs.masks.uncertainty_writer import (
     plan_volume,
     write_image,
 )
-from segnetr.storage.manifest import as_write_error
+from segnetr.storage.disk_errors import as_write_error
 
 __all__ = ["OutputPath", "plan_output_paths", "write_prediction"]
 
