@@ -116,7 +116,7 @@ def test_evaluating_another_data_set_and_a_folder_of_masks(command, trained, ima
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["title"].endswith("3 cases")
     assert (tmp_path / "scores" / "per_case.csv").is_file()
-    ground_truth = images / "ISIC2018_Task1_Test_GroundGroundTruth"
+    ground_truth = images / "ISIC2018_Task1_Test_GroundTruth"
     perfect = command(
         "evaluate", "--predictions", ground_truth, "--ground truth", ground_truth, "--json"
     )
@@ -130,7 +130,7 @@ def test_issues_are_named_and_refused_and_may_be_left_out(command, images, tmp_p
     shutil.copytree(images, folder)
     images = sorted((folder / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
     images[0].write_bytes(images[0].read_bytes()[:-100])
-    next((folder / "ISIC2018_Task1_Test_GroundGroundTruth").glob("*.png")).unlink()
+    next((folder / "ISIC2018_Task1_Test_GroundTruth").glob("*.png")).unlink()
     where = ["--dataset", "isic2018", "--data-dir", folder]
     checked = command("data", "check", *where, "--workers", 0, "--json")
     assert checked.returncode == 4

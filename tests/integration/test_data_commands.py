@@ -21,7 +21,7 @@ def leaky(images: Path, tmp_path: Path) -> Path:
     shutil.copytree(images, folder)
     source = min((folder / TRAIN).glob("*.jpg"))
     target = min((folder / TEST).glob("*.jpg"))
-    mask = folder / "ISIC2018_Task1_Test_GroundGroundTruth" / f"{target.stem}_segmentation.png"
+    mask = folder / "ISIC2018_Task1_Test_GroundTruth" / f"{target.stem}_segmentation.png"
     with Image.open(source) as image:
         small = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize((200, 150))
     small.save(target, quality=80)

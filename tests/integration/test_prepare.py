@@ -21,10 +21,10 @@ from segnetr.workflows.datasets import list_datasets as data_list
 from segnetr.workflows.datasets import prepare
 
 FOLDERS = {
-    "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundGroundTruth"),
+    "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
     "validation": (
         "ISIC2018_Task1-2_Validation_Input",
-        "ISIC2018_Task1_Validation_GroundGroundTruth",
+        "ISIC2018_Task1_Validation_GroundTruth",
     ),
 }
 

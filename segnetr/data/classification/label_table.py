@@ -26,9 +26,9 @@ _GROUP_COLUMNS = ("lesion_id", "patient_id", "patient", "group")
 _LABEL_COLUMNS = ("dx", "label", "class", "diagnosis")
 _ISIC_2017 = ("melanoma", "seborrheic_keratosis")
 _ISIC_2017_TABLES: tuple[tuple[str, SplitName], ...] = (
-    ("ISIC-2017_Training_Part3_GroundGroundTruth.csv", "train"),
-    ("ISIC-2017_Validation_Part3_GroundGroundTruth.csv", "validation"),
-    ("ISIC-2017_Test_v2_Part3_GroundGroundTruth.csv", "test"),
+    ("ISIC-2017_Training_Part3_GroundTruth.csv", "train"),
+    ("ISIC-2017_Validation_Part3_GroundTruth.csv", "validation"),
+    ("ISIC-2017_Test_v2_Part3_GroundTruth.csv", "test"),
 )
 _NEITHER = "nevus"
 _MOST_CLASSES = 1000

@@ -111,7 +111,7 @@ def _isic(year: int, name: str, *, sha256: str | None = None, md5: str | None = 
 
 
 def _diagnoses(part: str) -> Archive:
-    name = f"ISIC-2017_{part}_Part3_GroundGroundTruth.csv"
+    name = f"ISIC-2017_{part}_Part3_GroundTruth.csv"
     return Archive(name=name, address=f"{_ISIC}/2017/{name}", is_packed=False)
 
 
@@ -147,21 +147,21 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
                 _isic(2017, "ISIC-2017_Training_Data", md5="a14a7e622c67a358797ae59abb8a0b0c"),
                 _isic(
                     2017,
-                    "ISIC-2017_Training_Part1_GroundGroundTruth",
+                    "ISIC-2017_Training_Part1_GroundTruth",
                     md5="77fdbeb6fbec4139937224416b250f4c",
                 ),
                 _diagnoses("Training"),
                 _isic(2017, "ISIC-2017_Validation_Data", md5="8d6419d942112f709894c0d82f6c9038"),
                 _isic(
                     2017,
-                    "ISIC-2017_Validation_Part1_GroundGroundTruth",
+                    "ISIC-2017_Validation_Part1_GroundTruth",
                     md5="64d3e68fa2deeb8a5e89aa8dec2efd44",
                 ),
                 _diagnoses("Validation"),
                 _isic(2017, "ISIC-2017_Test_v2_Data", md5="5f6a0b5e1f2972bd1f5ea02680489f09"),
                 _isic(
                     2017,
-                    "ISIC-2017_Test_v2_Part1_GroundGroundTruth",
+                    "ISIC-2017_Test_v2_Part1_GroundTruth",
                     md5="b1742de6bd257faca3b2b21a4aa3b781",
                 ),
                 _diagnoses("Test_v2"),
@@ -181,7 +181,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
                 ),
                 _isic(
                     2018,
-                    "ISIC2018_Task1_Training_GroundGroundTruth",
+                    "ISIC2018_Task1_Training_GroundTruth",
                     sha256="99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c",
                 ),
                 _isic(
@@ -191,7 +191,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
                 ),
                 _isic(
                     2018,
-                    "ISIC2018_Task1_Validation_GroundGroundTruth",
+                    "ISIC2018_Task1_Validation_GroundTruth",
                     sha256="f6911e9c0a64e6d687dd3ca466ca927dd5e82145cb2163b7a1e5b37d7a716285",
                 ),
                 _isic(
@@ -201,7 +201,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
                 ),
                 _isic(
                     2018,
-                    "ISIC2018_Task1_Test_GroundGroundTruth",
+                    "ISIC2018_Task1_Test_GroundTruth",
                     sha256="2e8f6edce454a5bdee52485e39f92bd6eddf357e81f39018d05512175238ef82",
                 ),
             ),

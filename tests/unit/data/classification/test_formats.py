@@ -185,7 +185,7 @@ def test_isic_2017_tables_are_official_parts_and_neither_label_is_a_nevus(tmp_pa
             }
             for name in names
         ]
-        write_table(tmp_path / f"ISIC-2017_{part}_Part3_GroundGroundTruth.csv", table)
+        write_table(tmp_path / f"ISIC-2017_{part}_Part3_GroundTruth.csv", table)
         for name in names:
             put(tmp_path / f"ISIC-2017_{part}_Data" / f"{name}.jpg")
             put(tmp_path / f"ISIC-2017_{part}_Data" / f"{name}_superpixels.png")
@@ -210,13 +210,13 @@ def ham(folder: Path, lesions: dict[str, str]) -> None:
         {"image": name, "MEL": float(len(lesion) % 2 == 0), "NV": float(len(lesion) % 2)}
         for name, lesion in lesions.items()
     ]
-    write_table(folder / "ISIC2018_Task3_Training_GroundGroundTruth.csv", one_hot)
+    write_table(folder / "ISIC2018_Task3_Training_GroundTruth.csv", one_hot)
     for name in lesions:
         put(folder / "HAM10000_images_part_1" / f"{name}.jpg")
 
 
 @pytest.mark.parametrize(
-    "file", ["HAM10000_metadata.csv", "ISIC2018_Task3_Training_GroundGroundTruth.csv"]
+    "file", ["HAM10000_metadata.csv", "ISIC2018_Task3_Training_GroundTruth.csv"]
 )
 def test_no_lesion_is_in_two_parts_whichever_table_is_read(tmp_path, file):
     lesions = {f"ISIC_{i:02}": f"H{'x' * (i // 3 % 2)}{i // 3}" for i in range(30)}

@@ -148,7 +148,7 @@ def test_folders_without_files_are_refused(tmp_path):
 
 def test_diagnoses_of_2017_are_read(tmp_path):
     make_tree(tmp_path, ISIC_2017)
-    table = tmp_path / "ISIC-2017_Training_Part3_GroundGroundTruth.csv"
+    table = tmp_path / "ISIC-2017_Training_Part3_GroundTruth.csv"
     table.write_text(
         "\ufeffimage_id,melanoma,seborrheic_keratosis\nISIC_0000000,1.0,0.0\nISIC_0000001,0.0,0.0\n",
         encoding="utf-8",
@@ -157,7 +157,7 @@ def test_diagnoses_of_2017_are_read(tmp_path):
     assert [case.extra["diagnosis"] for case in cases] == ["melanoma", "nevus"]
     for broken in ("a,b\n1,2\n", "image_id,melanoma,seborrheic_keratosis\nISIC_0000000,?\n"):
         table.write_text(broken, encoding="utf-8")
-        with pytest.raises(ReadError, match=r"Part3_GroundGroundTruth\.csv: no table"):
+        with pytest.raises(ReadError, match=r"Part3_GroundTruth\.csv: no table"):
             read_isic(tmp_path, layout=ISIC_2017)
 
 
