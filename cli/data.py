@@ -112,7 +112,7 @@ def prepare(
 
     Example: segnetr data prepare isic2018 --source ISIC2018_*.zip --data-dir DIR
     """
-    from segnetr.data.download.limits import Limits
+    from segnetr.data.download.safe_names import Limits
     from segnetr.workflows.datasets.prepare import PrepareRequest, prepare_dataset
 
     if flags["data.data_dir"] is None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from segnetr.storage.manifest import as_write_error
+from segnetr.storage.disk_errors import as_write_error
 
 # Seconds between two drawings of a bar, and between two plain lines.
 _REDRAW = 0.1

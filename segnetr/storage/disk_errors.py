@@ -1,4 +1,4 @@
-"""Writing that says in one line what went wrong, and files that are on the disk when we say so."""
+"""One-line errors for failed writes, and durable writes of downloaded data."""
 
 import contextlib
 import os
@@ -9,45 +9,52 @@ from pathlib import Path
 from segnetr.errors import WriteError
 from segnetr.storage.fsync import sync_file, sync_folder
 
-# A disk filled to the last byte fails elsewhere, later.
+DATA_DIR = "--data-dir"
+"""The option that chooses the folder of downloaded data."""
+
+# A completely full disk makes later writes fail elsewhere.
 _SPARE = 64 << 20
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextlib.contextmanager
-def as_write_error(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing into one line that names the path.
+def as_write_error(path: Path, *, option: str = "--out") -> Iterator[None]:
+    """Convert an `OSError` into a one-line error that names the path.
+
+    Args:
+        path: The path to name if the system names none.
+        option: The command-line option that chooses another folder.
 
     Raises:
-        WriteError: Where the body raised an `OSError`.
+        WriteError: If the body raises an `OSError`.
     """
     try:
         yield
     except OSError as error:
-        named = error.filename if isinstance(error.filename, str) else path
+        named = Path(error.filename) if isinstance(error.filename, str) else path
         raise WriteError(
             f"cannot write {named}: {error.strerror or error}; free space or choose another "
-            "--data-dir"
+            f"{option}"
         ) from error
 
 
 def write_new_file(path: Path, chunks: Iterable[bytes]) -> int:
-    """Write a file that must not be there yet; `segnetr.storage.fsync` forces it to the disk.
+    """Write a file that must not exist yet. `segnetr.storage.fsync` flushes it to disk.
 
-    It is never followed through a link, never executable, and has no owner but the user.
+    Links are not followed, and the file is not executable.
 
     Returns:
-        The bytes written.
+        The number of bytes written.
 
     Raises:
-        WriteError: If it cannot be written. What `chunks` raises passes through.
+        WriteError: If it cannot be written. Errors raised by `chunks` are not converted.
     """
-    with as_write_error(path):
+    with as_write_error(path, option=DATA_DIR):
         descriptor = os.open(path, _NEW_FILE, 0o644)
     written = 0
     try:
         for chunk in chunks:
-            with as_write_error(path):
+            with as_write_error(path, option=DATA_DIR):
                 write_all(descriptor, chunk)
             written += len(chunk)
     finally:
@@ -56,24 +63,24 @@ def write_new_file(path: Path, chunks: Iterable[bytes]) -> int:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of the bytes; `OSError` passes through."""
+    """Write all bytes. `OSError` is not converted."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write or replace a text file (UTF-8) in one step.
+    """Write or replace a text file (UTF-8) atomically.
 
     Raises:
-        WriteError: If it cannot be written; an older file is then untouched.
+        WriteError: If it cannot be written. An existing file is then unchanged.
     """
     aside = path.with_name(f"{path.name}.new")
-    with as_write_error(path):
+    with as_write_error(path, option=DATA_DIR):
         aside.unlink(missing_ok=True)
     try:
         write_new_file(aside, [text.encode()])
-        with as_write_error(path):
+        with as_write_error(path, option=DATA_DIR):
             sync_file(aside)
             aside.replace(path)
             sync_folder(path.parent)
@@ -83,17 +90,17 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def require_space(folder: Path, needed: int, *, purpose: str) -> None:
-    """Refuse to begin what cannot end.
+    """Check that a disk has enough free space.
 
     Args:
-        folder: A folder that is there, on the disk in question.
+        folder: An existing folder on the disk.
         needed: Bytes that will be written.
-        purpose: What for, for the message.
+        purpose: The purpose, for the message.
 
     Raises:
         WriteError: If the disk has less.
     """
-    with as_write_error(folder):
+    with as_write_error(folder, option=DATA_DIR):
         free = shutil.disk_usage(folder).free
     if free < needed + _SPARE:
         raise WriteError(
@@ -103,7 +110,7 @@ def require_space(folder: Path, needed: int, *, purpose: str) -> None:
 
 
 def describe_bytes(number: int) -> str:
-    """Give a number of bytes for people: `512 B`, `1.5 GiB`."""
+    """Return a number of bytes with a unit: `512 B`, `1.5 GiB`."""
     size = float(number)
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:

@@ -1,9 +1,9 @@
-"""Files and folders that are either whole or not there, with a hash for every byte.
+"""Write files and folders atomically, with a hash for every byte.
 
-A folder is written aside, sealed with `MANIFEST.sha256` (the format of the `sha256sum` tool),
-forced to the disk and only then renamed, so that a power cut, a kill or a full disk never leaves
-half of one under its real name. Hashes are checked on reading, because safetensors and torch load
-a file with one flipped byte without a word.
+A folder is written under a temporary name, gets a `MANIFEST.sha256` (the format of the `sha256sum`
+tool), is flushed to disk and only then renamed. So a power cut, a kill or a full disk never leaves
+an incomplete folder under its final name. Hashes are checked on reading, because safetensors and
+torch silently load a file with a flipped byte.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segnetr.errors import ModelFileError, WriteError
+from segnetr.errors import ModelFileError
+from segnetr.storage.disk_errors import as_write_error
 from segnetr.storage.fsync import sync_file, sync_folder, sync_tree
 
 MANIFEST_NAME = "MANIFEST.sha256"
@@ -23,32 +24,16 @@ _CHUNK = 1 << 20
 _HEX = frozenset("0123456789abcdef")
 
 
-@contextlib.contextmanager
-def as_write_error(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing into one line that names the path.
-
-    Raises:
-        WriteError: Where the body raised an `OSError`.
-    """
-    try:
-        yield
-    except OSError as error:
-        named = Path(error.filename) if isinstance(error.filename, str) else path
-        raise WriteError(
-            f"cannot write {named}: {error.strerror or error}; free space or choose another --out"
-        ) from error
-
-
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file below a folder that is sealed later; `OSError` passes through."""
+    """Write a file of a folder that gets its manifest later. `OSError` is not converted."""
     path.write_bytes(data)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write or replace a text file (UTF-8) in one step.
+    """Write or replace a text file (UTF-8) atomically.
 
     Raises:
-        WriteError: If it cannot be written; an older file is then untouched.
+        WriteError: If it cannot be written. An existing file is then unchanged.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with as_write_error(path):
@@ -62,7 +47,7 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain data as JSON, keys in their order, in one step.
+    """Write plain data as JSON atomically. The order of keys is preserved.
 
     Raises:
         WriteError: If it cannot be written.
@@ -71,7 +56,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_manifest(folder: Path) -> None:
-    """Write the hash of every file below a folder, by name, into its manifest.
+    """Write the manifest of a folder: the hash of every file in it, by name.
 
     Raises:
         WriteError: If the manifest cannot be written.
@@ -86,43 +71,43 @@ def write_manifest(folder: Path) -> None:
 
 
 def verify_manifest(folder: Path, *, required: Iterable[str] = ()) -> None:
-    """Check every file the manifest lists.
+    """Check every file in the manifest.
 
     Args:
-        folder: The sealed folder.
-        required: Names, relative to it, that the manifest has to list.
+        folder: A folder with a manifest.
+        required: Relative names that the manifest must list.
 
     Raises:
-        ModelFileError: If the folder, its manifest or a file is missing, torn or changed.
+        ModelFileError: If the folder, its manifest or a file is missing, damaged or changed.
     """
     listed = _read_manifest(folder)
     for name in required:
         if name not in listed:
-            raise ModelFileError(f"{folder}: {MANIFEST_NAME} does not list {name}; {_WAY_OUT}")
+            raise ModelFileError(f"{folder}: {MANIFEST_NAME} does not list {name}; {_ADVICE}")
     for name, expected in listed.items():
         path = folder / name
         try:
             found = hash_file(path)
         except FileNotFoundError as error:
-            raise ModelFileError(f"{path}: the file is missing; {_WAY_OUT}") from error
+            raise ModelFileError(f"{path}: the file is missing; {_ADVICE}") from error
         except OSError as error:
-            raise ModelFileError(f"{path}: {error.strerror or error}; {_WAY_OUT}") from error
+            raise ModelFileError(f"{path}: {error.strerror or error}; {_ADVICE}") from error
         if found != expected:
-            raise ModelFileError(f"{path}: the bytes differ from {MANIFEST_NAME}; {_WAY_OUT}")
+            raise ModelFileError(f"{path}: the bytes differ from {MANIFEST_NAME}; {_ADVICE}")
 
 
 def replace_folder(build: Callable[[Path], None], target: Path) -> None:
-    """Write a sealed folder aside and put it in the place of an older one.
+    """Write a folder with its manifest, and replace an existing one.
 
-    At every moment either the old or the new folder is whole on the disk, under its name or, for
-    the instant between two renames, as `.NAME.old`, from where `recover_folder` brings it back.
+    At every moment either the old or the new folder is complete on disk: under its name, or between
+    two renames as `.NAME.old`, from which `recover_folder` restores it.
 
     Args:
-        build: Fills the empty folder it is given.
-        target: Where the folder is to stand.
+        build: Fills an empty folder.
+        target: The path of the folder.
 
     Raises:
-        WriteError: If it cannot be written; an older folder is then untouched.
+        WriteError: If it cannot be written. An existing folder is then unchanged.
     """
     with as_write_error(target):
         recover_folder(target)
@@ -137,7 +122,7 @@ def replace_folder(build: Callable[[Path], None], target: Path) -> None:
 
 @contextlib.contextmanager
 def build_aside(build: Callable[[Path], None], target: Path) -> Iterator[Path]:
-    """Build and seal a folder beside its target and give its path; what is left is removed.
+    """Build a folder with its manifest next to its target. Yield its path, then remove leftovers.
 
     Raises:
         WriteError: If it cannot be written.
@@ -156,7 +141,7 @@ def build_aside(build: Callable[[Path], None], target: Path) -> Iterator[Path]:
 
 
 def recover_folder(target: Path) -> None:
-    """Undo what a kill between two renames, or in the middle of writing, left behind."""
+    """Restore the folder after a kill between two renames, and remove incomplete folders."""
     old = _old_name(target)
     if old.exists() and not target.exists():
         old.rename(target)
@@ -165,7 +150,7 @@ def recover_folder(target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-_WAY_OUT = "copy the folder again or train anew"
+_ADVICE = "copy the folder again or train again"
 
 
 def _old_name(target: Path) -> Path:
@@ -177,17 +162,17 @@ def _read_manifest(folder: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: the file is missing; {_WAY_OUT}") from error
+        raise ModelFileError(f"{path}: the file is missing; {_ADVICE}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path}: cannot be read ({error}); {_WAY_OUT}") from error
+        raise ModelFileError(f"{path}: cannot be read ({error}); {_ADVICE}") from error
     listed: dict[str, str] = {}
     for line in lines:
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not _HEX.issuperset(digest) or not _is_inside(name):
-            raise ModelFileError(f"{path}: torn or changed; {_WAY_OUT}")
+            raise ModelFileError(f"{path}: damaged or changed; {_ADVICE}")
         listed[name] = digest
     if not listed:
-        raise ModelFileError(f"{path}: lists no file; {_WAY_OUT}")
+        raise ModelFileError(f"{path}: lists no file; {_ADVICE}")
     return listed
 
 
@@ -197,7 +182,7 @@ def _is_inside(name: str) -> bool:
 
 
 def hash_file(path: Path) -> str:
-    """Give the sha256 of a file in hexadecimal."""
+    """Return the sha256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

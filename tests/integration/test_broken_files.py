@@ -17,10 +17,9 @@ import SimpleITK
 import torch
 from PIL import Image
 
-from segnetr.data.readers.image import measure_pixels
 from segnetr.data.readers.image_integrity import BrokenImageError, walk_pages
 from segnetr.data.readers.nifti_stream import open_volume
-from segnetr.data.readers.read_files import read_image, read_mask
+from segnetr.data.readers.read_files import open_image, read_image, read_mask
 from segnetr.errors import ReadError
 from segnetr.models.build import build_model
 from segnetr.outputs.models.model_file import ModelCard, write_model
@@ -142,7 +141,9 @@ def readers_of(name: str) -> list[Callable[[Path], object]]:
         readers.append(lambda path: open_volume(path, max_pixels=10**6))
     if name.endswith((".png", ".jpg", ".bmp", ".tif")):
         # As under --max-memory: the size is looked at first.
-        readers.append(lambda path: (measure_pixels(path), read_image(path)))
+        readers.append(
+            lambda path: (open_image(path, check_pixels=lambda *_: None), read_image(path))
+        )
     return readers
 
 

@@ -20,7 +20,6 @@ from segnetr.data.cache.store import CacheFolder, FileStamp, hash_file, is_intac
 from segnetr.data.cache.volumes import VolumeSettings, make_slice_copies
 from segnetr.data.case import Case
 from segnetr.data.preprocessing.resize import Array, reduce_size, resize_image, resize_mask
-from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import (
     DEFAULT_MAX_PIXELS,
     ClassValues,
@@ -29,7 +28,7 @@ from segnetr.data.readers.image_file import (
     MaskValuesError,
 )
 from segnetr.data.readers.masks import find_values
-from segnetr.data.readers.read_files import read_image
+from segnetr.data.readers.read_files import read_ground_truth, read_image
 from segnetr.data.validation.audit import Issue, describe_no_foreground
 from segnetr.data.validation.case_check import compare_grids
 from segnetr.errors import ReadError, WriteError

@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 from the official archives of Python batches, unpacked as they are.
+"""Read CIFAR-10 and CIFAR-100 from the extracted official archives (Python version).
 
 `cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}` and
-`cifar-100-python/{train,test,meta}`. The parts train and test are official; validation cases are
-taken out of the training part.
+`cifar-100-python/{train,test,meta}`. The splits train and test are official. Validation cases are
+taken from the training split.
 
 Source:
     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
@@ -29,14 +29,14 @@ _LICENSE = "none stated by the authors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CifarLayout:
-    """One of the two archives.
+    """The layout of one of the two archives.
 
     Attributes:
         name: The name on the command line.
-        title: The name for people.
-        folder: What the archive unpacks to.
-        batches: Files by part.
-        meta: The file of class names.
+        title: The displayed name.
+        folder: The top folder of the archive.
+        batches: Files by split.
+        meta: The file with the class names.
         labels: Key of the labels in a batch.
         names: Key of the class names in `meta`.
     """
@@ -74,34 +74,34 @@ CIFAR_100 = CifarLayout(
 
 
 def read_cifar(root: Path, *, layout: CifarLayout) -> ClassificationSet:
-    """Read an archive that was unpacked.
+    """Read an extracted archive.
 
     Args:
-        root: The folder the archive unpacked to, or the one that holds it.
-        layout: Which archive.
+        root: The extracted folder, or its parent.
+        layout: The archive.
 
     Raises:
         UsageError: If files are missing.
-        ReadError: If a file is torn or holds anything but images and labels.
+        ReadError: If a file is truncated or holds anything other than images and labels.
     """
     folder = root / layout.folder if (root / layout.folder).is_dir() else root
     wanted = [layout.meta, *(name for _, names in layout.batches for name in names)]
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
         raise UsageError(
-            f"{root}: no unpacked {layout.title} ({', '.join(missing)} missing); unpack the python "
-            f"version of {_SOURCE} there"
+            f"{root}: no extracted {layout.title} ({', '.join(missing)} missing); extract the "
+            f"Python version of {_SOURCE} there"
         )
     classes = _read_classes(folder / layout.meta, layout)
     cases: list[ClassificationCase] = []
-    for part, names in layout.batches:
+    for split, names in layout.batches:
         number = 0
         for name in names:
             images, labels = _read_batch(folder / name, layout, classes=len(classes))
             for image, label in zip(images, labels, strict=True):
-                case_id = f"{part}-{number:05}"
+                case_id = f"{split}-{number:05}"
                 cases.append(
-                    ClassificationCase(case_id=case_id, image=image, labels=(label,), split=part)
+                    ClassificationCase(case_id=case_id, image=image, labels=(label,), split=split)
                 )
                 number += 1
     return ClassificationSet(
@@ -126,17 +126,17 @@ def _read_classes(path: Path, layout: CifarLayout) -> tuple[str, ...]:
 def _read_batch(
     path: Path, layout: CifarLayout, *, classes: int
 ) -> tuple[NDArray[np.uint8], Sequence[int]]:
-    """Give images (N, 32, 32, 3) and labels of one file."""
+    """Return images (N, 32, 32, 3) and labels of one file."""
     content = read_plain_pickle(path)
     data: Any = content.get("data")
     labels: Any = content.get(layout.labels)
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3 * _SIDE * _SIDE:
-        raise ReadError(path, f"'data' is no array of {3 * _SIDE * _SIDE} bytes a image")
+        raise ReadError(path, f"'data' is not an array of {3 * _SIDE * _SIDE} bytes per image")
     if not isinstance(labels, list) or len(labels) != len(data):
-        raise ReadError(path, f"{layout.labels!r} is no list of {len(data)} labels")
+        raise ReadError(path, f"{layout.labels!r} is not a list of {len(data)} labels")
     for row, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < classes:
             raise ReadError(path, f"image {row} has the label {label!r}, not 0 to {classes - 1}")
-    # A row holds the red plane, then the green, then the blue one.
+    # A row holds the red, the green and the blue plane.
     images = data.reshape(-1, _CHANNELS, _SIDE, _SIDE).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), labels

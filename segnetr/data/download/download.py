@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from segnetr.data.download.checksum import describe_mismatch, digest_file, has_hash
-from segnetr.data.download.http_response import BrokenOffError, Reply, open_address
-from segnetr.data.download.partial_download import Partial, Version
-from segnetr.data.download.sources import Archive
+from segnetr.data.download.sources import Archive, describe_mismatch, digest_file, has_hash
+from segnetr.data.download.transfer import BrokenOffError, Partial, Reply, Version, open_address
 from segnetr.errors import DownloadError
-from segnetr.storage.disk_errors import as_write_error, describe_bytes, require_space
+from segnetr.storage.disk_errors import DATA_DIR, as_write_error, describe_bytes, require_space
 
 _CHUNK = 1 << 18
 _RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19}|\*)")
@@ -69,14 +67,14 @@ def download(
         DownloadError: If the server does not give the file, or gives another one.
         WriteError: If there is no room for it; what has come stays for another try.
     """
-    with as_write_error(folder):
+    with as_write_error(folder, option=DATA_DIR):
         folder.mkdir(parents=True, exist_ok=True)
     target = folder / archive.name
     fetch = _Fetch(archive, Partial(target), rules or DownloadRules(), report or _ignore)
     if target.is_file():
         if fetch.is_right(target):
             return target
-        with as_write_error(target):
+        with as_write_error(target, option=DATA_DIR):
             target.unlink()
     return fetch.run()
 
@@ -112,7 +110,7 @@ class _Fetch:
         return self._difference(path) is None
 
     def _difference(self, path: Path) -> str | None:
-        with as_write_error(path), path.open("rb") as file:
+        with as_write_error(path, option=DATA_DIR), path.open("rb") as file:
             return describe_mismatch(self.archive, digest_file(file, path))
 
     def _collect(self) -> None:

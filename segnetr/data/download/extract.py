@@ -16,13 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from segnetr.data.download.archive_member import Entry
-from segnetr.data.download.limits import Limits, Meter
-from segnetr.data.download.safe_names import NameLedger, is_junk, show_name, split_name
-from segnetr.data.download.tar_members import read_tar
-from segnetr.data.download.zip_members import read_zip
+from segnetr.data.download.archive_member import Member, read_tar, read_zip
+from segnetr.data.download.safe_names import (
+    ExtractionBudget,
+    Limits,
+    NameRegistry,
+    is_junk,
+    show_name,
+    split_name,
+)
 from segnetr.errors import ArchiveError, ReadError
-from segnetr.storage.disk_errors import as_write_error, require_space, write_new_file
+from segnetr.storage.disk_errors import DATA_DIR, as_write_error, require_space, write_new_file
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z", ".tar.bz2", ".tar.xz")
 """Endings of files that are archives to people; what a file is, its first bytes say."""
@@ -86,8 +90,8 @@ def extract_archive(
         file.seek(0)
         kind = recognize(file, path)
         require_space(folder, size, purpose=f"unpacking {path.name}")
-        meter = Meter(path, limits, archive_bytes=size)
-        entries: Generator[Entry, None, None]
+        meter = ExtractionBudget(path, limits, archive_bytes=size)
+        entries: Generator[Member, None, None]
         if kind == "zip":
             entries = read_zip(file, path, limits=limits, meter=meter)
         else:
@@ -133,16 +137,16 @@ def recognize(file: IO[bytes], path: Path) -> Format:
 
 
 def _write_entries(
-    entries: Iterable[Entry],
+    entries: Iterable[Member],
     folder: Path,
     *,
     path: Path,
-    meter: Meter,
+    meter: ExtractionBudget,
     tell: Callable[[], int],
     report: Report,
     size: int,
 ) -> Unpacked:
-    ledger = NameLedger()
+    ledger = NameRegistry()
     files = written = left_out = 0
     for entry in entries:
         meter.count_entry()
@@ -168,7 +172,7 @@ def _write_entries(
 
 
 def _make_folder(folder: Path) -> None:
-    with as_write_error(folder):
+    with as_write_error(folder, option=DATA_DIR):
         folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""From what a user names as a source to what lies, checked, in a staging folder."""
+"""Check the sources that a user names, and collect their files in the folder of a transaction."""
 
 import hashlib
 import json
@@ -9,14 +9,121 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from segnetr.data.download.checksum import check_official, digest_file, find_official
+from segnetr.data.download.archive_member import CHUNK
 from segnetr.data.download.extract import ARCHIVE_SUFFIXES, extract_archive
-from segnetr.data.download.limits import Limits
-from segnetr.data.download.moves import FolderFile, copy_file, list_folder, move_into
-from segnetr.data.download.sources import Archive
-from segnetr.data.download.transaction import Prepared, Transaction
-from segnetr.errors import ReadError, UsageError
-from segnetr.storage.disk_errors import as_write_error, require_space
+from segnetr.data.download.safe_names import Limits, NameRegistry, is_junk, show_name, split_name
+from segnetr.data.download.sources import Archive, check_official, digest_file, find_official
+from segnetr.data.download.transaction import InstalledArchive, Transaction, plan_moves
+from segnetr.errors import ArchiveError, ReadError, UsageError
+from segnetr.storage.disk_errors import DATA_DIR, as_write_error, require_space, write_new_file
+
+
+def move_into(source: Path, target: Path, *, name: Path) -> None:
+    """Move all of a folder of ours into another one of ours.
+
+    Args:
+        source: What to move.
+        target: Where to.
+        name: The archive it came from, for messages.
+
+    Raises:
+        ArchiveError: If a file is in both, that is, if two archives hold it.
+        WriteError: If it cannot be done.
+    """
+    try:
+        moves = plan_moves(source, target)
+    except UsageError as error:
+        raise ArchiveError(name, "holds a file that another --source holds too") from error
+    for move in moves:
+        with as_write_error(target / move, option=DATA_DIR):
+            (source / move).rename(target / move)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderFile:
+    """A file of a folder of the user's.
+
+    Attributes:
+        path: Where it is.
+        parts: Its name below the folder, part by part.
+        size: In bytes.
+        mtime_ns: Time of its last change in nanoseconds.
+    """
+
+    path: Path
+    parts: tuple[str, ...]
+    size: int
+    mtime_ns: int
+
+
+def list_folder(folder: Path, *, limits: Limits) -> list[FolderFile]:
+    """List the files of a folder that was unpacked by somebody, by name.
+
+    Raises:
+        ArchiveError: If a name cannot be used, there are links, devices, or too much.
+        ReadError: If the folder cannot be read.
+    """
+    ledger, files, total = NameRegistry(), [], 0
+    for path, status in _walk(folder):
+        name = path.relative_to(folder).as_posix()
+        try:
+            parts = split_name(name)
+            ledger.add(parts, is_folder=False)
+        except ValueError as error:
+            raise ArchiveError(folder, f"{show_name(name)} in it {error}") from error
+        if is_junk(parts) or parts[0].startswith(".segnetr-"):
+            continue
+        total += status.st_size
+        files.append(
+            FolderFile(path=path, parts=parts, size=status.st_size, mtime_ns=status.st_mtime_ns)
+        )
+        if len(files) > limits.files or total > limits.total_bytes:
+            raise ArchiveError(
+                folder,
+                "holds more than --max-files or --max-gib allow; raise them if that is right",
+            )
+    return sorted(files, key=lambda file: file.parts)
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(path)
+            elif entry.is_file(follow_symlinks=False):
+                yield path, entry.stat(follow_symlinks=False)
+            else:
+                raise ArchiveError(path, "is a link or a device; only files and folders are copied")
+    except OSError as error:
+        raise ReadError(folder, f"cannot be read ({error.strerror or error})") from error
+
+
+def copy_file(source: Path, target: Path) -> int:
+    """Copy a file's bytes to a place where nothing is yet.
+
+    Returns:
+        The bytes copied.
+
+    Raises:
+        ReadError: If it cannot be read.
+        WriteError: If it cannot be written.
+    """
+    with as_write_error(target, option=DATA_DIR):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    return write_new_file(target, _read_chunks(source))
+
+
+def _read_chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise ReadError(path, f"cannot be read ({error.strerror or error})") from error
+
 
 Task = Callable[[str, int], AbstractContextManager[Callable[[int, int], None]]]
 """Begins something long, by its name and its bytes, and gives what hears how far it is."""
@@ -69,7 +176,9 @@ def list_sources(sources: Sequence[Path], archives: Sequence[Archive]) -> list[P
     return found
 
 
-def find_known(source: Path, record: Sequence[Prepared], *, limits: Limits) -> Prepared | None:
+def find_known(
+    source: Path, record: Sequence[InstalledArchive], *, limits: Limits
+) -> InstalledArchive | None:
     """Find what an earlier run made of this very source, without reading the source's bytes.
 
     Raises:
@@ -88,7 +197,7 @@ def find_known(source: Path, record: Sequence[Prepared], *, limits: Limits) -> P
     return same[0] if same else None
 
 
-def take_source(source: Path, transaction: Transaction, ingest: Ingest) -> Prepared:
+def take_source(source: Path, transaction: Transaction, ingest: Ingest) -> InstalledArchive:
     """Check an archive or a folder and put what it holds into the contents of a staging folder.
 
     Args:
@@ -126,7 +235,7 @@ def take_source(source: Path, transaction: Transaction, ingest: Ingest) -> Prepa
             files = 1
     entries = tuple(sorted(path.name for path in folder.iterdir()))
     move_into(folder, transaction.contents, name=source)
-    return Prepared(
+    return InstalledArchive(
         dataset=ingest.dataset,
         name=source.name,
         sha256=digest.sha256,
@@ -138,7 +247,7 @@ def take_source(source: Path, transaction: Transaction, ingest: Ingest) -> Prepa
     )
 
 
-def _take_folder(source: Path, transaction: Transaction, ingest: Ingest) -> Prepared:
+def _take_folder(source: Path, transaction: Transaction, ingest: Ingest) -> InstalledArchive:
     files = list_folder(source, limits=ingest.limits)
     if not files:
         raise UsageError(f"--source {source}: holds no file")
@@ -156,7 +265,7 @@ def _take_folder(source: Path, transaction: Transaction, ingest: Ingest) -> Prep
             report(done, max(done, total))
     entries = tuple(sorted(path.name for path in folder.iterdir()))
     move_into(folder, transaction.contents, name=source)
-    return Prepared(
+    return InstalledArchive(
         dataset=ingest.dataset,
         name=name,
         sha256=_digest_listing(files),
@@ -173,7 +282,7 @@ def _set_into(folder: Path, name: str, transaction: Transaction) -> Path:
     if not name or (folder / name).is_dir():
         return folder
     above = transaction.fresh_folder(f"{folder.name}-set")
-    with as_write_error(above / name):
+    with as_write_error(above / name, option=DATA_DIR):
         folder.rename(above / name)
     return above
 

@@ -19,9 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segnetr.data.download.moves import plan_moves
 from segnetr.errors import ReadError, UsageError, WriteError
-from segnetr.storage.disk_errors import as_write_error, replace_text
+from segnetr.storage.disk_errors import DATA_DIR, as_write_error, replace_text
 from segnetr.storage.fsync import sync_folder, sync_tree
 
 _STAGING = ".segnetr-prepare"
@@ -29,7 +28,7 @@ _RECORD = ".segnetr-prepared.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class InstalledArchive:
     """One archive or folder that was put in its place.
 
     Attributes:
@@ -73,11 +72,11 @@ class Transaction:
             WriteError: If it cannot be made.
         """
         folder = self._folder / name
-        with as_write_error(folder):
+        with as_write_error(folder, option=DATA_DIR):
             folder.mkdir()
         return folder
 
-    def commit(self, prepared: Sequence[Prepared]) -> None:
+    def commit(self, prepared: Sequence[InstalledArchive]) -> None:
         """Move the contents into the data folder, all of them or, after an error, none.
 
         Args:
@@ -90,7 +89,7 @@ class Transaction:
         moves = plan_moves(self.contents, self.data_dir)
         kept = [item for item in read_record(self.data_dir) if item.name not in _names(prepared)]
         record = [_plain(item) for item in (*kept, *prepared)]
-        with as_write_error(self.contents):
+        with as_write_error(self.contents, option=DATA_DIR):
             sync_tree(self.contents)
         journal = {"moves": [str(move) for move in moves], "record": record}
         replace_text(self._journal, json.dumps(journal))
@@ -113,7 +112,7 @@ class Transaction:
         """
         if self._journal.exists():
             self._finish(_read_json(self._journal))
-        with as_write_error(self.contents):
+        with as_write_error(self.contents, option=DATA_DIR):
             self.clear()
             self.contents.mkdir(mode=0o700)
 
@@ -135,13 +134,13 @@ class Transaction:
     def _finish(self, journal: Mapping[str, Any]) -> None:
         for move in journal["moves"]:
             source, target = self.contents / move, self.data_dir / move
-            with as_write_error(target):
+            with as_write_error(target, option=DATA_DIR):
                 if os.path.lexists(source):
                     source.rename(target)
                     sync_folder(target.parent)
         text = json.dumps({"version": 1, "archives": journal["record"]}, indent=2)
         replace_text(self.data_dir / _RECORD, text + "\n")
-        with as_write_error(self._journal):
+        with as_write_error(self._journal, option=DATA_DIR):
             self._journal.unlink()
 
 
@@ -155,7 +154,7 @@ def open_transaction(data_dir: Path) -> Iterator[Transaction]:
     """
     transaction = Transaction(data_dir)
     folder = data_dir / _STAGING
-    with as_write_error(data_dir):
+    with as_write_error(data_dir, option=DATA_DIR):
         made = [path for path in (data_dir, *data_dir.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -170,7 +169,33 @@ def open_transaction(data_dir: Path) -> Iterator[Transaction]:
         _remove_empty(folder, made)
 
 
-def read_record(data_dir: Path) -> list[Prepared]:
+def plan_moves(source: Path, target: Path) -> list[PurePosixPath]:
+    """Find what has to be renamed so that all of a folder comes to lie in another.
+
+    A folder that the target lacks is moved whole; one that it has is entered.
+
+    Returns:
+        Paths below both folders, sorted; parents of each are in the target already.
+
+    Raises:
+        UsageError: If a file would take the place of another one.
+    """
+    moves = []
+    for path in sorted(source.iterdir()):
+        there = target / path.name
+        if not os.path.lexists(there):
+            moves.append(PurePosixPath(path.name))
+        elif path.is_dir() and there.is_dir():
+            moves += [path.name / move for move in plan_moves(path, there)]
+        else:
+            raise UsageError(
+                f"{there}: is there already and was not prepared from this archive; move it away "
+                "or choose another --data-dir"
+            )
+    return moves
+
+
+def read_record(data_dir: Path) -> list[InstalledArchive]:
     """Give what was prepared in a folder, without what was moved away since.
 
     Raises:
@@ -181,7 +206,7 @@ def read_record(data_dir: Path) -> list[Prepared]:
         return []
     try:
         found = [
-            Prepared(**{**row, "entries": tuple(row["entries"])})
+            InstalledArchive(**{**row, "entries": tuple(row["entries"])})
             for row in _read_json(path)["archives"]
         ]
     except (KeyError, TypeError) as error:
@@ -189,7 +214,7 @@ def read_record(data_dir: Path) -> list[Prepared]:
     return [item for item in found if _is_there(data_dir, item)]
 
 
-def _is_there(data_dir: Path, item: Prepared) -> bool:
+def _is_there(data_dir: Path, item: InstalledArchive) -> bool:
     entries = [PurePosixPath(entry) for entry in item.entries]
     return bool(entries) and all(
         not entry.is_absolute() and ".." not in entry.parts and (data_dir / entry).exists()
@@ -197,11 +222,11 @@ def _is_there(data_dir: Path, item: Prepared) -> bool:
     )
 
 
-def _names(prepared: Sequence[Prepared]) -> set[str]:
+def _names(prepared: Sequence[InstalledArchive]) -> set[str]:
     return {item.name for item in prepared}
 
 
-def _plain(item: Prepared) -> dict[str, Any]:
+def _plain(item: InstalledArchive) -> dict[str, Any]:
     return {**asdict(item), "entries": list(item.entries)}
 
 
@@ -217,7 +242,7 @@ def _read_json(path: Path) -> Any:
 @contextlib.contextmanager
 def _hold(lock: Path, data_dir: Path) -> Iterator[None]:
     """Hold a lock that the system lets go of when the process ends, however it ends."""
-    with as_write_error(lock):
+    with as_write_error(lock, option=DATA_DIR):
         descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         if sys.platform != "win32":

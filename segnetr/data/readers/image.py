@@ -13,8 +13,9 @@ Decisions that a reader of the files may want to know:
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,8 @@ DECODE_ERRORS = (
 )  # fmt: skip
 """What Pillow's decoders raise on damaged bytes, found by cutting and flipping them."""
 
+CheckPixels = Callable[[Path, int], None]
+
 _ORIENTATION_TAG = 0x0112
 _TIFF_BITS = 258
 _TIFF_SAMPLE_FORMAT = 339
@@ -67,55 +70,109 @@ _BYTES_FOR_METADATA = 64 * 2**20
 _LUMINANCE = (299, 587, 114)  # ITU-R BT.601, in thousandths
 
 
-def decode_image(path: Path, *, max_pixels: int) -> tuple[Image.Image, tuple[str, ...]]:
-    """Decode a image whose bytes are complete, in the mode of its file.
+def decode_image(
+    path: Path, *, max_pixels: int, check_pixels: CheckPixels | None = None
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Decode an image after checking that its bytes are complete.
+
+    The file is opened once, and its header is parsed once.
 
     Args:
         path: A PNG, JPEG, BMP or TIFF file.
-        max_pixels: Refuse more pixels than this before memory is taken for them.
+        max_pixels: Reject more pixels than this before memory is allocated.
+        check_pixels: Called with the path and the number of pixels before memory is allocated.
+            It may raise `ReadError`.
 
     Returns:
-        The decoded image, and notes for people.
+        The decoded image in the mode of its file, and warnings.
 
     Raises:
-        ReadError: If the file is missing, empty, foreign, too large, cut off or damaged.
+        ReadError: If the file is missing, empty, not an image, too large, truncated or damaged.
     """
-    data, image_format, notes = _read_bytes(path, max_pixels=max_pixels)
+    image_format: str = "image"
+    try:
+        with path.open("rb") as stream:
+            image_format, image, length = _open_header(path, stream)
+            check_extent(path, (image.width, image.height), max_pixels=max_pixels)
+            if check_pixels is not None:
+                check_pixels(path, image.width * image.height)
+            if length > _BYTES_FOR_METADATA + 16 * image.width * image.height:
+                raise ReadError(path, f"{length} bytes are too many for its number of pixels")
+            is_deep = _check_bytes(path, stream, image_format, image)
+            image.load()
+            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except OSError as error:
+        if error.errno is not None:
+            raise ReadError(path, describe_os_error(error)) from error
+        raise describe_damage(path, image_format, error) from error
+    except DECODE_ERRORS as error:
+        raise describe_damage(path, image_format, error) from error
+    warnings: tuple[str, ...] = ()
+    if image_format != _FORMAT_OF_SUFFIX.get(find_suffix(path)):
+        warnings += (f"it is named {path.suffix} but holds {image_format}",)
+    if is_deep:
+        warnings += ("colors of 16 bit are read as 8 bit",)
+    if orientation not in (0, 1):
+        warnings += (
+            f"EXIF orientation {orientation} is not applied: the grid is that of the stored file",
+        )
+    return image, warnings
+
+
+def _open_header(path: Path, stream: BinaryIO) -> tuple[ImageFormat, PillowFile.ImageFile, int]:
+    """Return the format, the image without its pixels, and the length of the file."""
+    image_format = find_format(stream.read(16))
+    length = stream.seek(0, io.SEEK_END)
+    if length == 0:
+        raise ReadError(path, "the file is empty")
+    if image_format is None:
+        named = _FORMAT_OF_SUFFIX.get(find_suffix(path))
+        raise ReadError(path, f"it is named {named or path.suffix} but holds no image")
+    stream.seek(0)
+    try:
+        return image_format, _DECODERS[image_format](stream), length
+    except DECODE_ERRORS as error:
+        raise describe_damage(path, image_format, error) from error
+
+
+def _check_bytes(
+    path: Path, stream: BinaryIO, image_format: ImageFormat, image: PillowFile.ImageFile
+) -> bool:
+    """Check that the file is complete. Return whether its colors have more than 8 bit."""
+    position = stream.tell()  # the decoder continues here
+    stream.seek(0)
+    data = stream.read()
+    stream.seek(position)
     try:
         check_structure(data, image_format)
     except BrokenImageError as error:
         raise ReadError(path, f"damaged {image_format} file: {error}") from error
-    try:
-        image: Image.Image = _DECODERS[image_format](io.BytesIO(data))
-        check_extent(path, (image.width, image.height), max_pixels=max_pixels)
-        image.load()
-        turned = image.getexif().get(_ORIENTATION_TAG, 1)
-        is_deep = _is_deep_color(data, image)
-    except DECODE_ERRORS as error:
-        raise describe_damage(path, image_format, error) from error
-    if is_deep:
-        notes += ("colors of 16 bit are read as 8 bit",)
-    if turned not in (0, 1):
-        notes += (f"EXIF orientation {turned} is not applied: the grid is that of the stored file",)
-    return image, notes
+    return _is_deep_color(data, image)
 
 
-def read_image_file(path: Path, *, channels: int | None = None, max_pixels: int) -> ImageFile:
+def read_image_file(
+    path: Path,
+    *,
+    channels: int | None = None,
+    max_pixels: int,
+    check_pixels: CheckPixels | None = None,
+) -> ImageFile:
     """Read a image as gray values or colors.
 
     Args:
         path: A PNG, JPEG, BMP or TIFF file.
         channels: 3 repeats gray values, 1 turns colors into luminance (ITU-R BT.601), None
             leaves the number as it is.
-        max_pixels: Refuse more pixels than this.
+        max_pixels: Reject more pixels than this.
+        check_pixels: As in `decode_image`.
 
     Returns:
-        An array (H, W, C) and notes.
+        An array (H, W, C) and warnings.
 
     Raises:
         ReadError: As `decode_image`; or if the image cannot have that many channels.
     """
-    image, notes = decode_image(path, max_pixels=max_pixels)
+    image, warnings = decode_image(path, max_pixels=max_pixels, check_pixels=check_pixels)
     try:
         array, more = _image_values(image)
     except DECODE_ERRORS as error:
@@ -123,24 +180,7 @@ def read_image_file(path: Path, *, channels: int | None = None, max_pixels: int)
     check_finite(path, array)
     if channels is not None:
         array = fit_channels(path, array, channels=channels)
-    return ImageFile(path=path, array=array, kind="image", notes=notes + more)
-
-
-def measure_pixels(path: Path) -> int:
-    """Give the number of pixels a image's header claims; 0 where `read_image_file` will refuse it.
-
-    No pixel is decoded.
-    """
-    try:
-        with path.open("rb") as stream:
-            image_format = find_format(stream.read(16))
-            if image_format is None:
-                return 0
-            stream.seek(0)
-            image = _DECODERS[image_format](stream)
-            return int(image.width * image.height)
-    except DECODE_ERRORS:
-        return 0
+    return ImageFile(path=path, array=array, kind="image", warnings=warnings + more)
 
 
 def native_gray(image: Image.Image) -> NDArray[Any]:
@@ -158,34 +198,6 @@ def native_gray(image: Image.Image) -> NDArray[Any]:
     return array.view(np.uint32) if is_unsigned else array
 
 
-def _read_bytes(path: Path, *, max_pixels: int) -> tuple[bytes, ImageFormat, tuple[str, ...]]:
-    """Read a file whole, after its header has been found harmless."""
-    named = _FORMAT_OF_SUFFIX.get(find_suffix(path))
-    try:
-        with path.open("rb") as stream:
-            image_format = find_format(stream.read(16))
-            length = stream.seek(0, io.SEEK_END)
-            if length == 0:
-                raise ReadError(path, "the file is empty")
-            if image_format is None:
-                raise ReadError(path, f"it is named {named or path.suffix} but holds no image")
-            stream.seek(0)
-            try:
-                image = _DECODERS[image_format](stream)
-            except DECODE_ERRORS as error:
-                raise describe_damage(path, image_format, error) from error
-            check_extent(path, (image.width, image.height), max_pixels=max_pixels)
-            if length > _BYTES_FOR_METADATA + 16 * image.width * image.height:
-                raise ReadError(path, f"{length} bytes are more than its pixels explain")
-            stream.seek(0)
-            data = stream.read()
-    except OSError as error:
-        raise ReadError(path, describe_os_error(error)) from error
-    if image_format == named:
-        return data, image_format, ()
-    return data, image_format, (f"it is named {path.suffix} but holds {image_format}",)
-
-
 def describe_damage(path: Path, image_format: str, error: BaseException) -> ReadError:
     """Turn what a decoder raised into one line that names the file."""
     if isinstance(error, ReadError):
@@ -198,9 +210,9 @@ def describe_damage(path: Path, image_format: str, error: BaseException) -> Read
 
 def _image_values(image: Image.Image) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Turn any mode into (H, W, 1) or (H, W, 3)."""
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        image, notes = _drop_transparency(image)
+        image, warnings = _drop_transparency(image)
     if image.mode in ("L", "RGB"):
         array = np.asarray(image)
     elif image.mode == "1":
@@ -209,9 +221,9 @@ def _image_values(image: Image.Image) -> tuple[NDArray[Any], tuple[str, ...]]:
         array = native_gray(image)
     else:
         if image.mode != "P":
-            notes += (f"colors converted from {image.mode} to RGB",)
+            warnings += (f"colors converted from {image.mode} to RGB",)
         array = np.asarray(image.convert("RGB"))
-    return array.reshape(*array.shape[:2], -1), notes
+    return array.reshape(*array.shape[:2], -1), warnings
 
 
 def _drop_transparency(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:

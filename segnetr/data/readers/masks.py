@@ -14,9 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segnetr.data.readers.class_values import has_colors, map_values
 from segnetr.data.readers.image import decode_image, native_gray
-from segnetr.data.readers.image_file import ClassValues, ImageFile, MaskFile, MaskValuesError
+from segnetr.data.readers.image_file import (
+    ClassValues,
+    FileValue,
+    ImageFile,
+    MaskFile,
+    MaskValuesError,
+)
 
 _HALF = 128
 _NEARLY_BLACK, _NEARLY_WHITE = 15, 240
@@ -42,16 +47,16 @@ def read_image_mask(
         ReadError: If the file cannot be read.
         MaskValuesError: If its values are no mask of K classes.
     """
-    image, notes = decode_image(path, max_pixels=max_pixels)
+    image, warnings = decode_image(path, max_pixels=max_pixels)
     if values is not None:
         stored = file_values(path, image, colors=has_colors(values))
-        return MaskFile(path=path, array=map_values(path, stored, values), notes=notes)
+        return MaskFile(path=path, array=map_values(path, stored, values), warnings=warnings)
     if image.mode in ("P", "PA"):
         stored = _palette_values(path, image, classes=classes)
     else:
         stored = _gray_values(path, image)
     array, more = index_classes(path, stored, classes=classes)
-    return MaskFile(path=path, array=array, notes=notes + more)
+    return MaskFile(path=path, array=array, warnings=warnings + more)
 
 
 def file_values(path: Path, image: Image.Image, *, colors: bool) -> NDArray[Any]:
@@ -99,7 +104,7 @@ def index_volume(volume: ImageFile, *, classes: int, values: ClassValues | None 
         array=array,
         affine=volume.affine,
         spacing=volume.spacing,
-        notes=volume.notes + more,
+        warnings=volume.warnings + more,
     )
 
 
@@ -114,7 +119,7 @@ def index_classes(
         classes: Number of classes K, background included; at most 256.
 
     Returns:
-        Values 0..K-1 in the shape of `values`, and notes.
+        Values 0..K-1 in the shape of `values`, and warnings.
 
     Raises:
         MaskValuesError: If the values are no mask of K classes.
@@ -134,6 +139,66 @@ def index_classes(
         path,
         f"it is no mask of {classes} classes: it holds {_show(found)} where {wanted} are expected",
     )
+
+
+def has_colors(values: ClassValues) -> bool:
+    """Tell whether a table speaks of colors."""
+    return any(isinstance(value, tuple) for of_class in values for value in of_class)
+
+
+def map_values(path: Path, stored: NDArray[Any], values: ClassValues) -> NDArray[np.uint8]:
+    """Turn the values of a mask into class indices by a table.
+
+    Args:
+        path: The file, for messages.
+        stored: Values of any shape, or colors (..., 3) where the table has colors.
+        values: The values of each class.
+
+    Returns:
+        Class indices, without the axis of colors.
+
+    Raises:
+        MaskValuesError: If the mask holds a value that is in no class.
+    """
+    colors = has_colors(values)
+    codes = pack_colors(stored) if colors else stored
+    found = np.unique(codes)
+    classes = np.full(len(found), -1)
+    for index, of_class in enumerate(values):
+        classes[np.isin(found, [_code(value, colors=colors) for value in of_class])] = index
+    if (classes < 0).any():
+        shown = [show_code(code, colors=colors) for code in found[classes < 0]]
+        more = f" and {len(shown) - _SHOWN_VALUES} more" if len(shown) > _SHOWN_VALUES else ""
+        raise MaskValuesError(
+            path,
+            f"it holds {', '.join(shown[:_SHOWN_VALUES])}{more}, which the dataset description"
+            " assigns to no class",
+        )
+    return np.asarray(classes.astype(np.uint8)[np.searchsorted(found, codes)])
+
+
+def pack_colors(stored: NDArray[Any]) -> NDArray[np.int64]:
+    """Turn colors (..., 3) into one number each."""
+    parts = stored.astype(np.int64)
+    return np.asarray((parts[..., 0] << 16) | (parts[..., 1] << 8) | parts[..., 2])
+
+
+def unpack_color(code: int) -> tuple[int, int, int]:
+    """Turn a number of `pack_colors` back into a color."""
+    return (code >> 16, (code >> 8) & 255, code & 255)
+
+
+def show_code(code: Any, *, colors: bool) -> str:
+    """Write a value or a packed color for people."""
+    return str(unpack_color(int(code))) if colors else f"{code:g}"
+
+
+def _code(value: FileValue, *, colors: bool) -> int:
+    if not colors:
+        assert isinstance(value, int)
+        return value
+    red, green, blue = value if isinstance(value, tuple) else (value, value, value)
+    return (red << 16) | (green << 8) | blue
 
 
 def find_values(values: NDArray[Any]) -> NDArray[Any]:

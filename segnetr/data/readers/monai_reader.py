@@ -82,11 +82,11 @@ class StrictReader(ImageReader):  # type: ignore[misc]  # MONAI comes without ty
         if self.classes is not None:
             mask = read_mask_file(path, classes=self.classes, max_pixels=self.max_pixels)
             meta = _describe_grid(mask.array.shape, affine=mask.affine)
-            return mask.array, meta | {"notes": "; ".join(mask.notes)}
+            return mask.array, meta | {"warnings": "; ".join(mask.warnings)}
         image = read_image(path, channels=self.channels, max_pixels=self.max_pixels)
         rank = 2 if image.kind == "image" else 3
         meta = _describe_grid(image.array.shape, affine=image.affine, rank=rank)
-        return image.array, _header_fields(image) | meta | {"notes": "; ".join(image.notes)}
+        return image.array, _header_fields(image) | meta | {"warnings": "; ".join(image.warnings)}
 
 
 def _as_paths(filename: Sequence[FileName] | FileName) -> tuple[Path, ...]:

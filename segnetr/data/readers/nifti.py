@@ -23,8 +23,14 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from segnetr.data.readers.gzip_stream import GZIP_SIGNATURE, LARGEST_RATIO, fill, read_chunks
-from segnetr.data.readers.image_file import ImageFile, check_extent, check_finite, describe_os_error
-from segnetr.data.readers.voxel_grid import check_affine, check_spacing
+from segnetr.data.readers.image_file import (
+    ImageFile,
+    check_affine,
+    check_extent,
+    check_finite,
+    check_spacing,
+    describe_os_error,
+)
 from segnetr.errors import ReadError
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
@@ -67,9 +73,9 @@ class VolumeHeader:
         header: The NIfTI header as stored.
         extent: (X, Y, Z), or (X, Y, Z, C).
         offset: Bytes before the first voxel.
-        affine: As in `ImageFile`, and so `spacing` and `notes`.
+        affine: As in `ImageFile`, and so `spacing` and `warnings`.
         spacing: In mm.
-        notes: For people.
+        warnings: As in `ImageFile`.
     """
 
     header: Nifti1Header
@@ -77,7 +83,7 @@ class VolumeHeader:
     offset: int
     affine: NDArray[np.float64]
     spacing: tuple[float, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -115,7 +121,7 @@ def judge_header(
     stream.seek(0)
     chunks, most_bytes = open_chunks(path, stream, stored_bytes)
     header = _read_header(path, chunks, content)
-    extent, notes = _find_extent(path, header, channels)
+    extent, warnings = _find_extent(path, header, channels)
     check_extent(path, extent, max_pixels=max_pixels)
     affine, spacing, more = _find_geometry(path, header)
     judged = VolumeHeader(
@@ -124,7 +130,7 @@ def judge_header(
         offset=_data_offset(path, header),
         affine=affine,
         spacing=spacing,
-        notes=notes + more,
+        warnings=warnings + more,
     )
     if judged.needed > most_bytes:
         raise ReadError(
@@ -148,6 +154,23 @@ def check_length(path: Path, present: int, needed: int) -> None:
 def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int, channels: int) -> ImageFile:
     content = bytearray()
     judged, chunks = judge_header(path, stream, content, max_pixels=max_pixels, channels=channels)
+    return load_voxels(path, judged, chunks, content)
+
+
+def load_voxels(
+    path: Path, judged: VolumeHeader, chunks: Iterator[bytes], content: bytearray
+) -> ImageFile:
+    """Read all voxels of a volume whose header is known.
+
+    Args:
+        path: The file, for messages.
+        judged: Its header.
+        chunks: The uncompressed content that follows `content`.
+        content: The first bytes of the uncompressed content.
+
+    Raises:
+        ReadError: As `read_volume`.
+    """
     fill(chunks, content, judged.needed + 1)
     check_length(path, len(content), judged.needed)
     stored = np.frombuffer(content, offset=judged.offset, dtype=judged.dtype)
@@ -160,7 +183,7 @@ def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int, channels: int
         affine=judged.affine,
         spacing=judged.spacing,
         header=judged.header,
-        notes=judged.notes,
+        warnings=judged.warnings,
     )
 
 
@@ -261,7 +284,7 @@ def _find_geometry(
 ) -> tuple[NDArray[np.float64], tuple[float, ...], tuple[str, ...]]:
     pixdim = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 0b111, 1.0)
-    notes = () if unit == 1.0 else (f"lengths are stored in units of {unit:g} mm",)
+    warnings = () if unit == 1.0 else (f"lengths are stored in units of {unit:g} mm",)
     check_spacing(path, np.abs(pixdim) * unit)
     whole = copy.deepcopy(header)
     if int(header["sform_code"]) == 0 and float(header["pixdim"][0]) not in (-1.0, 1.0):
@@ -271,7 +294,7 @@ def _find_geometry(
         affine = np.asarray(whole.get_best_affine(), dtype=np.float64)
     except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
         raise ReadError(path, f"its orientation cannot be true: {error}") from error
-    return affine, check_affine(path, affine, unit_mm=unit), notes
+    return affine, check_affine(path, affine, unit_mm=unit), warnings
 
 
 def scale_stored(path: Path, header: Nifti1Header, stored: NDArray[Any]) -> NDArray[Any]:

@@ -22,8 +22,8 @@ from segnetr.data.readers.nifti import (
     VolumeHeader,
     check_length,
     judge_header,
+    load_voxels,
     open_chunks,
-    read_volume,
     scale_stored,
 )
 from segnetr.errors import ReadError
@@ -38,13 +38,11 @@ class VolumeFile:
     Attributes:
         path: The file.
         judged: What its header says.
-        max_pixels: The limit under which it was opened.
         kind: What it is, beside `ImageFile`.
     """
 
     path: Path
     judged: VolumeHeader
-    max_pixels: int
     kind: Literal["volume"] = "volume"
 
     @property
@@ -73,9 +71,9 @@ class VolumeFile:
         return self.judged.header
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """As in `ImageFile`."""
-        return self.judged.notes
+        return self.judged.warnings
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -111,7 +109,14 @@ class VolumeFile:
         Raises:
             ReadError: As `read_volume`.
         """
-        return read_volume(self.path, max_pixels=self.max_pixels, channels=self.channels)
+        try:
+            with self.path.open("rb") as stream:
+                chunks, _ = open_chunks(self.path, stream, 0)
+                return load_voxels(self.path, self.judged, chunks, bytearray())
+        except OSError as error:
+            raise ReadError(self.path, describe_os_error(error)) from error
+        except MemoryError as error:
+            raise ReadError(self.path, "there is not enough memory for it") from error
 
     def _read_pieces(self, start: int, *, size: int, count: int) -> Iterator[bytes]:
         """Read pieces of one size that follow each other."""
@@ -156,7 +161,7 @@ def open_volume(path: Path, *, max_pixels: int, channels: int = 1) -> VolumeFile
             judged, chunks = judge_header(
                 path, stream, content, max_pixels=max_pixels, channels=channels
             )
-            volume = VolumeFile(path=path, judged=judged, max_pixels=max_pixels)
+            volume = VolumeFile(path=path, judged=judged)
             _follow(volume, content, chunks)
     except OSError as error:
         raise ReadError(path, describe_os_error(error)) from error

@@ -1,29 +1,39 @@
 """Any file an application of this kind meets, and how each is read."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.readers.dicom.series import is_dicom_source, read_dicom
-from segnetr.data.readers.image import read_image_file
+from segnetr.data.readers.image import CheckPixels, read_image_file
 from segnetr.data.readers.image_file import (
     DEFAULT_MAX_PIXELS,
+    IMAGE_SUFFIXES,
     META_SUFFIXES,
+    NIFTI_SUFFIXES,
     NRRD_SUFFIXES,
     SUPPORTED_SUFFIXES,
     VOLUME_SUFFIXES,
     ClassValues,
     ImageFile,
     MaskFile,
+    MaskSizeError,
+    MaskValuesError,
     find_suffix,
 )
+from segnetr.data.readers.itk import read_itk_volume
 from segnetr.data.readers.masks import index_volume, read_image_mask
-from segnetr.data.readers.metaimage import read_meta_image
 from segnetr.data.readers.nifti import read_volume
-from segnetr.data.readers.nrrd import read_nrrd
+from segnetr.data.readers.nifti_stream import VolumeFile, open_volume
 from segnetr.data.readers.tiff import TIFF_SUFFIXES, has_pages, read_tiff_pages
 from segnetr.errors import ReadError
+
+# Only the labels of a streamed volume, one byte per voxel, are held in memory. A header that claims
+# more than 2 GiB of them is considered damaged.
+_MAX_STREAMED_VOXELS = 1 << 31
 
 
 def is_supported(path: Path) -> bool:
@@ -37,10 +47,61 @@ def is_volume(path: Path) -> bool:
     Raises:
         ReadError: If it is of a kind that is not read.
     """
-    suffix = find_suffix(path)
+    return _is_volume(path, find_suffix(path))
+
+
+def _is_volume(path: Path, suffix: str | None) -> bool:
     if suffix is None:
         raise ReadError(path, f"this kind of file is not read ({' '.join(SUPPORTED_SUFFIXES)} are)")
-    return suffix in VOLUME_SUFFIXES or has_pages(path)
+    return suffix in VOLUME_SUFFIXES or (suffix in TIFF_SUFFIXES and has_pages(path))
+
+
+def open_image(
+    path: Path,
+    *,
+    channels: int | None = None,
+    volume_channels: int = 1,
+    series: str | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    check_pixels: CheckPixels | None = None,
+) -> ImageFile | VolumeFile:
+    """Open an image or a volume and check every byte of it. NIfTI volumes stay on disk.
+
+    The file is opened and its header is parsed once. All else is read as by `read_image`.
+
+    Args:
+        path: As in `read_image`.
+        channels: As in `read_image`.
+        volume_channels: As in `read_image`.
+        series: As in `read_image`.
+        max_pixels: As in `read_image`. NIfTI volumes may have 2^31 voxels.
+        check_pixels: Called with the path and the number of pixels of an image before memory is
+            allocated. It may raise `ReadError`. With it, volumes that would be read into memory
+            are rejected.
+
+    Raises:
+        ReadError: As `read_image`, or if `check_pixels` rejects the file.
+    """
+    suffix = find_suffix(path)
+    if suffix in NIFTI_SUFFIXES:
+        return open_volume(path, max_pixels=_MAX_STREAMED_VOXELS, channels=volume_channels)
+    if suffix in IMAGE_SUFFIXES and not (suffix in TIFF_SUFFIXES and has_pages(path)):
+        return read_image_file(
+            path, channels=channels, max_pixels=max_pixels, check_pixels=check_pixels
+        )
+    if check_pixels is not None and (suffix is not None or is_dicom_source(path)):
+        raise ReadError(
+            path,
+            "--max-memory supports images and NIfTI volumes; convert the file to NIfTI, or omit the"
+            " limit",
+        )
+    return read_image(
+        path,
+        channels=channels,
+        volume_channels=volume_channels,
+        series=series,
+        max_pixels=max_pixels,
+    )
 
 
 def read_image(
@@ -70,13 +131,14 @@ def read_image(
     Raises:
         ReadError: If the file cannot be read or cannot be trusted; one line says why.
     """
-    if is_dicom_source(path):
+    suffix = find_suffix(path)
+    if suffix is None and is_dicom_source(path):
         image = read_dicom(path, series=series, max_pixels=max_pixels)
         if volume_channels > 1:
             raise ReadError(path, f"it has 1 channel where {volume_channels} are wanted")
         return image
-    if is_volume(path):
-        return _read_volume(path, channels=volume_channels, max_pixels=max_pixels)
+    if _is_volume(path, suffix):
+        return _read_volume(path, suffix, channels=volume_channels, max_pixels=max_pixels)
     return read_image_file(path, channels=channels, max_pixels=max_pixels)
 
 
@@ -98,13 +160,14 @@ def read_mask_file(
         max_pixels: As in `read_image`.
 
     Returns:
-        Class indices 0..K-1, (H, W) or (X, Y, Z), with affine, spacing and notes.
+        Class indices 0..K-1, (H, W) or (X, Y, Z), with affine, spacing and warnings.
 
     Raises:
         ReadError: If the file cannot be read, or its values are no mask of K classes.
     """
-    if is_volume(path):
-        volume = _read_volume(path, channels=1, max_pixels=max_pixels)
+    suffix = find_suffix(path)
+    if _is_volume(path, suffix):
+        volume = _read_volume(path, suffix, channels=1, max_pixels=max_pixels)
         return index_volume(volume, classes=classes, values=values)
     return read_image_mask(path, classes=classes, values=values, max_pixels=max_pixels)
 
@@ -112,7 +175,7 @@ def read_mask_file(
 def read_mask(
     path: Path, *, classes: int, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> NDArray[np.uint8]:
-    """Read a mask as class indices; `read_mask_file` without its notes.
+    """Read a mask as class indices; `read_mask_file` without its warnings.
 
     Args:
         path: As in `read_mask_file`.
@@ -128,12 +191,52 @@ def read_mask(
     return read_mask_file(path, classes=classes, max_pixels=max_pixels).array
 
 
-def _read_volume(path: Path, *, channels: int, max_pixels: int) -> ImageFile:
-    suffix = find_suffix(path)
-    if suffix in NRRD_SUFFIXES:
-        return read_nrrd(path, max_pixels=max_pixels, channels=channels)
-    if suffix in META_SUFFIXES:
-        return read_meta_image(path, max_pixels=max_pixels, channels=channels)
+def read_ground_truth(
+    files: Sequence[Path],
+    *,
+    classes: int,
+    values: ClassValues | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> MaskFile:
+    """Read the ground truth of a case, and unite its files where there are several.
+
+    Args:
+        files: At least one mask file.
+        classes: As in `read_mask_file`, for each file.
+        values: As in `read_mask_file`, for each file.
+        max_pixels: As in `read_image`, for each file.
+
+    Returns:
+        Class indices; path, affine and spacing are those of the first file.
+
+    Raises:
+        ReadError: If a file cannot be read; the error names it.
+        MaskValuesError: If a file is no mask of these classes, or two give one pixel to different
+            objects of different classes.
+        MaskSizeError: If the files differ in size.
+    """
+    whole = read_mask_file(files[0], classes=classes, values=values, max_pixels=max_pixels)
+    if len(files) == 1:
+        return whole
+    united, warnings = whole.array.copy(), whole.warnings
+    for path in files[1:]:
+        part = read_mask_file(path, classes=classes, values=values, max_pixels=max_pixels)
+        if part.array.shape != united.shape:
+            ours, theirs = (" x ".join(map(str, a.shape)) for a in (part.array, united))
+            raise MaskSizeError(path, f"the mask is {ours} where {files[0].name} is {theirs}")
+        marked = part.array > 0
+        if ((united != part.array) & (united > 0) & marked).any():
+            raise MaskValuesError(
+                path, "it gives pixels to one class that another mask of its image gives to another"
+            )
+        united[marked] = part.array[marked]
+        warnings += part.warnings
+    return replace(whole, array=united, warnings=tuple(dict.fromkeys(warnings)))
+
+
+def _read_volume(path: Path, suffix: str | None, *, channels: int, max_pixels: int) -> ImageFile:
+    if suffix in NRRD_SUFFIXES + META_SUFFIXES:
+        return read_itk_volume(path, max_pixels=max_pixels, channels=channels)
     if suffix in TIFF_SUFFIXES:
         return read_tiff_pages(path, max_pixels=max_pixels)
     return read_volume(path, max_pixels=max_pixels, channels=channels)

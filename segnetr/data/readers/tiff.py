@@ -22,7 +22,6 @@ from segnetr.data.readers.image_file import (
     check_extent,
     check_finite,
     describe_os_error,
-    find_suffix,
 )
 from segnetr.data.readers.image_integrity import BrokenImageError, find_format, walk_pages
 from segnetr.errors import ReadError
@@ -35,8 +34,6 @@ _Tags = Mapping[int, tuple[int, ...]]
 
 def has_pages(path: Path) -> bool:
     """Tell whether a file is a TIFF of several whole pages; what is wrong with it is told later."""
-    if find_suffix(path) not in TIFF_SUFFIXES:
-        return False
     try:
         with path.open("rb") as stream:
             if find_format(stream.read(16)) != "TIFF":
@@ -77,7 +74,7 @@ def read_tiff_pages(path: Path, *, max_pixels: int) -> ImageFile:
         raise describe_damage(path, "TIFF", error) from error
     check_finite(path, stack)
     note = f"{len(pages)} pages are read as a volume without spacing"
-    return ImageFile(path=path, array=stack.transpose(2, 1, 0), kind="volume", notes=(note,))
+    return ImageFile(path=path, array=stack.transpose(2, 1, 0), kind="volume", warnings=(note,))
 
 
 def _find_size(path: Path, pages: Sequence[_Tags]) -> tuple[int, int]:

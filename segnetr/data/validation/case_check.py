@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import (
     ClassValues,
     ImageFile,
@@ -18,7 +17,7 @@ from segnetr.data.readers.image_file import (
     MaskSizeError,
     MaskValuesError,
 )
-from segnetr.data.readers.read_files import read_image
+from segnetr.data.readers.read_files import read_ground_truth, read_image
 from segnetr.errors import ReadError
 
 NO_FOREGROUND = "mask-empty"

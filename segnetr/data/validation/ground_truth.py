@@ -1,8 +1,8 @@
 """Read the ground truth of a case."""
 
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, MaskFile
+from segnetr.data.readers.read_files import read_ground_truth
 
 
 def read_case_ground_truth(

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import ClassValues
-from segnetr.data.readers.read_files import read_image
+from segnetr.data.readers.read_files import read_ground_truth, read_image
 from segnetr.errors import ReadError
 
 _MAX_SAMPLES = 1_000_000  # values used for the percentiles of a large image

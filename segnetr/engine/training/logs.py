@@ -15,7 +15,8 @@ from typing import Any, Literal, TextIO
 from torch.utils.tensorboard import SummaryWriter
 
 from segnetr.engine.training.run_dir import RunDir
-from segnetr.storage.manifest import as_write_error, write_text_atomic
+from segnetr.storage.disk_errors import as_write_error
+from segnetr.storage.manifest import write_text_atomic
 
 Phase = Literal["train", "validation"]
 _HEADER = "step,phase,name,value\n"

@@ -17,7 +17,8 @@ from segnetr.engine.training.checkpoint import (
     write_checkpoint,
 )
 from segnetr.errors import ModelFileError, UsageError
-from segnetr.storage.manifest import as_write_error, build_aside, recover_folder, replace_folder
+from segnetr.storage.disk_errors import as_write_error
+from segnetr.storage.manifest import build_aside, recover_folder, replace_folder
 
 
 class RunDir:

@@ -16,9 +16,8 @@ from segnetr.config.schema.volumes import SliceConfig
 from segnetr.data.case import Batch, Case
 from segnetr.data.preprocessing.intensity import normalize
 from segnetr.data.preprocessing.resize import resize_image
-from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import ClassValues, ImageFile
-from segnetr.data.readers.read_files import read_image
+from segnetr.data.readers.read_files import read_ground_truth, read_image
 from segnetr.data.volumes.slice_stack import find_margins, open_stack, pad_plane, restore_axis
 from segnetr.engine.training.tasks import Inferer, SegmentationTask, dice_by_image
 from segnetr.errors import ReadError, UsageError

@@ -18,7 +18,8 @@ from segnetr.outputs.explanations.attention_distance import (
     format_distances,
 )
 from segnetr.outputs.explanations.grad_cam import grad_cam
-from segnetr.storage.manifest import as_write_error, write_bytes
+from segnetr.storage.disk_errors import as_write_error
+from segnetr.storage.manifest import write_bytes
 
 __all__ = ["LayerDistances", "attention_distances", "explain_image", "grad_cam"]
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr import __version__
+from segnetr.data.readers.dicom.sandbox import Limits, ask_child
 from segnetr.data.readers.dicom.series import count_seconds, require_package
-from segnetr.data.readers.sandbox import Limits, ask_child
-from segnetr.data.readers.source_header import DicomSeries
+from segnetr.data.readers.image_file import DicomSeries
 
 _CHILD = "segnetr.outputs.masks.dicom_seg_worker"
 _MEMORY_BYTES, _BYTES_PER_VOXEL = 2 * 2**30, 16

@@ -16,7 +16,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from segnetr.data.readers.dicom.headers import PARSE_ERRORS, DicomSource, describe_damage
-from segnetr.data.readers.sandbox import Reply, answer_parent
+from segnetr.data.readers.dicom.sandbox import Reply, answer_parent
 from segnetr.errors import ReadError
 
 _TISSUE = Code("85756007", "SCT", "Tissue")

@@ -1,25 +1,27 @@
-"""Masks as NRRD and MetaImage files, under the very letters of their image's header.
+"""Write masks as NRRD and MetaImage files that keep the header of their image.
 
-Of a header that was read nothing changes but what speaks of values and of where they lie; fields of
-geometry are copied as text, so no number is parsed and written again. A volume of another format
-gets a new header, with numbers in as many digits as bring back the same float64.
+SimpleITK writes the voxels. Geometry and all other fields of the image's header are copied as
+text, so no number is parsed and written again. An image in another format gets a new header, whose
+numbers have enough digits to restore the same float64.
 """
 
-import gzip
 import re
-import zlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.readers.nrrd import DIRECTION
-from segnetr.data.readers.source_header import TextHeader
+from segnetr.data.readers.image_file import TextHeader
+from segnetr.data.readers.itk import load_simpleitk
+from segnetr.data.readers.nrrd_header import DIRECTION
+from segnetr.errors import WriteError
 
-# Fields that speak of values, or of where they lie; written anew or left away.
-_NRRD_OWN = {"type", "dimension", "sizes", "encoding", "endian", "datafile", "lineskip", "byteskip",
-             "blocksize", "min", "max", "oldmin", "oldmax", "sampleunits"}  # fmt: skip
+# Fields that describe the voxels of a file; those of the mask are different.
+_NRRD_VOXEL_FIELDS = {"type", "dimension", "sizes", "encoding", "endian", "datafile", "lineskip",
+             "byteskip", "blocksize", "min", "max", "oldmin", "oldmax", "sampleunits"}  # fmt: skip
 _NRRD_BY_AXIS: Mapping[str, Callable[[str], list[str]]] = {
     "space directions": DIRECTION.findall,
     "labels": re.compile(r'"(?:[^"\\]|\\.)*"').findall,
@@ -30,28 +32,42 @@ _NRRD_BY_AXIS: Mapping[str, Callable[[str], list[str]]] = {
         str.split,
     ),
 }  # fmt: skip
-_META_OWN = {"ElementType", "ElementNumberOfChannels", "CompressedData", "CompressedDataSize",
-             "BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB", "HeaderSize",
-             "ElementMin", "ElementMax", "ElementDataFile"}  # fmt: skip
+_META_VOXEL_FIELDS = {"ElementType", "ElementNumberOfChannels", "CompressedData",
+             "CompressedDataSize", "BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB",
+             "HeaderSize", "ElementMin", "ElementMax", "ElementDataFile"}  # fmt: skip
 
 
 def encode_text_volume(labels: NDArray[np.uint8], header: TextHeader, *, level: int) -> bytes:
-    """Put a mask behind a header.
+    """Return a mask as an NRRD or MetaImage file.
+
+    SimpleITK writes the voxels and the fields that describe them. All other fields, among them the
+    geometry, are copied from `header` as text, because SimpleITK would round them.
 
     Args:
         labels: (X, Y, Z).
-        header: That of the image, or of `make_text_header`.
-        level: Of packing, 1 to 9, where the image is packed.
+        header: The header of the image, or of `make_text_header`.
+        level: Compression level, 1 to 9. Used if the image is compressed.
 
     Returns:
-        The whole file, without the time of day, so that equal masks are equal files.
+        The whole file. It holds no time stamp, so equal masks are equal files.
     """
-    voxels = labels.tobytes(order="F")
+    sitk = load_simpleitk()
+    suffix = ".nrrd" if header.form == "nrrd" else ".mha"
+    with tempfile.TemporaryDirectory(prefix="segnetr-") as folder:
+        path = Path(folder, f"mask{suffix}")
+        image = sitk.GetImageFromArray(labels.transpose(2, 1, 0))
+        try:
+            sitk.WriteImage(image, str(path), header.is_packed, compressionLevel=level)
+        except RuntimeError as error:
+            raise WriteError(
+                f"cannot write {path}: {' '.join(str(error).split())[-120:]}; free space there"
+            ) from error
+        written = path.read_bytes()
     if header.form == "nrrd":
-        packed = gzip.compress(voxels, compresslevel=level, mtime=0) if header.is_packed else voxels
-        return _write_nrrd(labels.shape, header) + packed
-    packed = zlib.compress(voxels, level) if header.is_packed else voxels
-    return _write_meta(header, len(packed)) + packed
+        head, end, voxels = written.partition(b"\n\n")
+        return _merge_nrrd(head.decode(), header).encode() + end + voxels
+    head, end, voxels = written.partition(b"ElementDataFile = LOCAL\n")
+    return _merge_meta(head.decode(), header).encode() + end + voxels
 
 
 def make_text_header(
@@ -61,13 +77,13 @@ def make_text_header(
     affine: NDArray[np.float64] | None,
     spacing: Sequence[float] | None,
 ) -> TextHeader:
-    """Make a header for a volume that came without one.
+    """Return a header for a volume of another format.
 
     Args:
-        form: The format.
+        form: The file format.
         shape: (X, Y, Z).
-        affine: (4, 4), to right, anterior, superior in mm; None: unknown.
-        spacing: Voxel sides in mm where the affine is unknown; None: unknown as well.
+        affine: (4, 4), to right, anterior, superior in mm, or None if unknown.
+        spacing: Voxel sides in mm, used without an affine; or None if unknown.
     """
     if affine is not None:
         affine = affine.copy()
@@ -114,24 +130,23 @@ def _join(numbers: Sequence[float] | NDArray[np.float64], between: str) -> str:
     return between.join(repr(float(number)) for number in numbers)
 
 
-def _write_nrrd(shape: Sequence[int], header: TextHeader) -> bytes:
+def _merge_nrrd(written: str, header: TextHeader) -> str:
+    """Combine the voxel fields that SimpleITK wrote with all other fields of a header."""
     lines = [
-        "NRRD0005",
-        "type: uint8",
-        "dimension: 3",
-        f"sizes: {' '.join(str(side) for side in shape)}",
-        f"encoding: {'gzip' if header.is_packed else 'raw'}",
+        line
+        for line in written.split("\n")
+        if line.startswith("NRRD") or line.partition(":")[0].replace(" ", "") in _NRRD_VOXEL_FIELDS
     ]
     for name, separator, text in header.fields:
         plain = name.strip().lower()
-        if separator == ":=" or plain.replace(" ", "") not in _NRRD_OWN:
-            kept = text if separator == ":=" else _keep_axes(plain, text, header.axes)
-            lines.append(f"{name}{separator}{kept}")
-    return ("\n".join(lines) + "\n\n").encode("utf-8")
+        if separator == ":=" or plain.replace(" ", "") not in _NRRD_VOXEL_FIELDS:
+            selected = text if separator == ":=" else _select_axes(plain, text, header.axes)
+            lines.append(f"{name}{separator}{selected}")
+    return "\n".join(lines)
 
 
-def _keep_axes(name: str, text: str, axes: Sequence[int]) -> str:
-    """Leave away what a field says of axes that a mask does not have."""
+def _select_axes(name: str, text: str, axes: Sequence[int]) -> str:
+    """Return the entries of a field for the axes that the mask has."""
     if name not in _NRRD_BY_AXIS:
         return text
     words = _NRRD_BY_AXIS[name](text)
@@ -140,13 +155,11 @@ def _keep_axes(name: str, text: str, axes: Sequence[int]) -> str:
     return " ".join(words[axis] for axis in axes)
 
 
-def _write_meta(header: TextHeader, packed_bytes: int) -> bytes:
-    own = [("BinaryData", "True"), ("BinaryDataByteOrderMSB", "False")]
-    own.append(("CompressedData", str(header.is_packed)))
-    if header.is_packed:
-        own.append(("CompressedDataSize", str(packed_bytes)))
-    kept = [(name, text) for name, _, text in header.fields if name not in _META_OWN]
-    last = [("ElementType", "MET_UCHAR"), ("ElementDataFile", "LOCAL")]
-    # ObjectType and NDims come first: readers know the format by them.
-    fields = [*kept[:2], *own, *kept[2:], *last]
-    return "".join(f"{name} = {text}\n" for name, text in fields).encode("utf-8")
+def _merge_meta(written: str, header: TextHeader) -> str:
+    """Combine the voxel fields that SimpleITK wrote with all other fields of a header."""
+    fields = [line.partition(" = ") for line in written.splitlines()]
+    voxel = [(name, text) for name, _, text in fields if name in _META_VOXEL_FIELDS]
+    other = [(name, text) for name, _, text in header.fields if name not in _META_VOXEL_FIELDS]
+    # ObjectType and NDims come first: readers recognize the format by them.
+    merged = [*other[:2], *voxel, *other[2:]]
+    return "".join(f"{name} = {text}\n" for name, text in merged)

@@ -125,7 +125,7 @@ def to_display(array: NDArray[Any]) -> ImageArray:
 def _show_slices(image: ImageFile | VolumeFile, depths: Sequence[int]) -> list[ImageArray]:
     """Give slices (X, Y) of a volume's first channel in gray values of the whole volume."""
     if isinstance(image, ImageFile):
-        gray = to_display(image.shown)
+        gray = to_display(image.display_array)
         return [gray[:, :, depth] for depth in depths]
     step = max(1, math.prod(image.grid) // _SAMPLE)
     kept, sample = {}, []

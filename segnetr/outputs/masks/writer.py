@@ -30,9 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segnetr.data.readers.image_file import ImageFile
+from segnetr.data.readers.image_file import DicomSeries, ImageFile, SourceHeader, TextHeader
 from segnetr.data.readers.nifti_stream import VolumeFile
-from segnetr.data.readers.source_header import DicomSeries, StoredHeader, TextHeader
 from segnetr.engine.inference.predictor import Prediction
 from segnetr.errors import ReadError
 from segnetr.outputs.masks.dicom_seg import encode_segmentation
@@ -53,7 +52,7 @@ from segnetr.outputs.masks.uncertainty_writer import (
     plan_volume,
     write_image,
 )
-from segnetr.storage.manifest import as_write_error
+from segnetr.storage.disk_errors import as_write_error
 
 __all__ = ["OutputPath", "plan_output_paths", "write_prediction"]
 
@@ -141,7 +140,7 @@ def _encode_labels(
 ) -> bytes:
     """Write the mask of a volume in the format of its name, where that is not NIfTI."""
     suffix = mask.suffix.lower()
-    stored = image.stored if isinstance(image, ImageFile) else None
+    stored = image.source_header if isinstance(image, ImageFile) else None
     if suffix in _TEXT_FORMS:
         header = _find_text_header(image, stored, _TEXT_FORMS[suffix])
         return encode_text_volume(labels, header, level=_MASK_LEVEL)
@@ -155,7 +154,7 @@ def _encode_labels(
 
 
 def _find_text_header(
-    image: ImageFile | VolumeFile, stored: StoredHeader | None, form: Literal["nrrd", "meta"]
+    image: ImageFile | VolumeFile, stored: SourceHeader | None, form: Literal["nrrd", "meta"]
 ) -> TextHeader:
     """Give the header as stored, or one made for an image of another format."""
     if isinstance(stored, TextHeader) and stored.form == form:

@@ -62,6 +62,6 @@ def show_image(image: ImageFile | VolumeFile, depths: Collection[int]) -> Displa
 
 def _iterate_planes(image: ImageFile | VolumeFile) -> Iterable[NDArray[Any]]:
     if isinstance(image, ImageFile):
-        shown = image.shown
+        shown = image.display_array
         return (shown[:, :, depth] for depth in range(shown.shape[2]))
     return (plane[..., 0] for plane in image.read_planes())

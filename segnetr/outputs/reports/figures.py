@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.errors import ReadError
-from segnetr.storage.manifest import as_write_error, write_bytes, write_json
+from segnetr.storage.disk_errors import as_write_error
+from segnetr.storage.manifest import write_bytes, write_json
 
 _INDEX = "figures.json"
 _MOST_BYTES = 6_500_000

@@ -20,7 +20,8 @@ from segnetr.outputs.tables.comparison import (
     comparison_text,
 )
 from segnetr.progress import Progress
-from segnetr.storage.manifest import as_write_error, write_json, write_text_atomic
+from segnetr.storage.disk_errors import as_write_error
+from segnetr.storage.manifest import write_json, write_text_atomic
 from segnetr.workflows.comparison.figures import draw_differences
 from segnetr.workflows.comparison.runs import ComparedRun, differing_settings, read_runs
 

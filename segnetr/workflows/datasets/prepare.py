@@ -11,12 +11,11 @@ from segnetr.config.load import list_recipes, load_config
 from segnetr.config.schema.classification import ClassificationDataConfig
 from segnetr.data.classification.open import open_classification_set
 from segnetr.data.datasets.registry import get_dataset
-from segnetr.data.download.checksum import has_hash
 from segnetr.data.download.download import DownloadRules, download
 from segnetr.data.download.ingest import Ingest, find_known, list_sources, take_source
-from segnetr.data.download.limits import Limits
-from segnetr.data.download.sources import OFFICIAL, Archive, OfficialSource
-from segnetr.data.download.transaction import Prepared, open_transaction, read_record
+from segnetr.data.download.safe_names import Limits
+from segnetr.data.download.sources import OFFICIAL, Archive, OfficialSource, has_hash
+from segnetr.data.download.transaction import InstalledArchive, open_transaction, read_record
 from segnetr.errors import UsageError
 from segnetr.progress import Progress
 from segnetr.workflows.datasets.check import CheckOutcome, check_dataset
@@ -70,8 +69,8 @@ class PrepareOutcome:
 
     dataset: str
     data_dir: Path
-    prepared: tuple[Prepared, ...]
-    known: tuple[Prepared, ...]
+    prepared: tuple[InstalledArchive, ...]
+    known: tuple[InstalledArchive, ...]
     checks: tuple[CheckOutcome, ...]
 
     @property
@@ -123,7 +122,7 @@ def prepare_dataset(
     wanted = [archive for archive in archives if request.fetches]
     record = read_record(request.data_dir)
     todo, known, missing = _compare(sources, wanted, record, limits=request.limits)
-    prepared: list[Prepared] = []
+    prepared: list[InstalledArchive] = []
     if todo or missing:
         if missing:
             _require_license(request, official, missing, confirm)
@@ -191,10 +190,10 @@ def _refuse_useless(
 def _compare(
     sources: Sequence[Path],
     wanted: Sequence[Archive],
-    record: Sequence[Prepared],
+    record: Sequence[InstalledArchive],
     *,
     limits: Limits,
-) -> tuple[list[Path], list[Prepared], list[Archive]]:
+) -> tuple[list[Path], list[InstalledArchive], list[Archive]]:
     """Give the sources to take, what was taken before, and the archives to fetch."""
     todo, known = [], []
     for source in sources:
@@ -251,7 +250,7 @@ def _task(progress: Progress, name: str, size: int) -> Iterator[Callable[[int, i
 def _check(
     request: PrepareRequest,
     official: OfficialSource,
-    prepared: Sequence[Prepared],
+    prepared: Sequence[InstalledArchive],
     progress: Progress,
 ) -> Iterator[CheckOutcome]:
     """Audit what was prepared: once, or each of several independent sets by itself."""
@@ -288,6 +287,6 @@ def _check_classification(request: PrepareRequest, root: Path) -> CheckOutcome:
     )
 
 
-def _describe(item: Prepared) -> str:
+def _describe(item: InstalledArchive) -> str:
     proof = "hash as published" if item.is_official else "no published hash to compare with"
     return f"{item.files} files, {proof}, sha256 {item.sha256}"

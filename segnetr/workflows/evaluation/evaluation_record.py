@@ -19,7 +19,7 @@ from segnetr.outputs.tables import case_records
 from segnetr.outputs.tables import reliability as reliability_file
 from segnetr.outputs.tables.case_records import CaseRecord
 from segnetr.outputs.tables.scores import write_per_case_csv, write_summary_json
-from segnetr.storage.manifest import as_write_error
+from segnetr.storage.disk_errors import as_write_error
 
 
 class CalibrationCollector:

@@ -20,7 +20,7 @@ from segnetr.outputs.reports.figures import read_figures
 from segnetr.outputs.reports.run_report import ReportContent, write_report
 from segnetr.outputs.tables.scores import SummaryFile, read_summary_json
 from segnetr.progress import format_seconds
-from segnetr.storage.manifest import as_write_error
+from segnetr.storage.disk_errors import as_write_error
 from segnetr.workflows.evaluation.case_figures import FOLDER
 from segnetr.workflows.evaluation.evaluate import choose_part
 

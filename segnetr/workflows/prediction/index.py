@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.config.shards import Shard
-from segnetr.data.readers.image_file import ImageFile
+from segnetr.data.readers.image_file import DicomSeries, ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
-from segnetr.data.readers.source_header import DicomSeries
 from segnetr.errors import UsageError
 from segnetr.outputs.models.model_file import WEIGHTS_NAME, ModelCard, find_model_folder
 from segnetr.outputs.tables.predictions import write_predictions_table
@@ -163,7 +162,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 def hash_image(image: ImageFile | VolumeFile) -> str:
     """Hash the file of an image; of a series in a folder, the lines of its slices' hashes."""
-    series = image.stored if isinstance(image, ImageFile) else None
+    series = image.source_header if isinstance(image, ImageFile) else None
     if not (isinstance(series, DicomSeries) and image.path.is_dir()):
         return hash_file(image.path)
     lines = [hash_file(image.path / name) for name in series.names]

@@ -11,25 +11,20 @@ from torch import nn
 from segnetr.config.load import parse_plain, plain
 from segnetr.config.schema.segmentation import PredictConfig, RunConfig
 from segnetr.data.case import DatasetSpec, Split
-from segnetr.data.readers.dicom.series import is_dicom_source
-from segnetr.data.readers.image import measure_pixels
-from segnetr.data.readers.image_file import NIFTI_SUFFIXES, ImageFile, find_suffix
-from segnetr.data.readers.nifti_stream import VolumeFile, open_volume
-from segnetr.data.readers.read_files import is_volume, read_image
+from segnetr.data.readers import read_files as readers
+from segnetr.data.readers.image_file import ImageFile
+from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.data.readers.read_files import read_image
 from segnetr.engine.inference.memory import MemoryLimit
 from segnetr.engine.inference.predictor import Predictor
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import choose_device
 from segnetr.engine.training.trainer import TrainResult
-from segnetr.errors import ModelFileError, ReadError, UsageError
+from segnetr.errors import ModelFileError, UsageError
 from segnetr.outputs.models.model_file import ModelCard, read_model, write_model
 from segnetr.outputs.models.provenance import collect_versions
 from segnetr.workflows.prediction.ensemble import Ensemble, Member, load_members, mix_members
 from segnetr.workflows.prediction.model_quality import attach_quality, find_obstacle, wants_quality
-
-# Labels of a volume, one byte a voxel, are all that is kept of it; a header that claims more than
-# 2 GiB of them is taken for a damaged one.
-_MOST_VOXELS = 1 << 31
 
 
 def write_run_model(
@@ -122,17 +117,14 @@ def open_image(
     Raises:
         ReadError: If it cannot be read, cannot be trusted or is too large.
     """
-    if find_suffix(path) in NIFTI_SUFFIXES:
-        return open_volume(path, max_pixels=_MOST_VOXELS, channels=card.volume_channels)
-    if limit is not None:
-        if is_dicom_source(path) or is_volume(path):
-            raise ReadError(
-                path,
-                "--max-memory holds for images and NIfTI volumes; convert it to NIfTI, or leave"
-                " the limit away",
-            )
-        limit.check_image(path, measure_pixels(path))
-    return read_for(card, path, max_pixels=max_pixels, series=series)
+    return readers.open_image(
+        path,
+        channels=card.file_channels,
+        volume_channels=card.volume_channels,
+        series=series,
+        max_pixels=max_pixels,
+        check_pixels=None if limit is None else limit.check_image,
+    )
 
 
 def open_predictor(

@@ -188,7 +188,7 @@ class PredictionPipeline:
             "files": [str(path.relative_to(self._out)) for path in written],
             "sha256": opened.sha256,
             "seconds": round(seconds + time.perf_counter() - start, 3),
-            "warnings": list(opened.image.notes),
+            "warnings": list(opened.image.warnings),
             "quality": None if quality is None else describe_quality(quality),
         }
 

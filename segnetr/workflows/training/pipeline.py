@@ -16,8 +16,7 @@ from segnetr.data.cache.volumes import VolumeSettings
 from segnetr.data.case import Batch, Case, Split
 from segnetr.data.loading.loaders import Sample, evaluation_loader, training_loader
 from segnetr.data.loading.volume_slices import list_slices
-from segnetr.data.splits.patients import check_patients
-from segnetr.data.validation.audit import Issue, check_pairs
+from segnetr.data.validation.audit import Issue, check_pairs, check_patients
 from segnetr.engine.training.runtime import Runtime
 from segnetr.engine.training.tasks import SegmentationTask
 from segnetr.engine.training.volume_task import (

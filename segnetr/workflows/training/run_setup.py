@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from segnetr.config.load import dump_config
 from segnetr.config.schema.segmentation import LoopConfig
 from segnetr.data.case import SPLIT_NAMES, Split, Splittable
-from segnetr.data.loading.sampler import ResumableSampler
+from segnetr.data.loading.loaders import ResumableSampler
 from segnetr.data.splits.split import make_split, read_split, write_split
 from segnetr.data.validation.audit import Issue
 from segnetr.engine.inference.allocator import tune_malloc

@@ -13,14 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.case import Case
-from segnetr.data.readers.class_values import pack_colors, unpack_color
 from segnetr.data.readers.image import decode_image
 from segnetr.data.readers.image_file import (
     DEFAULT_MAX_PIXELS,
     FileValue,
     MaskValuesError,
 )
-from segnetr.data.readers.masks import file_values, find_values, index_classes
+from segnetr.data.readers.masks import (
+    file_values,
+    find_values,
+    index_classes,
+    pack_colors,
+    unpack_color,
+)
 from segnetr.data.readers.read_files import is_volume, read_image
 from segnetr.errors import ReadError
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.readers.dicom.headers import SliceHeader
-from segnetr.data.readers.voxel_grid import check_affine
+from segnetr.data.readers.image_file import check_affine
 from segnetr.errors import ReadError
 
 _SHOWN_SERIES = 8

@@ -10,9 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from segnetr.data.readers.image_file import ImageFile, check_finite, find_suffix
-from segnetr.data.readers.sandbox import Limits, ask_child
-from segnetr.data.readers.source_header import DicomSeries
+from segnetr.data.readers.dicom.sandbox import Limits, ask_child
+from segnetr.data.readers.image_file import DicomSeries, ImageFile, check_finite, find_suffix
 from segnetr.errors import ReadError
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -125,6 +124,6 @@ def _build(path: Path, facts: Mapping[str, Any], rest: IO[bytes]) -> ImageFile:
         kind="volume",
         affine=affine,
         spacing=tuple(float(side) for side in np.sqrt((affine[:3, :3] ** 2).sum(axis=0))),
-        stored=DicomSeries(source=path, uid=facts["series"], names=tuple(facts["names"])),
-        notes=tuple(facts["notes"]),
+        source_header=DicomSeries(source=path, uid=facts["series"], names=tuple(facts["names"])),
+        warnings=tuple(facts["warnings"]),
     )

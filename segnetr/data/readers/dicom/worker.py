@@ -1,6 +1,6 @@
 """The child process that parses DICOM; started by `dicom_series`, never imported by it."""
 
-import warnings
+import warnings as python_warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -17,8 +17,8 @@ from segnetr.data.readers.dicom.headers import (
     describe_damage,
     read_headers,
 )
+from segnetr.data.readers.dicom.sandbox import Reply, answer_parent
 from segnetr.data.readers.image_file import check_extent
-from segnetr.data.readers.sandbox import Reply, answer_parent
 from segnetr.errors import ReadError
 
 
@@ -53,7 +53,7 @@ def work(request: Mapping[str, Any], stream: IO[bytes]) -> Reply:
         "extent": extent,
         "dtype": volume.dtype,
         "affine": volume.affine.tolist(),
-        "notes": ["low values are bright (MONOCHROME1); they stay so"] if first.inverted else [],
+        "warnings": ["low values are bright (MONOCHROME1); they stay so"] if first.inverted else [],
     }
     return facts, _read_slices(source, volume)
 
@@ -98,5 +98,5 @@ def _read_pixels(path: Path, header: SliceHeader, stream: IO[bytes]) -> NDArray[
 
 if __name__ == "__main__":
     # What pydicom warns of is either harmless or an error to us a moment later.
-    warnings.simplefilter("ignore")
+    python_warnings.simplefilter("ignore")
     answer_parent(work)

@@ -1,4 +1,4 @@
-"""CIFAR's pickles: read as they are published, and never run."""
+"""CIFAR is read from its published pickles, and no code in a pickle is run."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from segnetr.data.classification.pickle_arrays import read_plain_pickle
 from segnetr.errors import ReadError, UsageError
 
 
-def text(value: str) -> bytes:
+def pickle_text(value: str) -> bytes:
     return b"U" + bytes([len(value)]) + value.encode()
 
 
@@ -28,7 +28,14 @@ def official_batch(data: np.ndarray, labels: list[int], key: str) -> bytes:
         + b"J\xff\xff\xff\xffK\x00tb\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
     )  # fmt: skip
     numbers = b"]q\x06(" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-    content = text("data") + array + text(key) + numbers + text("batch_label") + text("one")
+    content = (
+        pickle_text("data")
+        + array
+        + pickle_text(key)
+        + numbers
+        + pickle_text("batch_label")
+        + pickle_text("one")
+    )
     return b"\x80\x02}q\x00(" + content + b"u."
 
 
@@ -48,7 +55,7 @@ def write_cifar10(root: Path, *, labels: tuple[int, ...] = (0, 1, 2)) -> Path:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_official_layout_of_cifar_10_is_read_from_the_folder_or_the_one_above(tmp_path, inside):
+def test_cifar_10_is_read_from_its_folder_or_the_parent_folder(tmp_path, inside):
     folder = write_cifar10(tmp_path)
     opened = read_cifar(folder if inside else tmp_path, layout=CIFAR_10)
     assert opened.classes == ("airplane", "automobile", "bird")
@@ -57,7 +64,7 @@ def test_official_layout_of_cifar_10_is_read_from_the_folder_or_the_one_above(tm
     assert len({case.case_id for case in opened.cases}) == 18
 
 
-def test_planes_become_channels_of_the_right_pixels(tmp_path):
+def test_color_planes_become_channels(tmp_path):
     folder = write_cifar10(tmp_path)
     opened = read_cifar(folder, layout=CIFAR_10)
     row = draw(3, 0)[1]
@@ -68,7 +75,7 @@ def test_planes_become_channels_of_the_right_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_cifar_100_saved_again_by_python_3_is_read(tmp_path, protocol):
+def test_cifar_100_saved_by_python_3_is_read(tmp_path, protocol):
     for name, count in (("train", 4), ("test", 2)):
         content = {
             b"data": draw(count, 3),
@@ -93,10 +100,10 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_code_in_a_pickle_is_refused_and_never_run(tmp_path, protocol):
+def test_code_in_a_pickle_is_rejected_and_never_run(tmp_path, protocol):
     trace, file = tmp_path / "trace", tmp_path / "data_batch_1"
     file.write_bytes(pickle.dumps({"data": Hostile(trace)}, protocol=protocol))
-    with pytest.raises(ReadError, match="nothing of it was run") as caught:
+    with pytest.raises(ReadError, match="none of its code was run") as caught:
         read_plain_pickle(file)
     assert "\n" not in str(caught.value)
     assert not trace.exists()
@@ -115,40 +122,47 @@ def test_code_in_a_pickle_is_refused_and_never_run(tmp_path, protocol):
         b"\x80\x02\x82\x01.",
     ],
 )
-def test_every_instruction_beyond_plain_data_is_refused(tmp_path, code):
+def test_every_instruction_beyond_plain_data_is_rejected(tmp_path, code):
     file = tmp_path / "batch"
     file.write_bytes(code)
-    with pytest.raises(ReadError, match="nothing of it was run"):
+    with pytest.raises(ReadError, match="none of its code was run"):
         read_plain_pickle(file)
 
 
-def test_torn_file_is_one_line_wherever_it_is_torn(tmp_path):
+def test_truncated_file_is_rejected_in_one_line(tmp_path):
     whole = official_batch(draw(2, 0), [0, 1], "labels")
     file = tmp_path / "data_batch_1"
     for length in [0, 1, 2, 5, 40, 70, 120, 140, 180, 3000, len(whole) - 30, len(whole) - 1]:
         file.write_bytes(whole[:length])
-        with pytest.raises(ReadError, match="torn or no pickle") as caught:
+        with pytest.raises(ReadError, match="truncated or not a pickle") as caught:
             read_plain_pickle(file)
         assert "\n" not in str(caught.value)
 
 
-def test_any_changed_byte_gives_a_value_or_a_read_error(tmp_path):
+def test_changed_byte_gives_a_value_or_a_read_error(tmp_path):
     whole = bytearray(official_batch(draw(1, 0), [1], "labels"))
-    places = [*range(0, 175, 2), *range(len(whole) - 60, len(whole), 2)]
+    positions = [*range(0, 175, 2), *range(len(whole) - 60, len(whole), 2)]
     file = tmp_path / "batch"
-    for place in places:
+    for position in positions:
         for value in (0x28, 0xFF):
             damaged = bytearray(whole)
-            damaged[place] = value
+            damaged[position] = value
             file.write_bytes(damaged)
             with contextlib.suppress(ReadError):  # and nothing else
                 read_plain_pickle(file)
 
 
-def test_array_of_another_type_is_refused(tmp_path):
+def test_array_of_another_type_is_rejected(tmp_path):
     file = tmp_path / "batch"
     file.write_bytes(pickle.dumps({"data": np.zeros((2, 3072), np.float32)}, protocol=2))
     with pytest.raises(ReadError, match="not uint8"):
+        read_plain_pickle(file)
+
+
+def test_memo_index_that_would_allocate_gigabytes_is_rejected(tmp_path):
+    file = tmp_path / "batch"
+    file.write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(ReadError, match="none of its code was run"):
         read_plain_pickle(file)
 
 
@@ -165,9 +179,9 @@ def test_missing_batch_is_named(tmp_path):
         read_cifar(tmp_path, layout=CIFAR_10)
 
 
-def test_batch_of_another_shape_is_refused(tmp_path):
+def test_batch_of_another_shape_is_rejected(tmp_path):
     folder = write_cifar10(tmp_path)
     content = {"data": np.zeros((2, 100), np.uint8), "labels": [0, 1]}
     (folder / "data_batch_2").write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(ReadError, match="3072 bytes a image"):
+    with pytest.raises(ReadError, match="3072 bytes per image"):
         read_cifar(tmp_path, layout=CIFAR_10)

@@ -11,7 +11,7 @@ from segnetr.config.load import load_config
 from segnetr.data.datasets.busi import read_busi
 from segnetr.data.datasets.dsb2018 import read_dsb2018
 from segnetr.data.datasets.registry import get_dataset
-from segnetr.data.readers.ground_truth import read_ground_truth
+from segnetr.data.readers.read_files import read_ground_truth
 from segnetr.data.splits.split import make_split
 from segnetr.data.validation.audit import check_cases, check_pairs
 from segnetr.errors import DataError, UsageError

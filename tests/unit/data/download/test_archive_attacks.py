@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from segnetr.data.download.extract import extract_archive
-from segnetr.data.download.limits import Limits
+from segnetr.data.download.safe_names import Limits
 from segnetr.errors import ArchiveError, WriteError
 
 IMAGE = random.Random(0).randbytes(3000)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from segnetr.data.download.download import DownloadRules, download
-from segnetr.data.download.http_response import check_address, open_address
 from segnetr.data.download.sources import Archive
+from segnetr.data.download.transfer import check_address, open_address
 from segnetr.errors import DownloadError, WriteError
 
 BYTES = random.Random(0).randbytes(300_000)
@@ -383,7 +383,7 @@ def test_no_server_at_all_is_one_line(tmp_path):
 
 
 def test_full_disk_keeps_what_came(fetch, tmp_path, monkeypatch):
-    from segnetr.data.download import partial_download as partial
+    from segnetr.data.download import transfer as partial
 
     written = partial.write_all
     calls = []

@@ -9,9 +9,8 @@ from PIL import Image
 
 from segnetr.data.cache.segmentation import CacheSettings, build_cache
 from segnetr.data.case import Case, DatasetSpec
-from segnetr.data.readers.ground_truth import read_ground_truth
 from segnetr.data.readers.image_file import ClassValues, MaskSizeError, MaskValuesError
-from segnetr.data.readers.read_files import read_mask_file
+from segnetr.data.readers.read_files import read_ground_truth, read_mask_file
 from segnetr.data.validation.audit import check_cases, check_pairs
 
 COLORS: ClassValues = (((0, 0, 0),), ((255, 0, 0), (200, 0, 0)), ((0, 255, 0),))

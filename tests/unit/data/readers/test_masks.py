@@ -94,7 +94,7 @@ def test_soft_edges_are_cut_in_the_middle_with_a_note(tmp_path: Path) -> None:
     assert len(np.unique(np.asarray(Image.open(path)))) > 2
     mask = read_mask_file(path, classes=2)
     assert np.array_equal(mask.array, np.kron(GROUND_TRUTH, np.ones((7, 7), np.uint8)))
-    assert "soft edges are cut at 128" in mask.notes[0]
+    assert "soft edges are cut at 128" in mask.warnings[0]
 
 
 def test_values_between_away_from_edges_are_refused(tmp_path: Path) -> None:

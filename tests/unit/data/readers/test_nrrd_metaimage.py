@@ -130,7 +130,7 @@ def test_every_space_of_nrrd_becomes_right_anterior_superior(
     wanted = np.diag([1.5 * signs[0], 1.5 * signs[1], 3.0, 1.0])
     wanted[:3, 3] = (1 * signs[0], 2 * signs[1], 3)
     np.testing.assert_array_equal(volume.affine, wanted)
-    assert any("scanner-xyz" in note for note in volume.notes) == (space == "scanner-xyz")
+    assert any("scanner-xyz" in note for note in volume.warnings) == (space == "scanner-xyz")
 
 
 def test_big_endian_crlf_and_old_names_are_read(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def save_volume(path: Path, array: np.ndarray, affine: np.ndarray = OBLIQUE) -> 
 def test_lossless_image_arrives_as_saved(name: str, array: np.ndarray, tmp_path: Path) -> None:
     image = read_image(save(tmp_path / name, array))
     assert image.kind == "image"
-    assert image.notes == ()
+    assert image.warnings == ()
     assert np.array_equal(image.array, array.reshape(*SIZE, -1))
 
 
@@ -98,14 +98,14 @@ def test_suffix_that_lies_about_a_image_is_a_note(tmp_path: Path) -> None:
     save(tmp_path / "a.png", COLOR).rename(path)
     image = read_image(path)
     assert np.array_equal(image.array, COLOR)
-    assert image.notes == ("it is named .jpg but holds PNG",)
+    assert image.warnings == ("it is named .jpg but holds PNG",)
 
 
 def test_cmyk_palette_and_one_bit_become_color_and_gray(tmp_path: Path) -> None:
     Image.fromarray(COLOR).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     image = read_image(tmp_path / "cmyk.jpg")
     assert image.array.shape == (*SIZE, 3)
-    assert image.notes == ("colors converted from CMYK to RGB",)
+    assert image.warnings == ("colors converted from CMYK to RGB",)
     Image.fromarray(COLOR).quantize(64).save(tmp_path / "palette.png")
     expected = np.asarray(Image.open(tmp_path / "palette.png").convert("RGB"))
     assert np.array_equal(read_image(tmp_path / "palette.png").array, expected)
@@ -117,9 +117,9 @@ def test_transparency_is_dropped_with_a_note(tmp_path: Path) -> None:
     half = np.dstack([COLOR, GRAY])
     image = read_image(save(tmp_path / "a.png", half))
     assert np.array_equal(image.array, COLOR)
-    assert image.notes == ("transparency is dropped",)
+    assert image.warnings == ("transparency is dropped",)
     opaque = np.dstack([COLOR, np.full(SIZE, 255, np.uint8)])
-    assert read_image(save(tmp_path / "b.png", opaque)).notes == ()
+    assert read_image(save(tmp_path / "b.png", opaque)).warnings == ()
 
 
 def test_camera_orientation_is_noted_and_not_applied(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_camera_orientation_is_noted_and_not_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6
     image = read_image(save(tmp_path / "a.jpg", COLOR, exif=exif))
     assert image.array.shape == (*SIZE, 3)
-    assert "EXIF orientation 6 is not applied" in image.notes[0]
+    assert "EXIF orientation 6 is not applied" in image.warnings[0]
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.NII.GZ"])
@@ -162,7 +162,7 @@ def test_big_endian_nifti_2_and_scaled_volumes_are_read(tmp_path: Path) -> None:
 def test_axes_of_length_one_are_left_out_with_a_note(tmp_path: Path) -> None:
     volume = read_image(save_volume(tmp_path / "a.nii", VOXELS[..., np.newaxis]))
     assert volume.array.shape == VOXELS.shape
-    assert "4 axes" in volume.notes[0]
+    assert "4 axes" in volume.warnings[0]
 
 
 def test_gzip_of_several_members_is_read_whole(tmp_path: Path) -> None:

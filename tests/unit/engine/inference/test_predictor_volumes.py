@@ -153,7 +153,7 @@ def test_modalities_are_channels_and_the_mask_has_none(tmp_path: Path) -> None:
     assert dice(found.labels, labels) > 0.99
     write_prediction(found, image, out=tmp_path, relative=Path("mask.nii.gz"), overlay=True)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii.gz", classes=2), found.labels)
-    assert read_image(tmp_path / "mask.nii.gz").notes == ()  # three axes and no more
+    assert read_image(tmp_path / "mask.nii.gz").warnings == ()  # three axes and no more
 
 
 def test_validation_scores_whole_volumes_on_the_grid_of_their_files(tmp_path: Path) -> None:
