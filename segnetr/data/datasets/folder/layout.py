@@ -22,7 +22,7 @@ MASK_SUFFIXES = (
 )  # fmt: skip
 
 _MASK_WORDS = re.compile(
-    r"mask|label|ground truth|annot|segm|(?:^|[^a-z])(?:gt|seg|segs|y)(?:$|[^a-z])", re.IGNORECASE
+    r"mask|label|truth|annot|segm|(?:^|[^a-z])(?:gt|seg|segs|y)(?:$|[^a-z])", re.IGNORECASE
 )
 _PATIENTS_FROM = 5
 _MOST_CANDIDATES = 400

@@ -242,7 +242,7 @@ def test_folder_is_opened_by_its_description_and_checked(tmp_path):
         ("name: x\nchannels: 1\nclasses: [one]\n" + BY_PATTERNS, "classes"),
         ("name: x\nchannels: 1\nclasses: {a: 0, b: '#12'}\n" + BY_PATTERNS, "classes"),
         ("name: x\nchannels: 1\nclasses: {a: 0, b: 0}\n" + BY_PATTERNS, "stands for two classes"),
-        ("name: x\nname: y\n", "'name' stands twice"),
+        ("name: x\nname: y\n", "duplicate key 'name'"),
         ("just words", "expected keys and values"),
     ],
 )

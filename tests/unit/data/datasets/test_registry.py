@@ -31,7 +31,7 @@ def test_official_counts_are_those_of_the_challenges():
 
 @pytest.mark.parametrize(
     ("typed", "said"),
-    [("isic-2018", "did you mean 'isic2018'"), ("DRAWN", "'drawn'"), ("zzz", "isic2017, isic2018")],
+    [("isic-2018", "did you mean 'isic2018'"), ("SYNTHETIC", "'synthetic'"), ("zzz", "isic2017, isic2018")],
 )
 def test_unknown_name_gives_the_nearest(typed, said):
     with pytest.raises(UsageError, match=said) as caught:
