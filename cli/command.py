@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from segnetr.errors import SegNetrError, suggest
 
@@ -201,7 +202,7 @@ def build_command(function: Callable[..., None], name: str) -> Any:
         add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
     )
     application.command(name, cls=Command)(_expand(function, declaration))
-    built: Any = typer.main.get_command(application)
+    built: Any = get_command(application)
     built.lists = declaration.lists
     return built
 

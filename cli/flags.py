@@ -109,11 +109,12 @@ def setting_parameter(path: str, schema: str) -> inspect.Parameter:
         metavar="|".join(choices) or _METAVARS.get(kind),
         rich_help_panel=_PANELS.get(path, _PANELS.get(path.partition(".")[0])),
     )
+    annotated: Any = Annotated  # the type is known only at run time
     return inspect.Parameter(
         path.replace(".", "_"),
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[kind | None, option],
+        annotation=annotated[kind | None, option],
     )
 
 

@@ -252,7 +252,7 @@ def test_folder_is_opened_with_its_description(tmp_path):
         ("name: x\nchannels: 1\nclasses: [one]\n" + BY_PATTERNS, "classes"),
         ("name: x\nchannels: 1\nclasses: {a: 0, b: '#12'}\n" + BY_PATTERNS, "classes"),
         ("name: x\nchannels: 1\nclasses: {a: 0, b: 0}\n" + BY_PATTERNS, "assigned to two classes"),
-        ("name: x\nname: y\n", "'name' stands twice"),
+        ("name: x\nname: y\n", "duplicate key 'name'"),
         ("just words", "expected keys and values"),
     ],
 )
