@@ -1,4 +1,4 @@
-"""Observed attention is exactly what the networks compute, and stands where they look."""
+"""Captured attention is exactly that of the networks, with the right image positions."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def observe(model, image):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_weights_are_those_that_attention_uses_and_the_logits_stay(name, monkeypatch):
+def test_captured_weights_are_those_of_the_network_and_logits_are_unchanged(name, monkeypatch):
     model, image = build(name)
     calls, output = observe(model, image)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_weights_are_those_that_attention_uses_and_the_logits_stay(name, monkeyp
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_places_lie_in_the_image_and_every_place_of_a_map_asks_once(name):
+def test_positions_are_inside_the_image_and_each_is_one_query(name):
     model, image = build(name)
     calls, _ = observe(model, image)
     height, width = image.shape[2:]
@@ -84,7 +84,7 @@ def test_places_lie_in_the_image_and_every_place_of_a_map_asks_once(name):
             assert rows * columns * 0.7 <= len(asked) <= (rows + 1) * (columns + 1)
 
 
-def test_shifted_windows_hold_the_places_they_are_cut_from():
+def test_shifted_windows_have_the_positions_before_the_shift():
     model, image = build("swin_tiny")
     calls, _ = observe(model, image)
     shifted = calls[1]  # 18 x 12 places of stride 4 in windows of 7, shifted by 3
@@ -96,7 +96,7 @@ def test_shifted_windows_hold_the_places_they_are_cut_from():
     torch.testing.assert_close(grid[18, 0], torch.tensor([0.5 * 4, 3.5 * 4]))  # wrapped around
 
 
-def test_class_tokens_are_nowhere():
+def test_class_tokens_have_no_position():
     for name, stage in (("cvt_13", "stage2."), ("vitae_base", "cells.")):
         model, image = build(name)
         calls, _ = observe(model, image)
@@ -106,7 +106,7 @@ def test_class_tokens_are_nowhere():
             assert int(call.key_positions.isnan().any(-1).sum()) == expected
 
 
-def test_nothing_listens_after_the_context():
+def test_no_hook_remains_after_the_context():
     model, image = build("mobilevit_xxs")
     calls, _ = observe(model, image)
     count = len(calls)
@@ -116,7 +116,7 @@ def test_nothing_listens_after_the_context():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_encoder_inside_another_network_is_observed_with_its_full_names():
+def test_encoder_inside_another_network_is_captured_with_its_full_names():
     model = create_model("mobilevit_xxs", features_only=True).eval()
     calls = []
     with torch.no_grad(), capture_attention(model, calls.append):
@@ -132,7 +132,7 @@ def test_encoder_inside_another_network_is_observed_with_its_full_names():
         ("moa_tiny", {"depths": (1, 1, 1), "image_size": 112, "layout": "official"}),
     ],
 )
-def test_attention_without_places_is_passed_over(name, overrides):
+def test_attention_without_positions_is_skipped(name, overrides):
     model = create_model(name, num_classes=2, **overrides).eval()
     calls, _ = observe(model, torch.zeros(1, 3, 112, 112))
     assert not any("glb_attn" in call.name for call in calls)
