@@ -1,6 +1,6 @@
 """The networks that `backbones.py` times: ours, and those of transformers and timm.
 
-timm needs no torchvision for what is timed here, but imports it: a stand-in takes its place.
+timm imports torchvision, but does not need it for these networks: a stand-in replaces it.
 """
 
 import importlib
@@ -17,13 +17,13 @@ from torch import nn
 from hybrid_backbones import create_model
 
 OURS, FUSED = "ours", "ours, fused"
-# Ours, and who else has it.
+# Our networks, and the packages that also have them.
 PEERS = {
     "cvt_13": ("transformers",),
     "mobilevit_s": ("transformers", "timm"),
     "swin_tiny": ("transformers", "timm"),
 }
-# timm drops nothing unless told: all train on equal terms.
+# timm does not drop anything by default, so all train without dropout.
 _WITHOUT_CHANCE: dict[str, dict[str, float]] = {
     "cvt_13": {"drop_path": 0.0},
     "mobilevit_s": {"dropout": 0.0, "head_dropout": 0.0},
@@ -33,7 +33,7 @@ _TIMM_NAMES = {"mobilevit_s": "mobilevit_s", "swin_tiny": "swin_tiny_patch4_wind
 
 
 def import_timm(folder: Path) -> None:
-    """Import timm, with a stand-in for torchvision that is gone afterwards."""
+    """Import timm, with a temporary stand-in for torchvision."""
     sys.path.append(str(folder))
     stand_in = StandIn("torchvision")
     sys.meta_path.append(stand_in)
@@ -44,7 +44,7 @@ def import_timm(folder: Path) -> None:
 
 
 class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports a package that is not there as empty modules, whose names are empty classes."""
+    """Imports a missing package as empty modules, whose attributes are empty classes."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -52,27 +52,27 @@ class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: Any = None, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Answer for the package and all below it."""
+        """Find the package and everything below it."""
         del path, target
         if name.partition(".")[0] != self.package:
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        """Make the empty module."""
+        """Return an empty module."""
         module = types.ModuleType(spec.name)
         module.__getattr__ = make_empty  # type: ignore[method-assign]
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Run nothing."""
+        """Do nothing."""
 
 
 class Empty(type):
-    """A class whose every attribute is there and is an empty class."""
+    """A class whose attributes are all empty classes."""
 
     def __getattr__(cls, name: str) -> type:
-        """Give one."""
+        """Return an empty class."""
         return make_empty(name)
 
 

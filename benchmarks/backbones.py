@@ -1,19 +1,19 @@
-"""Time the backbones beside those of transformers and timm, in one process, in turns.
+"""Compare the speed of the backbones with transformers and timm, interleaved in one process.
 
     pip install --no-deps --target FOLDER timm
     python benchmarks/backbones.py --timm FOLDER
 
-Random weights, published image sizes; float32 on a CPU, bfloat16 autocast on a GPU where there is
-one: a pass without gradient, and a training step (loss, gradients, AdamW; no dropout and no
-stochastic depth in any), eager and compiled. On a CPU and one thread the ratios are of the
-processor time of this process, which other load on the machine disturbs less than it does the wall
-clock; both are written. `--threads` takes more, on the wall clock. Peak memory is the growth of a
-fresh process over two passes or two steps (on a GPU: the allocator's peak). The mode `original`
-sets networks that no package has beside the recorded times of their published codes, see
+Random weights and published image sizes; float32 on a CPU, or bfloat16 autocast on a GPU if there
+is one. Each network runs a pass without gradient and a training step (loss, gradients, AdamW;
+without dropout and stochastic depth), eager and compiled. On a CPU with one thread, the ratios are
+those of the CPU time of this process, which other load on the machine disturbs less than the wall
+clock; both are recorded. With more `--threads`, the wall clock counts. Peak memory is the growth of
+a fresh process over two passes or two steps (on a GPU: the allocator's peak). The mode `original`
+compares networks that no package contains with the recorded times of their published code, see
 `backbone_originals.py`.
 
-What is measured replaces its like in benchmarks/results/backbones.json, so that it can be run in
-pieces; the table of the whole file is printed.
+Results replace those of the same kind in benchmarks/results/backbones.json, so that the benchmark
+can run in several parts. The table of the whole file is printed.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def measure(name: str, mode: str, arguments: argparse.Namespace) -> list[dict[st
 
 
 def keep(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    """Add what was measured to the file, with what it was measured on."""
+    """Add the results to the file, with the conditions of the measurement."""
     facts = {
         "batch": arguments.batch,
         "threads": arguments.threads,
@@ -110,24 +110,24 @@ def keep(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
 
 
 def contenders(name: str, mode: str, arguments: argparse.Namespace) -> list[str]:
-    """Name who is timed: ours first, then its peers."""
+    """Return the implementations to time: ours first, then those of other packages."""
     peers = [peer for peer in PEERS[name] if peer in arguments.peers]
     peers = [peer for peer in peers if peer != "timm" or arguments.timm]
-    # A compiler folds the norms by itself.
+    # A compiler folds the norms itself.
     return [OURS, *([FUSED] if mode == "eval" else []), *peers]
 
 
 def time_peers(
     name: str, mode: str, makers: list[str], arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Time one network by several makers in turns."""
+    """Time the implementations of one network, interleaved."""
     image = make_images(name, arguments.batch)
-    # Once for all: a network whose graph is forgotten would be compiled anew in its first turn.
+    # Once for all: a network whose graph is dropped would be compiled again in its first turn.
     torch.compiler.reset()
     steps = [best_step(name, maker, mode, image) for maker in makers]
     passed = time_in_turns(steps, arguments.repeats)
     clock = 0 if uses_processor_time() else 1
-    # Of pairs that ran beside each other, so that other load falls on both.
+    # Ratios of neighboring calls, so that other load affects both.
     return [
         {
             "seconds": statistics.median(taken[clock] for taken in times),
@@ -140,13 +140,15 @@ def time_peers(
 
 
 def time_original(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Time a network of ours and the yardstick of its published code in turns."""
+    """Time a network of ours and the yardstick of its published code, interleaved."""
     if not arguments.timm:
-        raise SystemExit("--modes original needs --timm FOLDER: the yardsticks are timm's")
+        raise SystemExit(
+            "--modes original needs --timm FOLDER: the yardsticks are networks of timm"
+        )
     network, maker = ORIGINALS[name].yardstick
     steps = [
         best_step(name, OURS, "eval", make_images(name, arguments.batch)),
-        # As it was timed there: channels first.
+        # Channels first, as in the recorded measurement.
         make_step(network, maker, "eval", make_images(network, arguments.batch)),
     ]
     clock = 0 if uses_processor_time() else 1
@@ -161,7 +163,7 @@ Taken = tuple[float, float]
 
 
 def time_in_turns(steps: list[Callable[[], None]], repeats: int) -> list[list[Taken]]:
-    """Give processor and wall seconds of each call of each step, called one after the other."""
+    """Return CPU and wall seconds of each call of each step, interleaved."""
     passed: list[list[Taken]] = [[] for _ in steps]
     for _ in range(repeats):
         for step, times in zip(steps, passed, strict=True):
@@ -170,27 +172,27 @@ def time_in_turns(steps: list[Callable[[], None]], repeats: int) -> list[list[Ta
 
 
 def clock_call(step: Callable[[], object]) -> Taken:
-    """Give the processor and wall seconds that one call takes."""
+    """Return the CPU and wall seconds of one call."""
     processor, wall = time.process_time(), time.perf_counter()
     step()
     return time.process_time() - processor, time.perf_counter() - wall
 
 
 def median_ratio(ours: list[Taken], theirs: list[Taken], clock: int) -> float:
-    """Give the median of their time over ours, turn by turn."""
+    """Return the median ratio of their time to ours over all turns."""
     return statistics.median(b[clock] / a[clock] for a, b in zip(ours, theirs, strict=True))
 
 
 def make_images(name: str, batch: int) -> Tensor:
-    """Draw images of a network's published size."""
+    """Return random images of a network's published size."""
     side = get_spec(name).image_size
     return torch.randn(batch, 3, side, side, device=device())
 
 
 def best_step(name: str, maker: str, mode: str, image: Tensor) -> Callable[[], None]:
-    """Give what is timed, in the faster of the two memory layouts, after a first call."""
+    """Return the step to time, in the faster of two memory formats, after a first call."""
     if "compiled" in mode or (maker in (OURS, FUSED) and device() == "cpu"):
-        # Ours puts the layout right by itself there.
+        # Ours converts the memory format itself.
         step = make_step(name, maker, mode, image)
         step()
         return step
@@ -199,7 +201,7 @@ def best_step(name: str, maker: str, mode: str, image: Tensor) -> Callable[[], N
 
 
 def make_step(name: str, maker: str, mode: str, image: Tensor) -> Callable[[], None]:
-    """Give a pass, or a step of training."""
+    """Return an inference pass or a training step."""
     is_training = mode.startswith("train")
     last = image.is_contiguous(memory_format=torch.channels_last)
     model = build(name, maker).to(image.device).train(is_training)
@@ -232,22 +234,22 @@ def predict(model: nn.Module, image: Tensor) -> None:
 
 
 def logits_of(output: Any) -> Tensor:
-    """Give the logits of what a network returns."""
+    """Return the logits from a network's output."""
     return output if isinstance(output, Tensor) else output.logits
 
 
 def device() -> str:
-    """Name where it runs."""
+    """Return the name of the device."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_name() -> str:
-    """Name the GPU, or say cpu."""
+    """Return the name of the GPU, or cpu."""
     return torch.cuda.get_device_name() if device() == "cuda" else "cpu"
 
 
 def precision() -> AbstractContextManager[Any]:
-    """Give bfloat16 on a GPU."""
+    """Return bfloat16 autocast on a GPU, nothing on a CPU."""
     return torch.autocast("cuda", torch.bfloat16) if device() == "cuda" else nullcontext()
 
 
@@ -258,12 +260,12 @@ def finish() -> None:
 
 
 def uses_processor_time() -> bool:
-    """Say which clock is used: threads that wait for each other spin, and would be counted."""
+    """Return whether CPU time counts; it would include waiting threads, which spin."""
     return device() == "cpu" and torch.get_num_threads() == 1
 
 
 def read_child(name: str, maker: str, mode: str, arguments: argparse.Namespace) -> int:
-    """Measure peak memory in a process of its own, in MiB."""
+    """Measure peak memory in a separate process, in MiB."""
     command = [sys.executable, __file__, "--child", name, maker, mode]
     command += ["--batch", str(arguments.batch), "--threads", str(arguments.threads)]
     command += ["--timm", str(arguments.timm)] if maker == "timm" else []
@@ -275,7 +277,7 @@ def measure_memory(name: str, maker: str, mode: str, arguments: argparse.Namespa
     """Give the growth of this process over two steps, in MiB (Linux)."""
     step = make_step(name, maker, mode, make_images(name, arguments.batch))
     if "compiled" in mode:
-        # What a compiler holds while it compiles is not the network's.
+        # Exclude the memory of the compiler.
         step()
         give_back_freed()
     if device() == "cuda":
@@ -284,7 +286,7 @@ def measure_memory(name: str, maker: str, mode: str, arguments: argparse.Namespa
         step()
         step()
         return (torch.cuda.max_memory_allocated() - before) // 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current use
     before = read_status("VmRSS")
     step()
     step()
@@ -292,7 +294,7 @@ def measure_memory(name: str, maker: str, mode: str, arguments: argparse.Namespa
 
 
 def give_back_freed() -> None:
-    """Return what this process has freed to the system, which counts it as held (Linux, glibc)."""
+    """Return freed memory to the system, which counts it as used (Linux, glibc)."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,8 +1,8 @@
-"""Attention weights of a network while it runs as it always does.
+"""Capture the attention weights of a network without changing it.
 
-Attention goes through `scaled_dot_product_attention`, which keeps no weights. `capture_attention`
-listens to its calls and hands out queries, keys and bias, from which the weights are computed
-exactly, and only where somebody asks for them. The networks themselves are not changed.
+Networks call `scaled_dot_product_attention`, which does not return weights. `capture_attention`
+intercepts these calls and passes on queries, keys and bias, from which the weights are computed
+exactly and on request only.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,17 +21,17 @@ from hybrid_backbones.backbone import Backbone
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionCall:
-    """One attention of one forward pass; G groups (windows, say) attend each within itself.
+    """One attention of one forward pass, with G groups (such as windows) that attend separately.
 
     Attributes:
-        name: Dotted name of the module that attends.
+        name: Dotted name of the attention module.
         queries: (N, G, heads, Q, D).
         keys: (N, G, heads, K, D).
-        bias: What is added to the scores, (N, G, heads, Q, K); None: nothing.
-        scale: What the products of queries and keys are multiplied by.
-        query_places: Middles of the queries' places, (G, Q, 2): y and x in pixels of the image;
-            not a number where a query has no place in the image: class tokens, padding.
-        key_places: Likewise of the keys, (G, K, 2).
+        bias: Added to the scores, (N, G, heads, Q, K), or None.
+        scale: Factor of the products of queries and keys.
+        query_positions: Centers of the queries, (G, Q, 2): y and x in pixels of the image; NaN if a
+            query has no position in the image: class tokens, padding.
+        key_positions: The same of the keys, (G, K, 2).
     """
 
     name: str
@@ -39,8 +39,8 @@ class AttentionCall:
     keys: Tensor
     bias: Tensor | None
     scale: float
-    query_places: Tensor
-    key_places: Tensor
+    query_positions: Tensor
+    key_positions: Tensor
 
     def weights(self, rows: slice = slice(None)) -> Tensor:
         """Compute the weights (N, G, heads, rows, K) of some queries; they sum to 1 over K."""
@@ -55,16 +55,15 @@ Observer = Callable[[AttentionCall], None]
 
 @contextmanager
 def capture_attention(model: nn.Module, observer: Observer) -> Iterator[None]:
-    """Tell an observer of every attention between places, as long as the context lasts.
+    """Call an observer for every attention between image positions until the context ends.
 
-    Attention without places on both sides is passed over: the random features of performers, which
+    Attention without positions on both sides is skipped: the random features of performers, which
     have no weights; the tokens of Mobile-Former; MoA's attention between windows in the official
-    layout, which takes them apart.
+    layout, which mixes the positions.
 
     Args:
         model: A backbone, or a network that contains one.
-        observer: Called at each attention, in the order in which the network runs; what it does
-            not keep is gone afterwards.
+        observer: Called for each attention, in the order in which the network runs.
     """
     listener = _Listener(observer)
     with ExitStack() as stack:
@@ -83,16 +82,17 @@ def capture_attention(model: nn.Module, observer: Observer) -> Iterator[None]:
 
 
 def find_stride(backbone: Backbone, name: str) -> int:
-    """Give the stride of the map that a module of a stage works on.
+    """Return the stride of the map that a module of a stage processes.
 
-    Stages that name another module as their map's maker (a norm, an expansion) are the last.
+    A module that belongs to no named stage is in the last one, whose map is computed by another
+    module (a norm or an expansion).
     """
     levels = [info for info in backbone.feature_info if name.startswith(f"{info.module}.")]
     return (levels or backbone.feature_info)[-1].stride
 
 
 class _Listener(TorchFunctionMode):
-    """Knows which module runs, and hears when it attends."""
+    """Tracks the running module and intercepts its attention."""
 
     def __init__(self, observer: Observer) -> None:
         super().__init__()
@@ -100,13 +100,13 @@ class _Listener(TorchFunctionMode):
         self._running: list[tuple[str, int, AttentionGeometry | None]] = []
 
     def enter(self, name: str, stride: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Note that a module starts; its places are its own or those of the module around it."""
+        """Record that a module starts, with its geometry or that of the module around it."""
         around = self._running[-1][2] if self._running else None
         own = find_attention_geometry(module, inputs)
         self._running.append((name, stride, around if own is None else own))
 
     def leave(self, *_: object) -> None:
-        """Note that the innermost running module is done."""
+        """Record that the innermost running module ends."""
         self._running.pop()
 
     def __torch_function__(
@@ -117,9 +117,9 @@ class _Listener(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func is F.scaled_dot_product_attention and self._running:
-            name, stride, places = self._running[-1]
-            if places is not None:
-                call = _describe(name, stride, places, args=args, **(kwargs or {}))
+            name, stride, geometry = self._running[-1]
+            if geometry is not None:
+                call = _describe(name, stride, geometry, args=args, **(kwargs or {}))
                 self._observer(call)
         return func(*args, **(kwargs or {}))
 
@@ -127,7 +127,7 @@ class _Listener(TorchFunctionMode):
 def _describe(
     name: str,
     stride: int,
-    places: AttentionGeometry,
+    geometry: AttentionGeometry,
     *,
     args: tuple[Tensor, ...],
     attn_mask: Tensor | None = None,
@@ -137,13 +137,13 @@ def _describe(
     bias = None
     if attn_mask is not None:
         wide = attn_mask.detach().expand(*queries.shape[:3], keys.shape[2])
-        bias = places.divide(wide)
+        bias = geometry.divide(wide)
     return AttentionCall(
         name=name,
-        queries=places.divide(queries),
-        keys=places.divide(keys),
+        queries=geometry.divide(queries),
+        keys=geometry.divide(keys),
         bias=bias,
         scale=queries.shape[-1] ** -0.5 if scale is None else scale,
-        query_places=places.queries * stride,
-        key_places=places.keys * stride,
+        query_positions=geometry.queries * stride,
+        key_positions=geometry.keys * stride,
     )

@@ -1,4 +1,4 @@
-"""Saying which network a foreign checkpoint looks like; only asked when it did not fit."""
+"""Guess which network a checkpoint that did not fit belongs to."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,29 +10,29 @@ from hybrid_backbones.backbone import Backbone
 from hybrid_backbones.model_spec import ModelSpec
 from hybrid_backbones.registry import SPECS
 
-_LIKENESS = 0.5
+_MIN_SHARE = 0.5
 
 
 def recognize(state: Mapping[str, Tensor]) -> str | None:
-    """Name the variant whose published checkpoint has these keys and shapes.
+    """Return the variant whose published checkpoint has these keys and shapes.
 
-    Width of the classifier and channels of the image do not count.
+    The number of classes and image channels is ignored.
 
     Returns:
-        "those of NAME" if all entries of that variant are there, "near those of NAME" if more than
-        half of them are, None if no variant is that near.
+        "those of NAME" if the checkpoint contains all entries of that variant, "near those of NAME"
+        if it contains more than half of them, None otherwise.
     """
     shapes = {key: value.to("meta") for key, value in state.items()}
     found = {name: _share(spec, shapes) for name, spec in SPECS.items()}
-    # Of equals the first: variants that differ in the image size alone share their checkpoints.
+    # The first of equal ones: variants that differ only in the image size share checkpoints.
     best = max(found, key=lambda name: found[name])
     if found[best] == 1.0:
         return f"those of {best}"
-    return f"near those of {best}" if found[best] > _LIKENESS else None
+    return f"near those of {best}" if found[best] > _MIN_SHARE else None
 
 
 def _share(spec: ModelSpec, state: Mapping[str, Tensor]) -> float:
-    """Give the share of a variant's entries that a checkpoint has, by key and shape."""
+    """Return the share of a variant's entries that a checkpoint contains, by key and shape."""
     with torch.device("meta"):
         model = spec.build(spec.config)
         own = model.state_dict()
@@ -42,11 +42,11 @@ def _share(spec: ModelSpec, state: Mapping[str, Tensor]) -> float:
     fit: int = sum(
         key in converted and (key in free or converted[key].shape == own[key].shape) for key in kept
     )
-    # What is left over counts against it, or a part would be taken for the whole.
+    # Additional entries count against it, otherwise a network would match a part of another.
     return fit / max(len(kept), len(set(converted) - set(own)) + fit)
 
 
 def names(model: Backbone, attribute: str) -> tuple[str, ...]:
-    """Give the keys that a network lists under an attribute, where it does."""
+    """Return the keys that a network lists under an attribute, if any."""
     value: Any = getattr(model, attribute, ())
     return (value,) if isinstance(value, str) else tuple(value)

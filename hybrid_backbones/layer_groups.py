@@ -1,8 +1,8 @@
-"""In which order the parameters of a backbone stand between image and logits.
+"""The order of a backbone's parameters between image and logits.
 
-Layer-wise learning rates (Bao et al., BEiT, arXiv:2106.08254, section 3.2) need a number for each
-parameter. It follows from how all backbones here are written: a root that holds stages in a list
-or one by one, stages that hold blocks in a list, each in the order in which they run.
+Layer-wise learning rates (Bao et al., BEiT, arXiv:2106.08254, section 3.2) need the depth of each
+parameter. It follows from the structure of all backbones: a root with stages, in a list or as
+attributes, and stages with a list of blocks, each in the order in which they run.
 """
 
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ Layers = tuple[tuple[str, ...], ...]
 
 
 def list_layers(backbone: Backbone) -> Layers:
-    """Name the parameters of each layer, from the image to the logits.
+    """Return the parameter names of each layer, from the image to the logits.
 
-    A layer is a block. What a stage holds besides its blocks (embeddings, tables and tokens before
-    them, merging behind them) belongs to the nearest of them; what the root holds in front of the
-    stages is the first layer, where it holds anything.
+    A layer is a block. The other parameters of a stage (embeddings, tables and tokens before the
+    blocks, merging after them) belong to the nearest block. The parameters of the root before the
+    stages, if any, are the first layer.
 
     Returns:
-        Names of parameters, layer by layer; every parameter once. The last entry is what stands
-        behind all stages: the head, or nothing in a backbone without one.
+        Names of parameters, layer by layer, each once. The last entry contains the parameters after
+        all stages: those of the head, or none in a backbone without one.
     """
     layers: list[tuple[str, ...]] = []
     between = _own_parameters(backbone, "")
@@ -38,14 +38,14 @@ def list_layers(backbone: Backbone) -> Layers:
 
 
 def _list_blocks(name: str, module: nn.Module) -> list[tuple[str, ...]] | None:
-    """Cut a stage, or a list of stages or blocks, into layers; None: it is neither."""
+    """Split a stage, or a list of stages or blocks, into layers; None for any other module."""
     if isinstance(module, nn.ModuleList):
         parts = [(f"{name}.{index}", item) for index, item in enumerate(module)]
-        return [layer for full, item in parts for layer in _cut_stage(full, item)]
-    return list(_cut_stage(name, module)) if _has_list(module) else None
+        return [layer for full, item in parts for layer in _split_stage(full, item)]
+    return list(_split_stage(name, module)) if _has_list(module) else None
 
 
-def _cut_stage(name: str, stage: nn.Module) -> Iterator[tuple[str, ...]]:
+def _split_stage(name: str, stage: nn.Module) -> Iterator[tuple[str, ...]]:
     if isinstance(stage, nn.Sequential):
         yield from (_parameters(block, f"{name}.{index}") for index, block in enumerate(stage))
         return
@@ -62,7 +62,7 @@ def _cut_stage(name: str, stage: nn.Module) -> Iterator[tuple[str, ...]]:
         else:
             waiting += _parameters(child, full)
     yield from blocks
-    if waiting:  # a stage without blocks, or a block itself
+    if waiting:  # a stage without blocks, or a block
         yield waiting
 
 

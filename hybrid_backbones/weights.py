@@ -1,4 +1,4 @@
-"""Reading checkpoints without running code, and fitting published ones into our networks."""
+"""Read checkpoints without running code, and load published ones into our networks."""
 
 import io
 import itertools
@@ -17,32 +17,32 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone
 from hybrid_backbones.checkpoint_guess import recognize
 
-# The order in which wrappers are opened: validation of the originals uses the moving average.
+# In this order, because the validation of the official code uses the moving average.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PREFIX = "module."
 _LOG = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is torn, unsafe, or of another network."""
+    """A checkpoint that is damaged, unsafe, or of another network."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What was done to make a checkpoint fit, one line each; empty where nothing was."""
+    """The changes that made a checkpoint fit, one line each."""
 
     notes: tuple[str, ...]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file; never runs its code.
+    """Read the tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file without running its code.
 
-    A folder is taken too where it is such a file, unpacked: what the downloads of Mobile-Former
-    arrive as (AAboys/MobileFormer, issue 19).
+    An unpacked file, which is a folder, is accepted too: the downloads of Mobile-Former are
+    (AAboys/MobileFormer, issue 19).
 
     Raises:
-        CheckpointError: If the file is missing, torn, or holds objects other than tensors, plain
-            containers and numbers.
+        CheckpointError: If the file is missing, damaged, or contains objects other than tensors,
+            plain containers and numbers.
     """
     file = Path(path)
     if not file.is_file() and not (file / "data.pkl").is_file():
@@ -64,7 +64,7 @@ def unwrap_state_dict(content: Any, *, source: str = "checkpoint") -> dict[str, 
     """Find the tensors inside the usual wrappers and strip the `module.` of data parallelism.
 
     Raises:
-        CheckpointError: If no mapping of names to tensors is inside.
+        CheckpointError: If there is no mapping of names to tensors.
     """
     for wrapper in _WRAPPERS:
         inner = content.get(wrapper) if isinstance(content, Mapping) else None
@@ -79,15 +79,15 @@ def unwrap_state_dict(content: Any, *, source: str = "checkpoint") -> dict[str, 
 def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadReport:
     """Load a checkpoint in its published key layout, strictly.
 
-    A classifier of another class count is left at its initialization, a first convolution of
-    another channel count is adapted; both are said in the report and logged, a line each.
+    A classifier with another class count keeps its initialization, and a first convolution with
+    another channel count is adapted. The report and the log contain one line for each.
 
-    A network made under `torch.device("meta")` takes the tensors of the checkpoint as its own, in
-    their own type, so that a large one is in memory once and not twice.
+    A network built under `torch.device("meta")` uses the tensors of the checkpoint themselves, in
+    their own type, so that a large network is in memory only once.
 
     Raises:
-        CheckpointError: If an entry is missing, unknown, or of another shape; says which network
-            the checkpoint looks like.
+        CheckpointError: If an entry is missing, unknown, or of another shape. The message names the
+            network that the checkpoint probably belongs to.
     """
     if model.is_fused:
         raise CheckpointError(
@@ -97,7 +97,7 @@ def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadRep
     published = unwrap_state_dict(state_dict)
     converted = model.convert_published(published)
     own = model.state_dict()
-    # Counters of batch normalization decide nothing, and some published files have none.
+    # Counters of batch norms have no effect, and some published files do not contain them.
     counters = {
         key: torch.zeros_like(own[key], device="cpu") if own[key].is_meta else own[key]
         for key in own
@@ -131,10 +131,10 @@ def load_published(model: Backbone, state_dict: Mapping[str, Tensor]) -> LoadRep
 
 
 def adapt_first_convolution(weight: Tensor, in_channels: int) -> Tensor:
-    """Bring a convolution (D, C, k, k) to another number of input channels.
+    """Adapt a convolution (D, C, k, k) to another number of input channels.
 
-    The response to a gray image is kept: the kernels are averaged over their channels, repeated
-    and divided by the new count.
+    The response to a gray image is unchanged: the kernels are summed over their channels, repeated,
+    and divided by the new number of channels.
     """
     mean = weight.sum(dim=1, keepdim=True) / in_channels
     return mean.repeat(1, in_channels, *[1] * (weight.ndim - 2))
@@ -153,14 +153,14 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_torch(file: Path) -> Any:
     import argparse
 
-    # timm's checkpoints carry their command line as a Namespace, which is plain data.
+    # timm's checkpoints contain their command line as a Namespace, which is plain data.
     with torch.serialization.safe_globals([argparse.Namespace]):
         source = _pack(file) if file.is_dir() else file
         return torch.load(source, map_location="cpu", weights_only=True)
 
 
 def _pack(folder: Path) -> io.BytesIO:
-    """Make the archive that torch reads of a folder it was unpacked into."""
+    """Pack the folder of an unpacked archive so that torch can read it."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for part in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -170,7 +170,7 @@ def _pack(folder: Path) -> io.BytesIO:
 
 
 def _adapt(key: str, value: Tensor, own: Tensor, model: nn.Module) -> tuple[Tensor, str] | None:
-    """Fit one entry: its value and what was done to it, or None where it cannot fit."""
+    """Return the adapted value of an entry and a note on the change, or None if it cannot fit."""
     if value.shape == own.shape:
         return value, ""
     head = getattr(model, "head_keys", ())

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Drop a residual branch as a whole, image by image, and scale what is kept.
+    """Drop a residual branch for random images, and scale it for the others.
 
     Source:
         Huang et al., Deep Networks with Stochastic Depth, arXiv:1603.09382.
@@ -16,7 +16,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop branches of x (N, ...) in training; give x as it is otherwise."""
+        """Drop branches of x (N, ...) in training; return x unchanged otherwise."""
         if self.rate == 0.0 or not self.training:
             return x
         keep = 1.0 - self.rate
@@ -24,5 +24,5 @@ class DropPath(nn.Module):
         return x * mask / keep
 
     def extra_repr(self) -> str:
-        """Name the rate."""
+        """Return the rate as text."""
         return f"rate={self.rate}"

@@ -1,4 +1,4 @@
-"""Tokens beside a map, and the ways between them, as in Mobile-Former."""
+"""Global tokens and their two-way bridge to a map, as in Mobile-Former."""
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ def _split_tokens(tokens: Tensor, heads: int) -> Tensor:
 
 
 class MapToTokens(nn.Module):
-    """Tokens attend to the places of a map, which are keys and values as they are.
+    """Tokens attend to the positions of a map, which are keys and values without projection.
 
     Source:
         arXiv:2108.05895, "Mobile to Former"; the gate is from the official code.
@@ -45,17 +45,17 @@ class MapToTokens(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Let tokens (N, T, D) read a map (N, C, H, W)."""
-        places = _split_map(x)
-        weights = _softmax(_split_tokens(self.q(tokens) * self.scale, _HEADS) @ places, -1)
-        read = (weights.to(places.dtype) @ places.transpose(2, 3)).transpose(1, 2).flatten(2)
+        """Let tokens (N, T, D) attend to a map (N, C, H, W)."""
+        positions = _split_map(x)
+        weights = _softmax(_split_tokens(self.q(tokens) * self.scale, _HEADS) @ positions, -1)
+        read = (weights.to(positions.dtype) @ positions.transpose(2, 3)).transpose(1, 2).flatten(2)
         read = read * (2 * F.hardsigmoid(self.gate(tokens)))
         result: Tensor = self.norm(tokens + self.drop_path(self.proj(read)))
         return result
 
 
 class TokenBlock(nn.Module):
-    """Tokens attend to each other, then pass a MLP; norms come last.
+    """Attention among tokens and an MLP, with norms behind.
 
     Source:
         arXiv:2108.05895, "Former sub-block", with the official code's four heads.
@@ -82,7 +82,7 @@ class TokenBlock(nn.Module):
 
 
 class TokensToMap(nn.Module):
-    """The places of a map attend to the tokens.
+    """The positions of a map attend to the tokens.
 
     Source:
         arXiv:2108.05895, "Former to Mobile".
@@ -96,7 +96,7 @@ class TokensToMap(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Let a map (N, C, H, W) read tokens (N, T, D)."""
+        """Let a map (N, C, H, W) attend to tokens (N, T, D)."""
         keys = _split_tokens(self.k(tokens) * self.scale, _HEADS)
         values = _split_tokens(self.v(tokens), _HEADS)
         weights = _softmax(keys @ _split_map(x), -2)
@@ -106,7 +106,7 @@ class TokensToMap(nn.Module):
 
 
 class DynamicReLU(nn.Module):
-    """The larger of two slopes, which the first token sets channel by channel.
+    """The maximum of two linear functions, whose slopes the first token sets for each channel.
 
     Source:
         Chen et al., Dynamic ReLU, arXiv:2003.10027, without intercepts, as in arXiv:2108.05895.
@@ -118,7 +118,7 @@ class DynamicReLU(nn.Module):
         self.expand = nn.Linear(width // _SQUEEZE, 2 * channels)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Activate maps (N, C, H, W) as tokens (N, T, D) say."""
+        """Activate maps (N, C, H, W) with slopes from tokens (N, T, D)."""
         theta = F.hardsigmoid(self.expand(F.relu(self.squeeze(tokens[:, 0]))))
         first, second = theta.unflatten(1, (2, -1, 1, 1)).unbind(1)
         # Slopes in [0, 2] and [-1, 1].

@@ -8,9 +8,9 @@ from hybrid_backbones.kernels.linear import Linear
 
 
 class PatchMerging(nn.Module):
-    """Halve both sides: four neighbors become one place of twice the channels.
+    """Halve both sides: four neighbors become one position with twice the channels.
 
-    Odd maps get a last row or column of zeros.
+    Maps with odd sides get a last row or column of zeros.
 
     Source:
         Liu et al., Swin Transformer, arXiv:2103.14030, section 3.1.

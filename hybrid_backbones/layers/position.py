@@ -1,4 +1,4 @@
-"""Position tables that belong to one image size, brought to another."""
+"""Resize position tables of one image size to another."""
 
 import math
 
@@ -12,10 +12,10 @@ Grid = tuple[int, int]
 
 
 def resize_pair_table(table: Tensor, own: tuple[Grid, Grid], wanted: tuple[Grid, Grid]) -> Tensor:
-    """Bring a table with one entry for each query and key to other grids, bicubically.
+    """Resize a table with one entry for each query and key to other grids, bicubically.
 
-    A query or key keeps its place relative to the sides of the image. Both grids are resized one
-    after the other, which is the bicubic interpolation of the table in four dimensions.
+    Queries and keys keep their positions relative to the sides of the image. Both grids are resized
+    one after the other, which is the bicubic interpolation of the table in four dimensions.
 
     Args:
         table: (A, L, M), L queries and M keys, both row by row.
@@ -23,7 +23,7 @@ def resize_pair_table(table: Tensor, own: tuple[Grid, Grid], wanted: tuple[Grid,
         wanted: The same of the result.
 
     Returns:
-        (A, L', M'); the table itself where the grids are the same.
+        (A, L', M'); the table itself if the grids are the same.
     """
     if own == wanted:
         return table
@@ -36,7 +36,7 @@ def resize_pair_table(table: Tensor, own: tuple[Grid, Grid], wanted: tuple[Grid,
 
 
 def resize_positions(table: Tensor, grid: Grid) -> Tensor:
-    """Bring positions (1, 1 + S*S, D), class token first, to another grid, bicubically."""
+    """Resize position embeddings (1, 1 + S*S, D), class token first, to a grid, bicubically."""
     side = math.isqrt(table.shape[1] - 1)
     if not may_differ(grid, (side, side)):
         return table

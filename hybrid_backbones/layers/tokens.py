@@ -1,4 +1,4 @@
-"""Token modules: attention that makes tokens of another width, after Tokens-to-Token ViT.
+"""Token modules: attention that changes the width of tokens, as in Tokens-to-Token ViT.
 
 Yuan et al., Tokens-to-Token ViT, ICCV 2021, arXiv:2101.11986; the performer's random features are
 those of Choromanski et al., Rethinking Attention with Performers, ICLR 2021, arXiv:2009.14794.
@@ -26,8 +26,8 @@ from hybrid_backbones.layers.windows import merge_windows, partition_windows
 class TokenAttention(nn.Module):
     """Self-attention from one width to another.
 
-    Where the widths differ there is no residual around it; with `value_skip` the values take the
-    residual's place.
+    If the widths differ, there is no residual around it. With `value_skip`, the values are added in
+    place of the residual.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class TokenAttention(nn.Module):
 
 
 def attend_map(attention: TokenAttention, x: Tensor, *, window: int = 0) -> Tensor:
-    """Attend in a channels-last map (N, H, W, D_in), as a whole or in windows.
+    """Attend in a channels-last map (N, H, W, D_in), globally or in windows.
 
     Args:
-        attention: What attends.
+        attention: The attention.
         x: The map.
-        window: Side of a window in feature pixels; 0: all places see each other. A map that is no
-            multiple of it is padded with zeros on all sides, half of them (rounded down) above
-            and to the left; the padding is seen by its window.
+        window: Side of a window in feature pixels; 0: global attention. A map that is not a
+            multiple of it is padded with zeros on all sides, half of them (rounded down) above and
+            to the left. The windows attend to the padding.
 
     Returns:
         A map (N, H, W, D).
@@ -90,9 +90,9 @@ def centered_window_geometry(size: tuple[int, int], window: int) -> AttentionGeo
 
 
 class TokenTransformer(nn.Module):
-    """Attention and MLP that bring tokens to another width.
+    """Attention and MLP that change the width of tokens.
 
-    With windows, queries, keys and values have biases and there is no skip of the values.
+    With windows, queries, keys and values have biases, and the values are not added.
 
     Source:
         arXiv:2101.11986, section 3.1; in windows: Zhang et al., arXiv:2202.10108, section 3.3.
@@ -119,10 +119,10 @@ class TokenTransformer(nn.Module):
 
 
 class TokenPerformer(nn.Module):
-    """Attention of linear cost by random features, and a MLP, to another width.
+    """Attention of linear cost with random features, and an MLP, to another width.
 
-    The features are drawn once and never trained. Their exponentials leave the range of half
-    precision, so they are computed in float32 there, under autocast too.
+    The features are drawn once and never trained. Their exponentials exceed the range of half
+    precision, so they are always computed in float32 or wider, also under autocast.
 
     Source:
         arXiv:2101.11986, section 3.1; arXiv:2009.14794, section 2.2, positive features.
@@ -172,7 +172,7 @@ def _widen(x: Tensor) -> Tensor:
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    # Entered only where it does something: exporters need not know the context.
+    # Entered only if needed, because exporters may not know the context.
     device = x.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)

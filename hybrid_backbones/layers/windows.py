@@ -1,4 +1,4 @@
-"""Windows of channels-last maps: cutting, putting back, shifting, relative positions."""
+"""Windows of channels-last maps: partition, merging, shifting, relative positions."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def partition_windows(x: Tensor, size: int) -> Tensor:
-    """Cut maps into square windows that do not overlap.
+    """Divide maps into square windows without overlap.
 
     Args:
         x: Maps (N, H, W, D). H and W are multiples of `size`.
@@ -25,14 +25,14 @@ def partition_windows(x: Tensor, size: int) -> Tensor:
 
 
 def merge_windows(windows: Tensor, grid: tuple[int, int], size: int) -> Tensor:
-    """Put windows (N, L, S*S, D) of a grid (rows, columns) back to maps (N, H, W, D)."""
+    """Merge windows (N, L, S*S, D) of a grid (rows, columns) to maps (N, H, W, D)."""
     rows, columns = grid
     cut = windows.reshape(-1, rows, columns, size, size, windows.shape[-1])
     return cut.transpose(2, 3).reshape(-1, rows * size, columns * size, windows.shape[-1])
 
 
 def relative_position_index(window: int) -> Tensor:
-    """Number the relative positions of all pairs of places in a window.
+    """Return the index of the relative position of each pair of positions in a window.
 
     Returns:
         Indices (S*S, S*S) into a table of (2S - 1)^2 rows.
@@ -44,13 +44,13 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def resize_relative_table(table: Tensor, side: int) -> Tensor:
-    """Bring a table of relative positions (T*T, heads) to another side, bicubically.
+    """Resize a table of relative positions (T*T, heads) to another side, bicubically.
 
     Source:
         The loader of microsoft/Swin-Transformer, for other window sizes.
     """
     own = round(table.shape[0] ** 0.5)
-    # A table that is none is left for strict loading to name.
+    # Strict loading reports tables of another shape.
     if own == side or table.ndim != 2 or own**2 != table.shape[0]:
         return table
     image = table.t().reshape(1, -1, own, own)
@@ -59,16 +59,16 @@ def resize_relative_table(table: Tensor, side: int) -> Tensor:
 
 
 def shifted_window_mask(height: int, width: int, *, window: int, like: Tensor) -> Tensor:
-    """Keep places apart that only the cyclic shift by half a window brought together.
+    """Return a mask for positions that are neighbors only because of the cyclic shift.
 
     Args:
         height: Height of the map before padding, in feature pixels.
         width: Its width.
         window: Side of a window, S.
-        like: Gives device and type.
+        like: A tensor of the device and type.
 
     Returns:
-        (L, S*S, S*S): 0 for pairs that may see each other, -inf for the others.
+        (L, S*S, S*S): 0 for pairs that may attend to each other, -inf for the others.
     """
     shift = window // 2
     regions = []

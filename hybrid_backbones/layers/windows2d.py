@@ -1,4 +1,4 @@
-"""Rectangular windows of channels-last maps whose sides need be no multiple of the window's."""
+"""Rectangular windows of channels-last maps of any size."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:
-    """Add zeros below and to the right of maps (N, H, W, D), up to whole windows."""
+    """Pad maps (N, H, W, D) with zeros below and to the right, up to whole windows."""
     height, width = x.shape[1:3]
     if height % sides[0] == 0 and width % sides[1] == 0:
         return x
@@ -14,7 +14,7 @@ def pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:
 
 
 def partition_windows2d(x: Tensor, sides: tuple[int, int]) -> Tensor:
-    """Cut maps (N, H, W, D) into windows (N, L, R*S, D) of R rows and S columns, row by row."""
+    """Divide maps (N, H, W, D) into windows (N, L, R*S, D) of R rows and S columns, row by row."""
     height, width, channels = x.shape[1:]
     rows, columns = height // sides[0], width // sides[1]
     cut = x.reshape(-1, rows, sides[0], columns, sides[1], channels)
@@ -22,17 +22,17 @@ def partition_windows2d(x: Tensor, sides: tuple[int, int]) -> Tensor:
 
 
 def merge_windows2d(windows: Tensor, grid: tuple[int, int], sides: tuple[int, int]) -> Tensor:
-    """Put windows (N, L, R*S, D) of a grid (rows, columns) back to maps (N, H, W, D)."""
+    """Merge windows (N, L, R*S, D) of a grid (rows, columns) to maps (N, H, W, D)."""
     channels = windows.shape[-1]
     cut = windows.reshape(-1, *grid, *sides, channels)
     return cut.transpose(2, 3).reshape(-1, grid[0] * sides[0], grid[1] * sides[1], channels)
 
 
 def padding_mask(height: int, width: int, *, sides: tuple[int, int], like: Tensor) -> Tensor | None:
-    """Hide the padding of `pad_to_multiple` from the places that are real.
+    """Return a mask for the padding of `pad_to_multiple`.
 
     Returns:
-        (L, 1, R*S): 0 for real places, -inf for padded ones; None where nothing is padded.
+        (L, 1, R*S): 0 for positions of the map, -inf for the padding; None without padding.
     """
     if height % sides[0] == 0 and width % sides[1] == 0:
         return None
@@ -43,7 +43,7 @@ def padding_mask(height: int, width: int, *, sides: tuple[int, int], like: Tenso
 
 
 def window_position_index(rows: int, columns: int, *, device: torch.device | None = None) -> Tensor:
-    """Number the relative positions of all pairs of places in a rectangle.
+    """Return the index of the relative position of each pair of positions in a rectangle.
 
     Returns:
         Indices (R*S, R*S) into a table of (2R - 1) * (2S - 1) rows.
@@ -51,5 +51,5 @@ def window_position_index(rows: int, columns: int, *, device: torch.device | Non
     places = (torch.arange(side, device=device) for side in (rows, columns))
     down, right = (place.reshape(-1) for place in torch.meshgrid(*places, indexing="ij"))
     below = down[:, None] - down[None, :] + rows - 1
-    beside = right[:, None] - right[None, :] + columns - 1
-    return below * (2 * columns - 1) + beside
+    across = right[:, None] - right[None, :] + columns - 1
+    return below * (2 * columns - 1) + across

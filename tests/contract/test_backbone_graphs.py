@@ -1,4 +1,4 @@
-"""Every architecture passes through torch.export, ONNX and torch.compile."""
+"""Every architecture works with torch.export, ONNX and torch.compile."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def _forget_graphs():
 
 
 class MapsAndLogits(nn.Module):
-    """All that a backbone gives, as one tuple."""
+    """All outputs of a backbone as one tuple."""
 
     def __init__(self, model: Backbone) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Files:
         assert_near(map(torch.from_numpy, given), wanted, 1e-4)
 
 
-def test_exported_program_and_onnx_file_serve_two_sizes_and_any_batch(family, tmp_path):
+def test_exported_program_and_onnx_file_serve_two_sizes_and_any_batch_size(family, tmp_path):
     if SMALL_VARIANTS[family.name].exports_any_size:
         files = Files(shallow(family), images(2, (72, 104)), (0, 2, 3), tmp_path)
         for count, size in ((1, ODD), (3, ABOVE_64.get(family.name, EVEN))):

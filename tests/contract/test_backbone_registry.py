@@ -1,4 +1,4 @@
-"""Every entry of the registry is what it says, counted without computing anything."""
+"""Every spec in the registry is correct; checked on the meta device, without computing."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_pyramid_names_its_modules_and_goes_from_fine_to_coarse(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_entry_states_its_sources(name):
+def test_spec_states_its_sources(name):
     entry = get_spec(name)
     assert entry.name == name
     assert "arXiv:" in entry.paper
@@ -70,13 +70,13 @@ def test_each_architecture_is_covered_by_a_small_network(small_names):
 @pytest.mark.parametrize(
     ("name", "nearest"), [("cvt13", "cvt_13"), ("swin_tinny", "swin_tiny"), ("CVT_21", "cvt_21")]
 )
-def test_unknown_name_is_answered_with_the_nearest(name, nearest):
+def test_error_for_an_unknown_name_suggests_the_closest(name, nearest):
     with pytest.raises(ValueError, match=f"{name!r}; did you mean {nearest!r}"):
         create_model(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_misspelled_setting_is_answered_with_the_nearest(name):
+def test_error_for_a_misspelled_setting_suggests_the_closest(name):
     with pytest.raises(ValueError, match="'drop_paht'; did you mean 'drop_path'"):
         create_model(name, drop_paht=0.1)
 
@@ -86,7 +86,7 @@ def test_levels_that_do_not_exist_are_refused():
         create_model("cvt_13", features_only=True, levels=(1, 3))
 
 
-def test_chosen_levels_alone_are_given():
+def test_only_the_chosen_levels_are_returned():
     model = create_model("swin_tiny", features_only=True, levels=(1, 3), depths=(1, 1, 1, 1))
     assert (model.strides, model.out_channels) == ((8, 32), (192, 768))
     assert [tuple(m.shape[2:]) for m in model(torch.randn(1, 3, 64, 64))] == [(8, 8), (2, 2)]

@@ -1,4 +1,4 @@
-"""Every architecture keeps the promises of `Backbone`."""
+"""Every architecture fulfills the contract of `Backbone`."""
 
 import copy
 import math
@@ -45,14 +45,14 @@ def test_pyramid_has_no_parameter_that_distributed_training_would_miss(family, i
     assert unused == []
 
 
-def test_fixed_parameters_are_the_features_of_performers_alone(family):
+def test_only_the_features_of_performers_are_fixed_parameters(family):
     fixed = [n for n, p in family.build().named_parameters() if not p.requires_grad]
     assert all(name.endswith(".attn.w") for name in fixed)
     assert not fixed or family.name == "vitae_tiny"
 
 
 @torch.inference_mode()
-def test_an_image_does_not_see_the_others_of_its_batch(family):
+def test_images_of_a_batch_are_independent(family):
     model = family.build().double().eval()
     images = torch.randn(3, 3, 50, 70, dtype=torch.float64)
     alone = [model.encode(image[None]) for image in images]
@@ -68,7 +68,7 @@ def test_an_image_does_not_see_the_others_of_its_batch(family):
 
 
 @torch.inference_mode()
-def test_evaluation_repeats_itself_and_leaves_the_image_alone(family, image):
+def test_evaluation_is_deterministic_and_does_not_change_the_image(family, image):
     model = family.build().eval()
     kept = image.clone()
     first = model(image)
@@ -130,7 +130,7 @@ def test_gradient_checkpointing_changes_neither_values_nor_gradients(family, ima
         torch.testing.assert_close(one, other, msg=name)
 
 
-def test_checkpointed_chance_is_drawn_once(family, image):
+def test_checkpointing_draws_random_numbers_once(family, image):
     rates = {"drop_path": 0.5}
     plain = family.build(**rates)
     saving = copy.deepcopy(plain)
@@ -142,7 +142,7 @@ def test_checkpointed_chance_is_drawn_once(family, image):
         torch.testing.assert_close(one.grad, other.grad, msg=name)
 
 
-def test_state_dict_goes_round(family, image, tmp_path):
+def test_state_dict_round_trip(family, image, tmp_path):
     model = family.build().eval()
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     other = family.build()

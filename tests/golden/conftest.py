@@ -24,7 +24,7 @@ def _seed(text: str) -> int:
 
 
 def _fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Give the float64 array that the formula puts into an entry of a state dict."""
+    """Return the float64 array that the formula puts into an entry of a state dict."""
     draw = np.random.Generator(np.random.PCG64(_seed(key)))
     if len(shape) >= 2:
         values = draw.standard_normal(shape)
@@ -156,7 +156,7 @@ class GoldenFigures:
 
 @pytest.fixture(scope="session")
 def golden_figures() -> GoldenFigures:
-    """Give what opens records by name."""
+    """Return what opens records by name."""
     return GoldenFigures()
 
 

@@ -42,7 +42,7 @@ def test_expanded_map_ends_the_pyramid_on_request(golden):
 
 
 def in_layouts(name: str, order: str) -> tuple[dict, dict, dict]:
-    """Give one network's random weights in the layouts of timm, ml-cvnets and transformers."""
+    """Return one network's random weights in the layouts of timm, ml-cvnets and transformers."""
     generator = torch.Generator().manual_seed(3)
     timm, cvnets, transformers = {}, {}, {}
     with (FOLDER / f"{name}.keymap.tsv").open() as file:

@@ -112,7 +112,7 @@ def draw_distances(layers: Sequence[LayerDistances]) -> str:
 
 
 def _measure(call: AttentionCall) -> LayerDistances:
-    queries, keys = call.query_places, call.key_places
+    queries, keys = call.query_positions, call.key_positions
     asks = torch.isfinite(queries).all(-1)
     heard = torch.isfinite(keys).all(-1)
     images, groups, heads, places = call.queries.shape[:4]

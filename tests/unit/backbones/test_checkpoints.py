@@ -1,4 +1,4 @@
-"""Published checkpoints: read without running code, loaded strictly, refused in one line."""
+"""Published checkpoints are read without running code, loaded strictly, and refused in one line."""
 
 import argparse
 import logging
@@ -17,7 +17,7 @@ from hybrid_backbones.weights import CheckpointError, unwrap_state_dict
 
 
 class Hostile:
-    """What runs a command when it is unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -27,7 +27,7 @@ class Hostile:
 
 
 class Settings(dict):
-    """Stands for the settings objects (yacs) that some published files carry."""
+    """A stand-in for the settings objects (yacs) in some published files."""
 
 
 def small(**fields):
@@ -61,14 +61,14 @@ def test_bare_hostile_pickle_is_refused_and_never_run(tmp_path):
     assert not trace.exists()
 
 
-def test_foreign_objects_are_answered_with_the_way_to_convert(tmp_path):
+def test_error_for_python_objects_explains_the_conversion(tmp_path):
     torch.save({"model": small().state_dict(), "config": Settings(a=1)}, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=r"torch\.save\(torch\.load") as caught:
         read_checkpoint(tmp_path / "a.pth")
     one_line(caught)
 
 
-def test_command_line_beside_the_weights_is_read(tmp_path):
+def test_command_line_stored_with_the_weights_is_accepted(tmp_path):
     state = small().state_dict()
     torch.save({"state_dict": state, "args": argparse.Namespace(lr=1)}, tmp_path / "a.pth.tar")
     assert set(read_checkpoint(tmp_path / "a.pth.tar")) == set(state)
@@ -87,7 +87,7 @@ def test_truncated_file_is_refused(tmp_path, suffix, share):
     assert str(file) in one_line(caught)
 
 
-def test_missing_file_and_foreign_bytes_are_refused(tmp_path):
+def test_missing_file_and_other_bytes_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint file"):
         read_checkpoint(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="no such checkpoint file"):
@@ -101,7 +101,7 @@ def test_missing_file_and_foreign_bytes_are_refused(tmp_path):
         read_checkpoint(tmp_path / "list.pth")
 
 
-def test_unpacked_download_is_read_as_the_file_it_was(tmp_path):
+def test_unpacked_download_is_read_like_the_file(tmp_path):
     state = small().state_dict()
     torch.save(state, tmp_path / "a.pth")
     with zipfile.ZipFile(tmp_path / "a.pth") as archive:
@@ -146,13 +146,13 @@ def test_checkpoint_of_another_variant_is_recognized():
         load_published(create_model("mobilevit_xxs"), state)
 
 
-def test_checkpoint_of_an_unknown_network_is_called_so():
+def test_checkpoint_of_an_unknown_network_is_reported_as_unknown():
     state = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).state_dict()
     with pytest.raises(CheckpointError, match="of no network known here"):
         load_published(small(), state)
 
 
-def test_one_entry_too_many_or_too_few_is_named():
+def test_missing_and_additional_entries_are_named():
     state = small().state_dict()
     with pytest.raises(CheckpointError, match=r"1 unknown \(as extra\.weight\)"):
         load_published(small(), {**state, "extra.weight": torch.ones(1)})
@@ -161,7 +161,7 @@ def test_one_entry_too_many_or_too_few_is_named():
         load_published(small(), state)
 
 
-def test_other_channels_and_classes_are_adapted_and_said(caplog):
+def test_other_channels_and_classes_are_adapted_and_reported(caplog):
     source = small()
     model = create_model("mobile_former_26m", num_classes=3, in_channels=5)
     head = model.classifier.fc2.weight.clone()
@@ -185,7 +185,7 @@ def test_file_is_loaded_by_name(tmp_path):
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_network_without_memory_takes_the_tensors_of_the_checkpoint():
+def test_meta_network_uses_the_tensors_of_the_checkpoint():
     state = {key: value.double() for key, value in small().state_dict().items()}
     with torch.device("meta"):
         model = small()
@@ -203,7 +203,7 @@ def test_network_without_memory_takes_the_tensors_of_the_checkpoint():
     ("name", "fields", "missing"),
     [("swin_tiny", {}, "position_index"), ("cvt_13", {"num_classes": 3}, "head.weight")],
 )
-def test_network_without_memory_is_not_left_with_parts_that_have_no_value(name, fields, missing):
+def test_meta_network_with_missing_values_is_refused(name, fields, missing):
     state = create_model(name).state_dict()
     with torch.device("meta"):
         model = create_model(name, **fields)

@@ -1,4 +1,4 @@
-"""Layers of all backbones: every parameter once, in the order in which they run."""
+"""Layers of all backbones contain every parameter once, in the order in which they run."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_image_enters_at_the_first_layer_and_logits_leave_at_the_last(name: str)
         ("vitaev2_s", 14 + 1),
     ],
 )
-def test_layers_are_the_blocks_with_what_stands_before_and_behind_them(name, count) -> None:
+def test_layers_are_the_blocks_plus_stem_and_head(name, count) -> None:
     assert len(list_layers(build(name))) == count
 
 

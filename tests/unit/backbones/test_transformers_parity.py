@@ -1,4 +1,4 @@
-"""CvT and Swin load the layout of transformers and give its numbers (MobileViT: its own tests)."""
+"""CvT and Swin load the layout of transformers and reproduce its results."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers")
 
 
 class QuickGELU(nn.Module):
-    """What the official CvT has where transformers has the exact GELU."""
+    """The activation of the official CvT; transformers uses the exact GELU instead."""
 
     def forward(self, x):
         return x * torch.sigmoid(1.702 * x)
@@ -110,7 +110,7 @@ def test_older_layout_of_swin_loads_to_the_same_weights():
     assert all(torch.equal(v, old.state_dict()[k]) for k, v in new.state_dict().items())
 
 
-def test_torn_attention_of_swin_is_named():
+def test_incomplete_attention_of_swin_is_reported():
     state = their_swin().state_dict()
     state = {key: value for key, value in state.items() if "key" not in key and "k_proj" not in key}
     with pytest.raises(CheckpointError, match="missing"):
@@ -118,7 +118,7 @@ def test_torn_attention_of_swin_is_named():
 
 
 @pytest.mark.parametrize("layout", ["cvt", "swin"])
-def test_every_key_is_used_or_named(layout):
+def test_every_key_is_used_or_reported(layout):
     theirs = their_cvt() if layout == "cvt" else their_swin()
     ours = (
         create_model("cvt_13", depths=(1, 2, 3), num_classes=10) if layout == "cvt" else our_swin()

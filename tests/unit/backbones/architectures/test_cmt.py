@@ -21,7 +21,7 @@ def tiny(**settings):
 
 
 def published_layout(model):
-    """Give the model's own state dict the names of the official code."""
+    """Return the model's own state dict the names of the official code."""
     letters, state = "abcd", {}
     for key, value in model.state_dict().items():
         first, second, *rest = key.split(".")
@@ -74,7 +74,7 @@ def test_gradients_reach_every_parameter_of_a_pyramid(size):
 
 
 @torch.inference_mode()
-def test_images_of_a_batch_do_not_see_each_other():
+def test_images_of_a_batch_are_independent():
     model = tiny().double().eval()
     images = torch.randn(3, 3, 70, 97, dtype=torch.float64)
     torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-9, atol=1e-9)
@@ -110,7 +110,7 @@ def test_published_layout_of_another_image_size_loads():
     torch.testing.assert_close(source.stages[1].bias(28, 28), resized)
 
 
-def test_head_of_a_published_classifier_is_left_out_of_a_pyramid_only():
+def test_head_of_a_published_classifier_is_ignored_only_by_a_pyramid():
     state = published_layout(tiny())
     load_published(tiny(num_classes=0), state)
     assert load_published(tiny(num_classes=3), state).notes

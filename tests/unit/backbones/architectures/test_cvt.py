@@ -20,7 +20,7 @@ def test_pyramid_is_the_published_encoding_at_multiples_of_sixteen():
 
 
 @torch.inference_mode()
-def test_attention_sees_as_many_places_as_hold_part_of_the_image():
+def test_attention_has_one_token_for_each_position_with_image_content():
     model = make()
     seen = []
     for stage in (model.stage0, model.stage1, model.stage2):
@@ -32,7 +32,7 @@ def test_attention_sees_as_many_places_as_hold_part_of_the_image():
 
 
 @torch.inference_mode()
-def test_odd_images_are_padded_to_the_stride_alone():
+def test_odd_images_are_padded_only_to_the_stride():
     model = make()
     image = torch.randn(1, 3, 97, 131, dtype=torch.float64)
     padded = F.pad(image, (0, 1, 0, 3))
@@ -40,7 +40,7 @@ def test_odd_images_are_padded_to_the_stride_alone():
     torch.testing.assert_close(model.forward_features(image)[0], wanted, rtol=0, atol=0)
 
 
-def test_without_a_head_the_class_token_still_steers_the_maps():
+def test_class_token_affects_the_maps_without_a_head():
     model = make().train()
     model.forward_features(torch.randn(2, 3, 64, 64, dtype=torch.float64))[-1].sum().backward()
     assert model.stage2.cls_token.grad.any()

@@ -42,14 +42,14 @@ def test_gradients_reach_every_parameter_without_a_head(layout):
 
 
 @torch.inference_mode()
-def test_images_do_not_see_the_others_of_their_batch():
+def test_images_of_a_batch_are_independent():
     model = small().double().eval()
     images = torch.randn(3, 3, 97, 131, dtype=torch.float64)
     torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-9, atol=1e-9)
 
 
 @torch.inference_mode()
-def test_small_maps_are_attended_as_if_padded_to_a_whole_window_and_masked():
+def test_small_maps_equal_maps_padded_to_a_window_and_masked():
     model = small().double().eval()
     block = model.layers[2].blocks[0]
     x = torch.randn(2, 5, 9, 128, dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_raster_layout_differs_from_the_official_one_with_the_same_weights():
 
 
 @torch.inference_mode()
-def test_raster_global_attention_gives_all_places_of_a_window_the_same():
+def test_raster_global_attention_is_constant_within_a_window():
     attention = small(layout="raster").double().eval().layers[0].glb_attn
     given = partition_windows2d(attention(torch.randn(1, 28, 28, 32).double()), (14, 14))
     torch.testing.assert_close(given, given[:, :, :1].expand_as(given))

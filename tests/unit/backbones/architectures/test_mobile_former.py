@@ -72,14 +72,14 @@ def test_gradients_reach_every_parameter_of_the_pyramid(name):
 
 
 @torch.inference_mode()
-def test_images_of_a_batch_do_not_see_each_other():
+def test_images_of_a_batch_are_independent():
     model = create_model(SMALL, drop_path=0.2).double().eval()
     images = torch.randn(3, 3, 64, 80, dtype=torch.float64)
     alone = torch.cat([model(image[None]) for image in images])
     torch.testing.assert_close(model(images), alone, rtol=1e-10, atol=1e-12)
 
 
-def test_first_token_alone_sets_the_slopes():
+def test_only_the_first_token_sets_the_slopes():
     layer = DynamicReLU(5, 16)
     maps, tokens = torch.randn(2, 5, 4, 4), torch.randn(2, 3, 16)
     other = tokens.clone()

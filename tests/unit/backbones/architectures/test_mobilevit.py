@@ -36,7 +36,7 @@ def test_maps_have_the_declared_shapes_at_any_size(size, channels):
         assert list(feature.shape) == [2, info.channels, *wanted]
 
 
-def test_expanded_pyramid_declares_the_map_it_gives():
+def test_expanded_pyramid_declares_its_last_map():
     model = create_model("mobilevit_xxs", features_only=True, expand_last=True)
     assert model.feature_info[-1].channels == 320
     assert model(torch.randn(2, 3, 64, 64))[-1].shape == (2, 320, 2, 2)
@@ -50,7 +50,7 @@ def test_gradients_reach_every_parameter_of_the_pyramid():
 
 
 @torch.inference_mode()
-def test_images_of_a_batch_do_not_see_each_other():
+def test_images_of_a_batch_are_independent():
     model = create_model("mobilevit_xxs").double().eval()
     images = torch.randn(3, 3, 64, 80, dtype=torch.float64)
     alone = torch.cat([model(image[None]) for image in images])
@@ -125,7 +125,7 @@ def test_encoder_of_a_published_segmentation_network_loads():
     assert torch.equal(ours.stem.conv.weight, stem)
 
 
-def test_torn_attention_is_named_as_missing():
+def test_incomplete_attention_is_reported_as_missing():
     transformers = pytest.importorskip("transformers")
     config = transformers.MobileViTConfig()
     state = transformers.MobileViTForImageClassification(config).state_dict()

@@ -112,7 +112,7 @@ def test_checkpointed_gradients_equal_plain_ones(name):
 
 @names
 @torch.inference_mode()
-def test_an_image_does_not_see_the_others_of_its_batch(name):
+def test_images_of_a_batch_are_independent(name):
     model = make(name).double().eval()
     images = torch.randn(3, 3, 70, 50, dtype=torch.float64)
     together = model.encode(images)
@@ -183,7 +183,7 @@ def test_dilated_convolutions_round_up_with_zeros(name):
     assert cell(image).shape == cell(padded).shape
 
 
-def test_positions_are_interpolated_and_the_class_token_kept():
+def test_position_embeddings_are_interpolated_except_that_of_the_class_token():
     table = torch.randn(1, 1 + 14 * 14, 8)
     assert resize_positions(table, (14, 14)) is table
     resized = resize_positions(table, (7, 20))

@@ -1,4 +1,4 @@
-"""Compilers take the products of oneDNN as operators, exporters never see them."""
+"""Compilers use the products of oneDNN as opaque operators, and exporters never see them."""
 
 import copy
 from functools import partial
@@ -35,7 +35,7 @@ def near(given, wanted, tolerance=1e-5):
 
 
 def graph_of(model, *inputs):
-    """Give what the compiler is asked to call, without a graph break."""
+    """Return what the compiler is asked to call, without a graph break."""
     called = []
 
     def look(module, _):
@@ -58,7 +58,7 @@ def places():
 @pytest.mark.parametrize("index", range(5))
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("width", [16, 96])
-def test_compiled_matrix_and_its_gradients_are_the_plain_ones(index, bias, width):
+def test_compiled_linear_has_the_plain_results_and_gradients(index, bias, width):
     torch.manual_seed(0)
     layer = Linear(64, width, bias=bias)
     plain = copy.deepcopy(layer).double()
@@ -77,7 +77,7 @@ def test_compiled_matrix_and_its_gradients_are_the_plain_ones(index, bias, width
 
 @pytest.mark.parametrize("ahead", [None, SILU])
 @pytest.mark.parametrize("bias", [True, False])
-def test_compiled_pointwise_convolution_and_its_gradients_are_the_plain_ones(ahead, bias):
+def test_compiled_pointwise_convolution_has_the_plain_results_and_gradients(ahead, bias):
     torch.manual_seed(0)
     layer = nn.Conv2d(32, 48, 1, bias=bias)
     plain = copy.deepcopy(layer).double()
@@ -99,7 +99,7 @@ def test_compiled_pointwise_convolution_and_its_gradients_are_the_plain_ones(ahe
         near(one.grad, other.grad)
 
 
-def test_convolutions_that_are_no_matrices_are_left_to_the_compiler():
+def test_other_convolutions_are_left_to_the_compiler():
     x = torch.randn(2, 32, 40, 50)
     for layer, image in (
         (nn.Conv2d(32, 48, 1), x),  # channels first
@@ -111,7 +111,7 @@ def test_convolutions_that_are_no_matrices_are_left_to_the_compiler():
 
 @pytest.mark.parametrize("shape", [(9, 5), (2, 5, 3, 4)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_operator_is_what_compilers_are_told_it_is(shape, bias):
+def test_operator_passes_opcheck(shape, bias):
     x = torch.randn(shape)
     x = (to_fast_layout(x) if x.ndim == 4 else x).requires_grad_()
     weight = torch.randn(7, 5, requires_grad=True)
@@ -133,7 +133,7 @@ def test_gradient_of_the_operators_gradient_is_the_plain_one():
         near(given, wanted)
 
 
-def test_frozen_matrix_passes_the_gradient_on_alone():
+def test_frozen_linear_passes_only_the_input_gradient():
     layer = Linear(64, 96).requires_grad_(False)
     x = torch.randn(2000, 64, requires_grad=True)
     torch.compile(layer, fullgraph=True, backend="aot_eager")(x).sum().backward()
@@ -163,13 +163,13 @@ def test_without_a_compiler_no_operator_is_called():
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_exported_program_holds_plain_operators_alone(strict):
+def test_exported_program_contains_only_plain_operators(strict):
     program = torch.export.export(Mlp(64, 96), (torch.randn(1500, 64),), strict=strict)
     assert "hybrid_backbones" not in str(program.graph)
 
 
 class Checkpointed(nn.Module):
-    """A perceptron of which the input alone is kept."""
+    """An MLP that keeps only its input."""
 
     def __init__(self, mlp):
         super().__init__()

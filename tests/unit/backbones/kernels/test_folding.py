@@ -1,4 +1,4 @@
-"""Folding batch norms changes no output, and leaves a network for inference alone."""
+"""Folding batch norms changes no output, and the result is for inference only."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from hybrid_backbones import FeatureExtractor, create_model, fuse, load_published
 from hybrid_backbones.weights import CheckpointError
 
-# Norms that stay: CMT's behind a GELU and in front of a padded convolution.
+# With the number of remaining norms: CMT's behind a GELU and in front of a padded convolution.
 SMALL = {
     "cmt_ti": ({"depths": (1, 1, 1, 1), "image_size": 64}, 3 + 4),
     "cvt_13": ({"depths": (1, 1, 1)}, 0),

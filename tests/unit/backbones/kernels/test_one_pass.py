@@ -1,4 +1,4 @@
-"""The one-pass operators of processors give what the plain steps give, and stay out of the way."""
+"""The fused CPU operators give the results of the plain modules, and run only where they fit."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def strange_inputs():
 
 @pytest.mark.parametrize("index", range(7))
 @pytest.mark.parametrize("bias", [True, False])
-def test_matrix_takes_tensors_however_they_lie_in_memory(index, bias):
+def test_linear_accepts_every_memory_layout(index, bias):
     torch.manual_seed(0)
     x = list(strange_inputs())[index]
     layer = Linear(24, 10, bias=bias)
@@ -51,7 +51,7 @@ def test_matrix_takes_tensors_however_they_lie_in_memory(index, bias):
 
 @pytest.mark.parametrize("widths", [(24, 10), (10, 24)])
 @pytest.mark.parametrize("spread", [False, True])
-def test_gradients_of_the_matrix_are_the_plain_ones(widths, spread):
+def test_gradients_of_linear_are_the_plain_ones(widths, spread):
     torch.manual_seed(0)
     layer = Linear(*widths)
     plain = nn.Linear(*widths).double()
@@ -81,7 +81,7 @@ def test_gradient_of_the_gradient_is_the_plain_one():
         near(given, other)
 
 
-def test_frozen_matrix_passes_the_gradient_on_alone():
+def test_frozen_linear_passes_only_the_input_gradient():
     layer = Linear(6, 4).requires_grad_(False)
     x = torch.randn(5, 6, requires_grad=True)
     layer(x).sum().backward()
@@ -91,14 +91,14 @@ def test_frozen_matrix_passes_the_gradient_on_alone():
 
 @pytest.mark.parametrize("activation", [GELU, QUICK_GELU, SILU], ids=["gelu", "quick", "silu"])
 @torch.no_grad()
-def test_perceptron_activates_as_without_onednn(activation):
+def test_mlp_equals_the_plain_mlp(activation):
     torch.manual_seed(0)
     mlp = Mlp(16, 40, activation=activation)
     x = 3 * torch.randn(2, 9, 16)
     near(mlp(x), mlp.double()(x.double()))
 
 
-def test_quick_gelu_is_what_its_name_says():
+def test_quick_gelu_is_x_times_sigmoid_of_1_702_x():
     x = torch.linspace(-5, 5, 11)
     torch.testing.assert_close(QUICK_GELU(x.clone()), x * torch.sigmoid(1.702 * x))
     function = F.silu(QUICK_GELU.slope * x) / QUICK_GELU.slope
@@ -117,7 +117,7 @@ def test_quick_gelu_is_what_its_name_says():
 )
 @pytest.mark.parametrize("last", [True, False])
 @torch.no_grad()
-def test_convolution_norms_and_activates_as_without_onednn(activation, settings, last):
+def test_conv_norm_equals_the_plain_modules(activation, settings, last):
     torch.manual_seed(0)
     layer = ConvNorm(8, 16, activation=activation, **settings).eval()
     layer.bn.running_mean.normal_()
@@ -169,7 +169,7 @@ def test_shortcut_is_added_before_the_activation(activation, bias):
 @needs_onednn
 @pytest.mark.parametrize("last", [True, False])
 @torch.no_grad()
-def test_norm_ahead_of_a_pointwise_convolution_becomes_part_of_it(last):
+def test_norm_ahead_of_a_pointwise_convolution_is_folded(last):
     torch.manual_seed(0)
     ahead, layer, behind = nn.BatchNorm2d(6), nn.Conv2d(6, 9, 1), nn.BatchNorm2d(9)
     for norm in (ahead, behind):
@@ -183,7 +183,7 @@ def test_norm_ahead_of_a_pointwise_convolution_becomes_part_of_it(last):
 
 
 @torch.no_grad()
-def test_sequence_runs_every_layer_it_holds():
+def test_sequence_runs_all_its_layers():
     torch.manual_seed(0)
     layers = ConvSequence(
         nn.Conv2d(4, 6, 3, 2, 1),
@@ -206,7 +206,7 @@ def test_sequence_runs_every_layer_it_holds():
 
 
 @torch.no_grad()
-def test_training_mode_norms_over_the_batch():
+def test_training_mode_normalizes_over_the_batch():
     layer = ConvNorm(3, 4, 1, activation=SILU).train()
     before = layer.bn.running_mean.clone()
     layer(torch.randn(2, 3, 5, 5) + 4)
@@ -215,7 +215,7 @@ def test_training_mode_norms_over_the_batch():
 
 @needs_onednn
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # from the switch, on machines like this
-def test_other_precisions_devices_and_tracers_take_the_plain_way():
+def test_other_precisions_devices_and_tracers_use_the_plain_modules():
     x = torch.randn(2, 3)
     with torch.no_grad():
         assert can_run_inference(x)
@@ -232,7 +232,7 @@ def test_other_precisions_devices_and_tracers_take_the_plain_way():
     assert not can_run_inference(x)
 
 
-def perceptrons(activation):
+def mlp_pair(activation):
     torch.manual_seed(0)
     fast, plain = Mlp(12, 20, activation=activation), Mlp(12, 20, activation=activation).double()
     plain.load_state_dict(fast.state_dict())
@@ -241,8 +241,8 @@ def perceptrons(activation):
 
 
 @pytest.mark.parametrize("activation", [SILU, RELU6, GELU, QUICK_GELU])
-def test_gradients_of_a_perceptron_are_the_plain_ones(activation):
-    fast, plain, x, y = perceptrons(activation)
+def test_gradients_of_an_mlp_are_the_plain_ones(activation):
+    fast, plain, x, y = mlp_pair(activation)
     for model, image in ((fast, x), (plain, y)):
         kept = image.detach().clone()
         output = model(image)
@@ -254,8 +254,8 @@ def test_gradients_of_a_perceptron_are_the_plain_ones(activation):
 
 
 @pytest.mark.parametrize("activation", [SILU, GELU, QUICK_GELU])
-def test_gradient_of_the_gradient_of_a_perceptron_is_the_plain_one(activation):
-    fast, plain, x, y = perceptrons(activation)
+def test_gradient_of_the_gradient_of_an_mlp_is_the_plain_one(activation):
+    fast, plain, x, y = mlp_pair(activation)
     for model, image in ((fast, x), (plain, y)):
         (first,) = torch.autograd.grad(model(image).square().sum(), image, create_graph=True)
         first.square().sum().backward()
@@ -265,8 +265,8 @@ def test_gradient_of_the_gradient_of_a_perceptron_is_the_plain_one(activation):
 
 
 @pytest.mark.parametrize("frozen", ["fc1", "fc2"])
-def test_frozen_half_of_a_perceptron_passes_gradients_on(frozen):
-    fast, plain, x, y = perceptrons(GELU)
+def test_frozen_half_of_an_mlp_passes_gradients_on(frozen):
+    fast, plain, x, y = mlp_pair(GELU)
     for model, image in ((fast, x), (plain, y)):
         getattr(model, frozen).requires_grad_(False)
         model(image).square().sum().backward()
@@ -279,8 +279,8 @@ def test_frozen_half_of_a_perceptron_passes_gradients_on(frozen):
 
 @needs_onednn
 @pytest.mark.parametrize("activation", [SILU, GELU, QUICK_GELU])
-def test_training_keeps_one_hidden_tensor_of_a_perceptron(activation):
-    fast, _, x, _ = perceptrons(activation)
+def test_training_keeps_one_hidden_tensor_of_an_mlp(activation):
+    fast, _, x, _ = mlp_pair(activation)
     weights = {value.data_ptr() for value in fast.parameters()}
     kept = set()
 
@@ -296,7 +296,7 @@ def test_training_keeps_one_hidden_tensor_of_a_perceptron(activation):
 
 
 @torch.no_grad()
-def test_maps_of_mobilevit_keep_their_channels_last_through_the_transformers():
+def test_maps_of_mobilevit_stay_channels_last_through_the_transformers():
     maps = (
         create_model("mobilevit_xxs", num_classes=0)
         .eval()

@@ -1,4 +1,4 @@
-"""Tables of a size are made once for it, and never outlive what they were made of."""
+"""Tables are computed once for each size, and again when their weights change."""
 
 import copy
 import pickle
@@ -43,11 +43,11 @@ def tables_of(model):
     return [value for value in found if isinstance(value, ShapeCache)]
 
 
-def count_kept(model):
+def count_cached(model):
     return sum(map(len, tables_of(model)))
 
 
-def test_mask_of_a_size_is_made_once(monkeypatch):
+def test_mask_of_a_size_is_computed_once(monkeypatch):
     made = []
     real = swin.shifted_window_mask
     monkeypatch.setattr(
@@ -64,11 +64,11 @@ def test_mask_of_a_size_is_made_once(monkeypatch):
 
 @names
 @torch.inference_mode()
-def test_networks_with_kept_tables_give_what_fresh_ones_give(name):
+def test_cached_tables_give_the_results_of_fresh_ones(name):
     model = make(name)
     for size in ((50, 70), (64, 96), (50, 70), (96, 64)):
         assert torch.equal(model(images(*size)), make(name)(images(*size)))
-    assert count_kept(model) > 0
+    assert count_cached(model) > 0
 
 
 @names
@@ -84,7 +84,7 @@ def test_tables_of_inference_serve_training(name):
 
 @names
 @torch.inference_mode()
-def test_other_types_get_tables_of_their_own(name):
+def test_each_type_has_its_own_tables(name):
     model = make(name)
     model(images())
     double = model.double()(images().double())
@@ -94,39 +94,39 @@ def test_other_types_get_tables_of_their_own(name):
 @names
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 @torch.inference_mode()
-def test_copies_start_without_tables_and_state_has_none(name, how):
+def test_copies_start_without_tables_and_state_dicts_have_none(name, how):
     model = make(name)
     keys = list(model.state_dict())
     logits = model(images())
     assert list(model.state_dict()) == keys
     copied = how(model)
-    assert count_kept(copied) == 0
+    assert count_cached(copied) == 0
     assert torch.equal(copied(images()), logits)
 
 
 @names
 @torch.no_grad()
-def test_fake_and_counted_passes_leave_nothing_behind(name):
+def test_fake_and_counted_passes_cache_nothing(name):
     model = make(name)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         model(mode.from_tensor(images(80, 80)))
     with FlopCounterMode(display=False):
         model(images(70, 80))
-    assert count_kept(model) == 0
+    assert count_cached(model) == 0
     assert model(images(80, 80)).isfinite().all()
 
 
 @torch.no_grad()
-def test_compiled_network_makes_its_own_tables():
+def test_compiled_network_computes_its_own_tables():
     model = make("swin_tiny")
     wanted = model(images())
-    kept = count_kept(model)
+    kept = count_cached(model)
     compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="eager")
     torch.testing.assert_close(compiled(images()), wanted)
-    assert count_kept(model) == kept
+    assert count_cached(model) == kept
 
 
-def test_no_more_sizes_are_kept_than_the_limit_and_the_oldest_goes():
+def test_cache_is_limited_and_drops_the_oldest_size():
     tables, made = ShapeCache(limit=2), []
     like = torch.zeros(1)
 
@@ -139,7 +139,7 @@ def test_no_more_sizes_are_kept_than_the_limit_and_the_oldest_goes():
     assert len(tables) == 2
 
 
-def test_nothing_is_kept_while_a_cuda_graph_is_recorded(monkeypatch):
+def test_nothing_is_cached_while_a_cuda_graph_is_recorded(monkeypatch):
     class OnGpu(torch.Tensor):
         is_cuda = True
 
@@ -160,7 +160,7 @@ def test_nothing_is_kept_while_a_cuda_graph_is_recorded(monkeypatch):
 )
 @pytest.mark.parametrize("name", sorted(WEIGHTS))
 @torch.no_grad()
-def test_table_is_made_anew_when_its_weights_change_in_whatever_way(name, change):
+def test_table_is_recomputed_after_any_change_of_its_weights(name, change):
     model = make(name)
     before = model(images())
     for key, value in model.named_parameters():

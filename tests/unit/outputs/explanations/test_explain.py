@@ -179,8 +179,8 @@ def made_call(scores: torch.Tensor, places: torch.Tensor, bias=None) -> Attentio
         keys=torch.eye(count).reshape(1, 1, 1, count, count),
         bias=bias,
         scale=1.0,
-        query_places=places[None],
-        key_places=places[None],
+        query_positions=places[None],
+        key_positions=places[None],
     )
 
 
