@@ -337,7 +337,7 @@ def _make_images(
         kind=opened.kind,
         channels=opened.in_channels,
         max_pixels=config.data.max_pixels,
-        change=change,
+        transform=change,
         intensity=config.data.intensity,
         seed=config.train.seed,
     )

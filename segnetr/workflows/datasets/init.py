@@ -157,10 +157,10 @@ def _describe(
     if images.sizes is not None:
         low, high = (" x ".join(map(str, size)) for size in images.sizes)
         color = "gray" if images.channels == 1 else "colors"
-        lines.append(f"{what}, {color}, {low} to {high} (looked at {images.looked})")
+        lines.append(f"{what}, {color}, {low} to {high} (looked at {images.sampled})")
     values = ", ".join(map(show_value, masks.values[:_SHOWN_VALUES]))
     more = ", ..." if len(masks.values) > _SHOWN_VALUES else ""
-    lines.append(f"mask values: {values}{more}: {masks.classes} classes (looked at {masks.looked})")
+    lines.append(f"mask values: {values}{more}: {masks.classes} classes (looked at {masks.sampled})")
     for name, count in (("images", images.unreadable), ("masks", masks.unreadable)):
         if count:
             lines.append(f"{count} {name} cannot be read; `segnetr data check` names them")
@@ -182,7 +182,7 @@ def _list_doubts(
         )
     if not _find_licenses(root):
         doubts.append("license")
-    if max(images.looked, masks.looked) == SAMPLE:
+    if max(images.sampled, masks.sampled) == SAMPLE:
         doubts.append(f"only {SAMPLE} files were opened; `segnetr data check` reads all")
     return tuple(doubts)
 
