@@ -212,7 +212,7 @@ class Batch(TypedDict):
 
     image: "Tensor"
     case_id: list[str]
-    mask: "NotRequired[Tensor]"
-    label: "NotRequired[Tensor]"
+    mask: NotRequired["Tensor"]
+    label: NotRequired["Tensor"]
     volume: NotRequired[ImageFile]
     ground_truth: NotRequired[NDArray[np.uint8]]

@@ -1,7 +1,7 @@
-"""Random changes of color that albumentations does not have: light, stickers, ink, vignettes.
+"""Image artifacts that albumentations does not have: light, stickers, ink, vignettes.
 
-All leave the mask alone: they teach that a smooth change of color, a disc of a color no skin has
-and a stroke of a surgeon's pen are not what is looked for.
+None of them changes the mask. They teach the network to ignore smooth changes of color, colored
+stickers and pen marks.
 """
 
 from abc import abstractmethod
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from segnetr.data.augmentation.pipeline import A
 from segnetr.data.preprocessing.resize import Array
 
-# Points along a side of the coarse grid whose random values make the uneven light.
+# Points per side of the coarse random grid of the uneven light.
 _GRID = (2, 6)
-# Shares of the shorter side: how far from the middle a sticker's center lies, and its half axes.
+# Shares of the shorter side: distance of a sticker from the image center, and its half axes.
 _STICKER_DISTANCE = (0.35, 0.75)
 _STICKER_AXES = (0.08, 0.33)
 _STICKER_COUNT = (1, 3)
 _STICKER_COVER = (0.7, 1.0)
-# A pen stroke: corners, how far one lies from the last and how thick the line is at most (shares
-# of the shorter side), degrees of hue from blue to purple, saturation, value.
+# A pen stroke: number of corners, distance between them and largest thickness (shares of the
+# shorter side), hue from blue to purple in degrees, saturation, value.
 _STROKE_COUNT = (1, 3)
 _STROKE_CORNERS = (3, 7)
 _STROKE_STEP = 0.1
@@ -30,9 +30,8 @@ _STROKE_THICKNESS = 0.07
 _STROKE_COLOR = ((200, 320), (0.2, 0.8), (0.15, 0.7))
 _STROKE_COVER = (0.4, 1.0)
 _SUBPIXEL_BITS = 3
-# A vignette, in shares of the image's sides: how far its middle lies from the image's, its
-# radius, the width of its soft edge; the largest logarithm of the ratio of its axes; what is left
-# of the light outside.
+# A vignette, in shares of the image's sides: distance from the image center, radius, width of the
+# soft edge; the largest logarithm of the ratio of its axes; the remaining light outside.
 _VIGNETTE_SHIFT = 0.08
 _VIGNETTE_RADIUS = (0.42, 0.68)
 _VIGNETTE_EDGE = (0.01, 0.15)
@@ -41,12 +40,13 @@ _VIGNETTE_LIGHT = (0.0, 0.25)
 
 
 class UnevenLight(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Multiply a image by a gain for each color and by a smooth random field.
+    """Multiply an image by a gain per color and by a smooth random field.
 
     Args:
-        cast: Largest logarithm of the gain of a color; the same all over the image.
-        strength: Largest deviation of the logarithm of the field, which is normally distributed on
-            a coarse grid of 2 to 6 points a side and interpolated; partly alike in all colors.
+        cast: Largest logarithm of the gain of a color, which is constant over the image.
+        strength: Largest standard deviation of the logarithm of the field, which is normally
+            distributed on a coarse grid of 2 to 6 points per side and interpolated. The field is
+            partly shared by all colors.
     """
 
     def __init__(self, *, cast: float, strength: float) -> None:
@@ -75,12 +75,12 @@ class UnevenLight(A.ImageOnlyTransform):  # type: ignore[misc]
         return {"gain": np.exp(logarithm)}
 
     def apply(self, img: Array, gain: NDArray[np.float32], **_: Any) -> Array:
-        """Apply the drawn gains to a image (H, W, C)."""
-        return _back(img, _as_share(img) * gain)
+        """Apply the gains to an image (H, W, C)."""
+        return _from_unit_range(img, _to_unit_range(img) * gain)
 
 
 class _Overlay(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Lay one to three shapes of one color each upon a image."""
+    """Draw one to three shapes of one color each on an image."""
 
     count: tuple[int, int]
 
@@ -89,7 +89,7 @@ class _Overlay(A.ImageOnlyTransform):  # type: ignore[misc]
         params: dict[str, Any],  # noqa: ARG002
         data: dict[str, Any],
     ) -> dict[str, Any]:
-        """Draw the shapes: cover (H, W, 1) and color (C) of each."""
+        """Draw the opacity (H, W, 1) and color (C) of each shape."""
         height, width, channels = data["image"].shape
         count = int(self.random_generator.integers(*self.count, endpoint=True))
         return {
@@ -101,15 +101,15 @@ class _Overlay(A.ImageOnlyTransform):  # type: ignore[misc]
     def apply(
         self, img: Array, shapes: list[tuple[NDArray[np.float32], NDArray[np.float32]]], **_: Any
     ) -> Array:
-        """Lay the drawn shapes upon a image (H, W, C)."""
-        values = _as_share(img)
+        """Draw the shapes on an image (H, W, C)."""
+        values = _to_unit_range(img)
         for cover, color in shapes:
             values = values + cover * (color - values)
-        return _back(img, values)
+        return _from_unit_range(img, values)
 
     @abstractmethod
     def _draw_cover(self, height: int, width: int) -> NDArray[np.float32]:
-        """Draw the share of each pixel that a shape covers, (H, W, 1) in 0..1."""
+        """Draw the opacity of a shape, (H, W, 1) in 0..1."""
 
     @abstractmethod
     def _draw_color(self, channels: int) -> NDArray[np.float32]:
@@ -117,10 +117,10 @@ class _Overlay(A.ImageOnlyTransform):  # type: ignore[misc]
 
 
 class Stickers(_Overlay):
-    """Lay one to three ellipses of one strong color each upon the outer parts of a image.
+    """Draw one to three ellipses of one saturated color each near the border of an image.
 
     Args:
-        p: Probability that a image gets any.
+        p: Probability that an image gets any.
     """
 
     count = _STICKER_COUNT
@@ -144,10 +144,10 @@ class Stickers(_Overlay):
 
 
 class PenStrokes(_Overlay):
-    """Draw one to three broken lines of a blue or purple pen anywhere upon a image.
+    """Draw one to three polylines of a blue or purple pen anywhere on an image.
 
     Args:
-        p: Probability that a image gets any.
+        p: Probability that an image gets any.
     """
 
     count = _STROKE_COUNT
@@ -172,10 +172,10 @@ class PenStrokes(_Overlay):
 
 
 class Vignette(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Darken a image outside an ellipse about its middle, as a dermoscope's tube does.
+    """Darken an image outside an ellipse near its center, as a dermoscope does.
 
     Args:
-        p: Probability that a image is darkened.
+        p: Probability that an image is darkened.
     """
 
     def __init__(self, *, p: float) -> None:
@@ -186,7 +186,7 @@ class Vignette(A.ImageOnlyTransform):  # type: ignore[misc]
         params: dict[str, Any],  # noqa: ARG002
         data: dict[str, Any],
     ) -> dict[str, Any]:
-        """Draw the ellipse as a share of the light for each pixel (H, W, 1)."""
+        """Draw the brightness factor of each pixel, (H, W, 1)."""
         height, width = data["image"].shape[:2]
         draw = self.random_generator
         down, across = draw.uniform(-_VIGNETTE_SHIFT, _VIGNETTE_SHIFT, 2)
@@ -194,33 +194,33 @@ class Vignette(A.ImageOnlyTransform):  # type: ignore[misc]
         radius, edge = draw.uniform(*_VIGNETTE_RADIUS), draw.uniform(*_VIGNETTE_EDGE)
         y = (np.arange(height) + 0.5) / height - 0.5 - down
         x = (np.arange(width) + 0.5) / width - 0.5 - across
-        away = np.hypot(y[:, None] * stretch, x[None] / stretch)
-        inside = np.clip((radius + edge / 2 - away) / edge, 0, 1)
-        left = draw.uniform(*_VIGNETTE_LIGHT)
-        return {"light": (inside + (1 - inside) * left).astype(np.float32)[..., None]}
+        distance = np.hypot(y[:, None] * stretch, x[None] / stretch)
+        inside = np.clip((radius + edge / 2 - distance) / edge, 0, 1)
+        outside = draw.uniform(*_VIGNETTE_LIGHT)
+        return {"light": (inside + (1 - inside) * outside).astype(np.float32)[..., None]}
 
     def apply(self, img: Array, light: NDArray[np.float32], **_: Any) -> Array:
-        """Apply the drawn light to a image (H, W, C)."""
-        return _back(img, _as_share(img) * light)
+        """Apply the brightness factor to an image (H, W, C)."""
+        return _from_unit_range(img, _to_unit_range(img) * light)
 
 
 def _draw_color(
     draw: np.random.Generator, channels: int, *ranges: tuple[float, float]
 ) -> NDArray[np.float32]:
-    """Draw a color by ranges of hue (degrees), saturation and value; a gray by its value."""
-    hue = [draw.uniform(*span) for span in ranges]
+    """Draw a color from ranges of hue (degrees), saturation and value. Gray uses the value only."""
+    hsv = [draw.uniform(*limits) for limits in ranges]
     if channels != 3:
-        return np.full(channels, hue[2], np.float32)
-    return np.asarray(cv2.cvtColor(np.array([[hue]], np.float32), cv2.COLOR_HSV2RGB)[0, 0])
+        return np.full(channels, hsv[2], np.float32)
+    return np.asarray(cv2.cvtColor(np.array([[hsv]], np.float32), cv2.COLOR_HSV2RGB)[0, 0])
 
 
-def _as_share(image: Array) -> NDArray[np.float32]:
-    """Give the values of a image as shares of the full range, float32 in 0..1."""
+def _to_unit_range(image: Array) -> NDArray[np.float32]:
+    """Convert the values of an image to float32 in 0..1."""
     return image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
 
 
-def _back(image: Array, values: NDArray[np.float32]) -> Array:
-    """Give shares of the full range in the type of `image`."""
+def _from_unit_range(image: Array, values: NDArray[np.float32]) -> Array:
+    """Convert values in 0..1 to the type of `image`."""
     values = np.clip(values, 0, 1)
     if image.dtype != np.uint8:
         return values.astype(image.dtype)

@@ -1,8 +1,7 @@
-"""Random changes of images that carry a label, and fitting them for evaluation.
+"""Augmentation and evaluation resizing of images for classification.
 
-One albumentations pipeline each: a image (H, W, C), uint8 or float32 in 0..1, in, one of the
-training size out. The pipelines take their random numbers from
-`Compose.set_random_state` and from nothing else, as that of segmentation does.
+Both are albumentations pipelines from an image (H, W, C), uint8 or float32 in 0..1, to one of the
+training size. Their random numbers come only from `Compose.set_random_state`.
 """
 
 from typing import Any, Literal
@@ -19,28 +18,28 @@ from segnetr.data.preprocessing.resize import Array
 
 ErasingMode = Literal["pixel", "color", "mean"]
 
-# Share of the image's area, and height over width, of an erased rectangle: arXiv:1708.04896, with
-# the largest share of most recipes since then (0.4 in the article).
+# Share of the image's area, and height over width, of an erased rectangle: arXiv:1708.04896, but
+# with the largest share of most later recipes (0.4 in the paper).
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_RATIO = (0.3, 1 / 0.3)
-_TRIES = 10
-_STRONGEST = 10.0
+_MAX_TRIES = 10
+_MAX_MAGNITUDE = 10.0
 
 
 def build_classification_augmentation(
     config: ClassificationAugmentConfig, *, image_size: tuple[int, int], channels: int
 ) -> Pipeline:
-    """Build the pipeline of training.
+    """Build the training pipeline.
 
-    In the order of the published recipes: crop, mirror, RandAugment, colors, erase.
+    The steps follow the published recipes: crop, flip, RandAugment, color jitter, erasing.
 
     Args:
-        config: What changes and how much; what is switched off is not in the pipeline at all.
+        config: The augmentation. Disabled steps are not part of the pipeline.
         image_size: (height, width) of the result in pixels.
-        channels: Channels of the images; saturation, hue and RandAugment's "color" need 3.
+        channels: Channels of the images. Saturation, hue and RandAugment's "color" need 3.
 
     Returns:
-        Takes `image` (H, W, C).
+        A pipeline for `image` (H, W, C).
     """
     steps: list[A.BasicTransform] = [_build_crop(config, image_size)]
     if config.flip:
@@ -70,34 +69,32 @@ def build_classification_augmentation(
 def build_classification_evaluation(
     config: ClassificationAugmentConfig, *, image_size: tuple[int, int]
 ) -> Pipeline:
-    """Build the pipeline of evaluation, which has nothing random in it.
+    """Build the evaluation pipeline, which is deterministic.
 
     Args:
-        config: Its `evaluation_crop`, `evaluation_fit` and `interpolation` count.
+        config: Only `evaluation_crop`, `evaluation_fit` and `interpolation` are used.
         image_size: (height, width) of the result in pixels.
 
     Returns:
-        Takes `image` (H, W, C), any number of channels.
+        A pipeline for `image` (H, W, C) with any number of channels.
     """
     filter_name: Filter = "bilinear" if config.interpolation == "bilinear" else "bicubic"
-    whole = config.evaluation_fit == "squash"
-    return Pipeline(
-        [CenterCrop(image_size, None if whole else config.evaluation_crop, filter_name)]
-    )
+    crop = None if config.evaluation_fit == "squash" else config.evaluation_crop
+    return Pipeline([CenterCrop(image_size, crop, filter_name)])
 
 
 class CropToSize(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Cut a random rectangle out and resize it.
+    """Crop a random rectangle and resize it (random resized crop).
 
-    Its area is a uniform share of the image's, its proportions are drawn so that twice as wide
-    is as likely as twice as high. Where ten draws do not fit into the image, the largest central
-    rectangle of the nearest allowed proportions is taken.
+    Its area is a uniform share of the image's area, and its aspect ratio is log-uniform. If ten
+    draws do not fit into the image, the largest central rectangle with the nearest allowed aspect
+    ratio is used.
 
     Args:
         size: (height, width) of the result in pixels.
         scale: Smallest and largest share of the area.
         ratio: Smallest and largest width over height.
-        filters: One of these is drawn for each image.
+        filters: One of these is chosen at random for each image.
 
     Source:
         Szegedy et al., Going deeper with convolutions, arXiv:1409.4842, section 6.
@@ -119,11 +116,11 @@ class CropToSize(A.ImageOnlyTransform):  # type: ignore[misc]
         params: dict[str, Any],
         data: dict[str, Any],  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Draw one rectangle."""
+        """Draw the rectangle."""
         height, width = params["shape"][:2]
         filter_name = self.py_random.choice(self.filters)
         low, high = np.log(self.ratio)
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             area = height * width * self.py_random.uniform(*self.scale)
             ratio = float(np.exp(self.py_random.uniform(low, high)))
             down, across = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
@@ -140,18 +137,18 @@ class CropToSize(A.ImageOnlyTransform):  # type: ignore[misc]
     def apply(
         self, img: Array, box: tuple[int, int, int, int], filter_name: Filter, **_: Any
     ) -> Array:
-        """Cut and resize (H, W, C)."""
+        """Crop and resize (H, W, C)."""
         top, left, down, across = box
         return resample(img[top : top + down, left : left + across], self.size, filter_name)
 
 
 class PaddedCrop(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Resize, add black on all sides and cut the size out at random, as is usual for CIFAR.
+    """Resize, pad with black and crop at random, as is usual for CIFAR.
 
     Args:
         size: (height, width) of the result in pixels.
-        padding: Width of the black, in pixels of the result.
-        filters: One of these is drawn for each image.
+        padding: Width of the padding in pixels of the result.
+        filters: One of these is chosen at random for each image.
     """
 
     def __init__(self, size: tuple[int, int], padding: int, filters: tuple[Filter, ...]) -> None:
@@ -159,26 +156,26 @@ class PaddedCrop(A.ImageOnlyTransform):  # type: ignore[misc]
         self.size, self.padding, self.filters = size, padding, filters
 
     def get_params(self) -> dict[str, Any]:
-        """Draw one place."""
+        """Draw the position."""
         top, left = (self.py_random.randint(0, 2 * self.padding) for _ in range(2))
         return {"corner": (top, left), "filter_name": self.py_random.choice(self.filters)}
 
     def apply(self, img: Array, corner: tuple[int, int], filter_name: Filter, **_: Any) -> Array:
-        """Change (H, W, C)."""
-        around = (self.padding, self.padding)
-        padded = np.pad(resample(img, self.size, filter_name), (around, around, (0, 0)))
+        """Pad and crop (H, W, C)."""
+        margin = (self.padding, self.padding)
+        padded = np.pad(resample(img, self.size, filter_name), (margin, margin, (0, 0)))
         rows = slice(corner[0], corner[0] + self.size[0])
         return np.ascontiguousarray(padded[rows, corner[1] : corner[1] + self.size[1]])
 
 
 class CenterCrop(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Resize with proportions kept and cut the middle out, or squash.
+    """Resize with the aspect ratio preserved and crop the center, or resize the whole image.
 
     Args:
         size: (height, width) of the result in pixels.
-        share: Share of the resized image's sides that stays, of the side that fits tighter;
-            None: squash the whole image to the size.
-        filter_name: How it is resized.
+        share: Crop size over the size of the resized image, along its tighter side. None: resize
+            the whole image, ignoring the aspect ratio.
+        filter_name: Resampling filter.
     """
 
     def __init__(self, size: tuple[int, int], share: float | None, filter_name: Filter) -> None:
@@ -186,33 +183,33 @@ class CenterCrop(A.ImageOnlyTransform):  # type: ignore[misc]
         self.size, self.share, self.filter_name = size, share, filter_name
 
     def apply(self, img: Array, **_: Any) -> Array:
-        """Fit (H, W, C)."""
+        """Resize and crop (H, W, C)."""
         if self.share is None:
             return resample(img, self.size, self.filter_name)
         height, width = img.shape[:2]
         scale = max(self.size[0] / height, self.size[1] / width) / self.share
-        # Rounded down, as the published evaluations do; the tighter side must still be covered.
-        fitted = (
+        # Rounded down, as in the published evaluations, but at least the crop size.
+        full = (
             max(self.size[0], int(height * scale + 1e-6)),
             max(self.size[1], int(width * scale + 1e-6)),
         )
-        resized = resample(img, fitted, self.filter_name)
-        top, left = (round((fitted[axis] - self.size[axis]) / 2) for axis in (0, 1))
-        cut = resized[top : top + self.size[0], left : left + self.size[1]]
-        return np.ascontiguousarray(cut)
+        resized = resample(img, full, self.filter_name)
+        top, left = (round((full[axis] - self.size[axis]) / 2) for axis in (0, 1))
+        crop = resized[top : top + self.size[0], left : left + self.size[1]]
+        return np.ascontiguousarray(crop)
 
 
 class RandAugment(A.ImageOnlyTransform):  # type: ignore[misc]
-    """N operations of one strength, drawn from a list with replacement.
+    """Apply N operations of one magnitude, drawn from a list with replacement.
 
-    The list and the ranges are those of the article, which takes them from AutoAugment; all
-    operations grow stronger with M. For images that are not colored, "color" is not among them.
+    The list and the ranges are those of the paper, which takes them from AutoAugment. All
+    operations get stronger with M. "color" is used for color images only.
 
     Args:
-        count: Operations for each image, N.
-        magnitude: Their strength, M, 0 to 10.
+        count: Operations per image, N.
+        magnitude: Magnitude of the operations, M, 0 to 10.
         deviation: Standard deviation of the noise on M.
-        probability: Probability that a drawn operation is carried out.
+        probability: Probability that a drawn operation is applied.
         channels: Channels of the images.
 
     Source:
@@ -231,29 +228,29 @@ class RandAugment(A.ImageOnlyTransform):  # type: ignore[misc]
 
     def get_params(self) -> dict[str, Any]:
         """Draw the operations with their strengths from -1 to 1."""
-        synthetic = []
+        operations = []
         for _ in range(self.count):
             name = self.py_random.choice(tuple(self.operations))
-            strength = self.py_random.gauss(self.magnitude, self.deviation) / _STRONGEST
+            strength = self.py_random.gauss(self.magnitude, self.deviation) / _MAX_MAGNITUDE
             sign = self.py_random.choice((-1, 1))
             if self.py_random.random() < self.probability:
-                synthetic.append((name, sign * min(max(strength, 0.0), 1.0)))
-        return {"synthetic": synthetic}
+                operations.append((name, sign * min(max(strength, 0.0), 1.0)))
+        return {"operations": operations}
 
-    def apply(self, img: Array, synthetic: list[tuple[str, float]], **_: Any) -> Array:
-        """Carry the drawn operations out on (H, W, C)."""
-        for name, strength in synthetic:
+    def apply(self, img: Array, operations: list[tuple[str, float]], **_: Any) -> Array:
+        """Apply the operations to (H, W, C)."""
+        for name, strength in operations:
             img = self.operations[name](img, strength)
         return np.ascontiguousarray(img)
 
 
 class RandomErasing(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Replace random rectangles.
+    """Erase random rectangles.
 
     Args:
-        probability: Of erasing at all.
-        mode: What takes their place.
-        most: Largest number of rectangles; their whole area is shared among them.
+        probability: Probability that an image is erased.
+        mode: Fill of the rectangles: random pixels, one random color each, or the mean color.
+        most: Largest number of rectangles, which share the erased area.
 
     Source:
         Zhong et al., Random Erasing Data Augmentation, arXiv:1708.04896, algorithm 1.
@@ -274,7 +271,7 @@ class RandomErasing(A.ImageOnlyTransform):  # type: ignore[misc]
         low, high = np.log(_ERASED_RATIO)
         boxes = []
         for _ in range(count):
-            for _ in range(_TRIES):
+            for _ in range(_MAX_TRIES):
                 area = height * width * self.py_random.uniform(*_ERASED_AREA) / count
                 ratio = float(np.exp(self.py_random.uniform(low, high)))
                 down, across = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
@@ -291,8 +288,8 @@ class RandomErasing(A.ImageOnlyTransform):  # type: ignore[misc]
         mean = img.mean((0, 1), dtype=np.float64)
         color = (np.rint(mean) if img.dtype == np.uint8 else mean).astype(img.dtype)
         for box in boxes:
-            place = erased[box]
-            shape = place.shape if self.mode == "pixel" else (1, 1, place.shape[2])
+            region = erased[box]
+            shape = region.shape if self.mode == "pixel" else (1, 1, region.shape[2])
             erased[box] = color if self.mode == "mean" else self._draw(shape, img)
         return erased
 

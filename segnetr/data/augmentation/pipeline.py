@@ -1,9 +1,9 @@
-"""The one place where albumentations is imported, so that it is told first to ask no network."""
+"""The only import of albumentations, which first disables its online version check."""
 
 import os
 from typing import TypeAlias
 
-# albumentations asks the network for a newer version when it is imported, unless told not to.
+# On import, albumentations looks online for a newer version unless this variable is set.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A  # type: ignore[import-untyped]

@@ -1,7 +1,4 @@
-"""Random changes of training images, as one albumentations pipeline.
-
-Only this file and those beside it whose names begin with "augment" import albumentations.
-"""
+"""Augmentation of images and masks for segmentation, as one albumentations pipeline."""
 
 import math
 from typing import Any, Literal
@@ -23,40 +20,40 @@ from segnetr.data.preprocessing.resize import (
     soften_mask,
 )
 
-# "Slight", at the size the network sees: pixels for the blur, share of the range for the noise.
+# At the input size of the network: in pixels for the blur, as a share of the range for the noise.
 _BLUR_SIGMA = (0.3, 1.2)
 _NOISE_DEVIATION = (0.01, 0.04)
-# Shares of the image's shorter side. The displacement is uniform noise blurred with the sigma
-# and multiplied by alpha; blurring leaves about 0.16 / sigma of its deviation, so a point moves by
-# about 0.02 of the side.
+# Shares of the image's shorter side. The displacement is uniform noise blurred with sigma and
+# multiplied by alpha. Blurring reduces the standard deviation to about 0.16 / sigma, so a point
+# moves by about 0.02 of the side.
 _ELASTIC_SIGMA = 0.04
 _ELASTIC_ALPHA = 1.0
-_CHANNELS_AT_ONCE = 4
+_MAX_CV2_CHANNELS = 4
 _DROPOUT_HOLES = (1, 4)
 _DROPOUT_SIDE = (0.05, 0.2)
 
 
 class WarpToSize(A.DualTransform):  # type: ignore[misc]
-    """Turn, zoom, shift, squash to a size and mirror, in one interpolation.
+    """Rotate, scale, shift, resize and flip, in one interpolation.
 
-    Turn, zoom and shift happen in the image's own proportions, around its middle. It is then
-    squashed to the size as a whole, as it is for prediction, and mirrored there: left-right,
-    up-down and along the diagonal, each with probability 1/2, which gives all eight mirrorings and
-    quarter turns alike and no border. With no turn, zoom and shift it is the plain resizing of
-    prediction.
+    Rotation, scaling and shift happen at the image's own aspect ratio, around its center. The image
+    is then resized to the size, as for prediction, and flipped there: left-right, up-down and along
+    the diagonal, each with probability 1/2. This gives all eight flips and 90 degree rotations with
+    equal probability and without borders. Without rotation, scaling and shift, the result is the
+    plain resizing of prediction.
 
-    What lies outside is filled by reflection, image and mask alike, so that a lesion cut by the
-    border goes on with its mask; or with black and background, which looks like the dark corners
-    of a dermoscope; or with one of both, drawn anew for each image.
+    Pixels outside the image are filled by reflection, in image and mask, so that a lesion cut by
+    the border continues with its mask; or with black and background, like the dark corners of a
+    dermoscope; or with one of the two, chosen at random for each image.
 
     Args:
         size: (height, width) of the result in pixels.
-        flip: Mirror at random.
-        degrees: Largest turn to either side.
-        zoom: Smallest and largest zoom; drawn so that doubling is as likely as halving.
-        shift: Largest shift to either side, share of the image's side.
-        stretch: Largest relative change of the width over the height, half of it on each axis.
-        border: What lies outside.
+        flip: Whether to flip at random.
+        degrees: Largest rotation to either side.
+        zoom: Smallest and largest scale, drawn log-uniformly.
+        shift: Largest shift to either side, as a share of the image's side.
+        stretch: Largest relative change of the aspect ratio, half of it on each axis.
+        border: Fill of pixels outside the image.
     """
 
     def __init__(
@@ -84,17 +81,17 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         params: dict[str, Any],
         data: dict[str, Any],  # noqa: ARG002
     ) -> dict[str, Any]:
-        """Draw one change."""
+        """Draw the random parameters."""
         draw = self.py_random.uniform
         degrees = draw(-self.degrees, self.degrees)
         zoom = math.exp(draw(math.log(self.zoom[0]), math.log(self.zoom[1])))
         shift = draw(-self.shift, self.shift), draw(-self.shift, self.shift)
         diagonal, across, down = (self.flip and draw(0, 1) < 0.5 for _ in range(3))
         upright = self.size[::-1] if diagonal else self.size
-        # Drawn last and only where wanted, so that other settings keep their random numbers.
+        # Drawn last and only if used, so that the random numbers of other settings do not change.
         stretch = math.exp(draw(-self.stretch, self.stretch) / 2) if self.stretch else 1.0
         is_black = self.border == "black" or (self.border == "either" and draw(0, 1) < 0.5)
-        still = degrees == 0 and zoom == stretch == 1 and shift == (0, 0)
+        is_identity = degrees == 0 and zoom == stretch == 1 and shift == (0, 0)
         matrix = _build_matrix(
             params["shape"][:2],
             upright,
@@ -103,7 +100,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
             shift=shift,
         )
         return {
-            "matrix": None if still else matrix,
+            "matrix": None if is_identity else matrix,
             "upright": upright,
             "outside": cv2.BORDER_CONSTANT if is_black else cv2.BORDER_REFLECT_101,
             "mirrors": (diagonal, across, down),
@@ -118,7 +115,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         mirrors: tuple[bool, bool, bool],
         **_: Any,
     ) -> Array:
-        """Apply the drawn change to a image (H, W, C)."""
+        """Transform an image (H, W, C)."""
         if matrix is None:
             return _mirror(resize_image(img, upright), *mirrors)
         return _mirror(_warp(img, matrix, upright, outside), *mirrors)
@@ -132,7 +129,7 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
         mirrors: tuple[bool, bool, bool],
         **_: Any,
     ) -> Array:
-        """Apply the drawn change to a mask (H, W): cut at one half, or nearest class."""
+        """Transform a mask (H, W). Binary masks are thresholded at one half, others use nearest."""
         if matrix is None:
             return _mirror(resize_mask(mask, upright), *mirrors)
         if is_binary(mask):
@@ -145,15 +142,15 @@ class WarpToSize(A.DualTransform):  # type: ignore[misc]
 def build_augmentation(
     config: AugmentConfig, *, image_size: tuple[int, int], channels: int
 ) -> Pipeline:
-    """Build the pipeline: cached image and mask in, both changed and at `image_size` out.
+    """Build the pipeline, which returns augmented images and masks of `image_size`.
 
     Args:
-        config: What changes and how much; what is switched off is not in the pipeline at all.
+        config: The augmentation. Disabled steps are not part of the pipeline.
         image_size: (height, width) of the result in pixels.
-        channels: Channels of the images; saturation and hue need 3.
+        channels: Channels of the images. Saturation and hue need 3.
 
     Returns:
-        Takes `image` (H, W, C), uint8 or float32 in 0..1, and `mask` (H, W) uint8.
+        A pipeline for `image` (H, W, C), uint8 or float32 in 0..1, and `mask` (H, W) uint8.
     """
     shorter = min(image_size)
     steps: list[A.BasicTransform] = [
@@ -208,7 +205,7 @@ def build_augmentation(
 def build_color_steps(
     config: AugmentConfig | ClassificationAugmentConfig, channels: int
 ) -> list[A.BasicTransform]:
-    """Build the steps for brightness, contrast, saturation and hue; none where all are 0."""
+    """Build the steps for brightness, contrast, saturation and hue. Empty if all are 0."""
     if channels == 3 and (config.brightness or config.contrast or config.saturation or config.hue):
         return [
             A.ColorJitter(
@@ -220,7 +217,7 @@ def build_color_steps(
             )
         ]
     if config.brightness or config.contrast:
-        # Relative to the image's mean, which is what "relative change" means without colors.
+        # Relative to the image's mean, as for color images.
         return [
             A.RandomBrightnessContrast(
                 brightness_limit=(-config.brightness, config.brightness),
@@ -243,24 +240,24 @@ def _build_matrix(
     """Build the 3 x 3 matrix from source pixels (x, y, 1) to target pixels."""
     (height, width), (new_height, new_width) = source, target
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    # Pixel i covers i..i+1: half a pixel off at both ends, else everything moves when squashed.
-    to_middle = np.array([[1, 0, 0.5 - width / 2], [0, 1, 0.5 - height / 2], [0, 0, 1]])
-    turn = np.array(
+    # Pixel i covers i..i+1. Without the half pixel, resizing would shift the image.
+    to_center = np.array([[1, 0, 0.5 - width / 2], [0, 1, 0.5 - height / 2], [0, 0, 1]])
+    rotate = np.array(
         [
             [zoom[0] * cosine, -zoom[1] * sine, shift[0] * width],
             [zoom[0] * sine, zoom[1] * cosine, shift[1] * height],
             [0, 0, 1],
         ]
     )
-    squash = np.diag([new_width / width, new_height / height, 1.0])
-    from_middle = np.array([[1, 0, new_width / 2 - 0.5], [0, 1, new_height / 2 - 0.5], [0, 0, 1]])
-    return np.asarray(from_middle @ squash @ turn @ to_middle)
+    resize = np.diag([new_width / width, new_height / height, 1.0])
+    from_center = np.array([[1, 0, new_width / 2 - 0.5], [0, 1, new_height / 2 - 0.5], [0, 0, 1]])
+    return np.asarray(from_center @ resize @ rotate @ to_center)
 
 
 def _warp(image: Array, matrix: NDArray[np.float64], size: tuple[int, int], border: int) -> Array:
-    """Warp a image (H, W, C), averaging first where two or more pixels fall onto one."""
+    """Warp an image (H, W, C), after averaging if it shrinks to less than a half."""
     height, width = image.shape[:2]
-    # A linear warp reads four neighbors: what shrinks to less than a half would be skipped.
+    # A linear warp reads four neighbors, so it would skip pixels.
     across = max(1, int(1 / np.linalg.norm(matrix[:2, 0])))
     down = max(1, int(1 / np.linalg.norm(matrix[:2, 1])))
     if across > 1 or down > 1:
@@ -278,10 +275,10 @@ def _warp_affine(
     interpolation: int,
     border: int,
 ) -> Array:
-    def warp(part: Array) -> Array:
+    def warp(channels: Array) -> Array:
         return np.asarray(
             cv2.warpAffine(
-                part,
+                channels,
                 matrix[:2],
                 (size[1], size[0]),
                 flags=interpolation,
@@ -289,12 +286,12 @@ def _warp_affine(
             )
         )
 
-    if image.ndim == 2 or image.shape[2] <= _CHANNELS_AT_ONCE:
+    if image.ndim == 2 or image.shape[2] <= _MAX_CV2_CHANNELS:
         return warp(image)
-    # OpenCV warps no more channels at once; slices with neighbors have them.
-    starts = range(0, image.shape[2], _CHANNELS_AT_ONCE)
-    parts = [warp(image[..., start : start + _CHANNELS_AT_ONCE]) for start in starts]
-    return np.concatenate([part.reshape(*size, -1) for part in parts], axis=2)
+    # OpenCV supports at most four channels. Slices with neighbors have more.
+    starts = range(0, image.shape[2], _MAX_CV2_CHANNELS)
+    warped = [warp(image[..., start : start + _MAX_CV2_CHANNELS]) for start in starts]
+    return np.concatenate([chunk.reshape(*size, -1) for chunk in warped], axis=2)
 
 
 def _mirror(array: Array, diagonal: bool, across: bool, down: bool) -> Array:

@@ -1,10 +1,9 @@
-"""The chains of MONAI dictionary transforms from a cached case to the tensors of a batch.
+"""MONAI dictionary transforms from a cached case to the tensors of a batch.
 
-A chain is an ordinary `monai.transforms.Compose`. Its items have the keys "image", "mask" and
-"case_id". A transform of one's own goes in by `training_transform(..., extra=[...])`: there the
-image is float32 (C, H, W), normalized, and the mask uint8 (1, H, W), the layout MONAI expects;
-random ones are seeded for each sample with the rest. For another place, `Compose.transforms` is
-a tuple that can be taken apart and put together again.
+The pipeline is a `monai.transforms.Compose` of items with the keys "image", "mask" and "case_id".
+Add your own transforms with `training_transform(..., extra=[...])`. There the image is float32
+(C, H, W), normalized, and the mask uint8 (1, H, W), the layout that MONAI expects. Random
+transforms are seeded per sample. For another position, rebuild the `Compose` from its `transforms`.
 """
 
 import random
@@ -31,9 +30,9 @@ MASK = "mask"
 
 
 class LoadCachedd(MapTransform):  # type: ignore[misc]
-    """Replace the path of a cached copy by the array, mapped into memory.
+    """Replace the path of a cached copy with the memory-mapped array.
 
-    Images of 16 bits become float32 in 0..1, because albumentations knows uint8 and float32.
+    16-bit images become float32 in 0..1, because albumentations supports uint8 and float32.
 
     Args:
         keys: Keys whose values are paths of .npy files.
@@ -43,7 +42,7 @@ class LoadCachedd(MapTransform):  # type: ignore[misc]
         """Load all keys.
 
         Raises:
-            ReadError: If a file is missing or damaged; the message names the case.
+            ReadError: If a file is missing or damaged. The message names the case.
         """
         item = dict(data)
         for key in self.keys:
@@ -52,10 +51,10 @@ class LoadCachedd(MapTransform):  # type: ignore[misc]
 
 
 class CropToSized(MapTransform, Randomizable):  # type: ignore[misc]
-    """Pad image (H, W, C) and mask (H, W) to a size, and cut it out where they are larger.
+    """Pad image (H, W, C) and mask (H, W) to a size, and crop them at random if they are larger.
 
-    Every second window on average is laid around a random pixel of the foreground, where there is
-    one; the others lie anywhere. New pixels are background, as dark as the darkest of the slice.
+    With probability 1/2, the window contains a random foreground pixel, if there is one. Otherwise
+    its position is uniform. New pixels are background with the minimum value of the slice.
 
     Args:
         image_size: (height, width) in pixels.
@@ -66,11 +65,11 @@ class CropToSized(MapTransform, Randomizable):  # type: ignore[misc]
         self.image_size = image_size
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
-        """Cut both alike."""
+        """Pad and crop image and mask."""
         image, mask = data[IMAGE], data[MASK]
         image = pad_plane(image, self.image_size, value=image.min())
         mask = pad_plane(mask, self.image_size, value=0)
-        top, left = self._place(mask)
+        top, left = self._choose_corner(mask)
         height, width = self.image_size
         window = np.s_[top : top + height, left : left + width]
         return {
@@ -79,29 +78,29 @@ class CropToSized(MapTransform, Randomizable):  # type: ignore[misc]
             MASK: np.ascontiguousarray(mask[window]),
         }
 
-    def _place(self, mask: Array) -> tuple[int, int]:
-        """Choose the upper left corner."""
-        room = [present - side for present, side in zip(mask.shape, self.image_size, strict=True)]
-        wanted = [int(self.R.randint(spare + 1)) for spare in room]
-        if any(room) and self.R.rand() < 0.5:
+    def _choose_corner(self, mask: Array) -> tuple[int, int]:
+        """Choose the top left corner of the window."""
+        spare = [present - side for present, side in zip(mask.shape, self.image_size, strict=True)]
+        corner = [int(self.R.randint(pixels + 1)) for pixels in spare]
+        if any(spare) and self.R.rand() < 0.5:
             inside = np.flatnonzero(mask)
             if inside.size:
                 pixel = divmod(int(inside[self.R.randint(inside.size)]), mask.shape[1])
-                wanted = [
+                corner = [
                     at - int(self.R.randint(side))
                     for at, side in zip(pixel, self.image_size, strict=True)
                 ]
-        top, left = (min(max(0, at), spare) for at, spare in zip(wanted, room, strict=True))
+        top, left = (min(max(0, at), most) for at, most in zip(corner, spare, strict=True))
         return top, left
 
 
 class Albumentationsd(MapTransform, Randomizable):  # type: ignore[misc]
     """An albumentations pipeline as a MONAI dictionary transform.
 
-    The pipeline's random numbers come from the state MONAI sets and from nothing else.
+    The pipeline's random numbers come only from the state that MONAI sets.
 
     Args:
-        pipeline: Called with `image` (H, W, C) and `mask` (H, W), and gives both back.
+        pipeline: Called with `image` (H, W, C) and `mask` (H, W), and returns both.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -114,21 +113,21 @@ class Albumentationsd(MapTransform, Randomizable):  # type: ignore[misc]
         """Seed the pipeline as well."""
         super().set_random_state(seed=seed, state=state)
         number = int(self.R.randint(2**32, dtype=np.uint32))
-        # Not set_random_seed: it gives all transforms one seed, and then a image that turns to
-        # the left is always the one that gets darker.
+        # Not set_random_seed, which gives all transforms the same seed. For example, an image that
+        # is rotated to the left would always get darker.
         self.pipeline.set_random_state(
             np.random.Generator(np.random.PCG64(number)), random.Random(number)
         )
         return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
-        """Change image and mask together."""
-        changed = self.pipeline(image=data[IMAGE], mask=data[MASK])
-        return {**data, IMAGE: changed["image"], MASK: changed["mask"]}
+        """Augment image and mask."""
+        augmented = self.pipeline(image=data[IMAGE], mask=data[MASK])
+        return {**data, IMAGE: augmented["image"], MASK: augmented["mask"]}
 
 
 class FitToSized(MapTransform):  # type: ignore[misc]
-    """Squash image (H, W, C) and mask (H, W) to a size.
+    """Resize image (H, W, C) and mask (H, W) to a size, ignoring the aspect ratio.
 
     Args:
         image_size: (height, width) in pixels.
@@ -148,7 +147,7 @@ class FitToSized(MapTransform):  # type: ignore[misc]
 
 
 class NormalizeIntensityd(MapTransform):  # type: ignore[misc]
-    """Normalize the image and put the channels of image and mask first.
+    """Normalize the image and move the channels of image and mask to the first axis.
 
     Args:
         intensity: How values are normalized.
@@ -159,15 +158,15 @@ class NormalizeIntensityd(MapTransform):  # type: ignore[misc]
         self.intensity = intensity
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Item:
-        """Give image (C, H, W) float32 and mask (1, H, W)."""
+        """Return image (C, H, W) float32 and mask (1, H, W)."""
         image = normalize(data[IMAGE], self.intensity).transpose(2, 0, 1)
         return {**data, IMAGE: np.ascontiguousarray(image), MASK: data[MASK][None]}
 
 
 class ToPlainTensord(MapTransform):  # type: ignore[misc]
-    """Turn the image into a plain float32 tensor and the mask into a plain int64 one.
+    """Convert the image to a plain float32 tensor and the mask to a plain int64 tensor.
 
-    MONAI transforms give `MetaTensor`s, whose meta data would be carried and collated for nothing.
+    MONAI transforms return `MetaTensor`s, whose metadata would be collated without being used.
     """
 
     def __init__(self) -> None:
@@ -195,20 +194,21 @@ def training_transform(
     crop: bool = False,
     extra: Sequence[Transform] = (),
 ) -> Compose:
-    """Build the chain for training.
+    """Build the training transform.
 
     Args:
-        augment: The random changes.
+        augment: The augmentation.
         image_size: (height, width) in pixels.
         intensity: How values are normalized.
         channels: Channels of the images, C.
-        color: Three channels are red, green and blue, and their saturation and hue may change.
-        crop: Cut windows of the image size out of the images in place of squashing them.
-        extra: Further MONAI dictionary transforms, applied after augmentation and normalization
+        color: Whether three channels are RGB, so that saturation and hue may change.
+        crop: Crop windows of the image size instead of resizing the images.
+        extra: Additional MONAI dictionary transforms, applied after augmentation and normalization
             and before conversion to tensors: "image" is float32 (C, H, W), "mask" uint8 (1, H, W).
 
     Returns:
-        From the paths of a cached case to "image" (C, H, W) float32 and "mask" (1, H, W) int64.
+        A transform from the paths of a cached case to "image" (C, H, W) float32 and "mask"
+        (1, H, W) int64.
 
     Raises:
         UsageError: If `intensity` does not fit `channels`.
@@ -230,7 +230,7 @@ def training_transform(
 def evaluation_transform(
     image_size: tuple[int, int], intensity: IntensityConfig, channels: int
 ) -> Compose:
-    """Build the chain without randomness, otherwise as `training_transform`.
+    """Build the transform without randomness, otherwise like `training_transform`.
 
     Raises:
         UsageError: If `intensity` does not fit `channels`.
@@ -247,7 +247,7 @@ def evaluation_transform(
 
 
 def load_cached(path: Any, *, case_id: str) -> Array:
-    """Load a cached copy: uint8 as it is, mapped into memory, and uint16 as float32 in 0..1.
+    """Load a cached copy: uint8 memory-mapped, uint16 as float32 in 0..1.
 
     Args:
         path: The .npy file, or a slice of one.
@@ -257,14 +257,14 @@ def load_cached(path: Any, *, case_id: str) -> Array:
         ReadError: If the file is missing or damaged.
     """
     try:
-        # Not numpy.load, which would also open archives; this reads plain arrays only.
+        # Not numpy.load, which would also open archives.
         file = path.path if isinstance(path, SliceOf) else path
         array = np.asarray(np.lib.format.open_memmap(file, mode="r"))
     except (OSError, ValueError, EOFError) as error:
         raise ReadError(
             path,
             f"the cached copy of case {case_id} is missing or damaged ({error}); "
-            "start again, and it is made anew",
+            "run the command again to rebuild it",
         ) from error
     if isinstance(path, SliceOf):
         array = path.take(array)

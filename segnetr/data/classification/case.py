@@ -1,4 +1,4 @@
-"""What a data set for classification is made of, whatever format it came in."""
+"""Cases and datasets for classification, independent of the file format."""
 
 import hashlib
 import json
@@ -24,13 +24,13 @@ class ClassificationCase:
     """One image with its labels.
 
     Attributes:
-        case_id: Unique within the data set.
-        image: A file, or the image itself (H, W, C) uint8 where one file holds many.
-        labels: Indices of the classes that are true of it, rising: exactly one where the data set
-            has one label a case, any number, also none, where it has several.
-        patient_id: Cases of one patient, or of one lesion, stay in one part of a split; None: the
-            case stands alone.
-        split: The official part this case belongs to, or None where the data set has none.
+        case_id: Unique within the dataset.
+        image: A file, or the image itself (H, W, C) uint8 if one file contains many images.
+        labels: Indices of its classes, ascending. Exactly one for a single-label dataset, any
+            number including zero for a multi-label dataset.
+        patient_id: Cases of one patient, or of one lesion, stay in one split. None if the case
+            stands for itself.
+        split: The official split of this case, or None if the dataset has none.
     """
 
     case_id: str
@@ -42,19 +42,19 @@ class ClassificationCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClassificationSet:
-    """A data set with its cases.
+    """A dataset with its cases.
 
     Attributes:
-        name: The name on the command line.
-        title: The name for people.
-        classes: Class names; label i is class i.
-        kind: Whether a case has one label or any number of them.
-        in_channels: Channels of the images, 3 for RGB, 1 for gray.
-        cases: All cases, official parts and all.
-        source: Where it comes from.
-        license: License of the data, or what is known about it.
-        issues: Cases that were listed and cannot be used, with the reason.
-        facts: Further facts for the report, by name.
+        name: Name on the command line.
+        title: Display name.
+        classes: Class names. Label i is class i.
+        kind: "single" or "multi" label.
+        in_channels: Channels of the images: 3 for RGB, 1 for grayscale.
+        cases: The cases of all splits.
+        source: Where the data come from.
+        license: License of the data, as far as it is known.
+        issues: Listed cases that cannot be used, with the reason.
+        facts: Additional rows of the report, by name.
     """
 
     name: str
@@ -70,12 +70,12 @@ class ClassificationSet:
 
     @property
     def strata(self) -> dict[str, str]:
-        """A word for each case id, so that each part of a split gets its share of each class."""
+        """Stratum by case id, so that each split gets its share of each class."""
         return {case.case_id: " ".join(map(str, case.labels)) for case in self.cases}
 
     @property
     def labels_sha256(self) -> str:
-        """Hash of classes and labels: a run is resumed with the labels it began with."""
+        """Hash of classes and labels. A run can only be resumed with the same labels."""
         labels = sorted((case.case_id, case.labels) for case in self.cases)
         return hashlib.sha256(json.dumps([self.classes, labels]).encode()).hexdigest()
 
@@ -83,7 +83,7 @@ class ClassificationSet:
 def encode_labels(
     cases: Sequence[ClassificationCase], *, classes: int, kind: LabelKind
 ) -> NDArray[np.int64]:
-    """Give labels as an array: indices (N,) for one label a case, else 0 and 1 as (N, K)."""
+    """Return labels as an array: indices (N,) for single labels, 0 and 1 (N, K) for multi-label."""
     if kind == "single":
         return np.array([case.labels[0] for case in cases], dtype=np.int64)
     table = np.zeros((len(cases), classes), dtype=np.int64)
@@ -94,19 +94,19 @@ def encode_labels(
 
 def count_labels(cases: Sequence[ClassificationCase], *, classes: int) -> NDArray[np.int64]:
     """Count the cases of each class, (K,)."""
-    held = [label for case in cases for label in case.labels]
-    return np.bincount(np.array(held, dtype=np.int64), minlength=classes)
+    labels = [label for case in cases for label in case.labels]
+    return np.bincount(np.array(labels, dtype=np.int64), minlength=classes)
 
 
 def check_classes(opened: ClassificationSet, root: Path) -> None:
-    """Refuse a data set that nothing can be learned from.
+    """Check that a dataset is usable for training.
 
     Raises:
         UsageError: If there is no case.
-        DataError: If there is only one class, a class has no case, or a label no class.
+        DataError: If there is only one class, a class has no case, or a label is out of range.
     """
     if not opened.cases:
-        raise UsageError(f"{root}: no labeled image of {opened.title} in it")
+        raise UsageError(f"{root}: contains no labeled image of {opened.title}")
     for case in opened.cases:
         if any(not 0 <= label < len(opened.classes) for label in case.labels):
             raise DataError(
@@ -116,7 +116,7 @@ def check_classes(opened: ClassificationSet, root: Path) -> None:
     counts = count_labels(opened.cases, classes=len(opened.classes))
     if opened.kind == "single" and len(opened.classes) < 2:
         raise DataError(
-            f"{root}: all cases are of one class, {opened.classes[0]!r}; a classifier needs two"
+            f"{root}: all cases have the class {opened.classes[0]!r}; two classes are needed"
         )
     empty = [name for name, count in zip(opened.classes, counts, strict=True) if count == 0]
     if empty:
@@ -129,16 +129,16 @@ def check_classes(opened: ClassificationSet, root: Path) -> None:
 def check_training_classes(
     cases: Sequence[ClassificationCase], *, classes: Sequence[str], kind: LabelKind
 ) -> None:
-    """Refuse a training part that lacks a class.
+    """Check that the training split has cases of each class.
 
     Raises:
-        DataError: If no training case has a class, or in a multi-label set all have it.
+        DataError: If a class has no training case, or in a multi-label dataset all have it.
     """
     counts = count_labels(cases, classes=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count == 0 or (kind == "multi" and count == len(cases)):
             which = "no" if count == 0 else "every"
             raise DataError(
-                f"{which} training case is of the class {name!r}; add cases, change "
+                f"{which} training case has the class {name!r}; add cases, change "
                 "data.split_seed, or lower data.validation_share and data.test_share"
             )

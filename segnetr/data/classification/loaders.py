@@ -1,4 +1,7 @@
-"""Labeled images in, batches of plain tensors out, whatever the number of workers."""
+"""Deterministic loading of labeled images as batches of plain tensors.
+
+The number of workers does not change the batches.
+"""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,25 +33,25 @@ Transform = Callable[[ImageArray, int], ImageArray]
 
 
 class Mixer(Protocol):
-    """Mixes the images of a batch and their labels, as mixup and cutmix do."""
+    """Mixes the images of a batch and their labels, as in mixup and CutMix."""
 
     def __call__(
         self, images: Tensor, targets: Tensor, *, epoch: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Mix images (N, C, H, W) and labels (N,) or (N, K); gives labels (N, K)."""
+        """Mix images (N, C, H, W) and labels (N,) or (N, K), and return labels (N, K)."""
         ...
 
 
 class ClassificationDataset:
-    """Samples as a function of (seed, epoch, row) and of nothing else.
+    """A dataset whose samples depend only on (seed, epoch, row).
 
     Args:
-        cases: One for each row.
+        cases: One per row.
         classes: Number of classes K.
-        kind: Whether a case has one label or several.
+        kind: "single" or "multi" label.
         channels: Channels of the images.
         max_pixels: Larger files are refused.
-        change: From a image and the seed of its use to one of the network's size.
+        transform: From an image and a seed to an image of the network's input size.
         intensity: How values are normalized.
         seed: Seed of the run.
     """
@@ -61,20 +64,20 @@ class ClassificationDataset:
         kind: LabelKind,
         channels: int,
         max_pixels: int,
-        change: Transform,
+        transform: Transform,
         intensity: IntensityConfig,
         seed: int = 0,
     ) -> None:
         check_channels(intensity, channels)
         self._cases, self._channels, self._max_pixels = cases, channels, max_pixels
         self._labels = encode_labels(cases, classes=classes, kind=kind)
-        self._kind, self._change, self._intensity, self._seed = kind, change, intensity, seed
+        self._kind, self._transform, self._intensity, self._seed = kind, transform, intensity, seed
 
     def __len__(self) -> int:
         return len(self._cases)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
-        """Give one sample; a plain number is a row in epoch 0.
+        """Return one sample. A plain integer is a row in epoch 0.
 
         Raises:
             ReadError: If its file cannot be read.
@@ -82,8 +85,8 @@ class ClassificationDataset:
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
         case = self._cases[key.row]
         image = load_image(case, channels=self._channels, max_pixels=self._max_pixels)
-        changed = self._change(image, key.seed(self._seed))
-        values = normalize(changed, self._intensity).transpose(2, 0, 1)
+        transformed = self._transform(image, key.seed(self._seed))
+        values = normalize(transformed, self._intensity).transpose(2, 0, 1)
         label = torch.tensor(self._labels[key.row])
         return {
             "image": torch.from_numpy(np.ascontiguousarray(values)),
@@ -93,10 +96,10 @@ class ClassificationDataset:
 
 
 def load_image(case: ClassificationCase, *, channels: int, max_pixels: int) -> ImageArray:
-    """Give a case's image (H, W, C): from memory, from its copy, or decoded.
+    """Return a case's image (H, W, C): from memory, from its cached copy, or decoded.
 
     Raises:
-        ReadError: If its file cannot be read, or is no image.
+        ReadError: If its file cannot be read, or is not an image.
     """
     if not isinstance(case.image, Path):
         return case.image
@@ -104,17 +107,17 @@ def load_image(case: ClassificationCase, *, channels: int, max_pixels: int) -> I
         return load_cached(case.image, case_id=case.case_id)
     image = read_image(case.image, channels=channels, max_pixels=max_pixels)
     if image.kind != "image":
-        raise ReadError(case.image, "it is a volume where a image is expected")
+        raise ReadError(case.image, "it is a volume; an image is expected")
     if image.array.dtype == np.uint16:
         return image.array.astype(np.float32) * np.float32(1 / 65535)
     return image.array if image.array.dtype == np.uint8 else image.array.astype(np.float32)
 
 
 class EvalTransform:
-    """Brings a image to the network's size, without randomness.
+    """Resizes an image to the network's input size, without randomness.
 
     Args:
-        config: How it is fitted.
+        config: Crop and interpolation.
         image_size: (height, width) in pixels.
     """
 
@@ -122,13 +125,13 @@ class EvalTransform:
         self._pipeline = build_classification_evaluation(config, image_size=image_size)
 
     def __call__(self, image: ImageArray, _seed: int = 0) -> ImageArray:
-        """Fit a image (H, W, C)."""
-        fitted: ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
-        return fitted
+        """Resize an image (H, W, C)."""
+        resized: ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
+        return resized
 
 
 class TrainTransform:
-    """Changes a image by the recipe, with random numbers that are a function of a seed.
+    """Augments an image, with random numbers that depend only on a seed.
 
     Args:
         config: The recipe.
@@ -144,26 +147,26 @@ class TrainTransform:
         )
 
     def __call__(self, image: ImageArray, seed: int) -> ImageArray:
-        """Change a image (H, W, C)."""
-        # Not set_random_seed: it gives all transforms one seed.
+        """Augment an image (H, W, C)."""
+        # Not set_random_seed, which gives all transforms the same seed.
         self._pipeline.set_random_state(
             np.random.Generator(np.random.PCG64(seed)), random.Random(seed)
         )
-        changed: ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
-        return changed
+        augmented: ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
+        return augmented
 
 
 def collate_classification(samples: Samples) -> Batch | ReadError:
-    """Put samples together; a sample that could not be read takes the batch's place."""
-    good = []
+    """Collate samples to a batch, or return the first error among them."""
+    valid = []
     for sample in samples:
         if isinstance(sample, ReadError):
             return sample
-        good.append(sample)
+        valid.append(sample)
     return Batch(
-        image=torch.stack([sample["image"] for sample in good]),
-        label=torch.stack([sample["label"] for sample in good]),
-        case_id=[sample["case_id"] for sample in good],
+        image=torch.stack([sample["image"] for sample in valid]),
+        label=torch.stack([sample["label"] for sample in valid]),
+        case_id=[sample["case_id"] for sample in valid],
     )
 
 
@@ -175,17 +178,17 @@ def classification_training_batches(
     mixer: Mixer | None,
     cases_per_step: int,
 ) -> Iterator[Batch]:
-    """Give training batches from the sampler's first step to its last.
+    """Yield training batches from the sampler's first step to its last.
 
-    A batch is mixed with random numbers that are a function of (seed, step, rank): a resumed run
-    mixes what the unbroken one would have mixed.
+    The random numbers for mixing depend only on (seed, step, rank), so a resumed run mixes the same
+    images as an unbroken one.
 
     Args:
         images: The samples.
-        sampler: Which rows in which batch.
-        workers: Loading processes; 0 loads in this one. The batches are equal to the bit.
-        mixer: Mixes a batch; None: batches stay as they are.
-        cases_per_step: Cases that all processes take in a step, for the mixer's calendar.
+        sampler: Determines the rows of each batch.
+        workers: Loading processes. 0 loads in this process. The batches are bit-identical.
+        mixer: Mixes a batch. None: no mixing.
+        cases_per_step: Cases per step over all processes, to compute the epoch for the mixer.
     """
     loader = build_loader(
         images, workers=workers, collate=collate_classification, batch_sampler=sampler
@@ -207,7 +210,7 @@ def classification_training_batches(
 def classification_evaluation_batches(
     images: ClassificationDataset, *, batch_size: int, workers: int
 ) -> Iterable[Batch]:
-    """Give all cases, each once, in order; the last batch may be smaller."""
+    """Return batches of all cases, each once and in order. The last batch may be smaller."""
     return build_loader(
         images, workers=workers, collate=collate_classification, batch_size=batch_size
     )

@@ -1,10 +1,10 @@
-"""MedMNIST files: `<name>.npz` with images and labels of the three official parts.
+"""MedMNIST files: `<name>.npz` with images and labels of the three official splits.
 
-Gray (N, H, W) and color (N, H, W, 3), of any of the published sizes; labels (N, 1) of two or more
-classes, or (N, K) of 0 and 1 where a image has any number of them.
+Images are grayscale (N, H, W) or color (N, H, W, 3), of any published size. Labels are (N, 1) for
+single-label files, and (N, K) of 0 and 1 for multi-label files.
 
 Source:
-    Yang et al., MedMNIST v2, Scientific Data 10:41, 2023; class names as in the package medmnist 3.
+    Yang et al., MedMNIST v2, Scientific Data 10:41, 2023. Class names as in the package medmnist 3.
 """
 
 import zipfile
@@ -21,7 +21,7 @@ from segnetr.data.readers.image_file import describe_os_error
 from segnetr.errors import ReadError, UsageError
 
 _KEYS = MappingProxyType({"train": "train", "validation": "val", "test": "test"})
-_MOST_BYTES = 32 << 30
+_MAX_BYTES = 32 << 30
 _SOURCE = "https://zenodo.org/records/10519652"
 _ORGANS = (
     "bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver",
@@ -59,36 +59,36 @@ _CLASSES = MappingProxyType(
     }
 )  # fmt: skip
 
-_Part = tuple[NDArray[np.uint8], NDArray[np.integer]]
+_SplitArrays = tuple[NDArray[np.uint8], NDArray[np.integer]]
 
 
 def read_medmnist(
     root: Path, *, subset: str | None = None, class_names: tuple[str, ...] = ()
 ) -> ClassificationSet:
-    """Read a file of MedMNIST's layout.
+    """Read a MedMNIST file.
 
     Args:
-        root: The file, or a folder that holds it.
-        subset: Name of the file without `.npz`; None: the only one in the folder.
-        class_names: Names of the classes; where none are given, the published ones.
+        root: The file, or a folder that contains it.
+        subset: Name of the file without `.npz`. None: the only one in the folder.
+        class_names: Names of the classes. Empty: the published ones.
 
     Raises:
         UsageError: If there is no such file, or there are several and none was named.
-        ReadError: If the file is torn, holds pickled objects, or is of another layout.
+        ReadError: If the file is damaged, contains pickled objects, or has another layout.
     """
     path = _find_file(root, subset)
-    parts = _read_parts(path)
-    labels = np.concatenate([part[1] for part in parts.values()])
+    arrays = _read_splits(path)
+    labels = np.concatenate([split_labels for _, split_labels in arrays.values()])
     kind: LabelKind = "single" if labels.shape[1] == 1 else "multi"
     names = _name_classes(path, labels, class_names)
     cases = []
-    for part in SPLIT_NAMES:
-        images, rows = parts[part]
+    for split in SPLIT_NAMES:
+        images, rows = arrays[split]
         for number, (image, row) in enumerate(zip(images, rows, strict=True)):
-            held = tuple(np.flatnonzero(row).tolist()) if kind == "multi" else (int(row[0]),)
+            indices = tuple(np.flatnonzero(row).tolist()) if kind == "multi" else (int(row[0]),)
             cases.append(
                 ClassificationCase(
-                    case_id=f"{part}-{number:06}", image=image, labels=held, split=part
+                    case_id=f"{split}-{number:06}", image=image, labels=indices, split=split
                 )
             )
     return ClassificationSet(
@@ -96,7 +96,7 @@ def read_medmnist(
         title=f"MedMNIST file {path.name}",
         classes=names,
         kind=kind,
-        in_channels=parts["train"][0].shape[3],
+        in_channels=arrays["train"][0].shape[3],
         cases=tuple(cases),
         source=_SOURCE,
         license="CC BY 4.0 (DermaMNIST: CC BY-NC 4.0), for the published files",
@@ -111,19 +111,22 @@ def _find_file(root: Path, subset: str | None) -> Path:
         files = [path for path in files if path.stem == subset]
     if len(files) == 1:
         return files[0]
-    there = ", ".join(path.stem for path in sorted(root.glob("*.npz"))) if root.is_dir() else ""
-    if subset is None and there:
-        raise UsageError(f"{root}: holds several files; choose --set data.subset= {there}")
-    wanted = f"{subset or 'NAME'}.npz"
-    raise UsageError(f"{root}: no {wanted} in it{f' but {there}' if there else ''}; see {_SOURCE}")
+    available = ", ".join(path.stem for path in sorted(root.glob("*.npz"))) if root.is_dir() else ""
+    if subset is None and available:
+        raise UsageError(
+            f"{root}: contains several files; choose one with --set data.subset=NAME: {available}"
+        )
+    name = f"{subset or 'NAME'}.npz"
+    others = f" (only {available})" if available else ""
+    raise UsageError(f"{root}: contains no {name}{others}; see {_SOURCE}")
 
 
-def _read_parts(path: Path) -> dict[str, _Part]:
+def _read_splits(path: Path) -> dict[str, _SplitArrays]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
-        if size > _MOST_BYTES:
-            raise ReadError(path, f"unpacks to {size} bytes, more than {_MOST_BYTES}")
+        if size > _MAX_BYTES:
+            raise ReadError(path, f"unpacks to {size} bytes, more than {_MAX_BYTES}")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
@@ -131,42 +134,44 @@ def _read_parts(path: Path) -> dict[str, _Part]:
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         detail = " ".join(str(error).split())[:120]
         if "allow_pickle" in detail:
-            detail = "it holds pickled objects, which are refused and were not run"
-        raise ReadError(path, f"torn or no .npz file ({detail})") from error
-    return {part: _check_part(path, arrays, key) for part, key in _KEYS.items()}
+            detail = "it contains pickled objects, which were refused and not executed"
+        raise ReadError(path, f"damaged or not an .npz file ({detail})") from error
+    return {split: _check_split(path, arrays, key) for split, key in _KEYS.items()}
 
 
-def _check_part(path: Path, arrays: dict[str, NDArray[np.generic]], key: str) -> _Part:
+def _check_split(path: Path, arrays: dict[str, NDArray[np.generic]], key: str) -> _SplitArrays:
     missing = [name for name in (f"{key}_images", f"{key}_labels") if name not in arrays]
     if missing:
-        raise ReadError(path, f"no array {missing[0]!r}; this is no MedMNIST file")
+        raise ReadError(path, f"no array {missing[0]!r}; this is not a MedMNIST file")
     images, labels = arrays[f"{key}_images"], arrays[f"{key}_labels"]
     if images.dtype != np.uint8 or not (
         images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
     ):
         raise ReadError(
             path,
-            f"{key}_images is {images.dtype} {images.shape}; read are uint8 (N, H, W) and "
-            "(N, H, W, 3), not volumes",
+            f"{key}_images is {images.dtype} {images.shape}; expected uint8 (N, H, W) or "
+            "(N, H, W, 3); volumes are not supported",
         )
     labels = labels[:, None] if labels.ndim == 1 else labels
     if labels.dtype.kind not in "iu" or labels.ndim != 2 or len(labels) != len(images):
-        raise ReadError(path, f"{key}_labels is {labels.dtype} {labels.shape} for {len(images)}")
+        raise ReadError(
+            path, f"{key}_labels is {labels.dtype} {labels.shape} for {len(images)} images"
+        )
     return images if images.ndim == 4 else images[..., None], labels  # type: ignore[return-value]
 
 
 def _name_classes(
     path: Path, labels: NDArray[np.integer], class_names: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Give class names, and refuse labels that are none of them."""
-    several = labels.shape[1] > 1
-    count = labels.shape[1] if several else int(labels.max(initial=0)) + 1
+    """Return the class names, and check that all labels are in range."""
+    is_multi = labels.shape[1] > 1
+    count = labels.shape[1] if is_multi else int(labels.max(initial=0)) + 1
     published = _CLASSES.get(path.stem.partition("_")[0], ())
     names = class_names or published or tuple(f"class {index}" for index in range(count))
-    most = 1 if several else len(names) - 1
-    wrong = labels[(labels < 0) | (labels > most)]
+    highest = 1 if is_multi else len(names) - 1
+    wrong = labels[(labels < 0) | (labels > highest)]
     if wrong.size:
-        raise ReadError(path, f"holds the label {int(wrong[0])}, where 0 to {most} are allowed")
-    if several and len(names) != count:
-        raise ReadError(path, f"has {count} labels a image for {len(names)} class names")
+        raise ReadError(path, f"contains the label {int(wrong[0])}; expected 0 to {highest}")
+    if is_multi and len(names) != count:
+        raise ReadError(path, f"has {count} labels per image for {len(names)} class names")
     return names

@@ -1,4 +1,4 @@
-"""The one door to all formats of labeled images."""
+"""Open a classification dataset of any supported format."""
 
 from pathlib import Path
 
@@ -10,28 +10,28 @@ from segnetr.data.classification.label_table import read_label_table
 from segnetr.data.classification.medmnist import read_medmnist
 from segnetr.errors import UsageError
 
-_WANTED = {
-    "cifar10": "the folder that holds cifar-10-batches-py",
-    "cifar100": "the folder that holds cifar-100-python",
-    "imagefolder": "the folder of train, val and test, or of the class folders",
-    "medmnist": "a file of MedMNIST, or the folder that holds it",
-    "table": "the folder that holds a table of labels (.csv) and the images",
+_EXPECTED = {
+    "cifar10": "the folder that contains cifar-10-batches-py",
+    "cifar100": "the folder that contains cifar-100-python",
+    "imagefolder": "the folder that contains train, val and test, or the class folders",
+    "medmnist": "a MedMNIST file, or the folder that contains it",
+    "table": "the folder that contains a table of labels (.csv) and the images",
 }
 
 
 def open_classification_set(config: ClassificationDataConfig) -> ClassificationSet:
-    """Read a labeled data set and check that something can be learned from it.
+    """Read a classification dataset and check that it is usable for training.
 
     Raises:
-        UsageError: If no folder was named, or it lacks the layout.
-        ReadError: If a file of labels is torn, or holds code.
-        DataError: If labels are out of range, or a class is empty or alone.
+        UsageError: If no folder was named, or it does not have the expected layout.
+        ReadError: If a label file is damaged or contains code.
+        DataError: If labels are out of range, a class is empty, or there is only one class.
     """
     root = config.data_dir
     if root is None:
-        raise UsageError(f"--data-dir is missing: {_WANTED[config.dataset]}")
+        raise UsageError(f"--data-dir is missing: {_EXPECTED[config.dataset]}")
     if not root.exists():
-        raise UsageError(f"--data-dir {root}: no such folder; give {_WANTED[config.dataset]}")
+        raise UsageError(f"--data-dir {root}: no such folder; name {_EXPECTED[config.dataset]}")
     opened = _read(config, root)
     check_classes(opened, root)
     return opened

@@ -1,8 +1,8 @@
-"""How well one thumbnail lies upon a part of another, once it was shifted and stretched to fit.
+"""Align a thumbnail to a window of another one, and correlate their detail.
 
-Correlation of gray values alone says little: two lesions in the middle of bright skin are alike.
-So what is compared is the detail, with what is coarser than a few pixels of the thumbnail taken
-away; and because detail is lost by a shift of one pixel, the shift is found first.
+The correlation of gray values is not specific: any two lesions in the center of bright skin are
+similar. Therefore the detail is compared, without structures coarser than a few pixels of the
+thumbnail. Since a shift of one pixel destroys the correlation of detail, images are aligned first.
 """
 
 from dataclasses import dataclass
@@ -14,124 +14,126 @@ from numpy.typing import NDArray
 from segnetr.data.duplicates.thumbnail import SIDE
 
 Images = NDArray[np.float32]
-Places = NDArray[np.float64]
+Boxes = NDArray[np.float64]
 
-# In pixels of the thumbnail. Fine enough to tell two lesions apart, coarse enough to outlive
-# recompression and another resizing.
+# In pixels of the thumbnail. Fine enough to distinguish two lesions, coarse enough to survive
+# recompression and resizing.
 _FINE, _COARSE = 0.8, 3.0
-_ROUNDS = ((32, 4), (SIDE, 2))  # side in pixels, and steps of Gauss and Newton at it
-_LARGEST_STEP = 0.03
-_LEAST_OVERLAP = 0.7
-_RIM = 2  # pixels at the border that blurring fills from outside
-_AT_ONCE = 64  # pairs; what is computed for them then fits a processor's cache
+_ROUNDS = ((32, 4), (SIDE, 2))  # side in pixels, and number of Gauss-Newton steps
+_MAX_STEP = 0.03
+_MIN_OVERLAP = 0.7
+_BORDER = 2  # pixels that blurring fills from outside the image
+_BATCH_SIZE = 64  # pairs, so that intermediate results fit in the CPU cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alignment:
-    """Where images lie in others, N of each.
+    """Positions of N images in N others.
 
     Attributes:
-        place: (N, 4): top, left, height and width as shares of the other image.
-        likeness: (N,) correlation of the detail, -1..1; -1 where they hardly overlap.
+        box: (N, 4): top, left, height and width as shares of the other image.
+        likeness: (N,) correlation of the detail, -1..1. -1 if they hardly overlap.
     """
 
-    place: Places
+    box: Boxes
     likeness: NDArray[np.float64]
 
 
-def align(wholes: Images, parts: Images, start: Places) -> Alignment:
-    """Shift and stretch windows of images until the parts lie upon them.
+def align(wholes: Images, crops: Images, start: Boxes) -> Alignment:
+    """Find the windows of images that crops show, by shifting and scaling.
 
     Brightness and contrast may differ.
 
     Args:
         wholes: (N, SIDE, SIDE).
-        parts: (N, SIDE, SIDE).
-        start: (N, 4) first guess: top, left, height and width of the parts in the wholes.
+        crops: (N, SIDE, SIDE).
+        start: (N, 4) initial guess: top, left, height and width of the crops in the wholes.
     """
-    places = [np.empty((0, 4))]
+    boxes = [np.empty((0, 4))]
     likeness = [np.empty(0)]
-    for first in range(0, len(parts), _AT_ONCE):
-        some = slice(first, first + _AT_ONCE)
-        place = _fit(wholes[some], parts[some], start[some])
-        places.append(place)
-        likeness.append(compare_detail(wholes[some], parts[some], place))
-    return Alignment(np.concatenate(places), np.concatenate(likeness))
+    for first in range(0, len(crops), _BATCH_SIZE):
+        batch = slice(first, first + _BATCH_SIZE)
+        box = _fit(wholes[batch], crops[batch], start[batch])
+        boxes.append(box)
+        likeness.append(compare_detail(wholes[batch], crops[batch], box))
+    return Alignment(np.concatenate(boxes), np.concatenate(likeness))
 
 
-def compare_detail(wholes: Images, parts: Images, place: Places) -> NDArray[np.float64]:
-    """Correlate the detail of parts with that of windows, where they overlap.
+def compare_detail(wholes: Images, crops: Images, box: Boxes) -> NDArray[np.float64]:
+    """Correlate the detail of crops and windows where they overlap.
 
     Args:
         wholes: (N, SIDE, SIDE).
-        parts: (N, SIDE, SIDE).
-        place: (N, 4), as in `Alignment`.
+        crops: (N, SIDE, SIDE).
+        box: (N, 4), as in `Alignment`.
 
     Returns:
-        (N,) correlations, -1 where they hardly overlap or have no detail.
+        (N,) correlations. -1 if they hardly overlap or have no detail.
     """
-    weights = _find_inside(place, SIDE)
-    weights[:, :_RIM] = weights[:, -_RIM:] = weights[:, :, :_RIM] = weights[:, :, -_RIM:] = 0
-    first, second = _take_detail(_sample(wholes, place)), _take_detail(parts)
+    weights = _find_inside(box, SIDE)
+    weights[:, :_BORDER] = weights[:, -_BORDER:] = weights[:, :, :_BORDER] = weights[
+        :, :, -_BORDER:
+    ] = 0
+    first, second = _take_detail(_sample(wholes, box)), _take_detail(crops)
     count = weights.sum(axis=(1, 2))
     total = np.maximum(count, 1)[:, None, None]
     first = (first - (first * weights).sum((1, 2), keepdims=True) / total) * weights
     second = (second - (second * weights).sum((1, 2), keepdims=True) / total) * weights
     power = np.sqrt((first**2).sum((1, 2)) * (second**2).sum((1, 2)))
-    usable = (count >= _LEAST_OVERLAP * SIDE * SIDE) & (power > 1e-6)
+    usable = (count >= _MIN_OVERLAP * SIDE * SIDE) & (power > 1e-6)
     return np.where(usable, (first * second).sum((1, 2)) / np.maximum(power, 1e-6), -1.0)
 
 
 def count_detailed(images: Images) -> NDArray[np.float64]:
-    """Say on how many pixels of each image (N, SIDE, SIDE) its detail lies.
+    """Return the effective number of pixels of each image (N, SIDE, SIDE) that have detail.
 
-    The participation ratio: a few for one spot on black, some hundreds for a photograph.
+    This is the participation ratio: a few for one spot on black, hundreds for a photograph.
     """
     power = _take_detail(images).astype(np.float64) ** 2
     return np.asarray(power.sum((1, 2)) ** 2 / np.maximum((power**2).sum((1, 2)), 1e-12))
 
 
-def _fit(wholes: Images, parts: Images, start: Places) -> Places:
-    place = start.astype(np.float64).copy()
+def _fit(wholes: Images, crops: Images, start: Boxes) -> Boxes:
+    box = start.astype(np.float64).copy()
     for side, steps in _ROUNDS:
-        smooth_wholes, smooth_parts = _reduce(wholes, side), _reduce(parts, side)
+        smooth_wholes, smooth_crops = _reduce(wholes, side), _reduce(crops, side)
         for _ in range(steps):
-            place += _find_step(smooth_wholes, smooth_parts, place)
-    return place
+            box += _find_step(smooth_wholes, smooth_crops, box)
+    return box
 
 
-def _find_step(wholes: Images, parts: Images, place: Places) -> Places:
-    """Give one step of Gauss and Newton, with gain and offset as further unknowns."""
-    count, side = parts.shape[:2]
-    seen = _sample(wholes, place)
-    # Slopes of the window over its own share of the whole: by the chain rule those of the whole.
-    slope_down, slope_across = np.gradient(seen, axis=(1, 2))
-    slope_down *= (side / place[:, 2]).astype(np.float32)[:, None, None]
-    slope_across *= (side / place[:, 3]).astype(np.float32)[:, None, None]
+def _find_step(wholes: Images, crops: Images, box: Boxes) -> Boxes:
+    """Return one Gauss-Newton step, with gain and offset as additional unknowns."""
+    count, side = crops.shape[:2]
+    sampled = _sample(wholes, box)
+    # Gradients of the window over its share of the whole are those of the whole (chain rule).
+    gradient_down, gradient_across = np.gradient(sampled, axis=(1, 2))
+    gradient_down *= (side / box[:, 2]).astype(np.float32)[:, None, None]
+    gradient_across *= (side / box[:, 3]).astype(np.float32)[:, None, None]
     steps = ((np.arange(side) + 0.5) / side).astype(np.float32)
     columns = np.empty((count, 6, side, side), np.float32)
-    columns[:, 0], columns[:, 1] = slope_down, slope_across
-    columns[:, 2], columns[:, 3] = slope_down * steps[:, None], slope_across * steps
-    columns[:, 4], columns[:, 5] = seen, 1
+    columns[:, 0], columns[:, 1] = gradient_down, gradient_across
+    columns[:, 2], columns[:, 3] = gradient_down * steps[:, None], gradient_across * steps
+    columns[:, 4], columns[:, 5] = sampled, 1
     flat = columns.reshape(count, 6, -1)
-    weighted = flat * _find_inside(place, side).reshape(count, 1, -1)
+    weighted = flat * _find_inside(box, side).reshape(count, 1, -1)
     normal = (weighted @ flat.transpose(0, 2, 1)).astype(np.float64)
-    right = (weighted @ parts.reshape(count, -1, 1)).astype(np.float64)
-    # A image without slopes leaves the system singular: a little on the diagonal holds it still.
+    right = (weighted @ crops.reshape(count, -1, 1)).astype(np.float64)
+    # Regularized, because the system is singular for an image without gradients.
     normal[:, range(6), range(6)] = normal[:, range(6), range(6)] * (1 + 1e-6) + 1e-3
     solved = np.linalg.solve(normal, right)[..., 0]
     gain = solved[:, 4:5]
     usable = np.abs(gain) > 0.1
     step = np.where(usable, solved[:, :4] / np.where(usable, gain, 1.0), 0.0)
-    return np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+    return np.clip(step, -_MAX_STEP, _MAX_STEP)
 
 
-def _sample(images: Images, place: Places) -> Images:
-    """Read windows of images (N, S, S) linearly; outside a image its border goes on."""
+def _sample(images: Images, box: Boxes) -> Images:
+    """Sample windows of images (N, S, S) linearly. The border is replicated outside an image."""
     side = images.shape[1]
     sampled = np.empty(images.shape, np.float32)
-    for image, window, (top, left, height, width) in zip(images, sampled, place, strict=True):
-        # Pixel i of the window has its center at (i + 1/2) / side of it.
+    for image, window, (top, left, height, width) in zip(images, sampled, box, strict=True):
+        # The center of pixel i of the window is at (i + 1/2) / side.
         across = (width, 0.0, left * side + width / 2 - 0.5)
         down = (0.0, height, top * side + height / 2 - 0.5)
         cv2.warpAffine(
@@ -145,13 +147,13 @@ def _sample(images: Images, place: Places) -> Images:
     return sampled
 
 
-def _find_inside(place: Places, side: int) -> Images:
-    """Give 1 where a pixel of a window (N, S, S) lies inside the image, else 0."""
+def _find_inside(box: Boxes, side: int) -> Images:
+    """Return 1 for pixels of a window (N, S, S) inside the image, else 0."""
     steps = (np.arange(side) + 0.5) / side
     margin = 0.25 / side
     inside = []
     for axis in (0, 1):
-        position = place[:, axis, None] + place[:, axis + 2, None] * steps
+        position = box[:, axis, None] + box[:, axis + 2, None] * steps
         inside.append(((position > -margin) & (position < 1 + margin)).astype(np.float32))
     return np.asarray(inside[0][:, :, None] * inside[1][:, None, :])
 
@@ -161,7 +163,7 @@ def _take_detail(images: Images) -> Images:
 
 
 def _reduce(images: Images, side: int) -> Images:
-    """Blur by one pixel of the wanted side, and reduce to it."""
+    """Blur by one pixel of the target size, and downsample to it."""
     factor = images.shape[1] // side
     smooth = _blur(images, float(factor))
     if factor == 1:

@@ -1,11 +1,11 @@
-"""Images that are the same but for resizing, recompression, mirroring, turning or cut borders.
+"""Find duplicate images, also if resized, recompressed, flipped, rotated or cropped.
 
-Three steps, each for the few that the one before let through: hashes of 64 bits, all with all; the
-correlation of the lowest frequencies; and the correlation of the detail once one thumbnail was
-fitted upon the other. The last one decides, the first two only save time.
+The search has three stages, each for the candidates of the previous one: 64-bit hashes, all against
+all; the correlation of the lowest frequencies; and the correlation of the detail after one
+thumbnail was aligned to the other. The last stage decides, the first two only save time.
 
-The limits were chosen on real images (dermoscopy, nuclei, ultrasound, chest X-rays of 28 pixels):
-`benchmarks/leaks.py` measures what they find and what they imagine.
+The thresholds were chosen on real images (dermoscopy, nuclei, ultrasound, chest X-rays of 28
+pixels). `benchmarks/leaks.py` measures true and false positives.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,18 +35,18 @@ from segnetr.data.duplicates.thumbnail import Thumbnail
 
 Kind = Literal["identical", "recompressed", "resized", "mirrored", "turned", "cropped"]
 
-LEAST_LIKENESS = 0.92
-"""Correlation of the detail from which two images are called alike."""
-_MOST_BITS = 12
-_LEAST_COARSE = 0.82
-_LEAST_DEVIATION = 1.0  # gray values of 255; a image flatter than this has nothing to compare
-# Any spot on black fits any other one that is shifted and stretched, so the fewer pixels of the
-# thumbnail the detail lies on, the better it must fit; below the lower number (the least of the
-# real images mentioned above has 33) two images must also lie upon each other as a whole.
+MIN_SIMILARITY = 0.92
+"""Smallest correlation of the detail of two duplicates."""
+_MAX_BITS = 12
+_MIN_COARSE = 0.82
+_MIN_DEVIATION = 1.0  # of 255 gray values; a more uniform image has no detail to compare
+# Any spot on black can be aligned to any other, so images with few pixels of detail need a higher
+# similarity. Below the lower number (the minimum of the real images above is 33), two images must
+# also have the same borders.
 _FEW_DETAILED, _ENOUGH_DETAILED = 25, 100
-_LEAST_LIKENESS_OF_FEW = 0.97
-# Share of a side. A thumbnail's pixel is 0.016 of it, and the fit errs by less than half of that.
-_LEAST_CUT = 0.012
+_MIN_SIMILARITY_OF_FEW = 0.97
+# Share of a side. A pixel of a thumbnail is 0.016, and the alignment error is less than half of it.
+_MIN_CROP = 0.012
 _REFLECTIONS = (1, 2, 4, 7)
 
 _Found = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
@@ -54,14 +54,14 @@ _Found = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicatePair:
-    """Two images that are one.
+    """Two images that are duplicates.
 
     Attributes:
-        first: Row of the one; the lower row.
-        second: Row of the other.
-        kind: What was done to one of them; of several changes the last in the list of `Kind`.
+        first: The lower row of the two images.
+        second: The higher row.
+        kind: How they differ. If several kinds apply, the last one in the list of `Kind`.
         likeness: Correlation of their detail, up to 1.
-        orientation: How the one stands to the other, a word of `ORIENTATIONS`.
+        orientation: Relative orientation, one of `ORIENTATIONS`.
         overlap: Share of the larger image that the other one shows.
     """
 
@@ -75,7 +75,7 @@ class DuplicatePair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Index:
-    """Spectra of images in one orientation or window, ready to be compared."""
+    """Hashes and spectra of images in one orientation or window."""
 
     words: Words
     vectors: Spectrum
@@ -83,10 +83,10 @@ class _Index:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidates:
-    """Pairs to look at closely: a part, in some orientation, may be a window of a whole."""
+    """Candidate pairs: a crop, in some orientation, may be a window of a whole image."""
 
     wholes: NDArray[np.intp]
-    parts: NDArray[np.intp]
+    crops: NDArray[np.intp]
     orientations: NDArray[np.intp]
     windows: NDArray[np.intp]
 
@@ -97,33 +97,33 @@ def find_duplicates(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[DuplicatePair]:
-    """Find all pairs of images that are alike.
+    """Find all pairs of duplicate images.
 
     Args:
-        thumbnails: Of any number of images.
-        workers: Threads that compare.
-        progress: Called with steps done and all steps.
+        thumbnails: One per image.
+        workers: Number of threads.
+        progress: Called with (finished steps, all steps).
 
     Returns:
-        The pairs, by first and second row. The order of the images decides which of two is
-        first, and nothing else.
+        The pairs, sorted by first and second row. The order of the images only determines which of
+        two images is the first.
     """
     if not thumbnails:
         return []
     pairs = {pair: _describe_identical(*pair) for pair in _find_identical(thumbnails)}
     gray = np.array([thumbnail.gray for thumbnail in thumbnails], np.float32)
-    rows = np.flatnonzero(gray.std(axis=(1, 2)) >= _LEAST_DEVIATION)
+    rows = np.flatnonzero(gray.std(axis=(1, 2)) >= _MIN_DEVIATION)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         found = _find_candidates(gray[rows], pool, progress or _ignore)
         fits = _fit_candidates(gray[rows], found, pool)
-    wholes, parts = rows[found.wholes], rows[found.parts]
-    # Each two images are candidates once.
-    for place in np.flatnonzero(_accept(gray[rows], found, fits)):
-        pair = _sort_pair(int(wholes[place]), int(parts[place]))
+    wholes, crops = rows[found.wholes], rows[found.crops]
+    # Two images are a candidate at most once.
+    for index in np.flatnonzero(_accept(gray[rows], found, fits)):
+        pair = _sort_pair(int(wholes[index]), int(crops[index]))
         if pair not in pairs:
-            sizes = thumbnails[wholes[place]].size, thumbnails[parts[place]].size
-            orientation = int(found.orientations[place])
-            pairs[pair] = _describe(pair, sizes, orientation, fits, int(place))
+            sizes = thumbnails[wholes[index]].size, thumbnails[crops[index]].size
+            orientation = int(found.orientations[index])
+            pairs[pair] = _describe(pair, sizes, orientation, fits, int(index))
     return [pairs[pair] for pair in sorted(pairs)]
 
 
@@ -150,43 +150,43 @@ def _describe_identical(first: int, second: int) -> DuplicatePair:
 def _find_candidates(
     gray: NDArray[np.float32], pool: ThreadPoolExecutor, progress: Callable[[int, int], None]
 ) -> _Candidates:
-    """Give for each two images the orientation and window in which they are nearest."""
+    """Return for each pair of images the orientation and window with the highest correlation."""
     spectra = transform(gray)
-    parts = [_index(transform_spectrum(spectra, way)) for way in range(len(ORIENTATIONS))]
+    crops = [_index(transform_spectrum(spectra, k)) for k in range(len(ORIENTATIONS))]
     columns: list[NDArray[np.float64]] = []
-    for window, seen in enumerate(WINDOWS):
-        wholes = _index(transform(gray, seen))
-        search = partial(_search, wholes, is_whole=seen is WHOLE)
-        for way, (rows, others, coarse) in enumerate(pool.map(search, parts)):
-            marks = np.full(len(rows), way), np.full(len(rows), window)
-            columns.append(np.stack([others, rows, *marks, coarse], axis=1))
-        progress(window + 1, len(WINDOWS))
+    for number, window in enumerate(WINDOWS):
+        wholes = _index(transform(gray, window))
+        search = partial(_search, wholes, is_whole=window is WHOLE)
+        for orientation, (rows, others, coarse) in enumerate(pool.map(search, crops)):
+            labels = np.full(len(rows), orientation), np.full(len(rows), number)
+            columns.append(np.stack([others, rows, *labels, coarse], axis=1))
+        progress(number + 1, len(WINDOWS))
     found = np.concatenate([np.empty((0, 5)), *columns])
     low, high = found[:, :2].min(axis=1, initial=np.inf), found[:, :2].max(axis=1, initial=-1)
     order = np.lexsort((-found[:, 4], high, low))
     is_best = np.ones(len(order), bool)
     is_best[1:] = (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0)
-    kept = found[order[is_best], :4].astype(np.intp)
-    return _Candidates(*kept.T)
+    best = found[order[is_best], :4].astype(np.intp)
+    return _Candidates(*best.T)
 
 
 def _index(spectra: Spectrum) -> _Index:
     return _Index(hash_spectra(spectra), whiten(spectra))
 
 
-def _search(wholes: _Index, parts: _Index, *, is_whole: bool) -> _Found:
-    """Give rows of parts and wholes that are near, and their coarse correlation."""
+def _search(wholes: _Index, crops: _Index, *, is_whole: bool) -> _Found:
+    """Return rows of similar crops and wholes, and their coarse correlation."""
     rows, columns, values = [], [], []
-    near = find_near(parts.words, wholes.words, most_bits=_MOST_BITS)
-    for some_rows, some_columns, _ in near:
-        # Whole against whole comes up twice, here and with the inverse orientation.
-        kept = some_rows < some_columns if is_whole else some_rows != some_columns
-        row, column = some_rows[kept], some_columns[kept]
-        coarse = np.einsum("nf,nf->n", parts.vectors[row], wholes.vectors[column])
-        kept = coarse >= _LEAST_COARSE
-        rows.append(row[kept])
-        columns.append(column[kept])
-        values.append(coarse[kept])
+    near = find_near(crops.words, wholes.words, max_bits=_MAX_BITS)
+    for block_rows, block_columns, _ in near:
+        # A pair of whole images occurs twice, also with the inverse orientation.
+        selected = block_rows < block_columns if is_whole else block_rows != block_columns
+        row, column = block_rows[selected], block_columns[selected]
+        coarse = np.einsum("nf,nf->n", crops.vectors[row], wholes.vectors[column])
+        selected = coarse >= _MIN_COARSE
+        rows.append(row[selected])
+        columns.append(column[selected])
+        values.append(coarse[selected])
     empty = np.empty(0, np.intp)
     return (
         np.concatenate([empty, *rows]),
@@ -196,41 +196,41 @@ def _search(wholes: _Index, parts: _Index, *, is_whole: bool) -> _Found:
 
 
 def _fit_candidates(
-    gray: NDArray[np.float32], found: _Candidates, pool: ThreadPoolExecutor, at_once: int = 256
+    gray: NDArray[np.float32], found: _Candidates, pool: ThreadPoolExecutor, batch_size: int = 256
 ) -> Alignment:
     edges = np.array(WINDOWS)
     starts = np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1)
 
     def fit(first: int) -> Alignment:
-        some = slice(first, first + at_once)
-        chosen = zip(found.parts[some], found.orientations[some], strict=True)
-        parts = np.array([turn_image(gray[row], int(way)) for row, way in chosen])
-        return align(gray[found.wholes[some]], parts, starts[found.windows[some]])
+        batch = slice(first, first + batch_size)
+        items = zip(found.crops[batch], found.orientations[batch], strict=True)
+        crops = np.array([turn_image(gray[row], int(orientation)) for row, orientation in items])
+        return align(gray[found.wholes[batch]], crops, starts[found.windows[batch]])
 
-    fits = list(pool.map(fit, range(0, len(found.parts), at_once)))
+    fits = list(pool.map(fit, range(0, len(found.crops), batch_size)))
     return Alignment(
-        np.concatenate([np.empty((0, 4)), *(fit.place for fit in fits)]),
+        np.concatenate([np.empty((0, 4)), *(fit.box for fit in fits)]),
         np.concatenate([np.empty(0), *(fit.likeness for fit in fits)]),
     )
 
 
 def _accept(gray: NDArray[np.float32], found: _Candidates, fits: Alignment) -> NDArray[np.bool_]:
-    """Decide which candidates are one image."""
+    """Decide which candidates are duplicates."""
     counts = count_detailed(gray)
-    detailed = np.minimum(counts[found.wholes], counts[found.parts])
-    needed = np.interp(
+    detailed = np.minimum(counts[found.wholes], counts[found.crops])
+    threshold = np.interp(
         detailed,
         (_FEW_DETAILED, _ENOUGH_DETAILED),
-        (_LEAST_LIKENESS_OF_FEW, LEAST_LIKENESS),
+        (_MIN_SIMILARITY_OF_FEW, MIN_SIMILARITY),
     )
-    is_whole = _measure_cut(fits.place) <= _LEAST_CUT
-    return (fits.likeness >= needed) & (is_whole | (detailed >= _FEW_DETAILED))
+    is_whole = _measure_crop(fits.box) <= _MIN_CROP
+    return (fits.likeness >= threshold) & (is_whole | (detailed >= _FEW_DETAILED))
 
 
-def _measure_cut(place: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give how far the borders of parts (N, 4) lie from those of the whole, as shares of a side."""
-    ends = place[:, :2] + place[:, 2:]
-    return np.asarray(np.abs(np.concatenate([place[:, :2], 1 - ends], axis=1)).max(axis=1))
+def _measure_crop(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest distance of the borders of crops (N, 4) from those of the wholes."""
+    ends = boxes[:, :2] + boxes[:, 2:]
+    return np.asarray(np.abs(np.concatenate([boxes[:, :2], 1 - ends], axis=1)).max(axis=1))
 
 
 def _describe(
@@ -238,23 +238,23 @@ def _describe(
     sizes: tuple[tuple[int, int], tuple[int, int]],
     orientation: int,
     fits: Alignment,
-    place: int,
+    index: int,
 ) -> DuplicatePair:
-    cut = _measure_cut(fits.place[place : place + 1])[0]
-    height, width = (float(share) for share in fits.place[place, 2:])
-    whole, part = sizes
+    cropped = _measure_crop(fits.box[index : index + 1])[0]
+    height, width = (float(share) for share in fits.box[index, 2:])
+    whole, crop = sizes
     kind: Kind = "recompressed"
-    if whole != (part[::-1] if orientation & 4 else part):
+    if whole != (crop[::-1] if orientation & 4 else crop):
         kind = "resized"
     if orientation:
         kind = "mirrored" if orientation in _REFLECTIONS else "turned"
-    if cut > _LEAST_CUT:
+    if cropped > _MIN_CROP:
         kind = "cropped"
     return DuplicatePair(
         first=pair[0],
         second=pair[1],
         kind=kind,
-        likeness=min(1.0, float(fits.likeness[place])),
+        likeness=min(1.0, float(fits.likeness[index])),
         orientation=ORIENTATIONS[orientation],
         overlap=min(1.0, height * width),
     )
@@ -265,4 +265,4 @@ def _sort_pair(one: int, other: int) -> tuple[int, int]:
 
 
 def _ignore(done: int, total: int) -> None:
-    """Take a report of progress nobody waits for."""
+    """Ignore progress."""

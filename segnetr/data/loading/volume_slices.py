@@ -1,4 +1,4 @@
-"""Cached volumes as training samples: each slice one, with its neighbors as channels."""
+"""Slices of cached volumes as training samples, with neighboring slices as channels."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from segnetr.data.cache.segmentation import CachedCase
 
 @dataclass(frozen=True, slots=True)
 class SliceOf:
-    """A slice of a cached volume, and what comes with it.
+    """Reference to a slice of a cached volume.
 
     Attributes:
         path: .npy file of all slices, (D, h, w, C) or (D, h, w).
-        index: Which slice.
-        neighbors: Slices on either side that are put with it as channels; (D, h, w, C) only.
+        index: Index of the slice.
+        neighbors: Slices on either side that are added as channels. For (D, h, w, C) only.
     """
 
     path: Path
@@ -27,19 +27,19 @@ class SliceOf:
     neighbors: int = 0
 
     def __str__(self) -> str:
-        """Name the file and the slice, for messages."""
+        """Return the file and the slice, for messages."""
         return f"{self.path}, slice {self.index}"
 
     def take(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Take it out of the array of all: (h, w, C * (2 k + 1)), or (h, w).
+        """Return the slice from the array of all slices: (h, w, C * (2 k + 1)), or (h, w).
 
         The order of the channels is that of `segnetr.data.volumes.slice_stack.SliceStack.view`.
         """
         last = len(array) - 1
         if not self.neighbors:
             return np.asarray(array[self.index])
-        reach = range(self.index - self.neighbors, self.index + self.neighbors + 1)
-        return np.concatenate([array[min(max(at, 0), last)] for at in reach], axis=-1)
+        indices = range(self.index - self.neighbors, self.index + self.neighbors + 1)
+        return np.concatenate([array[min(max(i, 0), last)] for i in indices], axis=-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class CachedSlice:
     """A slice that is ready for loading.
 
     Attributes:
-        case_id: The volume's id and the slice, `patient001_frame01#7`.
+        case_id: Id of the volume and index of the slice, for example `patient001_frame01#7`.
         image: Slice of the image, with neighbors.
         mask: Slice of the mask.
     """
@@ -60,26 +60,26 @@ class CachedSlice:
 def list_slices(
     entries: Sequence[CachedCase], *, neighbors: int, empty_share: float
 ) -> list[CachedSlice]:
-    """Give the slices of cached volumes as samples, volume by volume.
+    """Return the slices of cached volumes as samples, volume by volume.
 
     Args:
         entries: The volumes.
-        neighbors: Slices on either side that come with each.
-        empty_share: Largest share of slices without foreground; 1: all. Which of them stay is
-            decided by a hash of their names, so another volume changes few.
+        neighbors: Slices on either side that are added as channels.
+        empty_share: Largest share of slices without foreground. 1 uses all slices. Slices are left
+            out by a hash of their ids, so adding a volume changes few of them.
 
     Returns:
-        The slices. Empty volumes can leave none.
+        The slices. Can be empty if the volumes have no foreground.
     """
     slices = [(entry, index) for entry in entries for index in range(len(entry.has_foreground))]
     empty = [(entry, index) for entry, index in slices if not entry.has_foreground[index]]
-    has_foreground = len(slices) - len(empty)
+    foreground_count = len(slices) - len(empty)
     if empty_share < 1:
-        # filled / (filled + kept) is at least 1 - share.
-        kept = int(empty_share * has_foreground / (1 - empty_share) + 1e-9)
-        ranked = sorted(empty, key=lambda one: _hash(_name(*one)))
-        left_out = {_name(*one) for one in ranked[kept:]}
-        slices = [one for one in slices if _name(*one) not in left_out]
+        # So that foreground / (foreground + empty) is at least 1 - share.
+        empty_count = int(empty_share * foreground_count / (1 - empty_share) + 1e-9)
+        ranked = sorted(empty, key=lambda item: _hash(_name(*item)))
+        left_out = {_name(*item) for item in ranked[empty_count:]}
+        slices = [item for item in slices if _name(*item) not in left_out]
     return [
         CachedSlice(
             case_id=_name(entry, index),

@@ -335,7 +335,7 @@ def _build_dataset(
         kind=opened.kind,
         channels=opened.in_channels,
         max_pixels=config.data.max_pixels,
-        change=transform,
+        transform=transform,
         intensity=config.data.intensity,
         seed=config.train.seed,
     )

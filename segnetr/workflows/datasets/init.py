@@ -157,10 +157,10 @@ def _list_findings(
     if images.sizes is not None:
         low, high = (" x ".join(map(str, size)) for size in images.sizes)
         color = "gray" if images.channels == 1 else "color"
-        lines.append(f"{color} {kind}, {low} to {high} ({images.looked} of them read)")
+        lines.append(f"{color} {kind}, {low} to {high} ({images.sampled} of them read)")
     values = ", ".join(map(show_value, masks.values[:_MAX_VALUES]))
     more = ", ..." if len(masks.values) > _MAX_VALUES else ""
-    lines.append(f"mask values {values}{more}: {masks.classes} classes ({masks.looked} masks read)")
+    lines.append(f"mask values {values}{more}: {masks.classes} classes ({masks.sampled} masks read)")
     for name, count in (("images", images.unreadable), ("masks", masks.unreadable)):
         if count:
             lines.append(f"{count} unreadable {name} (segnetr data check lists them)")
@@ -182,7 +182,7 @@ def _list_decisions(
         )
     if not _find_licenses(root):
         decisions.append("license")
-    if max(images.looked, masks.looked) == SAMPLE:
+    if max(images.sampled, masks.sampled) == SAMPLE:
         decisions.append(f"only {SAMPLE} files were read; segnetr data check reads all of them")
     return tuple(decisions)
 

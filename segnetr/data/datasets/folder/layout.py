@@ -1,8 +1,9 @@
-"""How images and masks lie in a folder nobody described: candidates, and the one that pairs most.
+"""Detect the layout of an undescribed folder: try path patterns and choose the best.
 
-A folder or a stem that speaks of masks (`masks`, `labelsTr`, `x_seg.png`) holds them; `train`,
-`val` and `test` are official parts; a folder that is called as its image holds one case; five or
-more sibling folders are taken for patients.
+The best patterns are those that pair the most images with masks. Folders and stems with names such
+as `masks`, `labelsTr` and `x_seg.png` contain masks. `train`, `val` and `test` are official splits.
+A folder with the same name as its image contains one case. Five or more other sibling folders are
+assumed to be patients.
 """
 
 import itertools
@@ -24,19 +25,19 @@ MASK_SUFFIXES = (
 _MASK_WORDS = re.compile(
     r"mask|label|truth|annot|segm|(?:^|[^a-z])(?:gt|seg|segs|y)(?:$|[^a-z])", re.IGNORECASE
 )
-_PATIENTS_FROM = 5
-_MOST_CANDIDATES = 400
+_MIN_PATIENTS = 5
+_MAX_CANDIDATES = 400
 
 Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundLayout:
-    """What was found by the names of the files alone.
+    """A layout that was detected from file names only.
 
     Attributes:
-        patterns: Where images and masks lie.
-        cases: The cases by these patterns, those without a partner included.
+        patterns: Path patterns of images and masks.
+        cases: The cases of these patterns, including those without a partner.
     """
 
     patterns: PathPatterns
@@ -49,7 +50,7 @@ class FoundLayout:
 
 
 def find_table(root: Path) -> Path | None:
-    """Find the one table of pairs that lies directly in a folder; None: none, or several."""
+    """Find the only table of pairs in a folder. Return None if there is none or several."""
     tables = [
         path
         for path in sorted(root.glob("*.csv"))
@@ -59,19 +60,19 @@ def find_table(root: Path) -> Path | None:
 
 
 def find_layout(root: Path, files: Sequence[str]) -> FoundLayout | None:
-    """Find the patterns that pair most images with masks; None where nothing pairs.
+    """Find the patterns that pair the most images with masks, or None if nothing pairs.
 
     Args:
         root: The folder.
-        files: As `list_below` gives them.
+        files: As returned by `list_below`.
     """
     best: FoundLayout | None = None
     known = {root / file for file in files}
     most = (0, 0)
-    for patterns in itertools.islice(_suggest(files), _MOST_CANDIDATES):
+    for patterns in itertools.islice(_suggest(files), _MAX_CANDIDATES):
         cases = pair_files(root, files, patterns)
         paired = sum(bool(case.mask_files) and case.image in known for case in cases)
-        # More pairs first, then less that is left over.
+        # More pairs first, then fewer files without a partner.
         if paired and (paired, -len(cases)) > most:
             most = (paired, -len(cases))
             best = FoundLayout(patterns=patterns, cases=tuple(cases))
@@ -79,18 +80,18 @@ def find_layout(root: Path, files: Sequence[str]) -> FoundLayout | None:
 
 
 def _suggest(files: Sequence[str]) -> Iterator[PathPatterns]:
-    """Suggest patterns, the simplest first."""
+    """Yield candidate patterns, the simplest first."""
     folders = sorted(_generalize(files), key=lambda parts: (len(parts), parts))
-    of_masks = [parts for parts in folders if any(map(_speaks_of_masks, parts))]
-    of_images = [parts for parts in folders if parts not in of_masks]
-    for image, mask in itertools.product(of_images, of_masks):
+    mask_folders = [parts for parts in folders if any(map(_names_masks, parts))]
+    image_folders = [parts for parts in folders if parts not in mask_folders]
+    for image, mask in itertools.product(image_folders, mask_folders):
         for ending in ("", *MASK_SUFFIXES):
             yield _make_patterns(image, mask, "{id}" + ending)
         if "{id}" in image and len(image) == len(mask):
-            # One folder a case: its masks have names of their own.
+            # With one folder per case, the masks may have any names.
             inside = tuple("{id}" if i == "{id}" else m for i, m in zip(image, mask, strict=True))
             yield _make_patterns(image, inside, "*")
-    for folder, ending in itertools.product(of_images, MASK_SUFFIXES):
+    for folder, ending in itertools.product(image_folders, MASK_SUFFIXES):
         yield _make_patterns(folder, folder, "{id}" + ending)
         yield _make_patterns(folder, folder, "{id}" + ending + "_*")
 
@@ -101,18 +102,18 @@ def _make_patterns(image: Parts, mask: Parts, mask_name: str) -> PathPatterns:
     )
 
 
-def _speaks_of_masks(name: str) -> bool:
+def _names_masks(name: str) -> bool:
     return not name.startswith("{") and _MASK_WORDS.search(name) is not None
 
 
 def _generalize(files: Sequence[str]) -> set[Parts]:
-    """Give the folders that hold files, with placeholders for parts, patients and cases."""
+    """Return the folders of files, with placeholders for splits, patients and cases."""
     stems: dict[Parts, list[str]] = defaultdict(list)
     for file in files:
         *parents, name = file.split("/")
         stems[tuple(map(_placeholder, parents))].append(_stem(name))
-    for place in range(max(map(len, stems), default=0)):
-        stems = _merge_siblings(stems, place)
+    for level in range(max(map(len, stems), default=0)):
+        stems = _merge_siblings(stems, level)
     return set(stems)
 
 
@@ -120,22 +121,22 @@ def _placeholder(name: str) -> str:
     return "{split}" if name.lower() in SPLIT_WORDS else name
 
 
-def _merge_siblings(stems: dict[Parts, list[str]], place: int) -> dict[Parts, list[str]]:
-    """Put folders that differ at one place only under one name, if they are not told by words."""
+def _merge_siblings(stems: dict[Parts, list[str]], level: int) -> dict[Parts, list[str]]:
+    """Merge folders that differ at one level only into a placeholder, unless their name matters."""
     families: dict[tuple[Parts, Parts], list[Parts]] = defaultdict(list)
     merged: dict[Parts, list[str]] = defaultdict(list)
     for parts, names in stems.items():
-        fixed = len(parts) <= place or parts[place][0] == "{" or _speaks_of_masks(parts[place])
+        fixed = len(parts) <= level or parts[level][0] == "{" or _names_masks(parts[level])
         if fixed:
             merged[parts] += names
         else:
-            families[parts[:place], parts[place + 1 :]].append(parts)
+            families[parts[:level], parts[level + 1 :]].append(parts)
     for (before, after), members in families.items():
         if len(members) == 1:
             merged[members[0]] += stems[members[0]]
             continue
-        own = all(stems[parts] == [parts[place]] for parts in members)
-        name = "{id}" if own else "{patient}" if len(members) >= _PATIENTS_FROM else "{folder}"
+        is_case = all(stems[parts] == [parts[level]] for parts in members)
+        name = "{id}" if is_case else "{patient}" if len(members) >= _MIN_PATIENTS else "{folder}"
         if {name, "{id}"} & {*before, *after}:
             name = "*"
         for parts in members:

@@ -1,10 +1,10 @@
-"""Pairs of images and masks by patterns of their paths, as `{split}/images/{id}.*`.
+"""Pair images and masks by path patterns such as `{split}/images/{id}.*`.
 
-In a pattern, `{id}` stands for the name of a case, `{split}` for the folder of an official part
-(train, training; val, valid, validation; test, testing), `{patient}` for a patient, `{folder}` for
-a folder without a meaning, `*` for anything within one name, and `.*` at the end for any suffix
-that is read. A mask belongs to the image with which it shares everything that both patterns name;
-of several masks the union counts.
+In a pattern, `{id}` is the name of a case, `{split}` the folder of an official split (train,
+training; val, valid, validation; test, testing), `{patient}` a patient, `{folder}` any other
+folder, `*` any text within a name, and `.*` at the end any supported suffix. A mask belongs to the
+image with the same values for all placeholders that both patterns have. Several masks of one image
+are merged.
 """
 
 import os
@@ -29,7 +29,7 @@ SPLIT_WORDS: Mapping[str, SplitName] = {
 }
 
 _TOKEN = re.compile(r"\{(\w+)\}|(\.\*$)|(\*)")
-_PIECES = {
+_PLACEHOLDERS = {
     "id": r"[^/]+",
     "patient": r"[^/]+",
     "folder": r"[^/]+",
@@ -37,17 +37,17 @@ _PIECES = {
 }
 _ANY_SUFFIX = "(?i:" + "|".join(re.escape(suffix) for suffix in SUPPORTED_SUFFIXES) + ")"
 
-# What a pattern found in a path: the words by name, in the order of the names.
+# Values of the placeholders in a path, sorted by name.
 Words = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathPatterns:
-    """Where images and masks lie below a folder, with `/` between the names.
+    """Path patterns of images and masks below a folder, with `/` as separator.
 
     Attributes:
-        images: Pattern of the images; names `{id}`.
-        masks: Pattern of the masks; names `{id}`.
+        images: Pattern of the images. Contains `{id}`.
+        masks: Pattern of the masks. Contains `{id}`.
     """
 
     images: str
@@ -57,30 +57,30 @@ class PathPatterns:
 def read_patterns(root: Path, patterns: PathPatterns) -> list[Case]:
     """Read the pairs below a folder.
 
-    An image without a mask and a mask without an image become cases for the audit to name. Where
-    one id stands for several images, part, patient and folder become part of their ids.
+    Images without a mask and masks without an image become cases that an audit reports. If several
+    images have the same id, their ids are prefixed with split, patient and folder.
 
     Args:
         root: The folder.
-        patterns: Where to look below it.
+        patterns: Patterns below the folder.
 
     Returns:
-        The cases, sorted by id; none if nothing matches.
+        The cases, sorted by id. Empty if nothing matches.
 
     Raises:
-        UsageError: If the folder is missing, or a pattern is none.
+        UsageError: If the folder is missing, or a pattern is invalid.
     """
     return pair_files(root, list_below(root), patterns)
 
 
 def list_below(root: Path) -> list[str]:
-    """List all files of kinds that are read below a folder, relative to it, hidden ones left out.
+    """List all supported files below a folder as relative paths, without hidden files.
 
     Raises:
         UsageError: If the folder is missing.
     """
     if not root.is_dir():
-        raise UsageError(f"{root}: there is no such folder of images and masks")
+        raise UsageError(f"{root}: no such folder of images and masks")
     found = []
     for parent, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -93,15 +93,15 @@ def list_below(root: Path) -> list[str]:
 
 
 def pair_files(root: Path, files: Sequence[str], patterns: PathPatterns) -> list[Case]:
-    """Pair files by patterns; see `read_patterns`.
+    """Pair files by patterns. See `read_patterns`.
 
     Args:
-        root: The folder the files lie below.
-        files: As `list_below` gives them.
-        patterns: Where to look.
+        root: The folder.
+        files: As returned by `list_below`.
+        patterns: Patterns below the folder.
 
     Raises:
-        UsageError: If a pattern is none.
+        UsageError: If a pattern is invalid.
     """
     image_pattern, mask_pattern = compile_pattern(patterns.images), compile_pattern(patterns.masks)
     shared = set(image_pattern.groupindex) & set(mask_pattern.groupindex)
@@ -109,29 +109,29 @@ def pair_files(root: Path, files: Sequence[str], patterns: PathPatterns) -> list
     masks: dict[Words, list[str]] = {}
     for file in files:
         mask = mask_pattern.fullmatch(file)
-        # A pattern of images as `{id}.*` takes the masks beside them as well.
+        # Masks first, because an image pattern such as `{id}.*` may match masks in the same folder.
         image = None if mask else image_pattern.fullmatch(file)
         if mask:
             masks.setdefault(_words(mask, shared), []).append(file)
         elif image:
             words = image.groupdict()
             images.setdefault(_words(image, shared), []).append((file, words))
-    counts = Counter(words["id"] for of_key in images.values() for _, words in of_key)
+    counts = Counter(words["id"] for group in images.values() for _, words in group)
     cases = []
     for key in sorted({*images, *masks}):
-        of_case = [root / file for file in masks.get(key, [])]
-        lost = [(_lost_image(patterns.images, key), dict(key))]
-        for file, words in images.get(key, lost):
-            told_apart = counts[words["id"]] > 1
-            cases.append(_make_case(root / file, of_case, words, told_apart=told_apart))
+        mask_files = [root / file for file in masks.get(key, [])]
+        missing = [(_expected_image(patterns.images, key), dict(key))]
+        for file, words in images.get(key, missing):
+            is_ambiguous = counts[words["id"]] > 1
+            cases.append(_make_case(root / file, mask_files, words, add_prefix=is_ambiguous))
     return sorted(cases, key=lambda case: (case.case_id, str(case.image)))
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Turn a pattern of paths into a regular expression.
+    """Compile a path pattern to a regular expression.
 
     Raises:
-        UsageError: If it names something unknown, or no `{id}`.
+        UsageError: If it has an unknown placeholder, or no `{id}`.
     """
     parts, seen, at = [], set(), 0
     for token in _TOKEN.finditer(pattern):
@@ -142,14 +142,14 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
             parts.append(_ANY_SUFFIX)
         elif name is None:
             parts.append("[^/]*")
-        elif name not in _PIECES:
-            known = ", ".join(f"{{{word}}}" for word in _PIECES)
+        elif name not in _PLACEHOLDERS:
+            known = ", ".join(f"{{{word}}}" for word in _PLACEHOLDERS)
             raise UsageError(f"pattern {pattern!r}: {{{name}}} is unknown; known: {known}")
         elif name in seen:
             parts.append(f"(?P={name})")
         else:
             seen.add(name)
-            parts.append(f"(?P<{name}>{_PIECES[name]})")
+            parts.append(f"(?P<{name}>{_PLACEHOLDERS[name]})")
     parts.append(re.escape(pattern[at:]))
     if "id" not in seen:
         raise UsageError(f"pattern {pattern!r}: {{id}} is missing, the name of a case")
@@ -159,25 +159,25 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 def _words(match: re.Match[str], shared: set[str]) -> Words:
     found = match.groupdict()
     words = {name: found[name] for name in sorted(shared)}
-    if "split" in words:  # images/Train and masks/train are one part
+    if "split" in words:  # images/Train and masks/train are the same split
         words["split"] = SPLIT_WORDS[words["split"].lower()]
     return tuple(words.items())
 
 
-def _lost_image(pattern: str, key: Words) -> str:
+def _expected_image(pattern: str, key: Words) -> str:
     for name, word in key:
         pattern = pattern.replace(f"{{{name}}}", word)
     return pattern
 
 
 def _make_case(
-    image: Path, masks: Sequence[Path], words: Mapping[str, str], *, told_apart: bool
+    image: Path, masks: Sequence[Path], words: Mapping[str, str], *, add_prefix: bool
 ) -> Case:
-    """Make a case; one to be told apart from others of its id has its folders before the id."""
+    """Make a case, with the id prefixed by split, patient and folder if it is not unique."""
     words = dict(words)
     if "split" in words:
         words["split"] = SPLIT_WORDS[words["split"].lower()]
-    named = ("split", "patient", "folder", "id") if told_apart else ("id",)
+    named = ("split", "patient", "folder", "id") if add_prefix else ("id",)
     return Case(
         case_id="_".join(words[name] for name in named if name in words),
         image=image,

@@ -1,6 +1,6 @@
-"""What the images and masks of a folder hold: dimensions, channels, and the values of the masks.
+"""Survey a folder: dimensions and channels of its images, values of its masks.
 
-Files are only read. A file that cannot be read is counted and left for `segnetr data check`.
+Unreadable files are counted here and reported by `segnetr data check`.
 """
 
 from collections import Counter
@@ -30,27 +30,27 @@ from segnetr.data.readers.read_files import is_volume, read_image
 from segnetr.errors import ReadError
 
 SAMPLE = 200
-"""Most images, and most masks, that are opened."""
+"""Largest number of images, and of masks, that are opened."""
 
-_MOST_VALUES = 32
-_MOSTLY = 0.5
-_SHOWN = 6
+_MAX_VALUES = 32
+_MAX_FOREGROUND_SHARE = 0.5
+_MAX_LISTED = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFacts:
-    """What the images are.
+    """Properties of the images.
 
     Attributes:
-        looked: Images that were read.
-        unreadable: Images that could not be.
-        channels: 1 if all are gray, whatever their files store, else 3.
-        spatial_dims: 3 if most are volumes.
-        mixed: Volumes and images stand side by side.
+        sampled: Number of images that were read.
+        unreadable: Number of images that could not be read.
+        channels: 1 if all images are gray, even if they are stored in color, else 3.
+        spatial_dims: 3 if most files are volumes, else 2.
+        mixed: Whether there are both volumes and images.
         sizes: Smallest and largest (height, width) or (X, Y, Z), by the number of pixels.
     """
 
-    looked: int
+    sampled: int
     unreadable: int
     channels: int
     spatial_dims: int
@@ -60,18 +60,18 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskFacts:
-    """What the values of the masks are.
+    """Properties of the masks.
 
     Attributes:
-        looked: Masks that were read.
-        unreadable: Masks that could not be.
-        plain: They are class indices, or 0 and the highest value of two classes.
-        classes: Number of classes they are taken for.
-        values: Distinct values in rising order, colors where there are colors.
-        undecided: What a person has to decide, one line each.
+        sampled: Number of masks that were read.
+        unreadable: Number of masks that could not be read.
+        plain: Whether the values are class indices, or 0 and the highest value for two classes.
+        classes: Assumed number of classes.
+        values: Distinct values in ascending order. Colors if there are any.
+        undecided: Questions for the user, one line each.
     """
 
-    looked: int
+    sampled: int
     unreadable: int
     plain: bool
     classes: int
@@ -80,11 +80,11 @@ class MaskFacts:
 
 
 def survey_images(cases: Sequence[Case]) -> ImageFacts:
-    """Look into the images of up to `SAMPLE` cases, evenly spread."""
+    """Survey the images of up to `SAMPLE` cases, evenly spaced."""
     kinds: Counter[str] = Counter()
     sizes: list[tuple[int, ...]] = []
     colored, unreadable = False, 0
-    for case in spread(cases):
+    for case in sample_evenly(cases):
         try:
             image = read_image(case.image, max_pixels=DEFAULT_MAX_PIXELS)
         except ReadError:
@@ -96,7 +96,7 @@ def survey_images(cases: Sequence[Case]) -> ImageFacts:
         colored |= image.kind == "image" and not (array == array[..., :1]).all()
     sizes.sort(key=lambda size: (float(np.prod(size)), size))
     return ImageFacts(
-        looked=len(sizes),
+        sampled=len(sizes),
         unreadable=unreadable,
         channels=3 if colored else 1,
         spatial_dims=3 if kinds["volume"] > kinds["image"] else 2,
@@ -106,29 +106,29 @@ def survey_images(cases: Sequence[Case]) -> ImageFacts:
 
 
 def survey_masks(cases: Sequence[Case]) -> MaskFacts:
-    """Look into the masks of up to `SAMPLE` cases, evenly spread, and propose classes."""
+    """Survey up to `SAMPLE` masks, evenly spaced, and propose classes."""
     files = [path for case in cases for path in case.mask_files]
-    seen = _Seen()
-    for path in spread(files):
+    values = _MaskValues()
+    for path in sample_evenly(files):
         try:
-            seen.add(path)
+            values.add(path)
         except ReadError:
-            seen.unreadable += 1
-    return seen.conclude()
+            values.unreadable += 1
+    return values.conclude()
 
 
-def spread(items: Sequence[Any]) -> list[Any]:
-    """Give up to `SAMPLE` of many things, evenly spread."""
+def sample_evenly(items: Sequence[Any]) -> list[Any]:
+    """Return up to `SAMPLE` evenly spaced items."""
     if len(items) <= SAMPLE:
         return list(items)
-    return [items[(place * len(items)) // SAMPLE] for place in range(SAMPLE)]
+    return [items[(index * len(items)) // SAMPLE] for index in range(SAMPLE)]
 
 
 @dataclass(slots=True)
-class _Seen:
-    """The values seen so far."""
+class _MaskValues:
+    """Collects the values of masks."""
 
-    looked: int = 0
+    sampled: int = 0
     unreadable: int = 0
     two_classes: bool = True
     soft: bool = False
@@ -138,7 +138,7 @@ class _Seen:
     colors: set[int] = field(default_factory=set)
 
     def add(self, path: Path) -> None:
-        """Take the values of one mask.
+        """Add the values of one mask.
 
         Raises:
             ReadError: If it cannot be read.
@@ -152,36 +152,36 @@ class _Seen:
             except MaskValuesError:
                 packed = pack_colors(file_values(path, image, colors=True))
                 self.colors.update(np.unique(packed).tolist())
-        self.looked += 1
+        self.sampled += 1
 
     def conclude(self) -> MaskFacts:
-        """Propose classes by the values."""
+        """Propose classes for the values."""
         if self.colors:
-            every = sorted(self.colors | {gray * 0x010101 for gray in self.grays})
-            return self._propose(tuple(unpack_color(code) for code in every), plain=False)
+            codes = sorted(self.colors | {gray * 0x010101 for gray in self.grays})
+            return self._propose(tuple(unpack_color(code) for code in codes), plain=False)
         grays = tuple(sorted(self.grays))
-        if self.looked and self.two_classes and grays != (0,):
+        if self.sampled and self.two_classes and grays != (0,):
             return self._propose(grays, plain=True, classes=2)
         return self._propose(grays, plain=grays == tuple(range(len(grays))))
 
     def _propose(
         self, values: tuple[FileValue, ...], *, plain: bool, classes: int | None = None
     ) -> MaskFacts:
-        doubts = self._doubts()
-        if classes is None and (self.fractions or not 2 <= len(values) <= _MOST_VALUES):
+        questions = self._list_questions()
+        if classes is None and (self.fractions or not 2 <= len(values) <= _MAX_VALUES):
             plain, classes = True, 2
-            words = f"the masks hold {_show(values)}" if values else "no mask could be read"
-            doubts = (
-                f"which mask values are which class? {words}; two classes are written",
-                *doubts,
+            found = f"the masks contain {_show(values)}" if values else "no mask could be read"
+            questions = (
+                f"which mask values belong to which class? {found}; two classes are assumed",
+                *questions,
             )
         return MaskFacts(
-            looked=self.looked,
+            sampled=self.sampled,
             unreadable=self.unreadable,
             plain=plain,
             classes=classes or len(values),
             values=values,
-            undecided=doubts,
+            undecided=questions,
         )
 
     def _add_grays(self, path: Path, stored: NDArray[Any]) -> None:
@@ -189,32 +189,36 @@ class _Seen:
         self.fractions |= not bool((found == np.round(found)).all())
         self.grays.update(int(value) for value in found[:: max(1, len(found) // 300)])
         try:
-            array, notes = index_classes(path, stored, classes=2)
+            array, warnings = index_classes(path, stored, classes=2)
         except MaskValuesError:
             self.two_classes = False
         else:
-            self.soft |= bool(notes)
+            self.soft |= bool(warnings)
             self.bright_share.append(float(array.mean()))
 
-    def _doubts(self) -> tuple[str, ...]:
-        doubts = []
+    def _list_questions(self) -> tuple[str, ...]:
+        questions = []
         if self.soft:
-            doubts.append("some masks have soft edges; they are cut at 128")
-        if self.two_classes and self.bright_share and np.mean(self.bright_share) > _MOSTLY:
+            questions.append("some masks have soft edges; they are thresholded at 128")
+        if (
+            self.two_classes
+            and self.bright_share
+            and np.mean(self.bright_share) > _MAX_FOREGROUND_SHARE
+        ):
             share = np.mean(self.bright_share)
-            doubts.append(
-                f"the higher value covers {share:.0%} of the masks: is it the background? then"
+            questions.append(
+                f"the higher value covers {share:.0%} of the masks; if it is the background,"
                 " write `classes: {background: 255, object: 0}`"
             )
-        return tuple(doubts)
+        return tuple(questions)
 
 
 def _show(values: Sequence[FileValue]) -> str:
-    shown = ", ".join(map(show_value, values[:_SHOWN]))
-    more = f", ... ({len(values)} or more)" if len(values) > _SHOWN else ""
-    return ("the value " if len(values) == 1 else "the values ") + shown + more
+    listed = ", ".join(map(show_value, values[:_MAX_LISTED]))
+    more = f", ... ({len(values)} or more)" if len(values) > _MAX_LISTED else ""
+    return ("the value " if len(values) == 1 else "the values ") + listed + more
 
 
 def show_value(value: FileValue) -> str:
-    """Write a value as a description has it."""
+    """Return a value as it is written in a description."""
     return str(value) if isinstance(value, int) else "#" + bytes(value).hex()

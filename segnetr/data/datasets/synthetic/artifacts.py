@@ -1,4 +1,4 @@
-"""What lies over the skin in a dermoscopic image: hair, gel, rulers, ink, the tube's shadow."""
+"""Artifacts of dermoscopic images: hair, gel bubbles, glare, rulers, ink, vignetting."""
 
 import cv2
 import numpy as np
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 from segnetr.data.datasets.synthetic.noise import Field, draw_clouds, smooth_step
 
-# cv2 draws at sixteenths of a pixel with this shift.
+# cv2 draws with a precision of 1/16 pixel with this shift.
 _SHIFT = 4
 _FINE = 1 << _SHIFT
 
 
 def add_hair(rng: Generator, image: Field) -> Field:
-    """Lay curved hairs over a image (H, W, 3); most are dark, some are fair."""
+    """Draw curved hairs on an image (H, W, 3). Most are dark, some are fair."""
     height, width = image.shape[:2]
     count = int(rng.choice([rng.integers(1, 6), rng.integers(6, 30)], p=[0.6, 0.4]))
-    lean = rng.uniform(0, np.pi)
+    direction = rng.uniform(0, np.pi)
     cover = np.zeros((height, width), np.uint8)
     for _ in range(count):
-        curve = _bend_hair(rng, height, width, lean + rng.normal(0, 0.6))
+        curve = _bend_hair(rng, height, width, direction + rng.normal(0, 0.6))
         opacity, thick = int(rng.uniform(110, 230)), int(rng.choice([1, 1, 2]))
         cv2.polylines(cover, [curve], False, opacity, thick, cv2.LINE_AA, _SHIFT)
     soft = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.4, 0.8)).astype(np.float32) / 255
@@ -29,13 +29,13 @@ def add_hair(rng: Generator, image: Field) -> Field:
 
 
 def _blend(image: Field, color: Field, opacity: Field) -> Field:
-    """Lay a color over a image with an opacity (H, W)."""
+    """Blend a color over an image with an opacity (H, W)."""
     share = opacity[..., None]
     return image * (1 - share) + color * share
 
 
 def _bend_hair(rng: Generator, height: int, width: int, angle: float) -> NDArray[np.int32]:
-    """Give a hair's line as points (n, 1, 2) in cv2's fixed-point numbers."""
+    """Return a hair as points (n, 1, 2) in cv2's fixed-point format."""
     length = rng.uniform(0.25, 1.1) * width
     start = rng.uniform(-0.1, 1.1, 2) * (width, height)
     way = np.array([np.cos(angle), np.sin(angle)])
@@ -46,16 +46,16 @@ def _bend_hair(rng: Generator, height: int, width: int, angle: float) -> NDArray
 
 
 def add_bubbles(rng: Generator, image: Field) -> Field:
-    """Lay gel bubbles over a image: rings that are bright on one side, with a glint."""
+    """Draw gel bubbles on an image: rings that are brighter on one side, with a highlight."""
     height, width = image.shape[:2]
     rows, columns = np.indices((height, width), np.float32)
     for _ in range(rng.integers(1, 9)):
         y, x = rng.uniform(0, height), rng.uniform(0, width)
         radius = np.exp(rng.uniform(np.log(2.5), np.log(0.07 * width)))
-        away = np.hypot(rows - y, columns - x)
-        ring = np.exp(-(((away - radius) / 1.1) ** 2))
+        distance = np.hypot(rows - y, columns - x)
+        ring = np.exp(-(((distance - radius) / 1.1) ** 2))
         side = ((columns - x) + (rows - y)) / (1.5 * radius)
-        light = -0.22 * ring * np.clip(side, -1, 1) + 0.03 * (away < radius)
+        light = -0.22 * ring * np.clip(side, -1, 1) + 0.03 * (distance < radius)
         glint = np.hypot(rows - y + 0.4 * radius, columns - x + 0.4 * radius)
         light = light + rng.uniform(0.2, 0.6) * np.exp(-((glint / (0.16 * radius + 0.6)) ** 2))
         image = image + light[..., None].astype(np.float32)
@@ -63,7 +63,7 @@ def add_bubbles(rng: Generator, image: Field) -> Field:
 
 
 def add_glare(rng: Generator, image: Field) -> Field:
-    """Lay small specular spots over a image, as wet scales of skin give them."""
+    """Draw small specular highlights on an image, as on wet skin scales."""
     height, width = image.shape[:2]
     grains = draw_clouds(rng, height, width, coarsest=3.0, octaves=2)
     where = draw_clouds(rng, height, width, coarsest=width / 5, octaves=2)
@@ -72,7 +72,7 @@ def add_glare(rng: Generator, image: Field) -> Field:
 
 
 def add_ruler(rng: Generator, image: Field) -> Field:
-    """Print a scale with millimeter marks along one side of a image."""
+    """Draw a scale with millimeter marks along one side of an image."""
     height, width = image.shape[:2]
     cover = np.zeros((height, width), np.uint8)
     vertical = rng.random() < 0.4
@@ -88,10 +88,10 @@ def add_ruler(rng: Generator, image: Field) -> Field:
         fixed = np.round(ends * _FINE).astype(int)
         cv2.line(cover, tuple(fixed[0]), tuple(fixed[1]), 255, 1, cv2.LINE_AA, _SHIFT)
         if mark % 10 == 0:
-            at = ends[1] + ((2, 3) if vertical else (-3, 9))
-            place = (int(at[0]), int(at[1]))
+            corner = ends[1] + ((2, 3) if vertical else (-3, 9))
+            origin = (int(corner[0]), int(corner[1]))
             font = cv2.FONT_HERSHEY_SIMPLEX
-            cv2.putText(cover, str(mark // 10), place, font, 0.3, 255, 1, cv2.LINE_AA)
+            cv2.putText(cover, str(mark // 10), origin, font, 0.3, 255, 1, cv2.LINE_AA)
     if rng.random() < 0.5:
         cover = np.ascontiguousarray(cover[::-1, ::-1])
     ink = np.full(3, 0.95 if rng.random() < 0.25 else 0.12, np.float32)
@@ -99,7 +99,7 @@ def add_ruler(rng: Generator, image: Field) -> Field:
 
 
 def add_ink(rng: Generator, image: Field) -> Field:
-    """Draw a surgeon's violet pen mark that comes in from one side of a image."""
+    """Draw a violet surgical pen mark that starts at one side of an image."""
     height, width = image.shape[:2]
     cover = np.zeros((height, width), np.uint8)
     corner = np.array([rng.choice([0.02, 0.98]) * width, rng.uniform(0, 1) * height])
@@ -122,16 +122,16 @@ def add_ink(rng: Generator, image: Field) -> Field:
 
 
 def add_tube(rng: Generator, image: Field) -> Field:
-    """Darken towards the corners; in some images the tube's black rim shows."""
+    """Darken towards the corners. In some images, the black rim of the tube is visible."""
     height, width = image.shape[:2]
     rows, columns = np.indices((height, width), np.float32)
     y, x = (height - 1) * rng.uniform(0.45, 0.55), (width - 1) * rng.uniform(0.46, 0.54)
     half = np.hypot(height, width) / 2
-    away = np.hypot(rows - y, columns - x)
-    image = image * (1 - rng.uniform(0.05, 0.4) * (away / half) ** 2.5)[..., None]
+    distance = np.hypot(rows - y, columns - x)
+    image = image * (1 - rng.uniform(0.05, 0.4) * (distance / half) ** 2.5)[..., None]
     if rng.random() < 0.35:
         radius = half * rng.uniform(0.78, 0.97)
         soft = rng.uniform(1.0, 6.0)
-        inside = smooth_step(away, radius + soft, radius - soft)[..., None]
+        inside = smooth_step(distance, radius + soft, radius - soft)[..., None]
         image = image * inside + 0.03 * (1 - inside)
     return image

@@ -1,10 +1,9 @@
-"""One drawn dermoscopic image with its exact mask.
+"""Generate a synthetic dermoscopic image with its exact mask.
 
-Skin is drawn as light that has passed pigment and blood: color is skin color times
-exp(-amount x absorption), so that brown, red and pale come out as in a camera, and every layer
-multiplies. The aim is not realism for its own sake but the difficulties of real images: dark
-corners, hair, ink and freckles that are darker than a faint lesion, borders that fade, pigment of
-several tones. A threshold alone does not solve it.
+Skin is rendered as light that is absorbed by pigment and blood: the color is the skin color times
+exp(-amount x absorption), and layers multiply. The goal is not realism but the difficulties of real
+images: dark corners, hair, ink and freckles that are darker than a faint lesion, borders that fade,
+and pigment of several tones. A threshold alone does not segment it.
 """
 
 import cv2
@@ -23,7 +22,7 @@ from segnetr.data.datasets.synthetic.artifacts import (
 from segnetr.data.datasets.synthetic.lesion import Lesion, draw_lesion
 from segnetr.data.datasets.synthetic.noise import Field, draw_cells, draw_clouds
 
-# Absorption of red, green and blue light, relative; chosen by eye.
+# Relative absorption of red, green and blue light, chosen by eye.
 _MELANIN = np.array([0.68, 1.0, 1.2], np.float32)
 _BLOOD = np.array([0.12, 0.85, 0.75], np.float32)
 _VEIL = np.array([0.47, 0.50, 0.58], np.float32)
@@ -37,10 +36,10 @@ _SKIN = np.array(
 def draw_synthetic_image(
     rng: Generator, height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw a image of skin with one lesion.
+    """Draw an image of skin with one lesion.
 
     Args:
-        rng: Source of randomness; the same state gives the same image.
+        rng: Random generator. The same state gives the same image.
         height: H, in pixels.
         width: W, in pixels.
 
@@ -62,14 +61,14 @@ def draw_synthetic_image(
 
 
 def _draw_skin(rng: Generator, height: int, width: int, lesion: Lesion) -> Field:
-    """Draw skin with the lesion in it, (H, W, 3)."""
+    """Draw skin with the lesion, (H, W, 3)."""
     weights = rng.dirichlet(np.full(len(_SKIN), 0.5)).astype(np.float32)
     tone = weights @ _SKIN * rng.uniform(0.92, 1.08, 3).astype(np.float32)
     mottle = draw_clouds(rng, height, width, coarsest=width / 3, octaves=6, decay=0.7)
     flush = draw_clouds(rng, height, width, coarsest=width / 2, octaves=4)
     melanin = 0.10 + 0.035 * mottle + lesion.melanin + _draw_freckles(rng, height, width)
     blood = 0.08 + rng.uniform(0.02, 0.07) * flush + lesion.blood
-    # Fine furrows part the skin into small fields.
+    # Fine furrows divide the skin into small cells.
     furrows = draw_cells(rng, height, width, spacing=rng.uniform(7.0, 14.0))
     melanin -= rng.uniform(0.0, 0.05) * np.exp(-((furrows.edge / 0.15) ** 2))
 
@@ -80,23 +79,25 @@ def _draw_skin(rng: Generator, height: int, width: int, lesion: Lesion) -> Field
 
 
 def _draw_freckles(rng: Generator, height: int, width: int) -> Field:
-    """Draw small spots of pigment that are no lesion, or none."""
+    """Draw small pigment spots outside the lesion, in some images."""
     if rng.random() > 0.35:
         return np.zeros((height, width), np.float32)
     cells = draw_cells(rng, height, width, spacing=rng.uniform(0.08, 0.2) * width)
     spots = np.exp(-((cells.center / rng.uniform(0.1, 0.25)) ** 2))
-    shown = cells.chance < rng.uniform(0.1, 0.4)
-    return np.asarray(rng.uniform(0.08, 0.3) * spots * shown, np.float32)
+    is_spot = cells.chance < rng.uniform(0.1, 0.4)
+    return np.asarray(rng.uniform(0.08, 0.3) * spots * is_spot, np.float32)
 
 
 def _take_photograph(rng: Generator, image: Field) -> NDArray[np.uint8]:
-    """Add what light and camera do: a slope of brightness, cast, blur, noise."""
+    """Add the effects of light and camera: brightness gradient, color cast, blur, noise."""
     height, width = image.shape[:2]
     rows, columns = np.indices((height, width), np.float32)
-    slope = rng.normal(0, 0.08, 2)
+    gradient = rng.normal(0, 0.08, 2)
     image = (
         image
-        * (1 + slope[0] * (rows / height - 0.5) + slope[1] * (columns / width - 0.5))[..., None]
+        * (1 + gradient[0] * (rows / height - 0.5) + gradient[1] * (columns / width - 0.5))[
+            ..., None
+        ]
     )
     image = image * rng.normal(1, 0.03, 3) * rng.uniform(0.82, 1.1)
     blur = rng.uniform(0.4, 1.0)

@@ -1,4 +1,4 @@
-"""The shape and the pigment of a drawn lesion."""
+"""Shape and pigment of a synthetic lesion."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from segnetr.data.datasets.synthetic.noise import Field, draw_cells, draw_clouds, smooth_step
 
-# Directions in which an outline is laid down; between them it is straight.
+# Number of directions in which an outline is sampled.
 _ANGLES = 721
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesion:
-    """A lesion as the light meets it, fields (H, W).
+    """Optical properties of a lesion, as fields (H, W).
 
     Attributes:
-        mask: Where the lesion is; the ground truth.
-        melanin: Brown pigment, 0 without.
-        blood: Redness, 0 without.
+        mask: The ground truth.
+        melanin: Amount of brown pigment, from 0.
+        blood: Amount of redness, from 0.
         veil: Share of blue-white veil, 0 to 1.
     """
 
@@ -31,11 +31,11 @@ class Lesion:
 
 
 def draw_lesion(rng: Generator, height: int, width: int) -> Lesion:
-    """Draw a lesion of 3 to 50 % of the image, from clear to faint."""
+    """Draw a lesion that covers 3 to 50 % of the image, with high to low contrast."""
     mask = _draw_shape(rng, height, width)
     distance = _measure_depth(mask)
     side = float(np.sqrt(mask.sum()))
-    # How gradually the pigment ends, in pixels: differs along the border.
+    # Width of the fading border in pixels, which varies along the border.
     softness = side * rng.choice([0.012, 0.025, 0.045], p=[0.35, 0.4, 0.25])
     patches = draw_clouds(rng, height, width, coarsest=side * 0.8, octaves=2)
     softness = softness * np.exp(0.4 * patches)
@@ -73,14 +73,14 @@ def _draw_shape(rng: Generator, height: int, width: int) -> NDArray[np.bool_]:
 
     share = np.exp(rng.uniform(np.log(0.035), np.log(0.48)))
     mask = depth <= np.quantile(depth, share)
-    pieces, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     whole = np.zeros((height, width), np.uint8)
-    cv2.drawContours(whole, [max(pieces, key=cv2.contourArea)], 0, 1, cv2.FILLED)
+    cv2.drawContours(whole, [max(contours, key=cv2.contourArea)], 0, 1, cv2.FILLED)
     return whole.astype(np.bool_)
 
 
 def _measure_depth(mask: NDArray[np.bool_]) -> Field:
-    """Measure each pixel's distance to the border in pixels, positive inside."""
+    """Return each pixel's distance to the border in pixels, positive inside."""
     inside, outside = (
         cv2.distanceTransform(side.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         for side in (mask, ~mask)
@@ -89,7 +89,7 @@ def _measure_depth(mask: NDArray[np.bool_]) -> Field:
 
 
 def _draw_lobe(rng: Generator, rows: Field, columns: Field, center: NDArray[np.float64]) -> Field:
-    """Draw a wavy ellipse: for each pixel the radius, over that of the outline."""
+    """Draw a wavy ellipse. Returns each pixel's radius relative to the outline."""
     turn, stretch = rng.uniform(0, np.pi), rng.uniform(0.6, 1.0)
     y, x = rows - center[0], columns - center[1]
     along = np.cos(turn) * x + np.sin(turn) * y
@@ -106,10 +106,10 @@ def _draw_lobe(rng: Generator, rows: Field, columns: Field, center: NDArray[np.f
 def _draw_pigment(
     rng: Generator, height: int, width: int, *, side: float, distance: Field
 ) -> Field:
-    """Draw the pigment's pattern within a lesion: about 1 on average."""
+    """Draw the pigment pattern within a lesion, with a mean of about 1."""
     tones = draw_clouds(rng, height, width, coarsest=side * 0.45, octaves=5)
     pigment: Field = np.exp(rng.uniform(0.12, 0.4) * tones)
-    # Most lesions are darker inside, some at the rim.
+    # Most lesions are darker in the center, some at the border.
     depth = np.clip(distance / (0.4 * side), 0, 1)
     pigment *= 1 + rng.uniform(-0.25, 0.6) * (depth - 0.4)
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""Folders of classes, MedMNIST files and tables of labels."""
+"""Classification datasets from class folders, MedMNIST files and label tables."""
 
 import csv
 from pathlib import Path
@@ -52,7 +52,7 @@ def write_table(path: Path, rows: list[dict]) -> Path:
 # --- folders ---------------------------------------------------------------------------------
 
 
-def test_folders_of_classes_give_classes_in_order_and_ids_by_path(tmp_path):
+def test_class_folders_give_sorted_classes_and_path_ids(tmp_path):
     for name in ("dog/b.png", "dog/a.JPEG", "cat/deep/c.png", "cat/.hidden.png"):
         put(tmp_path / name)
     opened = open_folder(tmp_path)
@@ -62,7 +62,7 @@ def test_folders_of_classes_give_classes_in_order_and_ids_by_path(tmp_path):
     assert {c.split for c in opened.cases} == {None}
 
 
-def test_parts_are_official_and_may_lack_a_class(tmp_path):
+def test_split_folders_are_official_and_may_lack_a_class(tmp_path):
     for name in ("train/a/1.png", "train/b/1.png", "val/a/1.png", "test/b/1.png"):
         put(tmp_path / name)
     opened = open_folder(tmp_path)
@@ -74,7 +74,7 @@ def test_parts_are_official_and_may_lack_a_class(tmp_path):
     )
 
 
-def test_validation_images_without_class_folders_are_said(tmp_path):
+def test_split_folder_without_class_folders_is_refused(tmp_path):
     for name in ("train/a/1.png", "train/b/1.png", "val/1.png"):
         put(tmp_path / name)
     with pytest.raises(UsageError, match="no class folders"):
@@ -83,14 +83,14 @@ def test_validation_images_without_class_folders_are_said(tmp_path):
 
 def test_empty_class_folder_and_single_class_are_refused(tmp_path):
     put(tmp_path / "one" / "a" / "1.png")
-    with pytest.raises(DataError, match="all cases are of one class, 'a'"):
+    with pytest.raises(DataError, match="all cases have the class 'a'"):
         open_folder(tmp_path / "one")
     (tmp_path / "one" / "b").mkdir()
-    with pytest.raises(DataError, match="the class 'b' holds no image"):
+    with pytest.raises(DataError, match="the class 'b' contains no image"):
         open_folder(tmp_path / "one")
 
 
-def test_missing_folder_says_what_is_wanted(tmp_path):
+def test_error_for_a_missing_folder_names_the_expected_one(tmp_path):
     with pytest.raises(UsageError, match="class folders"):
         open_classification_set(ClassificationDataConfig(dataset="imagefolder"))
     with pytest.raises(UsageError, match="nowhere"):
@@ -103,7 +103,7 @@ def test_missing_folder_says_what_is_wanted(tmp_path):
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((8, 8), 1), ((8, 8, 3), 3), ((9, 7, 1), 1)])
-def test_gray_and_color_files_are_read_with_their_parts(tmp_path, shape, channels):
+def test_gray_and_color_files_are_read_with_their_splits(tmp_path, shape, channels):
     path = write_npz(tmp_path / "pneumoniamnist_64.npz", shape=shape)
     opened = read_medmnist(path)
     assert opened.classes == ("normal", "pneumonia")
@@ -113,7 +113,7 @@ def test_gray_and_color_files_are_read_with_their_parts(tmp_path, shape, channel
     assert opened.cases[1].labels == (1,)
 
 
-def test_several_labels_a_image_are_read_as_such(tmp_path):
+def test_multi_label_files_are_read(tmp_path):
     labels = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1]], np.uint8)
     changed = {f"{part}_labels": labels for part in ("train", "val", "test")}
     opened = read_medmnist(write_npz(tmp_path / "x.npz", counts=(4, 4, 4), **changed))
@@ -122,10 +122,10 @@ def test_several_labels_a_image_are_read_as_such(tmp_path):
     assert opened.classes == ("class 0", "class 1", "class 2")
 
 
-def test_several_files_ask_for_one_and_a_name_chooses(tmp_path):
+def test_one_of_several_files_is_chosen_by_name(tmp_path):
     write_npz(tmp_path / "a.npz")
     write_npz(tmp_path / "b.npz", labels=3)
-    with pytest.raises(UsageError, match=r"data\.subset= a, b"):
+    with pytest.raises(UsageError, match=r"data\.subset=NAME: a, b"):
         read_medmnist(tmp_path)
     assert len(read_medmnist(tmp_path, subset="b").classes) == 3
     with pytest.raises(UsageError, match=r"no c\.npz"):
@@ -135,27 +135,27 @@ def test_several_files_ask_for_one_and_a_name_chooses(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"val_labels": np.array([[0], [2], [0], [1]], np.uint8)}, "label 2, where 0 to 1"),
+        ({"val_labels": np.array([[0], [2], [0], [1]], np.uint8)}, "label 2; expected 0 to 1"),
         ({"val_labels": np.array([[0], [-1], [0], [1]], np.int8)}, "label -1"),
         ({"val_labels": np.zeros((3, 1), np.uint8)}, "val_labels"),
-        ({"train_images": np.zeros((6, 8, 8, 8), np.uint8)}, "not volumes"),
+        ({"train_images": np.zeros((6, 8, 8, 8), np.uint8)}, "volumes are not supported"),
         ({"train_images": np.zeros((6, 8, 8), np.float32)}, "uint8"),
         ({"train_labels": np.array([{}] * 6, dtype=object)}, "pickled objects"),
     ],
 )
-def test_wrong_contents_of_a_file_are_one_line(tmp_path, changed, words):
+def test_invalid_content_is_a_one_line_error(tmp_path, changed, words):
     path = write_npz(tmp_path / "breastmnist.npz", **changed)
     with pytest.raises(ReadError, match=words) as caught:
         read_medmnist(path)
     assert "\n" not in str(caught.value)
 
 
-def test_torn_and_foreign_files_are_one_line(tmp_path):
+def test_damaged_and_unrelated_files_are_one_line_errors(tmp_path):
     path = write_npz(tmp_path / "x.npz")
     whole = path.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 3):
         path.write_bytes(whole[:length])
-        with pytest.raises(ReadError, match=r"torn or no \.npz file"):
+        with pytest.raises(ReadError, match=r"damaged or not an \.npz file"):
             read_medmnist(path)
     np.savez(path, something=np.zeros(3))
     with pytest.raises(ReadError, match="train_images"):
@@ -173,7 +173,7 @@ def test_class_without_a_case_is_refused(tmp_path):
 # --- tables ----------------------------------------------------------------------------------
 
 
-def test_isic_2017_tables_are_official_parts_and_neither_label_is_a_nevus(tmp_path):
+def test_isic_2017_tables_are_official_splits_and_no_label_means_nevus(tmp_path):
     rows = {"Training": ["a", "b", "c"], "Validation": ["d"], "Test_v2": ["e"]}
     held = {"a": (1, 0), "b": (0, 1)}
     for part, names in rows.items():
@@ -218,7 +218,7 @@ def ham(folder: Path, lesions: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "file", ["HAM10000_metadata.csv", "ISIC2018_Task3_Training_GroundTruth.csv"]
 )
-def test_no_lesion_is_in_two_parts_whichever_table_is_read(tmp_path, file):
+def test_no_lesion_is_in_two_splits(tmp_path, file):
     lesions = {f"ISIC_{i:02}": f"H{'x' * (i // 3 % 2)}{i // 3}" for i in range(30)}
     ham(tmp_path, lesions)
     opened = read_label_table(tmp_path, TableConfig(file=file), in_channels=None)
@@ -233,13 +233,13 @@ def test_no_lesion_is_in_two_parts_whichever_table_is_read(tmp_path, file):
     assert not parts[1] & parts[2]
 
 
-def test_two_tables_ask_for_one(tmp_path):
+def test_one_of_two_tables_must_be_chosen(tmp_path):
     ham(tmp_path, {"a": "H1", "b": "H12"})
     with pytest.raises(UsageError, match=r"data\.table\.file"):
         read_label_table(tmp_path, TableConfig(), in_channels=None)
 
 
-def test_several_labels_a_row_are_read_only_when_asked_for(tmp_path):
+def test_multi_label_rows_require_the_setting(tmp_path):
     rows = [{"file": "a.png", "x": 1, "y": 1}, {"file": "b.png", "x": 0, "y": 0}]
     write_table(tmp_path / "t.csv", rows)
     put(tmp_path / "a.png")
@@ -251,7 +251,7 @@ def test_several_labels_a_row_are_read_only_when_asked_for(tmp_path):
     assert opened.in_channels == 1
 
 
-def test_rows_without_a_image_and_images_twice_are_issues(tmp_path):
+def test_missing_and_duplicate_images_are_issues(tmp_path):
     rows = [{"image": name, "label": label} for name, label in (("a", "x"), ("b", "y"), ("c", "x"))]
     write_table(tmp_path / "t.csv", rows)
     put(tmp_path / "one" / "a.png")
@@ -268,7 +268,7 @@ def test_rows_without_a_image_and_images_twice_are_issues(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "settings", "words"),
     [
-        ([{"image": "a", "label": "x"}, {"image": "a", "label": "y"}], {}, "stands twice"),
+        ([{"image": "a", "label": "x"}, {"image": "a", "label": "y"}], {}, "is listed twice"),
         ([{"image": "a", "label": ""}], {}, "a has no label"),
         ([{"name": "a", "label": "x"}], {}, "id_column"),
         ([{"image": "a", "age": "45"}], {}, "label_columns"),
@@ -279,7 +279,7 @@ def test_rows_without_a_image_and_images_twice_are_issues(tmp_path):
         ([{"image": "a", "label": "x"}], {"images": "where"}, "where"),
     ],
 )
-def test_wrong_tables_are_one_line(tmp_path, rows, settings, words):
+def test_invalid_table_is_a_one_line_error(tmp_path, rows, settings, words):
     write_table(tmp_path / "t.csv", rows)
     put(tmp_path / "a.png")
     with pytest.raises(SegNetrError, match=words) as caught:
@@ -287,7 +287,7 @@ def test_wrong_tables_are_one_line(tmp_path, rows, settings, words):
     assert "\n" not in str(caught.value)
 
 
-def test_table_that_is_no_table_is_one_line(tmp_path):
+def test_unreadable_table_is_a_read_error(tmp_path):
     put(tmp_path / "a.png")
     for content in (b"", b"image,label\n", b"image,label\na\n", b"\xff\xfe\x00", b"a,a\n1,2\n"):
         (tmp_path / "t.csv").write_bytes(content)

@@ -1,4 +1,4 @@
-"""Batches of labeled images are a function of (seed, step, rank) alone."""
+"""Batches of labeled images depend only on (seed, step, rank)."""
 
 import numpy as np
 import pytest
@@ -37,14 +37,14 @@ def make_cases(count: int = COUNT) -> list[ClassificationCase]:
     ]
 
 
-def make_images(change, cases=None, *, kind="single") -> ClassificationDataset:
+def make_images(transform, cases=None, *, kind="single") -> ClassificationDataset:
     return ClassificationDataset(
         make_cases() if cases is None else cases,
         classes=CLASSES,
         kind=kind,
         channels=1,
         max_pixels=10**6,
-        change=change,
+        transform=transform,
         intensity=GRAY,
         seed=5,
     )
@@ -52,11 +52,11 @@ def make_images(change, cases=None, *, kind="single") -> ClassificationDataset:
 
 def train_batches(*, start: int = 0, workers: int = 0, mixing: MixingConfig | None = None):
     config = ClassificationAugmentConfig(brightness=0.2, erasing_probability=0.5)
-    change = TrainTransform(config, image_size=SIZE, channels=1)
+    transform = TrainTransform(config, image_size=SIZE, channels=1)
     sampler = ResumableSampler(COUNT, batch_size=4, seed=5, steps=6, start_step=start)
     return list(
         classification_training_batches(
-            make_images(change),
+            make_images(transform),
             sampler=sampler,
             workers=workers,
             mixer=BatchMixer(mixing, CLASSES) if mixing else None,
@@ -77,16 +77,16 @@ MIXING = MixingConfig(mixup_alpha=0.8, cutmix_alpha=1.0)
 
 
 @pytest.mark.parametrize("mixing", [None, MIXING])
-def test_batches_from_a_step_on_equal_those_of_the_unbroken_run(mixing):
+def test_batches_of_a_resumed_run_equal_those_of_the_unbroken_run(mixing):
     whole = train_batches(mixing=mixing)
     assert_equal(whole[2:], train_batches(start=2, mixing=mixing))
 
 
-def test_number_of_workers_changes_nothing():
+def test_batches_do_not_depend_on_the_number_of_workers():
     assert_equal(train_batches(mixing=MIXING), train_batches(mixing=MIXING, workers=2))
 
 
-def test_mixed_labels_are_shares_that_sum_to_one_and_end_with_the_epoch_set():
+def test_mixed_labels_sum_to_one_and_stop_at_the_configured_epoch():
     mixed = train_batches(mixing=MixingConfig(mixup_alpha=0.8, off_epoch=1))
     assert any(((b["label"] > 0) & (b["label"] < 1)).any() for b in mixed)
     assert all(torch.allclose(b["label"].sum(dim=1), torch.ones(4)) for b in mixed)
@@ -97,7 +97,7 @@ def test_mixed_labels_are_shares_that_sum_to_one_and_end_with_the_epoch_set():
     )
 
 
-def test_a_case_changes_differently_in_each_epoch():
+def test_augmentation_differs_between_epochs():
     batches = train_batches()
     seen: dict[str, list[torch.Tensor]] = {}
     for batch in batches:
@@ -108,7 +108,7 @@ def test_a_case_changes_differently_in_each_epoch():
     assert all(not torch.equal(first, second) for first, second, *_ in twice)
 
 
-def test_evaluation_gives_each_case_once_in_order_normalized():
+def test_evaluation_yields_each_case_once_in_order_and_normalized():
     images = make_images(EvalTransform(ClassificationAugmentConfig(), image_size=SIZE))
     batches = list(classification_evaluation_batches(images, batch_size=4, workers=0))
     assert [len(b["case_id"]) for b in batches] == [4, 4, 2]
@@ -120,7 +120,7 @@ def test_evaluation_gives_each_case_once_in_order_normalized():
     assert -2.01 <= float(images.min()) < float(images.max()) <= 2.01
 
 
-def test_several_labels_become_a_row_of_zeros_and_ones():
+def test_multi_labels_become_rows_of_zeros_and_ones():
     image = np.zeros((28, 28, 1), np.uint8)
     cases = [
         ClassificationCase(case_id="a", image=image, labels=(0, 2)),
@@ -134,7 +134,7 @@ def test_several_labels_become_a_row_of_zeros_and_ones():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_file_reaches_the_caller_as_one_line(tmp_path, workers):
+def test_unreadable_file_is_raised_as_a_one_line_error(tmp_path, workers):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     cases = [ClassificationCase(case_id="a", image=tmp_path / "a.png", labels=(0,))]
     images = make_images(EvalTransform(ClassificationAugmentConfig(), image_size=SIZE), cases)
@@ -142,7 +142,7 @@ def test_unreadable_file_reaches_the_caller_as_one_line(tmp_path, workers):
         list(classification_evaluation_batches(images, batch_size=1, workers=workers))
 
 
-def test_copies_are_reduced_found_again_and_issues_are_named(tmp_path):
+def test_copies_are_downsampled_reused_and_issues_are_reported(tmp_path):
     rows = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
     Image.fromarray(rows).save(tmp_path / "big.png")
     Image.fromarray(rows[:20, :20]).save(tmp_path / "small.png")
@@ -178,7 +178,7 @@ def test_copies_are_reduced_found_again_and_issues_are_named(tmp_path):
     assert np.load(mended["big"]).shape == (45, 60, 3)
 
 
-def test_deep_and_volume_files_are_brought_to_images_or_refused(tmp_path):
+def test_16_bit_images_are_scaled_and_volumes_refused(tmp_path):
     deep = np.full((8, 8), 65535, np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     case = ClassificationCase(case_id="deep", image=tmp_path / "deep.png", labels=())

@@ -144,7 +144,7 @@ def test_near_words_are_found_across_blocks():
     words = generator.integers(0, 2**63, 50, dtype=np.uint64)
     near = words ^ np.uint64(0b111)
     found = set()
-    for rows, columns, bits in find_near(words, near, most_bits=3, block=(7, 11)):
+    for rows, columns, bits in find_near(words, near, max_bits=3, block=(7, 11)):
         found |= {(int(row), int(column)) for row, column in zip(rows, columns, strict=True)}
         assert (bits <= 3).all()
     assert {(row, row) for row in range(50)} <= found
@@ -157,5 +157,5 @@ def test_alignment_finds_the_window_a_part_was_cut_from(images):
     part = see(images[0].resize((512, 512)).crop((20, 0, 500, 512)), "p").gray
     start = np.array([[0.0, 0.0, 1.0, 1.0]])
     fitted = align(whole[None], part[None], start)
-    assert fitted.place[0] == pytest.approx([0, 20 / 512, 1, 480 / 512], abs=0.006)
+    assert fitted.box[0] == pytest.approx([0, 20 / 512, 1, 480 / 512], abs=0.006)
     assert fitted.likeness[0] > 0.95
