@@ -70,7 +70,7 @@ def test_training_says_what_the_audit_found_before(command, leaky, tiny, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "1 pairs of alike images lie in two parts" in done.stderr
     assert len(json.loads((run / "provenance.json").read_text())["dataset"]["leaks"]) == 1
-    assert "scores promise too much" in (run / "report.html").read_text().replace("\n", " ")
+    assert "scores are too optimistic" in (run / "report.html").read_text().replace("\n", " ")
 
 
 def test_page_holds_statistics_issues_and_a_contact_sheet_and_names_no_address(

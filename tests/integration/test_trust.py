@@ -88,7 +88,7 @@ def test_repairs_are_tried_on_validation_and_written_into_the_model(other):
     assert (card.predict.post, card.predict.threshold) == ((), 0.5)  # three patients decide nothing
     assert not card.predict.search_postprocessing
     assert "fewer than 6 patients" in (other / "log.txt").read_text()
-    assert "Repairs" in (other / "report.html").read_text()
+    assert "Postprocessing" in (other / "report.html").read_text()
 
 
 def test_choosing_repairs_is_no_setting_of_a_prediction(command, trained, images, tmp_path):
@@ -111,7 +111,7 @@ def test_evaluation_knows_its_cases_and_the_report_shows_them(trained):
     assert (folder / "sizes.csv").read_text().count("\n") == 4
     assert json.loads((folder / "reliability.json").read_text())["cases"] == 3
     page = (trained / "report.html").read_text()
-    for words in ("Dice by class", "Area, lesion", "Can the probabilities be believed?",
+    for words in ("Dice by class", "Area, lesion", "Are the probabilities calibrated?",
                   "License of the model", "Prediction of a case", "4 steps in"):  # fmt: skip
         assert words in page, words
 

@@ -13,7 +13,7 @@ from PIL import Image
 from segnetr.metrics import score_masks, summarize
 from segnetr.outputs.reports.case_section import read_case_section
 from segnetr.outputs.reports.figures import Figure
-from segnetr.outputs.reports.run_report import ReportContent, write_report
+from segnetr.outputs.reports.run_report import RunReport, write_run_report
 from segnetr.outputs.tables.case_records import CaseRecord, write_case_records
 from segnetr.outputs.tables.scores import write_per_case_csv
 
@@ -58,7 +58,7 @@ def write_page(folder: Path) -> Path:
     write_per_case_csv(folder / "per_case.csv", scores)
     write_case_records(folder / "cases.json", records)
     slices = tuple(jpeg(40 * number) for number in range(5))
-    content = ReportContent(
+    report = RunReport(
         title="A page",
         summaries=summarize(scores, bootstrap=50),
         curves=[{"step": step, "phase": "train", "total": 1 / step} for step in range(1, 20)],
@@ -69,7 +69,7 @@ def write_page(folder: Path) -> Path:
         ],
         cases=read_case_section(folder),
     )
-    write_report(folder / "report.html", content=content)
+    write_run_report(folder / "report.html", report)
     return folder / "report.html"
 
 

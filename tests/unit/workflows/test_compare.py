@@ -199,7 +199,7 @@ def test_a_data_set_the_runs_were_trained_on_is_no_other_data_set(tmp_path):
         (run / "evaluation").rename(run / "evaluation-isic2018")
     done = compare(*runs, "--dataset", "isic2018", "--out", tmp_path / "out")
     assert done.exit_code == 2
-    assert "trained on 1 of these cases, as c1" in done.stderr
+    assert "trained on 1 of these cases, for example c1" in done.stderr
     for run in runs:
         (run / "evaluation-isic2018").rename(run / "evaluation-isic2017")
     noted = compare(*runs, "--dataset", "isic2017", "--out", tmp_path / "out", "--json")
@@ -299,7 +299,7 @@ def test_one_run_a_folder_without_scores_and_an_unknown_metric_are_refused(tmp_p
     (bare / "evaluation" / "per_case.csv").unlink()
     for arguments, said in (
         ([run], "two runs at least"),
-        ([run, tmp_path], "no run (config.yaml is missing)"),
+        ([run, tmp_path], "not a run (config.yaml is missing)"),
         ([run, bare], "run segnetr evaluate"),
         ([run, run, "--metric", "f1"], "--metric f1: these runs have dice, iou"),
         ([run, run, "--part", "validation"], "run segnetr evaluate"),

@@ -12,7 +12,8 @@ from segnetr.config.load import load_config, plain
 from segnetr.config.schema.segmentation import RunConfig
 from segnetr.errors import UsageError
 from segnetr.metrics.paired import compare_paired
-from segnetr.outputs.charts.scatter import Dot, Panel, draw_panels
+from segnetr.outputs.charts.dot_plot import Dot
+from segnetr.outputs.charts.scatter import ScatterPanel, draw_scatter_file
 from segnetr.outputs.tables.markdown import markdown_table
 from segnetr.progress import Progress
 from segnetr.storage.manifest import write_json
@@ -59,8 +60,8 @@ def test_nothing_in_common_is_refused() -> None:
 def test_image_holds_a_dot_and_a_name_for_each_and_nothing_from_outside() -> None:
     names = ["segnetr", "a<b", "timm:resnet18"]
     dots = [Dot(name=name, x=10.0**i, y=0.5 + 0.1 * i) for i, name in enumerate(names)]
-    panel = Panel(title="Dice", x_label="cost", y_label="quality", dots=dots)
-    svg = draw_panels([panel, panel])
+    panel = ScatterPanel(title="Dice", x_label="cost", y_label="quality", dots=dots)
+    svg = draw_scatter_file([panel, panel])
     root = ET.fromstring(svg)
     space = "{http://www.w3.org/2000/svg}"
     circles = list(root.iter(f"{space}circle"))
@@ -76,7 +77,7 @@ def test_image_holds_a_dot_and_a_name_for_each_and_nothing_from_outside() -> Non
 
 def test_names_that_would_cover_each_other_are_left_to_the_mouse() -> None:
     dots = [Dot(name=f"network_{i}", x=1 + i / 1000, y=0.5, marked=i == 30) for i in range(40)]
-    svg = draw_panels([Panel(title="t", x_label="x", y_label="y", dots=dots)])
+    svg = draw_scatter_file([ScatterPanel(title="t", x_label="x", y_label="y", dots=dots)])
     space = "{http://www.w3.org/2000/svg}"
     root = ET.fromstring(svg)
     written = [t.text for t in root.iter(f"{space}text") if (t.text or "").startswith("network")]
@@ -87,10 +88,10 @@ def test_names_that_would_cover_each_other_are_left_to_the_mouse() -> None:
 
 
 def test_single_dot_can_be_drawn_and_a_cost_of_nothing_cannot() -> None:
-    panel = Panel(title="t", x_label="x", y_label="y", dots=[Dot(name="one", x=3.0, y=0.8)])
-    ET.fromstring(draw_panels([panel]))
+    panel = ScatterPanel(title="t", x_label="x", y_label="y", dots=[Dot(name="one", x=3.0, y=0.8)])
+    ET.fromstring(draw_scatter_file([panel]))
     with pytest.raises(ValueError, match="above 0"):
-        draw_panels([replace(panel, dots=[Dot(name="one", x=0.0, y=0.8)])])
+        draw_scatter_file([replace(panel, dots=[Dot(name="one", x=0.0, y=0.8)])])
 
 
 def test_markdown_has_a_line_for_each_row() -> None:

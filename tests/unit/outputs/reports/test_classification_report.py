@@ -12,7 +12,10 @@ from segnetr.errors import ReadError
 from segnetr.metrics.classification import Answers
 from segnetr.metrics.classification_summary import summarize_classes
 from segnetr.outputs.charts.classification import draw_confusions, draw_reliability
-from segnetr.outputs.reports.classification_report import ClassReportContent, render_class_report
+from segnetr.outputs.reports.classification_report import (
+    ClassificationReport,
+    render_classification_report,
+)
 from segnetr.outputs.tables.classification import (
     UnscoredCase,
     class_summary_table,
@@ -140,7 +143,7 @@ def test_reliability_draws_only_bins_that_hold_cases():
 
 @pytest.mark.parametrize("several", [False, True])
 def test_page_shows_all_parts_escapes_names_and_says_what_is_undefined(several):
-    content = ClassReportContent(
+    content = ClassificationReport(
         title="cvt_13 on <x>",
         facts={"Network": "cvt_13"},
         summary=summary(several=several),
@@ -149,7 +152,7 @@ def test_page_shows_all_parts_escapes_names_and_says_what_is_undefined(several):
         + [{"step": 2, "phase": "validation", "auroc": 0.7, "balanced_accuracy": 0.6}],
         settings_yaml="task: classification\n",
     )
-    page = render_class_report(content)
+    page = render_classification_report(content)
     assert "<melanoma>" not in page
     assert "&lt;melanoma&gt;" in page
     assert "no case of absent, as here" in page
@@ -164,7 +167,9 @@ def test_page_shows_all_parts_escapes_names_and_says_what_is_undefined(several):
 
 
 def test_page_without_scores_says_so():
-    page = render_class_report(ClassReportContent(title="x", notes=["Nothing was scored."]))
+    page = render_classification_report(
+        ClassificationReport(title="x", notes=["Nothing was scored."])
+    )
     assert "No case has been scored yet" in page
 
 

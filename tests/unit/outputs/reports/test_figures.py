@@ -16,7 +16,6 @@ from segnetr.outputs.reports.case_comparison import (
     compare_predictions,
 )
 from segnetr.outputs.reports.case_selection import select_cases
-from segnetr.outputs.reports.elements import draw_figures
 from segnetr.outputs.reports.figures import (
     Figure,
     choose_within,
@@ -24,6 +23,7 @@ from segnetr.outputs.reports.figures import (
     read_figures,
     write_figures,
 )
+from segnetr.outputs.reports.run_report import RunReport, render_run_report
 from segnetr.outputs.reports.volume_figure import draw_slices
 
 
@@ -138,7 +138,7 @@ def test_best_median_and_worst_cases_are_picked_once_each():
     selected_cases = select_cases(
         dice_scores({f"c{number:02}": number / 20 for number in range(21)}), each=2
     )
-    assert [(pick.rank, pick.place, pick.case_id) for pick in selected_cases] == [
+    assert [(pick.rank, pick.number, pick.case_id) for pick in selected_cases] == [
         ("best", 1, "c20"), ("best", 2, "c19"), ("median", 1, "c11"), ("median", 2, "c10"),
         ("worst", 1, "c01"), ("worst", 2, "c00"),
     ]  # fmt: skip
@@ -181,7 +181,7 @@ def test_figures_read_back_from_their_folder(tmp_path):
     assert [path.name for path in paths] == ["best-1.jpg", "best-2.jpg"]
     assert read_figures(tmp_path / "figures") == figures
     paths[0].unlink()
-    with pytest.raises(ReadError, match="no index of figures"):
+    with pytest.raises(ReadError, match="not an index of figures"):
         read_figures(tmp_path / "figures")
 
 
@@ -284,5 +284,5 @@ def test_sliders_of_one_page_do_not_move_each_other():
         data=image_of(9),
         slices=(image_of(9),) * 2,
     )
-    page = draw_figures([one, one])
+    page = render_run_report(RunReport(title="t", figures=[one, one]))
     assert page.count('name="slices-1"') == page.count('name="slices-2"') == 2

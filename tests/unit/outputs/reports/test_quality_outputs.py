@@ -17,16 +17,16 @@ from segnetr.metrics import Score
 from segnetr.outputs.masks.output_paths import has_results, plan_output_paths
 from segnetr.outputs.masks.uncertainty_writer import plan_uncertainty
 from segnetr.outputs.masks.writer import write_prediction
-from segnetr.outputs.reports.elements import draw_figures
+from segnetr.outputs.reports.case_section import CaseSection
 from segnetr.outputs.reports.figures import Figure, read_figures, write_figures
 from segnetr.outputs.reports.quality_section import (
-    JudgedCase,
-    draw_quality,
-    judge_cases,
-    measure_agreement,
-    name_alarm,
-    name_badge,
+    QualityCase,
+    format_badge,
+    format_warning,
+    measure_quality_agreement,
+    pair_quality,
 )
+from segnetr.outputs.reports.run_report import RunReport, render_run_report
 from segnetr.outputs.tables.case_records import CaseRecord, read_case_records, write_case_records
 from segnetr.outputs.tables.predictions import (
     COLUMNS,
@@ -84,9 +84,9 @@ def test_records_keep_what_was_believed_and_older_ones_have_nothing(tmp_path):
         read_case_records(tmp_path / "cases.json")
 
 
-def judge(pairs: list[tuple[float, float]]) -> list[JudgedCase]:
+def judge(pairs: list[tuple[float, float]]) -> list[QualityCase]:
     return [
-        JudgedCase(case_id=f"<{number}>", dice=true, quality=believe(said))
+        QualityCase(case_id=f"<{number}>", dice=true, quality=believe(said))
         for number, (said, true) in enumerate(pairs)
     ]
 
@@ -98,48 +98,48 @@ def test_true_dice_of_a_case_is_the_mean_over_its_classes():
             ("x", "dice", 0.4), ("y", "dice", 0.8), ("x", "iou", 0.1), ("y", "hd95_px", None),
         )
     ]  # fmt: skip
-    judged = judge_cases(scores, [record("a", believe(0.5)), record("b", believe(0.5))])
+    judged = pair_quality(scores, [record("a", believe(0.5)), record("b", believe(0.5))])
     assert [(case.case_id, case.dice) for case in judged] == [("a", pytest.approx(0.6))]
-    assert judge_cases(scores, [record("a", None)]) == []
+    assert pair_quality(scores, [record("a", None)]) == []
 
 
 def test_agreement_counts_order_error_and_intervals():
-    found = measure_agreement(judge([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45), (0.4, 0.5)]))
+    found = measure_quality_agreement(judge([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45), (0.4, 0.5)]))
     assert found.spearman == pytest.approx(0.8)
     assert found.error == pytest.approx(0.1)
-    assert found.held == 0.75
-    assert (found.cases, found.level, found.unlike) == (4, 0.9, 0)
-    with pytest.raises(ValueError, match="no case was judged"):
-        measure_agreement([])
+    assert found.coverage == 0.75
+    assert (found.cases, found.level, found.out_of_distribution) == (4, 0.9, 0)
+    with pytest.raises(ValueError, match="no case has a predicted quality"):
+        measure_quality_agreement([])
 
 
 def test_section_has_a_dot_and_a_badge_for_each_case_and_escapes_names():
     judged = judge([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45)])
-    strange = JudgedCase(case_id="s", dice=0.1, quality=believe(0.9, "intensity <9>"))
-    page = draw_quality([*judged, strange])
+    strange = QualityCase(case_id="s", dice=0.1, quality=believe(0.9, "intensity <9>"))
+    page = render_run_report(RunReport(title="t", cases=CaseSection(quality=[*judged, strange])))
     assert page.count("<circle") == 4
     assert page.count('<span class="badge">') == 3
-    assert page.count('<span class="badge alarm">unlike the training set: intensity &lt;9&gt;') == 1
+    assert page.count('<span class="badge alarm">out of distribution: intensity &lt;9&gt;') == 1
     assert "<0>" not in page
     assert page.index("intensity &lt;9&gt;") < page.index("&lt;2&gt;</th>")  # least believed first
     assert "Spearman" in page
-    assert draw_quality([]) == ""
+    assert 'id="quality"' not in render_run_report(RunReport(title="t"))
 
 
 def test_badges_of_figures_are_kept_and_drawn(tmp_path):
     quality = believe(0.9, "spacing not known")
     figure = Figure(
         name="a", title="Best: a", caption="Dice 0.9", alt="a", data=PIXEL,
-        badge=name_badge(quality), alarm=name_alarm(quality),
+        badge=format_badge(quality), alarm=format_warning(quality),
     )  # fmt: skip
     write_figures(tmp_path, [figure])
     assert read_figures(tmp_path) == [figure]
-    page = draw_figures([figure])
+    page = render_run_report(RunReport(title="t", figures=[figure]))
     assert "predicted 0.90 (0.80 to 1.00)" in page
-    assert "unlike the training set: spacing not known" in page
-    assert 'class="badge' not in draw_figures([Figure(
+    assert "out of distribution: spacing not known" in page
+    assert 'class="badge' not in render_run_report(RunReport(title="t", figures=[Figure(
         name="a", title="Best: a", caption="", alt="a", data=PIXEL,
-    )])  # fmt: skip
+    )]))  # fmt: skip
 
 
 def make_predictor(tta: str) -> Predictor:

@@ -89,7 +89,7 @@ def test_foreign_files_are_refused_with_their_name(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ReadError, match="file"):
         read_summary_json(path)
-    with pytest.raises(ReadError, match="file: no table of scores"):
+    with pytest.raises(ReadError, match="file: not a table of scores"):
         read_per_case_csv(path)
 
 
@@ -110,9 +110,9 @@ def test_summary_table_shows_every_row_and_all_counts():
     text = summary_table(synthetic_evaluation().summaries)
     assert "left   dice" in text
     assert "dice_pooled" in text
-    assert "left: 1 missed, 0 false alarms, 0 empty in both, of 3 cases" in text
-    assert "right: 0 missed, 1 false alarms, 0 empty in both, of 3 cases" in text
-    assert "mean: 1 missed, 1 false alarms" in text
+    assert "left: 1 false negatives, 0 false positives, 0 empty in both, of 3 cases" in text
+    assert "right: 0 false negatives, 1 false positives, 0 empty in both, of 3 cases" in text
+    assert "mean: 1 false negatives, 1 false positives" in text
 
 
 def test_summary_table_says_how_many_cases_a_mean_is_taken_over():
