@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 from segnetr.outputs.charts.axes import Axis, Box, draw_axes, place_labels
 from segnetr.outputs.charts.dot_plot import Dot
-from segnetr.outputs.charts.svg import circle, element, text, title
+from segnetr.outputs.charts.svg import circle, element, file_document, text
 
 _WIDTH, _HEIGHT = 720, 540
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 24, 40, 50
 _RADIUS = 4
-# A file of its own has no style sheet around it.
 _STYLE = (
     ".grid,.axis{stroke:#ddd} .chart-title{font-size:14px} .tick,.label{font-size:11px}"
     " .dot{fill:#1f5fa8} .marked{fill:#b3261e}"
@@ -41,30 +40,15 @@ def draw_scatter_file(panels: Sequence[ScatterPanel]) -> str:
     Raises:
         ValueError: If a panel has no dot, or a dot has x not above 0.
     """
-    width = _WIDTH * len(panels)
-    groups = "".join(
-        element("g", _draw_panel(panel), transform=f"translate({_WIDTH * index} 0)")
-        for index, panel in enumerate(panels)
-    )
-    content = (
-        title("; ".join(panel.title for panel in panels))
-        + element("style", _STYLE)
-        + element("rect", width=width, height=_HEIGHT, fill="#fff")
-        + groups
-    )
-    return (
-        element(
-            "svg",
-            content,
-            xmlns="http://www.w3.org/2000/svg",
-            viewBox=f"0 0 {width} {_HEIGHT}",
-            width=width,
-            height=_HEIGHT,
-            role="img",
-            font_family="sans-serif",
-            font_size=11,
-        )
-        + "\n"
+    return file_document(
+        (
+            element("g", _draw_panel(panel), transform=f"translate({_WIDTH * index} 0)")
+            for index, panel in enumerate(panels)
+        ),
+        width=_WIDTH * len(panels),
+        height=_HEIGHT,
+        label="; ".join(panel.title for panel in panels),
+        style_sheet=_STYLE,
     )
 
 

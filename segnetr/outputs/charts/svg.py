@@ -75,6 +75,25 @@ def document(
     return element("svg", content, class_=style, viewBox=size, role="img", aria_label=label)
 
 
+def file_document(
+    parts: Iterable[str], *, width: float, height: float, label: str, style_sheet: str
+) -> str:
+    """Return an SVG file with its own style sheet and a white background.
+
+    Args:
+        parts: Elements.
+        width: Width in pixels.
+        height: Height in pixels.
+        label: Title of the file.
+        style_sheet: Rules for the classes of the elements.
+    """
+    background = element("rect", width=width, height=height, fill="#fff")
+    content = title(label) + element("style", escape(style_sheet)) + background + "".join(parts)
+    attributes: dict[str, Value] = {"viewBox": f"0 0 {_format(width)} {_format(height)}"}
+    attributes |= {"width": width, "height": height, "role": "img", "font_family": "sans-serif"}
+    return element("svg", content, xmlns="http://www.w3.org/2000/svg", **attributes) + "\n"
+
+
 def shorten(words: str, letters: int) -> str:
     """Return text cut to a number of letters, with an ellipsis if something was cut."""
     return words if len(words) <= letters else f"{words[: letters - 1]}…"
