@@ -1,4 +1,4 @@
-"""A volume as images: a sheet of its slices, and the slices one by one for a slider."""
+"""Draw a volume: a sheet of slices, and single slices for a slider."""
 
 import math
 
@@ -28,15 +28,15 @@ def draw_slices(
 ) -> tuple[bytes, tuple[bytes, ...]]:
     """Draw up to 16 slices of a volume with the outlines of ground truth and prediction.
 
-    They are spread evenly from the first to the last slice where either of both has foreground.
+    They are evenly selected from the first to the last slice with foreground in either mask.
 
     Args:
-        image: A volume (X, Y, Z); of one on the disk only these slices come into memory.
+        image: A volume (X, Y, Z); of a volume on disk, only these slices are loaded.
         prediction: Class indices on its grid.
         ground_truth: As `prediction`.
 
     Returns:
-        A sheet of all of them as a JPEG file, and each by itself, from the lowest.
+        A sheet of all slices as a JPEG file, and a file for each slice, from the lowest.
     """
     tiles = []
     depths = _choose_depths(prediction, ground_truth)
@@ -61,7 +61,7 @@ def _choose_depths(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8
         else (has_foreground[0], has_foreground[-1])
     )
     count = min(_MOST_SLICES, int(high - low) + 1)
-    return sorted({int(place) for place in np.linspace(low, high, count).round()})
+    return sorted({int(depth) for depth in np.linspace(low, high, count).round()})
 
 
 def _lay_out(tiles: list[ImageArray]) -> ImageArray:
@@ -69,8 +69,8 @@ def _lay_out(tiles: list[ImageArray]) -> ImageArray:
     rows = math.ceil(len(tiles) / columns)
     height, width = tiles[0].shape[:2]
     sheet = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // columns * height, place % columns * width
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * height, index % columns * width
         sheet[top : top + height, left : left + width] = tile
     scale = min(1.0, _SHEET_SIDE / max(sheet.shape[:2]))
     size = (max(1, round(sheet.shape[1] * scale)), max(1, round(sheet.shape[0] * scale)))
