@@ -1,4 +1,4 @@
-"""What is believed about masks as a table, as a section of the report, and as bytes of memory."""
+"""Predicted quality as a table and as a section of the report; uncertainty maps as files."""
 
 import csv
 from pathlib import Path
@@ -55,7 +55,7 @@ def record(name: str, quality: Quality | None) -> CaseRecord:
     )
 
 
-def test_table_has_a_row_for_each_mask_and_empty_cells_where_nothing_is_believed(tmp_path):
+def test_table_has_a_row_for_each_mask_and_empty_cells_without_quality(tmp_path):
     records = [
         {"input": "in/a, b.png", "mask": "a, b.png", "quality": describe_quality(believe(0.8))},
         {"input": "c.png", "mask": "c.png", "quality": describe_quality(believe(0.3, "x", "y"))},
@@ -72,7 +72,7 @@ def test_table_has_a_row_for_each_mask_and_empty_cells_where_nothing_is_believed
     assert rows[1]["reason"] == "x; y"
 
 
-def test_records_keep_what_was_believed_and_older_ones_have_nothing(tmp_path):
+def test_records_store_quality_and_old_records_without_it_are_read(tmp_path):
     records = [record("a", believe(0.7, "embedding 2.0 times its limit")), record("b", None)]
     write_case_records(tmp_path / "cases.json", records)
     assert read_case_records(tmp_path / "cases.json") == records
@@ -113,7 +113,7 @@ def test_agreement_counts_order_error_and_intervals():
         measure_quality_agreement([])
 
 
-def test_section_has_a_dot_and_a_badge_for_each_case_and_escapes_names():
+def test_quality_section_has_a_dot_and_a_badge_for_each_case_and_escapes_names():
     judged = judge([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45)])
     strange = QualityCase(case_id="s", dice=0.1, quality=believe(0.9, "intensity <9>"))
     page = render_run_report(RunReport(title="t", cases=CaseSection(quality=[*judged, strange])))
@@ -126,7 +126,7 @@ def test_section_has_a_dot_and_a_badge_for_each_case_and_escapes_names():
     assert 'id="quality"' not in render_run_report(RunReport(title="t"))
 
 
-def test_badges_of_figures_are_kept_and_drawn(tmp_path):
+def test_badges_of_figures_are_stored_and_drawn(tmp_path):
     quality = believe(0.9, "spacing not known")
     figure = Figure(
         name="a", title="Best: a", caption="Dice 0.9", alt="a", data=PIXEL,
@@ -154,21 +154,21 @@ def make_predictor(tta: str) -> Predictor:
 
 
 @pytest.mark.parametrize(("tta", "maps"), [("none", 1), ("flips", 2)])
-def test_memory_of_maps_is_counted(tta, maps):
+def test_memory_of_uncertainty_maps_is_counted(tta, maps):
     image = ImageFile(path=Path("a.nii"), array=np.zeros((64, 64, 50), np.int16), kind="volume")
     predictor = make_predictor(tta)
     more = count_need(predictor, image, keep_uncertainty=True).fixed
     assert more - count_need(predictor, image).fixed >= 4 * maps * 64 * 64 * 50
 
 
-def test_maps_that_were_not_made_are_not_written(tmp_path):
+def test_missing_uncertainty_maps_raise_an_error(tmp_path):
     image = ImageFile(path=Path("a.png"), array=np.zeros((40, 40, 3), np.uint8), kind="image")
     prediction = make_predictor("none").predict(image)
     with pytest.raises(ValueError, match="keep_uncertainty"):
         plan_uncertainty(prediction, image, tmp_path / "a.png")
 
 
-def test_maps_of_a_volume_that_does_not_say_where_it_lies_are_arrays(tmp_path):
+def test_uncertainty_maps_of_a_volume_without_affine_are_arrays(tmp_path):
     values = np.random.default_rng(0).integers(0, 255, (40, 36, 3), dtype=np.uint8)
     image = ImageFile(path=Path("pages.tif"), array=values, kind="volume")
     prediction = make_predictor("flips").predict(image, keep_uncertainty=True)
@@ -189,7 +189,7 @@ def test_maps_of_a_volume_that_does_not_say_where_it_lies_are_arrays(tmp_path):
     )
 
 
-def test_masks_and_maps_of_two_inputs_never_share_a_name(tmp_path):
+def test_masks_and_maps_of_two_inputs_have_different_names(tmp_path):
     inputs = [(Path("in/a.png"), Path("a.png")), (Path("in/a_entropy.png"), Path("a_entropy.png"))]
     names = {item.relative.name for item in plan_output_paths(inputs, out=tmp_path)}
     assert len(names) == 2

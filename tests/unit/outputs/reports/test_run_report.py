@@ -110,7 +110,7 @@ def full_content(text="plain"):
     )
 
 
-def test_page_is_well_formed_and_every_image_has_words():
+def test_page_is_well_formed_and_every_image_has_a_description():
     page = Page(render_run_report(full_content()))
     assert render_run_report(full_content()).startswith("<!DOCTYPE html>")
     assert page.all("html")[0]["lang"] == "en"
@@ -127,14 +127,14 @@ def test_page_is_well_formed_and_every_image_has_words():
     assert len(identities) == len(set(identities))
 
 
-def test_page_names_no_address_and_runs_no_script():
+def test_page_has_no_external_address_and_no_script():
     text = render_run_report(full_content())
     for pattern in (r"https?:", r'src="(?!data:image/)', r'href="(?!#)', r"url\(", r"@import",
                     r"<script", r"<link", r"<iframe", r"\son\w+="):  # fmt: skip
         assert not re.search(pattern, text, flags=re.IGNORECASE), pattern
 
 
-def test_text_from_outside_is_shown_and_never_run():
+def test_external_text_is_shown_as_text():
     text = render_run_report(full_content(EVIL))
     assert "<script" not in text
     page = Page(text)
@@ -164,7 +164,7 @@ def test_page_shows_scores_with_intervals_and_counts():
     assert cells[-4:] == ["6", "1", "0", "0"]
 
 
-def test_page_without_anything_says_so():
+def test_page_without_scores_has_a_message():
     page = Page(render_run_report(RunReport(title="nothing yet")))
     assert "No case has been scored yet." in page.text
     assert not page.all("svg")
@@ -193,13 +193,13 @@ def test_images_are_inside_the_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_report_that_cannot_be_written_leaves_the_older_one(tmp_path):
+def test_failed_write_leaves_the_existing_report(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(WriteError, match="cannot write"):
         write_run_report(tmp_path / "file" / "report.html", full_content())
 
 
-def test_charts_come_from_the_lines_of_the_log():
+def test_training_log_gives_one_chart_per_quantity():
     charts = chart_training_log(metric_rows())
     assert [(chart.title, [line.name for line in chart.lines]) for chart in charts] == [
         ("Loss", ["training", "validation"]),
@@ -211,7 +211,7 @@ def test_charts_come_from_the_lines_of_the_log():
     assert chart_training_log([]) == []
 
 
-def test_a_curve_runs_from_its_first_to_its_last_point_within_the_axes():
+def test_curve_spans_the_axes():
     svg = draw_line_chart(
         LineChart(title="Loss", lines=[Line(name="a", points=[(0, 0.0), (100, 1.0)])])
     )
@@ -227,7 +227,7 @@ def test_a_curve_runs_from_its_first_to_its_last_point_within_the_axes():
     "values",
     [[1e-3, 5e-4, 1e-5], [0.0], [5.0, 5.0], [-3.0, 8.0], [1e6, 3e7], [0.81, 0.8101], [1e-300]],
 )
-def test_axes_have_different_texts_and_hold_all_points(values):
+def test_axis_ticks_are_distinct_and_axes_contain_all_points(values):
     points = list(enumerate(values))
     svg = draw_line_chart(LineChart(title="t", lines=[Line(name="a", points=points)]))
     labels = re.findall(r'text-anchor="end">([^<]+)</text>', svg)
@@ -236,7 +236,7 @@ def test_axes_have_different_texts_and_hold_all_points(values):
         assert 40 <= float(y) <= 254
 
 
-def test_long_curves_are_thinned_to_their_means():
+def test_long_curves_are_averaged_to_240_points():
     points = [(step, float(step % 2)) for step in range(10_000)]
     svg = draw_line_chart(LineChart(title="t", lines=[Line(name="a", points=points)]))
     [path] = re.findall(r'<polyline[^>]*points="([^"]+)"', svg)
@@ -244,7 +244,7 @@ def test_long_curves_are_thinned_to_their_means():
     assert len(svg) < 12_000
 
 
-def test_values_that_are_not_finite_are_left_out():
+def test_non_finite_values_are_not_drawn():
     line = Line(name="a", points=[(0, 1.0), (1, math.nan), (2, math.inf), (3, 0.5)])
     assert "nan" not in draw_line_chart(LineChart(title="t", lines=[line]))
     assert describe_line_chart(LineChart(title="t", lines=[line])) == (
@@ -254,7 +254,7 @@ def test_values_that_are_not_finite_are_left_out():
         draw_line_chart(LineChart(title="t", lines=[Line(name="a", points=[(0, math.nan)])]))
 
 
-def test_the_best_validation_is_marked_where_it_was():
+def test_best_validation_score_is_marked():
     points = [(10, 0.5), (20, 0.9), (30, 0.7)]
     svg = draw_line_chart(
         LineChart(title="Dice", lines=[Line(name="v", points=points)], mark_best=True)
