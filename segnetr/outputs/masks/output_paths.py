@@ -57,7 +57,7 @@ def plan_output_paths(
     check_format(format_name)
     for source, relative in inputs:
         if relative.is_absolute() or ".." in relative.parts or not relative.name:
-            raise UsageError(f"{source}: its path below --out would be '{relative}', outside of it")
+            raise UsageError(f"{source}: its path below --out would be '{relative}', outside it")
     levels = [0] * len(inputs)
     while True:
         names = [
