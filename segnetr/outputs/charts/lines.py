@@ -146,8 +146,8 @@ def _thin(points: Sequence[Point]) -> list[Point]:
     cuts = [number * len(points) // _MOST_POINTS for number in range(_MOST_POINTS + 1)]
     stretches = [points[a:b] for a, b in itertools.pairwise(cuts)]
     return [
-        (sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part))
-        for part in stretches
+        (sum(x for x, _ in stretch) / len(stretch), sum(y for _, y in stretch) / len(stretch))
+        for stretch in stretches
     ]
 
 

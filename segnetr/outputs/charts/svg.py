@@ -6,7 +6,7 @@ from html import escape
 Value = str | float
 
 
-def element(tag: str, content: str = "", **attributes: Value) -> str:
+def element(tag: str, content: str = "", /, **attributes: Value) -> str:
     """Return an SVG element.
 
     Args:

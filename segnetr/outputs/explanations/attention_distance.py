@@ -123,18 +123,18 @@ def _measure(call: AttentionCall) -> LayerDistances:
     queries, keys = call.query_places, call.key_places
     is_query = torch.isfinite(queries).all(-1)
     is_key = torch.isfinite(keys).all(-1)
-    images, groups, heads, places = call.queries.shape[:4]
+    images, groups, heads, positions = call.queries.shape[:4]
     rows = max(1, _MOST_WEIGHTS // (images * groups * heads * keys.shape[1]))
     total = torch.zeros(heads, dtype=torch.float64)
     count = 0
-    for start in range(0, places, rows):
-        part = slice(start, start + rows)
-        steps = queries[:, part, None] - keys[:, None]
+    for start in range(0, positions, rows):
+        chunk = slice(start, start + rows)
+        steps = queries[:, chunk, None] - keys[:, None]
         distances = steps.square().sum(-1).sqrt().nan_to_num(0)[:, None]
-        weights = call.weights(part).float().cpu() * is_key[:, None, None]
+        weights = call.weights(chunk).float().cpu() * is_key[:, None, None]
         mass = weights.sum(-1)
         means = (weights * distances).sum(-1) / mass.clamp_min(torch.finfo(mass.dtype).tiny)
-        counted = is_query[:, None, part] & (mass > 0)
+        counted = is_query[:, None, chunk] & (mass > 0)
         total += (means * counted).double().sum((0, 1, 3))
         count += int(counted.sum()) // heads
     return LayerDistances(name=call.name, pixels=tuple((total / max(count, 1)).tolist()))

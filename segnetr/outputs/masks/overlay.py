@@ -137,8 +137,8 @@ def _show_slices(image: ImageFile | VolumeFile, depths: Sequence[int]) -> list[I
         return [kept[depth] for depth in depths]
     low, high = np.percentile(np.concatenate(sample), _GRAY_SHARE)
     if high <= low:
-        low = float(min(part.min() for part in sample))
-        high = float(max(part.max() for part in sample))
+        low = float(min(values.min() for values in sample))
+        high = float(max(values.max() for values in sample))
     return [_stretch(kept[depth], low, high) for depth in depths]
 
 

@@ -289,5 +289,5 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise ModelFileError(f"{path}: {error.strerror or error}; {WAY_OUT}") from error
     except _WEIGHT_ERRORS as error:
         raise ModelFileError(
-            f"{path}: torn or no safetensors file ({printable(str(error))}); {WAY_OUT}"
+            f"{path}: damaged or not a safetensors file ({printable(str(error))}); {WAY_OUT}"
         ) from error

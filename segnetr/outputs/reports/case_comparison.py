@@ -197,8 +197,8 @@ def draw_outlines(
 
 def _side_by_side(panels: Sequence[ImageArray]) -> ImageArray:
     gap = np.full((panels[0].shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
-    parts = [part for panel in panels for part in (gap, panel)]
-    return np.concatenate(parts[1:], axis=1)
+    columns = [array for panel in panels for array in (gap, panel)]
+    return np.concatenate(columns[1:], axis=1)
 
 
 def _add_name(pixels: ImageArray, name: str) -> ImageArray:

@@ -69,11 +69,11 @@ def draw_differences(
                 labels[case.case_id],
                 spec=opened.spec,
                 max_pixels=runs[0].config.data.max_pixels,
-                name=f"difference-{place}",
+                name=f"difference-{number}",
                 metric=metric,
                 values=values[case.case_id],
             )
-            for place, case in enumerate(cases, start=1)
+            for number, case in enumerate(cases, start=1)
         ]
     except (UsageError, ReadError, ModelFileError) as error:
         return [], [f"no images of the differences: {error}"]
