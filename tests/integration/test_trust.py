@@ -207,7 +207,7 @@ def test_python_api_reads_the_named_dicom_series(hearts, tmp_path):
 
 def test_invalid_arrays_are_rejected(trained, hearts):
     images, volumes = (segnetr.load(run, device="cpu") for run in (trained, hearts))
-    for model, array, options, error, said in (
+    for model, array, options, error, message in (
         (images, np.zeros(5), {}, ReadError, r"its shape is \(5,\)"),
         (images, np.zeros((9, 9, 2), np.uint8), {}, ReadError, "2 channels where 3"),
         (images, np.full((9, 9), np.nan), {}, ReadError, "NaN"),
@@ -220,5 +220,5 @@ def test_invalid_arrays_are_rejected(trained, hearts):
         (volumes, np.zeros((9, 9, 4), np.int16), {}, UsageError, r"give spacing=\(x, y, z\)"),
         (images, "photo.jpg", {"spacing": (1, 1)}, UsageError, "is a file"),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             model.predict(array, **options)

@@ -73,8 +73,8 @@ def write_page(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def look(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
-    """Open a page: its content, what the console said, what the page asked for elsewhere."""
+def open_page(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
+    """Return the content of a page, its console messages and its network requests."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
@@ -84,23 +84,23 @@ def look(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
          "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
-    said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     requests = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
     # What the browser itself asks for (updates, the time) has no page as its initiator.
-    asked = {
+    requested = {
         request["url"]
         for request in requests
         if str(request.get("url", "")).startswith(("http", "ws"))
         and request.get("initiator", "not an origin") != "not an origin"
     }
-    return done.stdout, said, asked
+    return done.stdout, console, requested
 
 
 def test_page_opens_in_chromium_without_errors_and_network_requests(tmp_path):
-    content, said, asked = look(write_page(tmp_path), tmp_path)
+    content, console, requested = open_page(write_page(tmp_path), tmp_path)
     assert content.count('type="radio"') == 5
-    assert said == []
-    assert asked == set()
+    assert console == []
+    assert requested == set()
 
 
 def test_errors_and_network_requests_of_a_page_are_detected(tmp_path):
@@ -108,6 +108,6 @@ def test_errors_and_network_requests_of_a_page_are_detected(tmp_path):
     page.write_text(
         '<html><body><img src="http://127.0.0.1:9/x.png"><script>console.error("no")</script>'
     )
-    _, said, asked = look(page, tmp_path)
-    assert said
-    assert asked == {"http://127.0.0.1:9/x.png"}
+    _, console, requested = open_page(page, tmp_path)
+    assert console
+    assert requested == {"http://127.0.0.1:9/x.png"}

@@ -70,7 +70,7 @@ def draw_overlay(
         mask = _resize_labels(np.ascontiguousarray(np.rot90(labels[:, :, depth])), size)
         release.give_back()
         tiles.append(outline_labels(tile, mask, colors=colors, longest=side))
-    return _lay_out(tiles, columns)
+    return arrange_tiles(tiles, columns)
 
 
 def outline_labels(
@@ -193,7 +193,8 @@ def _fit_tile(
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _lay_out(tiles: Sequence[ImageArray], columns: int) -> ImageArray:
+def arrange_tiles(tiles: Sequence[ImageArray], columns: int) -> ImageArray:
+    """Return a sheet of tiles of one size, row by row; empty cells are black."""
     height, width = tiles[0].shape[:2]
     rows = math.ceil(len(tiles) / columns)
     sheet = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)

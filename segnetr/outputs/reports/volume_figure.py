@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.outputs.masks.overlay import arrange_tiles
 from segnetr.outputs.reports.case_comparison import (
     ImageArray,
     add_legend,
@@ -48,7 +49,7 @@ def draw_slices(
         resized = cv2.resize(plain, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
         tiles.append(draw_pair(resized, found, true, thin=True))
     return (
-        encode_jpeg(add_legend(_lay_out(tiles)), quality=_QUALITY),
+        encode_jpeg(add_legend(_draw_sheet(tiles)), quality=_QUALITY),
         tuple(encode_jpeg(tile, quality=_QUALITY) for tile in tiles),
     )
 
@@ -64,14 +65,8 @@ def _choose_depths(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8
     return sorted({int(depth) for depth in np.linspace(low, high, count).round()})
 
 
-def _lay_out(tiles: list[ImageArray]) -> ImageArray:
-    columns = math.ceil(math.sqrt(len(tiles)))
-    rows = math.ceil(len(tiles) / columns)
-    height, width = tiles[0].shape[:2]
-    sheet = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
-    for index, tile in enumerate(tiles):
-        top, left = index // columns * height, index % columns * width
-        sheet[top : top + height, left : left + width] = tile
+def _draw_sheet(tiles: list[ImageArray]) -> ImageArray:
+    sheet = arrange_tiles(tiles, math.ceil(math.sqrt(len(tiles))))
     scale = min(1.0, _SHEET_SIDE / max(sheet.shape[:2]))
     size = (max(1, round(sheet.shape[1] * scale)), max(1, round(sheet.shape[0] * scale)))
     return np.asarray(cv2.resize(sheet, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

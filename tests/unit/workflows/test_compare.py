@@ -126,8 +126,8 @@ def test_identical_runs_have_no_difference(tmp_path):
         done = compare(*pair, "--out", tmp_path / "out", "--json")
         assert {row["verdict"] for row in rows_of(done)} == {"no difference"}
         assert {row["p_corrected"] for row in rows_of(done)} == {1.0}
-    said = compare(run, other, "--out", tmp_path / "out")
-    assert "no difference: every case has the same scores" in said.stdout
+    message = compare(run, other, "--out", tmp_path / "out")
+    assert "no difference: every case has the same scores" in message.stdout
 
 
 def test_a_small_difference_of_few_cases_is_not_decided(tmp_path):
@@ -278,7 +278,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_error_for_incomparable_runs_is_one_line(tmp_path, name):
-    changes, said = REFUSED[name]
+    changes, message = REFUSED[name]
     changes = dict(changes)
     errors = changes.pop("errors", [1, 2, 3])
     first = write_run(tmp_path / "a", [1, 2, 3])
@@ -289,7 +289,7 @@ def test_error_for_incomparable_runs_is_one_line(tmp_path, name):
     done = compare(first, second, "--out", tmp_path / "out")
     assert done.exit_code == 2
     [line] = done.stderr.splitlines()
-    assert said in line
+    assert message in line
     assert not (tmp_path / "out").exists()
 
 
@@ -297,7 +297,7 @@ def test_single_run_folder_without_scores_and_unknown_metric_are_rejected(tmp_pa
     run = write_run(tmp_path / "a", [1, 2, 3])
     bare = write_run(tmp_path / "b", [1, 2, 3])
     (bare / "evaluation" / "per_case.csv").unlink()
-    for arguments, said in (
+    for arguments, message in (
         ([run], "two runs at least"),
         ([run, tmp_path], "not a run (config.yaml is missing)"),
         ([run, bare], "run segnetr evaluate"),
@@ -307,7 +307,7 @@ def test_single_run_folder_without_scores_and_unknown_metric_are_rejected(tmp_pa
     ):
         done = compare(*arguments, "--out", tmp_path / "out")
         assert done.exit_code == 2, arguments
-        assert said in done.stderr
+        assert message in done.stderr
 
 
 def test_names_are_the_shortest_unique_path_ends():

@@ -138,7 +138,7 @@ def test_best_median_and_worst_cases_are_selected_once_each():
     selected_cases = select_cases(
         dice_scores({f"c{number:02}": number / 20 for number in range(21)}), each=2
     )
-    assert [(pick.rank, pick.number, pick.case_id) for pick in selected_cases] == [
+    assert [(case.rank, case.number, case.case_id) for case in selected_cases] == [
         ("best", 1, "c20"), ("best", 2, "c19"), ("median", 1, "c11"), ("median", 2, "c10"),
         ("worst", 1, "c01"), ("worst", 2, "c00"),
     ]  # fmt: skip
@@ -149,12 +149,12 @@ def test_few_cases_are_selected_worst_first_and_at_most_once():
         values = {f"c{number}": number / 10 for number in range(count)}
         selected_cases = select_cases(dice_scores(values), each=2)
         assert (
-            len({pick.case_id for pick in selected_cases}) == len(selected_cases) == min(6, count)
+            len({case.case_id for case in selected_cases}) == len(selected_cases) == min(6, count)
         )
         if count == 1:
             assert selected_cases[0].rank == "worst"
         if count == 2:
-            assert [pick.rank for pick in selected_cases] == ["best", "worst"]
+            assert [case.rank for case in selected_cases] == ["best", "worst"]
 
 
 def test_cases_are_ranked_by_their_mean_over_classes():
@@ -164,7 +164,7 @@ def test_cases_are_ranked_by_their_mean_over_classes():
         for name, value in zip(("left", "right"), values, strict=True)
     ]
     selected_cases = select_cases(scores, each=1)
-    assert [(pick.rank, pick.case_id) for pick in selected_cases] == [
+    assert [(case.rank, case.case_id) for case in selected_cases] == [
         ("best", "b"), ("median", "c"), ("worst", "a")
     ]  # fmt: skip
     assert selected_cases[0].value == pytest.approx(0.6)
@@ -174,7 +174,7 @@ def test_figures_round_trip(tmp_path):
     empty = np.zeros((40, 50), np.uint8)
     data = compare_case(gray_image((40, 50, 3)), prediction=empty, ground_truth=empty)
     figures = [
-        Figure(name=name, title=f"Best: {name}", caption="Dice 1", alt="a image", data=data)
+        Figure(name=name, title=f"Best: {name}", caption="Dice 1", alt="an image", data=data)
         for name in ("best-1", "best-2")
     ]
     paths = write_figures(tmp_path / "figures", figures)

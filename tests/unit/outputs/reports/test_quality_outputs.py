@@ -37,7 +37,7 @@ from segnetr.outputs.tables.predictions import (
 PIXEL = b"\x89PNG\r\n\x1a\n" + bytes(8)
 
 
-def believe(dice: float, *reasons: str) -> Quality:
+def make_quality(dice: float, *reasons: str) -> Quality:
     return Quality(
         dice=dice,
         low=max(0.0, dice - 0.1),
@@ -57,8 +57,16 @@ def record(name: str, quality: Quality | None) -> CaseRecord:
 
 def test_table_has_a_row_for_each_mask_and_empty_cells_without_quality(tmp_path):
     records = [
-        {"input": "in/a, b.png", "mask": "a, b.png", "quality": describe_quality(believe(0.8))},
-        {"input": "c.png", "mask": "c.png", "quality": describe_quality(believe(0.3, "x", "y"))},
+        {
+            "input": "in/a, b.png",
+            "mask": "a, b.png",
+            "quality": describe_quality(make_quality(0.8)),
+        },
+        {
+            "input": "c.png",
+            "mask": "c.png",
+            "quality": describe_quality(make_quality(0.3, "x", "y")),
+        },
         {"input": "d.png", "mask": "d.png", "quality": None},
         {"input": "e.png", "mask": "e.png"},
     ]
@@ -73,7 +81,7 @@ def test_table_has_a_row_for_each_mask_and_empty_cells_without_quality(tmp_path)
 
 
 def test_records_store_quality_and_old_records_without_it_are_read(tmp_path):
-    records = [record("a", believe(0.7, "embedding 2.0 times its limit")), record("b", None)]
+    records = [record("a", make_quality(0.7, "embedding 2.0 times its limit")), record("b", None)]
     write_case_records(tmp_path / "cases.json", records)
     assert read_case_records(tmp_path / "cases.json") == records
     text = (tmp_path / "cases.json").read_text().replace('"quality": null', '"older": null')
@@ -84,10 +92,26 @@ def test_records_store_quality_and_old_records_without_it_are_read(tmp_path):
         read_case_records(tmp_path / "cases.json")
 
 
-def judge(pairs: list[tuple[float, float]]) -> list[QualityCase]:
+def test_files_of_version_0_1_are_read(tmp_path):
+    quality = make_quality(0.7, "spacing not known")
+    write_case_records(tmp_path / "cases.json", [record("a", quality)])
+    text = (tmp_path / "cases.json").read_text()
+    old = text.replace('"ood_score"', '"novelty"').replace('"is_ood"', '"is_unlike"')
+    assert old != text
+    (tmp_path / "cases.json").write_text(old)
+    assert read_case_records(tmp_path / "cases.json") == [record("a", quality)]
+    described = describe_quality(quality)
+    described["novelty"] = described.pop("ood_score")
+    table = tmp_path / "predictions.csv"
+    write_predictions_table(table, [{"input": "a", "mask": "a", "quality": described}])
+    with table.open(newline="") as file:
+        assert [row["ood_score"] for row in csv.DictReader(file)] == ["1.5"]
+
+
+def make_cases(pairs: list[tuple[float, float]]) -> list[QualityCase]:
     return [
-        QualityCase(case_id=f"<{number}>", dice=true, quality=believe(said))
-        for number, (said, true) in enumerate(pairs)
+        QualityCase(case_id=f"<{number}>", dice=true, quality=make_quality(predicted))
+        for number, (predicted, true) in enumerate(pairs)
     ]
 
 
@@ -98,13 +122,15 @@ def test_true_dice_of_a_case_is_the_mean_over_its_classes():
             ("x", "dice", 0.4), ("y", "dice", 0.8), ("x", "iou", 0.1), ("y", "hd95_px", None),
         )
     ]  # fmt: skip
-    judged = pair_quality(scores, [record("a", believe(0.5)), record("b", believe(0.5))])
-    assert [(case.case_id, case.dice) for case in judged] == [("a", pytest.approx(0.6))]
+    cases = pair_quality(scores, [record("a", make_quality(0.5)), record("b", make_quality(0.5))])
+    assert [(case.case_id, case.dice) for case in cases] == [("a", pytest.approx(0.6))]
     assert pair_quality(scores, [record("a", None)]) == []
 
 
 def test_agreement_counts_order_error_and_intervals():
-    found = measure_quality_agreement(judge([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45), (0.4, 0.5)]))
+    found = measure_quality_agreement(
+        make_cases([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45), (0.4, 0.5)])
+    )
     assert found.spearman == pytest.approx(0.8)
     assert found.error == pytest.approx(0.1)
     assert found.coverage == 0.75
@@ -114,20 +140,22 @@ def test_agreement_counts_order_error_and_intervals():
 
 
 def test_quality_section_has_a_dot_and_a_badge_for_each_case_and_escapes_names():
-    judged = judge([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45)])
-    strange = QualityCase(case_id="s", dice=0.1, quality=believe(0.9, "intensity <9>"))
-    page = render_run_report(RunReport(title="t", cases=CaseSection(quality=[*judged, strange])))
+    cases = make_cases([(0.9, 0.95), (0.8, 0.6), (0.5, 0.45)])
+    outlier = QualityCase(case_id="s", dice=0.1, quality=make_quality(0.9, "intensity <9>"))
+    page = render_run_report(RunReport(title="t", cases=CaseSection(quality=[*cases, outlier])))
     assert page.count("<circle") == 4
     assert page.count('<span class="badge">') == 3
     assert page.count('<span class="badge alarm">out of distribution: intensity &lt;9&gt;') == 1
     assert "<0>" not in page
-    assert page.index("intensity &lt;9&gt;") < page.index("&lt;2&gt;</th>")  # least believed first
+    assert page.index("intensity &lt;9&gt;") < page.index(
+        "&lt;2&gt;</th>"
+    )  # lowest predicted quality first
     assert "Spearman" in page
     assert 'id="quality"' not in render_run_report(RunReport(title="t"))
 
 
 def test_badges_of_figures_are_stored_and_drawn(tmp_path):
-    quality = believe(0.9, "spacing not known")
+    quality = make_quality(0.9, "spacing not known")
     figure = Figure(
         name="a", title="Best: a", caption="Dice 0.9", alt="a", data=PIXEL,
         badge=format_badge(quality), alarm=format_warning(quality),
