@@ -96,22 +96,22 @@ def lay_out_ham(source: Path, target: Path) -> Path:
 
 
 def score(name: str, run: Path, dataset: str, folder: Path, out: Path) -> list[Any]:
-    """Score a dataset; return true and predicted Dice per case."""
-    from segnetr.outputs.reports.quality_section import judge_cases
+    """Score a data set; give true and predicted Dice case by case."""
+    from segnetr.outputs.reports.quality_section import pair_quality
     from segnetr.outputs.tables.case_records import read_case_records
     from segnetr.outputs.tables.scores import read_per_case_csv
 
     place = out / f"evaluation-{name}"
     call("evaluate", run, "--dataset", dataset, "--data-dir", folder, "--out", place, "--quiet")
     scores = read_per_case_csv(place / "per_case.csv")
-    return judge_cases(scores, read_case_records(place / "cases.json"))
+    return pair_quality(scores, read_case_records(place / "cases.json"))
 
 
 def compare(name: str, judged: list[Any]) -> dict[str, Any]:
-    """Compare predicted with true Dice."""
-    from segnetr.outputs.reports.quality_section import measure_agreement
+    """Compare what was predicted with what is true."""
+    from segnetr.outputs.reports.quality_section import measure_quality_agreement
 
-    found = measure_agreement(judged)
+    found = measure_quality_agreement(judged)
     return {
         "set": name,
         "cases": found.cases,
@@ -121,8 +121,8 @@ def compare(name: str, judged: list[Any]) -> dict[str, Any]:
         "spearman_interval": resample(judged),
         "error": found.error,
         "level": found.level,
-        "held": found.held,
-        "flagged": found.unlike,
+        "held": found.coverage,
+        "flagged": found.out_of_distribution,
         "pairs": [
             [case.case_id, round(case.quality.dice, 4), round(case.dice, 4)] for case in judged
         ],
@@ -187,7 +187,7 @@ def flag(name: str, run: Path, folder: Path, out: Path) -> dict[str, Any]:
         "count": len(judged),
         "flagged": len(unlike),
         "by": {kind: reasons.count(kind) for kind in sorted(set(reasons))},
-        "median_novelty": float(np.median([quality["novelty"] for quality in judged])),
+        "median_novelty": float(np.median([quality["ood_score"] for quality in judged])),
     }
 
 

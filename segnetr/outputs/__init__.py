@@ -1,1 +1,1 @@
-"""Files written for people and other programs."""
+"""Files that are written for users and other programs."""

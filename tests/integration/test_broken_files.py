@@ -311,7 +311,7 @@ def test_format_and_series_are_flags_of_the_command(
     assert "cannot be written as nii.gz" in refused.stderr
     refused = command("predict", folder, *flags, "--format", "jpeg")
     assert refused.returncode == 2
-    assert "--format jpeg: there are same, png" in refused.stderr
+    assert "--format jpeg: unknown format; use one of same, png" in refused.stderr
     refused = command("predict", folder, *flags, "--series", "1.2.3")
     assert refused.returncode == 2
     assert "no input has it; there are none" in refused.stderr

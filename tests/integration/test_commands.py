@@ -38,7 +38,7 @@ def test_run_folder_contains_all_documented_files(trained):
     summary = json.loads((trained / "evaluation" / "summary.json").read_text())
     assert {"dice", "iou", "isic_jaccard"} <= {row["metric"] for row in summary["summaries"]}
     page = (trained / "report.html").read_text()
-    assert "test part, 3 cases" in page
+    assert "test split, 3 cases" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
 

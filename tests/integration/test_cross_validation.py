@@ -57,7 +57,7 @@ def test_report_shows_each_fold_and_all_cases(crossed, command):
     (dice,) = [row for row in summary["summaries"] if row["metric"] == "dice"]
     assert dice["cases"] == 9
     tested = json.loads((crossed / "evaluation" / "summary.json").read_text())
-    assert "test part, 3 cases" in tested["title"]
+    assert "test split, 3 cases" in tested["title"]
     page = crossed / "report.html"
     page.unlink()
     assert command("report", crossed).returncode == 0

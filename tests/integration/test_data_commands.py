@@ -70,7 +70,7 @@ def test_training_reports_the_duplicates_of_an_earlier_audit(command, leaky, tin
     assert done.returncode == 0, done.stderr
     assert "1 pairs of alike images lie in two parts" in done.stderr
     assert len(json.loads((run / "provenance.json").read_text())["dataset"]["leaks"]) == 1
-    assert "scores promise too much" in (run / "report.html").read_text().replace("\n", " ")
+    assert "scores are too optimistic" in (run / "report.html").read_text().replace("\n", " ")
 
 
 def test_page_contains_statistics_issues_and_a_contact_sheet_and_no_links(command, leaky, tmp_path):

@@ -133,7 +133,7 @@ def test_quality_is_left_away_when_asked_and_where_it_would_not_hold(
 
 def test_report_plots_predicted_against_true_dice_with_badges(judged):
     page = (judged / "report.html").read_text()
-    assert "When not to believe" in page
+    assert "Quality estimation" in page
     assert "Predicted against true Dice: Spearman" in page
     assert page.count('<span class="badge') >= 3 + 3  # a row and a image for each test case
 

@@ -1,4 +1,4 @@
-"""What makes scores and masks trustworthy, through the real commands: compare, API, repairs."""
+"""Comparison, Python API and postprocessing through the real commands."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def hearts(command, tiny, tmp_path_factory) -> Path:
     return out
 
 
-def test_runs_are_compared_with_images_of_where_they_differ(command, trained, other, tmp_path):
+def test_comparison_has_images_of_the_largest_differences(command, trained, other, tmp_path):
     done = command("compare", trained, other, "--out", tmp_path / "c", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["comparisons"][0]["cases"] == 3
@@ -59,7 +59,7 @@ def test_runs_are_compared_with_images_of_where_they_differ(command, trained, ot
     assert "train.seed" in page
 
 
-def test_images_of_a_comparison_are_predicted_as_the_scores_were(
+def test_comparison_images_use_the_test_time_augmentation_of_the_scores(
     command, trained, tmp_path, monkeypatch
 ):
     mirrored = tmp_path / "mirrored"
@@ -78,7 +78,7 @@ def test_images_of_a_comparison_are_predicted_as_the_scores_were(
     assert "different --tta (tiny none, mirrored flips)" in done.stdout
 
 
-def test_repairs_are_tried_on_validation_and_written_into_the_model(other):
+def test_postprocessing_is_tested_on_validation_and_written_to_the_model(other):
     card = read_card(other)
     assert {trial.step for trial in card.postprocessing_trials} >= {
         "largest_component",
@@ -91,10 +91,10 @@ def test_repairs_are_tried_on_validation_and_written_into_the_model(other):
     )  # three patients decide nothing
     assert not card.predict.search_postprocessing
     assert "fewer than 6 patients" in (other / "log.txt").read_text()
-    assert "Repairs" in (other / "report.html").read_text()
+    assert "Postprocessing" in (other / "report.html").read_text()
 
 
-def test_choosing_repairs_is_no_setting_of_a_prediction(command, trained, images, tmp_path):
+def test_postprocessing_search_is_rejected_by_predict(command, trained, images, tmp_path):
     arguments = [
         "--model",
         trained,
@@ -108,18 +108,18 @@ def test_choosing_repairs_is_no_setting_of_a_prediction(command, trained, images
     assert "predict.search_postprocessing is for segnetr train" in done.stderr
 
 
-def test_evaluation_knows_its_cases_and_the_report_shows_them(trained):
+def test_evaluation_records_cases_and_the_report_shows_them(trained):
     folder = trained / "evaluation"
     assert len(json.loads((folder / "cases.json").read_text())["cases"]) == 3
     assert (folder / "sizes.csv").read_text().count("\n") == 4
     assert json.loads((folder / "reliability.json").read_text())["cases"] == 3
     page = (trained / "report.html").read_text()
-    for words in ("Dice by class", "Area, lesion", "Can the probabilities be believed?",
+    for words in ("Dice by class", "Area, lesion", "Are the probabilities calibrated?",
                   "License of the model", "Prediction of a case", "4 steps in"):  # fmt: skip
         assert words in page, words
 
 
-def test_hearts_have_ejection_fractions_and_their_slices_a_slider_without_script(hearts):
+def test_report_on_hearts_has_ejection_fractions_and_sliders_without_script(hearts):
     table = (hearts / "evaluation" / "ejection.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * 2  # two patients, two ventricles
     page = (hearts / "report.html").read_text()
@@ -135,7 +135,7 @@ def test_hearts_have_ejection_fractions_and_their_slices_a_slider_without_script
     assert len(page) < 10_000_000
 
 
-def test_python_gives_the_labels_of_the_command(command, trained, images, tmp_path):
+def test_python_api_gives_the_labels_of_the_command(command, trained, images, tmp_path):
     path = sorted(images.glob("*Test_Input/*.jpg"))[0]
     settings = ["--tta", "flips", "--set", "predict.threshold=0.45", "--save-prob"]
     done = command("predict", path, "--model", trained, "--out", tmp_path / "o", *settings)
@@ -173,7 +173,7 @@ def test_the_example_of_the_readme_runs(trained, images, tmp_path, monkeypatch, 
     assert capsys.readouterr().out == f"{shape} ('background', 'lesion')\n"
 
 
-def test_python_gives_the_labels_of_the_command_for_volumes(command, hearts, tmp_path):
+def test_python_api_gives_the_labels_of_the_command_for_volumes(command, hearts, tmp_path):
     values, _ = draw_volume((20, 24, 5), seed=3)
     path = write_nifti(tmp_path / "scan.nii.gz", values)
     done = command("predict", path, "--model", hearts, "--out", tmp_path / "o", "--save-prob")
@@ -190,7 +190,7 @@ def test_python_gives_the_labels_of_the_command_for_volumes(command, hearts, tmp
     assert np.unique(probabilities).size > 100
 
 
-def test_of_several_dicom_series_python_takes_the_one_that_is_named(hearts, tmp_path):
+def test_python_api_reads_the_named_dicom_series(hearts, tmp_path):
     pytest.importorskip("pydicom")
     from support.dicom_files import ROOT_UID, draw_voxels, write_series
 
@@ -208,9 +208,9 @@ def test_of_several_dicom_series_python_takes_the_one_that_is_named(hearts, tmp_
     np.testing.assert_array_equal(found.probabilities, same.probabilities)
 
 
-def test_arrays_that_do_not_fit_are_refused(trained, hearts):
+def test_invalid_arrays_are_rejected(trained, hearts):
     images, volumes = (segnetr.load(run, device="cpu") for run in (trained, hearts))
-    for model, array, options, error, said in (
+    for model, array, options, error, message in (
         (images, np.zeros(5), {}, ReadError, r"its shape is \(5,\)"),
         (images, np.zeros((9, 9, 2), np.uint8), {}, ReadError, "2 channels where 3"),
         (images, np.full((9, 9), np.nan), {}, ReadError, "NaN"),
@@ -223,5 +223,5 @@ def test_arrays_that_do_not_fit_are_refused(trained, hearts):
         (volumes, np.zeros((9, 9, 4), np.int16), {}, UsageError, r"give spacing=\(x, y, z\)"),
         (images, "photo.jpg", {"spacing": (1, 1)}, UsageError, "is a file"),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             model.predict(array, **options)

@@ -1,4 +1,4 @@
-"""A report opens in a real browser without console errors or network requests."""
+"""A report in a real browser: no console errors and no network requests."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 from segnetr.metrics import score_masks, summarize
 from segnetr.outputs.reports.case_section import read_case_section
 from segnetr.outputs.reports.figures import Figure
-from segnetr.outputs.reports.run_report import ReportContent, write_report
+from segnetr.outputs.reports.run_report import RunReport, write_run_report
 from segnetr.outputs.tables.case_records import CaseRecord, write_case_records
 from segnetr.outputs.tables.scores import write_per_case_csv
 
@@ -58,7 +58,7 @@ def write_page(folder: Path) -> Path:
     write_per_case_csv(folder / "per_case.csv", scores)
     write_case_records(folder / "cases.json", records)
     slices = tuple(jpeg(40 * number) for number in range(5))
-    content = ReportContent(
+    report = RunReport(
         title="A page",
         summaries=summarize(scores, bootstrap=50),
         curves=[{"step": step, "phase": "train", "total": 1 / step} for step in range(1, 20)],
@@ -69,12 +69,12 @@ def write_page(folder: Path) -> Path:
         ],
         cases=read_case_section(folder),
     )
-    write_report(folder / "report.html", content=content)
+    write_run_report(folder / "report.html", report)
     return folder / "report.html"
 
 
-def look(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
-    """Open a page; return its content, console messages and requested addresses."""
+def open_page(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
+    """Return the content of a page, its console messages and its network requests."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine (apt-get install chromium)")
@@ -84,30 +84,30 @@ def look(page: Path, folder: Path) -> tuple[str, list[str], set[str]]:
          "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
-    said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     requests = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    # Requests of the browser itself (updates, time) have no page as their initiator.
-    asked = {
+    # What the browser itself asks for (updates, the time) has no page as its initiator.
+    requested = {
         request["url"]
         for request in requests
         if str(request.get("url", "")).startswith(("http", "ws"))
         and request.get("initiator", "not an origin") != "not an origin"
     }
-    return done.stdout, said, asked
+    return done.stdout, console, requested
 
 
-def test_page_opens_in_chromium_without_errors_or_requests(tmp_path):
-    content, said, asked = look(write_page(tmp_path), tmp_path)
+def test_page_opens_in_chromium_without_errors_and_network_requests(tmp_path):
+    content, console, requested = open_page(write_page(tmp_path), tmp_path)
     assert content.count('type="radio"') == 5
-    assert said == []
-    assert asked == set()
+    assert console == []
+    assert requested == set()
 
 
-def test_page_with_an_error_and_a_request_is_detected(tmp_path):
+def test_errors_and_network_requests_of_a_page_are_detected(tmp_path):
     page = tmp_path / "bad.html"
     page.write_text(
         '<html><body><img src="http://127.0.0.1:9/x.png"><script>console.error("no")</script>'
     )
-    _, said, asked = look(page, tmp_path)
-    assert said
-    assert asked == {"http://127.0.0.1:9/x.png"}
+    _, console, requested = open_page(page, tmp_path)
+    assert console
+    assert requested == {"http://127.0.0.1:9/x.png"}

@@ -55,7 +55,12 @@ def test_wheel_holds_every_recipe_and_module(wheel: Path):
         for folder in ("segnetr", "hybrid_backbones")
         for path in (ROOT / folder).rglob("*.py")
     }
-    assert recipes | commands | modules <= names
+    templates = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "segnetr" / "outputs" / "reports" / "templates").iterdir()
+    }
+    assert len(templates) >= 6
+    assert recipes | commands | modules | templates <= names
     assert {"segnetr/py.typed", "hybrid_backbones/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

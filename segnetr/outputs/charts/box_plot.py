@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
-from segnetr.outputs.charts.curves import Axis
+from segnetr.outputs.charts.axes import Axis, draw_rows_axis
+from segnetr.outputs.charts.svg import circle, document, line, rectangle, shorten, text
 
 MOST_BOXES = 16
 _WIDTH, _TOP, _ROW, _BOTTOM = 560, 34, 30, 40
@@ -20,8 +20,8 @@ class Box:
     """One box.
 
     Attributes:
-        name: What the values are of.
-        values: One finite number at least.
+        name: Name of the group of values.
+        values: Finite numbers, at least one.
     """
 
     name: str
@@ -33,8 +33,8 @@ class BoxChart:
     """Boxes below each other on one axis.
 
     Attributes:
-        title: What is shown.
-        label: What runs to the right, with its unit.
+        title: Heading.
+        label: Label of the horizontal axis, with its unit.
         boxes: At most 16.
         is_share: The values are shares: the axis runs from 0 to 1.
     """
@@ -46,12 +46,12 @@ class BoxChart:
 
 
 def draw_box_chart(chart: BoxChart) -> str:
-    """Draw medians, quartiles, whiskers and outliers; all values of a box of forty or fewer.
+    """Draw medians, quartiles, whiskers and outliers; all values of boxes of at most 40 values.
 
-    Whiskers end at the last value within 1.5 quartile distances of the box.
+    Whiskers end at the last value within 1.5 interquartile ranges of the box.
 
     Raises:
-        ValueError: If there is no box or are too many.
+        ValueError: If there is no box, or there are more than 16.
 
     Source:
         Tukey, Exploratory Data Analysis, 1977, section 2.
@@ -59,26 +59,16 @@ def draw_box_chart(chart: BoxChart) -> str:
     if not 0 < len(chart.boxes) <= MOST_BOXES:
         raise ValueError(f"{chart.title!r}: {len(chart.boxes)} boxes where 1 to {MOST_BOXES} fit")
     ends = [0.0, 1.0] if chart.is_share else [v for box in chart.boxes for v in box.values]
-    axis = Axis.cover(ends, start=_LEFT, end=_WIDTH - _RIGHT, count=5)
+    axis = Axis.linear(ends, start=_LEFT, end=_WIDTH - _RIGHT, count=5)
     bottom = _TOP + _ROW * len(chart.boxes)
-    parts = [f'<text class="chart-title" x="12" y="20">{escape(chart.title)}</text>']
-    for x, text in axis.ticks():
-        parts.append(
-            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}"/>'
-            f'<text class="tick" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{text}</text>'
-        )
-    parts.append(
-        f'<text class="tick" x="{(_LEFT + _WIDTH - _RIGHT) / 2:g}" y="{bottom + 35}" '
-        f'text-anchor="middle">{escape(chart.label)}</text>'
-    )
-    parts += [
-        _draw_box(box, axis, _TOP + _ROW * (place + 0.5)) for place, box in enumerate(chart.boxes)
+    parts = [
+        text(12, 20, chart.title, style="chart-title"),
+        draw_rows_axis(axis, top=_TOP, bottom=bottom, label=chart.label),
     ]
-    words = escape(f"{chart.title}: " + "; ".join(_describe(box) for box in chart.boxes))
-    return (
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {bottom + _BOTTOM}" role="img" '
-        f'aria-label="{words}"><title>{words}</title>{"".join(parts)}</svg>'
-    )
+    for row, box in enumerate(chart.boxes):
+        parts.append(_draw_box(box, axis, _TOP + _ROW * (row + 0.5)))
+    label = f"{chart.title}: {'; '.join(_describe(box) for box in chart.boxes)}"
+    return document(parts, width=_WIDTH, height=bottom + _BOTTOM, label=label)
 
 
 def _draw_box(box: Box, axis: Axis, y: float) -> str:
@@ -86,25 +76,21 @@ def _draw_box(box: Box, axis: Axis, y: float) -> str:
     low, middle, high = np.percentile(values, (25, 50, 75))
     reach = 1.5 * (high - low)
     inside = values[(values >= low - reach) & (values <= high + reach)]
-    shown = values if len(values) <= _MOST_DOTS else values[~np.isin(values, inside)]
-    name = box.name if len(box.name) <= _MOST_LETTERS else f"{box.name[: _MOST_LETTERS - 1]}…"
-    left, right, center = (axis.place(float(value)) for value in (low, high, middle))
+    dots = values if len(values) <= _MOST_DOTS else values[~np.isin(values, inside)]
+    left, right, center, first, last = (
+        axis.position(float(value)) for value in (low, high, middle, inside[0], inside[-1])
+    )
+    name = f"{shorten(box.name, _MOST_LETTERS)} ({len(values)})"
     parts = [
-        f'<text class="tick" x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">'
-        f"{escape(name)} ({len(values)})</text>",
-        f'<line class="axis" x1="{axis.place(float(inside[0])):.1f}" '
-        f'x2="{axis.place(float(inside[-1])):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>',
-        f'<rect class="bin" x="{left:.1f}" y="{y - 8:.1f}" width="{max(right - left, 1):.1f}" '
-        'height="16"/>',
-        f'<line class="curve line-b" x1="{center:.1f}" x2="{center:.1f}" y1="{y - 9:.1f}" '
-        f'y2="{y + 9:.1f}"/>',
+        text(_LEFT - 10, y + 4, name, text_anchor="end"),
+        line(first, y, last, y, style="axis"),
+        rectangle(left, y - 8, max(right - left, 1), 16, style="bin"),
+        line(center, y - 9, center, y + 9, style="curve line-b"),
     ]
-    # Spread up and down in turns, so that equal values are seen.
-    parts += [
-        f'<circle class="dot line-a" cx="{axis.place(float(value)):.1f}" '
-        f'cy="{y + (place % 3 - 1) * 4:.1f}" r="2"/>'
-        for place, value in enumerate(shown)
-    ]
+    # Three alternating heights keep equal values apart.
+    for index, value in enumerate(dots):
+        x = axis.position(float(value))
+        parts.append(circle(x, y + (index % 3 - 1) * 4, 2, style="dot line-a"))
     return "".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""A map of shares laid over its image, for the eye."""
+"""Draw a heatmap over its image."""
 
 import cv2
 import numpy as np
@@ -9,17 +9,17 @@ from segnetr.outputs.masks.overlay import LONGEST_SIDE, ImageArray
 
 _COLORS = cv2.COLORMAP_TURBO
 _STRONGEST = 0.6
-"""How much of the image the color covers where the map is 1; where it is 0, nothing."""
+"""Opacity of the color where the map is 1; the opacity is proportional to the map."""
 
 
 def draw_heatmap(
     image: NDArray[np.uint8], heat: NDArray[np.float32], *, longest: int = LONGEST_SIDE
 ) -> ImageArray:
-    """Color a image where a map is high; where it is 0 the image is seen as it is.
+    """Color an image by a map; where the map is 0, the image is unchanged.
 
     Args:
         image: (H, W, 1) or (H, W, 3).
-        heat: (h, w) in 0..1, over the whole of the image; resized to it.
+        heat: (h, w) in 0..1, for the whole image; resized to it.
         longest: Longest side of the result in pixels; larger images are reduced.
 
     Returns:

@@ -1,47 +1,46 @@
-"""A histogram as SVG, in the style of the reports."""
+"""Histograms as inline SVG, colored by the page's style sheet."""
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
+
+from segnetr.outputs.charts.svg import document, line, rectangle, text
 
 _WIDTH, _HEIGHT = 440, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 36, 12, 30, 30
 
 
 def draw_histogram(values: Sequence[float], *, title: str, bins: int = 24) -> str:
-    """Draw how many values lie where.
+    """Draw the distribution of values as an `<svg>` element.
+
+    The horizontal axis runs from the lowest to the highest value, without rounding.
 
     Args:
-        values: Any finite numbers; with none, nothing is drawn.
-        title: What they are, with the unit; plain text.
-        bins: Bars between the lowest and the highest value.
+        values: Finite numbers.
+        title: Heading in plain text, with the unit.
+        bins: Number of bars.
 
     Returns:
-        An SVG element that says in words what it shows.
+        An element with a description in words; an empty text if there are no values.
     """
     if not values:
         return ""
     counts, edges = np.histogram(values, bins=bins)
-    inner, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    highest = int(counts.max())
-    bars = "".join(
-        f'<rect class="cell" x="{_LEFT + inner * place / bins + 0.5:.1f}" '
-        f'y="{_TOP + height * (1 - count / highest):.1f}" width="{inner / bins - 1:.1f}" '
-        f'height="{height * count / highest:.1f}"/>'
-        for place, count in enumerate(counts)
-        if count
-    )
-    base = _TOP + height
+    width, height = (_WIDTH - _LEFT - _RIGHT) / bins, _HEIGHT - _TOP - _BOTTOM
+    highest, bottom, right = int(counts.max()), _TOP + height, _WIDTH - _RIGHT
+    parts = [text(_LEFT, 18, title, style="chart-title")]
+    for index, count in enumerate(counts):
+        if count:
+            bar = float(height * count / highest)
+            parts.append(
+                rectangle(_LEFT + width * index + 0.5, bottom - bar, width - 1, bar, style="cell")
+            )
     low, high = f"{edges[0]:.3g}", f"{edges[-1]:.3g}"
-    text = f"{title}: {len(values)} values from {low} to {high}"
-    return (
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{escape(text)}"><text class="chart-title" x="{_LEFT}" y="18">'
-        f"{escape(title)}</text>{bars}"
-        f'<line class="axis" x1="{_LEFT}" y1="{base}" x2="{_WIDTH - _RIGHT}" y2="{base}"/>'
-        f'<text class="tick" x="{_LEFT - 6}" y="{_TOP + 5}" text-anchor="end">{highest}</text>'
-        f'<text class="tick" x="{_LEFT}" y="{base + 18}">{low}</text>'
-        f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{base + 18}" text-anchor="end">{high}</text>'
-        "</svg>"
-    )
+    parts += [
+        line(_LEFT, bottom, right, bottom, style="axis"),
+        text(_LEFT - 6, _TOP + 5, str(highest), text_anchor="end"),
+        text(_LEFT, bottom + 18, low),
+        text(right, bottom + 18, high, text_anchor="end"),
+    ]
+    label = f"{title}: {len(values)} values from {low} to {high}"
+    return document(parts, width=_WIDTH, height=_HEIGHT, label=label)

@@ -1,4 +1,4 @@
-"""Why a classifier answered as it did, as files: the one door to its explanations."""
+"""Write explanations of a classifier's prediction as files."""
 
 import io
 from pathlib import Path
@@ -34,24 +34,24 @@ def explain_image(
     pixels: NDArray[np.uint8] | None = None,
     level: int = -1,
 ) -> list[Path]:
-    """Write what a classifier's answer for one image rests on.
+    """Write the Grad-CAM heatmap and the attention distances of one image.
 
     Args:
         model: The classifier, in evaluation mode.
         image: (1, C, H, W), normalized as in training, on the model's device.
-        target: The class to explain; mostly the one the classifier chose.
-        out: Folder of the files; made if it is not there.
-        name: What the files begin with; it may hold sub-folders.
-        pixels: (h, w, 1 or 3), what the network sees in full, for the eye; None: `image` itself,
-            stretched to black and white.
-        level: Level of the pyramid that Grad-CAM looks at.
+        target: The class to explain, usually the predicted one.
+        out: Folder of the files; created if it does not exist.
+        name: Prefix of the files; may contain sub-folders.
+        pixels: (h, w, 1 or 3), the image to draw on, with the same field of view; None: `image`
+            itself, scaled to black and white.
+        level: Level of the pyramid for Grad-CAM.
 
     Returns:
-        `NAME_cam.png`; and where places attend to places `NAME_attention.csv` and
-        `NAME_attention.svg`, the mean attention distance by layer and head.
+        `NAME_cam.png`; for networks with attention between positions also `NAME_attention.csv`
+        and `NAME_attention.svg`, the mean attention distance by layer and head.
 
     Raises:
-        ValueError: If the class or the level does not exist, or there is not one image.
+        ValueError: If the class or the level does not exist, or `image` is not a single image.
         WriteError: If a file cannot be written.
     """
     heat = grad_cam(model, image, target=target, level=level)
@@ -69,7 +69,7 @@ def explain_image(
 
 
 def _to_image(image: Tensor) -> NDArray[np.uint8]:
-    """Stretch the one image to 0..255; of other than 1 or 3 channels the first is shown."""
+    """Scale the image to 0..255. Without 1 or 3 channels, only the first channel is used."""
     values = image[0].detach().float().cpu()
     values = values if len(values) in (1, 3) else values[:1]
     low, high = values.min(), values.max()

@@ -1,4 +1,4 @@
-"""Which part of a image speaks for a class: Grad-CAM.
+"""Grad-CAM: the regions of an image that support a class.
 
 Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization,
 ICCV 2017, arXiv:1610.02391.
@@ -20,24 +20,23 @@ from hybrid_backbones import Backbone
 def grad_cam(
     model: Backbone, image: Tensor, *, target: int, level: int = -1
 ) -> NDArray[np.float32]:
-    """Weight the channels of a map by what a class gains from them, and add them up.
+    """Return the sum of the channels of a feature map, weighted by the gradient of a class logit.
 
-    Where the logits do not depend on the map that the pyramid hands out, that which they do depend
-    on is taken in its place: what a stage hands to the next, before a norm; and where a class token
-    alone is classified, which the last map comes too late for, the places that enter the last
-    block.
+    If the logits do not depend on the map of the pyramid, a tensor is used on which they depend:
+    the output of the stage before its norm; or, if only a class token is classified, the
+    positions that enter the last block.
 
     Args:
-        model: A backbone with a head. It is used in evaluation mode, and left as it was.
+        model: A backbone with a head. It runs in evaluation mode; its mode is restored.
         image: (1, C, H, W), normalized as in training.
         target: The class.
         level: Level of the pyramid, 0 the finest; negative ones count from the coarsest, -1.
 
     Returns:
-        (H, W) in 0..1, 1 where the class is seen most; all 0 where nothing speaks for it.
+        (H, W) in 0..1; 1 is the strongest support. All 0 if nothing supports the class.
 
     Raises:
-        ValueError: If the class or the level does not exist, or there is not one image.
+        ValueError: If the class or the level does not exist, or `image` is not a single image.
 
     Source:
         arXiv:1610.02391, section 3, equations 1 and 2.
@@ -57,61 +56,64 @@ def grad_cam(
             (gradient,) = torch.autograd.grad(score, carrier, retain_graph=True, allow_unused=True)
             if gradient is not None:
                 features = _arrange(carrier.detach(), own, is_own=carrier is own)
-                heat = _attention_weights(features, _arrange(gradient, own, is_own=carrier is own))
+                heat = _weigh_channels(features, _arrange(gradient, own, is_own=carrier is own))
                 size = (int(image.shape[2]), int(image.shape[3]))
                 return _to_share(_enlarge(heat, size, model.feature_info[level].stride))
     raise ValueError(f"no logit depends on level {level} of {type(model).__name__}")
 
 
 def _run(model: Backbone, image: Tensor, *, target: int, level: int) -> tuple[list[Tensor], Tensor]:
-    """Give the tensors that may carry the gradient, the pyramid's own map first, and the logit."""
-    kept: dict[str, Tensor] = {}
+    """Return the tensors that may have a gradient, the pyramid's map first, and the logit."""
+    captured: dict[str, Tensor] = {}
 
-    def keep_output(_: nn.Module, __: Any, output: Any) -> None:
-        kept["output"] = output[0] if isinstance(output, tuple) else output
+    def capture_output(_: nn.Module, __: Any, output: Any) -> None:
+        captured["output"] = output[0] if isinstance(output, tuple) else output
 
-    def keep_input(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        kept["input"] = inputs[0]
+    def capture_input(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        captured["input"] = inputs[0]
 
     stage = model.get_submodule(model.feature_info[level].module)
-    hooks = [stage.register_forward_hook(keep_output)]
+    hooks = [stage.register_forward_hook(capture_output)]
     lists = [child for child in stage.children() if isinstance(child, nn.ModuleList)]
     if lists and len(lists[-1]):
-        hooks.append(lists[-1][-1].register_forward_pre_hook(keep_input))
+        hooks.append(lists[-1][-1].register_forward_pre_hook(capture_input))
     try:
-        # So that there is a graph where all parameters are frozen, too.
+        # The input requires a gradient, so that frozen networks have a graph, too.
         encoded = model.encode(image.detach().clone().requires_grad_())
         score = model.forward_head(encoded)[0, target]
     finally:
         for hook in hooks:
             hook.remove()
-    found = [encoded.maps[level], *(kept[key] for key in ("output", "input") if key in kept)]
+    found = [
+        encoded.maps[level],
+        *(captured[key] for key in ("output", "input") if key in captured),
+    ]
     return found, score
 
 
 def _arrange(x: Tensor, own: Tensor, *, is_own: bool) -> Tensor:
-    """Bring tokens (1, E + L, D) or a map of either layout to the shape of the pyramid's own."""
+    """Reshape tokens (1, E + L, D) or a map of either layout to the shape of the pyramid's map."""
     if is_own:
         return x
     if x.ndim == 3:
         height, width = own.shape[2:]
         tokens = x[:, -height * width :].transpose(1, 2)
         return tokens.reshape(own.shape)
-    # A map in the pyramid's own layout would have been the pyramid's own, so where the shapes of
-    # both layouts agree the channels are last.
+    # A map in the layout of the pyramid would be the pyramid's map itself, so if both layouts have
+    # the same shape, the channels are last.
     last = x.permute(0, 3, 1, 2)
     return last if last.shape == own.shape else x
 
 
-def _attention_weights(features: Tensor, gradient: Tensor) -> Tensor:
-    """Add the channels up to (1, 1, h, w), each as much as the class gains from it."""
+def _weigh_channels(features: Tensor, gradient: Tensor) -> Tensor:
+    """Return (1, 1, h, w): the sum of the channels, weighted by their mean gradient."""
     weights = gradient.float().mean((2, 3), keepdim=True)
     return F.relu((weights * features.float()).sum(1, keepdim=True))
 
 
 def _enlarge(heat: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Bring (1, 1, h, w) to the image's grid; places that reach beyond the image are cut."""
-    grid = [max(places * stride, side) for places, side in zip(heat.shape[2:], size, strict=True)]
+    """Resize (1, 1, h, w) to the grid of the image; cells beyond the image are cropped."""
+    grid = [max(cells * stride, side) for cells, side in zip(heat.shape[2:], size, strict=True)]
     grown = F.interpolate(heat, grid, mode="bilinear", align_corners=False)
     return grown[0, 0, : size[0], : size[1]]
 

@@ -1,4 +1,4 @@
-"""Masks as DICOM Segmentation objects, made by highdicom in a child process with limits."""
+"""Write masks as DICOM Segmentation objects, with highdicom in a limited child process."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,22 +19,22 @@ _MEMORY_BYTES, _BYTES_PER_VOXEL = 2 * 2**30, 16
 def encode_segmentation(
     labels: NDArray[np.uint8], series: DicomSeries, *, classes: Sequence[str]
 ) -> bytes:
-    """Make a DICOM-SEG object that refers to the slices it was made from.
+    """Return a DICOM-SEG object that refers to the slices of its series.
 
     Position, orientation and spacing are those of the slices; each foreground class is a segment
-    of one bit. Meaning is told by the label alone: the coded category and type are the general
-    "Tissue" (SNOMED CT 85756007), because a class name is no code.
+    of one bit. Only the label names the class: the coded category and type are the general
+    "Tissue" (SNOMED CT 85756007), because a class name is not a code.
 
     Args:
         labels: (X, Y, Z) class indices, on the grid of the series.
-        series: Where the slices are.
+        series: The slices.
         classes: Names of the classes, background first.
 
     Returns:
         The whole file.
 
     Raises:
-        ReadError: If highdicom is not installed, or the slices lack what the standard wants.
+        ReadError: If highdicom is not installed, or the slices lack required attributes.
     """
     path = Path(series.source)
     require_package(path, "highdicom")
@@ -50,12 +50,12 @@ def encode_segmentation(
     memory = _MEMORY_BYTES + _BYTES_PER_VOXEL * stack.size
     limits = Limits(memory_bytes=memory, seconds=2 * count_seconds(path))
     content: bytes = ask_child(
-        _CHILD, request, path=path, limits=limits, take=_take, payload=stack.tobytes()
+        _CHILD, request, path=path, limits=limits, take=_read_reply, payload=stack.tobytes()
     )
     return content
 
 
-def _take(facts: Any, rest: IO[bytes]) -> bytes:
+def _read_reply(facts: Any, rest: IO[bytes]) -> bytes:
     content = rest.read(facts["bytes"])
     if len(content) != facts["bytes"]:
         raise EOFError

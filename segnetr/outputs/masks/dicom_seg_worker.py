@@ -1,4 +1,4 @@
-"""The child process that writes DICOM-SEG; started by `dicom_seg`, never imported by it."""
+"""Child process that encodes DICOM-SEG. `dicom_seg` starts it and never imports it."""
 
 import hashlib
 import io
@@ -22,17 +22,17 @@ from segnetr.errors import ReadError
 _TISSUE = Code("85756007", "SCT", "Tissue")
 _ARTIFICIAL = Code("123110", "DCM", "Artificial Intelligence")
 _NAME = "SegNetr"
-# Attributes of type 2: the standard wants them there, and allows them to be empty.
+# Attributes of type 2: the standard requires them, but allows empty values.
 _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
     "StudyID", "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
 )  # fmt: skip
 _MOST_LABEL_LETTERS = 64
-_SERIES_NUMBER = 900  # far from those of a scanner
+_SERIES_NUMBER = 900  # unlikely for a series of a scanner
 
 
 def work(request: Mapping[str, Any], stream: IO[bytes]) -> Reply:
-    """Make the object.
+    """Encode the object.
 
     Args:
         request: `path`, `series`, `names` of the slices in order, `shape` (Z, Y, X), `classes`,
@@ -43,15 +43,15 @@ def work(request: Mapping[str, Any], stream: IO[bytes]) -> Reply:
         The number of bytes, and the file.
 
     Raises:
-        ReadError: If a slice cannot be read, or lacks what the standard wants.
+        ReadError: If a slice cannot be read, or lacks required attributes.
     """
     path = Path(request["path"])
     labels = np.frombuffer(stream.read(), dtype=np.uint8).reshape(request["shape"])
     slices = _read_slices(DicomSource(path), request["names"])
     try:
-        made = _segment(slices, labels, request)
+        segmentation = _segment(slices, labels, request)
         buffer = io.BytesIO()
-        made.save_as(buffer, enforce_file_format=True)
+        segmentation.save_as(buffer, enforce_file_format=True)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ReadError(
@@ -93,7 +93,7 @@ def _segment(
         )
         for number, name in enumerate(request["classes"][1:], start=1)
     ]
-    # Names from what is in it: the same mask of the same series is the same object.
+    # Identifiers depend only on the content: equal masks of a series give equal objects.
     seeds = [request["series"], hashlib.sha256(labels.tobytes()).hexdigest(), request["version"]]
     return Segmentation(
         source_images=list(slices),

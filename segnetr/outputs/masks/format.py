@@ -1,4 +1,4 @@
-"""In which format a mask is written: that of its image, or one that was asked for."""
+"""Choose the file format of a mask: the format of its image, or a requested one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ MASK_FORMATS: Mapping[str, str] = {
     "mha": ".mha",
     "dcm": ".dcm",
 }
-"""Names that `--format` takes, and the suffix of each; a palette is a PNG in colors."""
+"""Values of `--format` and their suffixes; a palette is a PNG in colors."""
 
 IMAGE_FORMATS = ("png", "palette", "bmp", "tif")
 VOLUME_FORMATS = ("nii", "nii.gz", "nrrd", "mha")
@@ -25,32 +25,32 @@ VOLUME_FORMATS = ("nii", "nii.gz", "nrrd", "mha")
 _NIFTI = (".nii", ".nii.gz")
 _VOLUMES = (*_NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")
 _DICOM = ".dcm"
-# Lossless formats, and those in two files, whose masks are one file of the same format.
+# Lossless formats. Masks of two-file formats are written as one file of the same format.
 _SAME = {".png": "", ".bmp": "", ".tif": "", ".tiff": "", ".nii": "", ".nii.gz": "", ".nrrd": "",
          ".mha": "", ".dcm": "", ".nhdr": ".nrrd", ".mhd": ".mha"}  # fmt: skip
 
 
 def check_format(name: str) -> str:
-    """Give a format's name back.
+    """Return the name of a known format.
 
     Raises:
-        UsageError: If there is none of this name.
+        UsageError: If the format is unknown.
     """
     if name not in MASK_FORMATS:
-        raise UsageError(f"--format {name}: there are {', '.join(MASK_FORMATS)}")
+        raise UsageError(f"--format {name}: unknown format; use one of {', '.join(MASK_FORMATS)}")
     return name
 
 
 def choose_suffix(source: Path, suffix: str, format_name: str) -> str:
-    """Give the suffix of a mask.
+    """Return the suffix of a mask.
 
     Args:
         source: The image, for messages.
-        suffix: The image's, as its file has it; `.dcm` for any source of DICOM.
+        suffix: Suffix of the image file; `.dcm` for any DICOM source.
         format_name: One of `MASK_FORMATS`.
 
     Raises:
-        UsageError: If a mask of this image cannot be written so.
+        UsageError: If a mask of this image cannot be written in this format.
     """
     if format_name == "same":
         return (_SAME[suffix.lower()] or suffix) if suffix.lower() in _SAME else ".png"

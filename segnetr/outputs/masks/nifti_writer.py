@@ -1,4 +1,4 @@
-"""Voxels behind a header that is kept as stored, written plane by plane."""
+"""Write NIfTI voxels plane by plane, with the stored header of the image."""
 
 import gzip
 import io
@@ -19,7 +19,7 @@ _SAME_UNIT = 1e-6
 
 
 def find_header(image: ImageFile | VolumeFile) -> Nifti1Header:
-    """Copy the header as stored, or make one from the affine of an image that came without."""
+    """Return a copy of the stored header, or a header from the affine if there is none."""
     header: Nifti1Header
     if image.header is not None:
         header = image.header.copy()
@@ -29,7 +29,7 @@ def find_header(image: ImageFile | VolumeFile) -> Nifti1Header:
     header.set_xyzt_units(_MM)
     affine = affine_in_mm(image)
     if affine is None:
-        # Codes of 0: it is not known where it lies.
+        # Codes of 0: the position is unknown.
         header["pixdim"][1:4] = image.spacing or 1.0
         return header
     header.set_qform(affine, code=_SCANNER)
@@ -38,7 +38,7 @@ def find_header(image: ImageFile | VolumeFile) -> Nifti1Header:
 
 
 def affine_in_mm(image: ImageFile | VolumeFile) -> NDArray[np.float64] | None:
-    """Give an affine with lengths in mm, untouched where they are so already; None: unknown."""
+    """Return the affine with lengths in mm, unchanged if they are in mm; None: unknown."""
     if image.affine is None or image.spacing is None:
         return image.affine
     sides = np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
@@ -53,17 +53,17 @@ def affine_in_mm(image: ImageFile | VolumeFile) -> NDArray[np.float64] | None:
 def write_voxels(
     stream: BinaryIO, values: NDArray[Any], header: Nifti1Header, *, path: Path, level: int
 ) -> None:
-    """Write voxels behind a header, of which nothing but type, scaling and K is changed.
+    """Write a header and voxels. Only type, scaling and K of the header are changed.
 
-    Not through `nibabel.Nifti1Image`, which repairs what it finds odd in a header. Plane by plane,
-    so that a large volume is never there twice, or not even once where it lies on the disk.
+    `nibabel.Nifti1Image` is not used, since it corrects unusual header fields. Writing plane by
+    plane avoids a copy of a large volume; a memory-mapped volume is never loaded completely.
 
     Args:
-        stream: Where to.
+        stream: Output.
         values: (X, Y, Z) or (X, Y, Z, K).
-        header: Of the image; changed.
-        path: The file's name, which says whether it is packed.
-        level: Of the packing, 1 to 9.
+        header: Header of the image; modified.
+        path: Name of the file, which determines whether it is compressed.
+        level: Compression level, 1 to 9.
 
     Raises:
         ValueError: If the values do not fit the header.
@@ -72,7 +72,7 @@ def write_voxels(
     if not path.name.lower().endswith(".gz"):
         _write_plain(stream, values, header)
         return
-    # Without name and time of day, so that equal predictions are equal files.
+    # Without name and time, so that equal predictions give equal files.
     with gzip.GzipFile("", "wb", fileobj=stream, mtime=0, compresslevel=level) as packed:
         _write_plain(packed, values, header)
 
@@ -85,10 +85,10 @@ def _fit_header(header: Nifti1Header, values: NDArray[Any], path: Path) -> None:
         header["dim"][0], header["dim"][4:] = 3, 1  # the mask has no channels
     claimed = int(np.prod(header["dim"][1 : 1 + int(header["dim"][0])].astype(np.int64)))
     if claimed != values.size:
-        raise ValueError(f"{path}: {values.size} voxels under a header of {claimed}")
+        raise ValueError(f"{path}: {values.size} voxels for a header of {claimed}")
     header.set_data_dtype(values.dtype.newbyteorder(header.endianness))
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
-    header["vox_offset"] = 0  # asks nibabel for the first place behind header and extensions
+    header["vox_offset"] = 0  # nibabel replaces 0 by the end of header and extensions
 
 
 def _write_plain(

@@ -1,8 +1,8 @@
-"""Where each result goes, decided before the first file is written.
+"""Choose the path of each result before the first file is written.
 
-Two inputs may have one name in the output folder: `a.png` beside `a.jpg`, `a.png` from two folders,
-or `a.png` whose probabilities are called like the mask of `a_prob.png`. All names are laid out up
-front, so that nothing is ever overwritten by a later file, nor an input by its own result.
+Two inputs may map to one name in the output folder: `a.png` and `a.jpg`, `a.png` from two folders,
+or `a.png` whose probabilities have the name of the mask of `a_prob.png`. All names are chosen up
+front, so no result overwrites another result or an input.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ _NIFTI_SUFFIXES = (".nii.gz", ".nii")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputPath:
-    """The place of one result.
+    """The path of one result.
 
     Attributes:
         source: The input file.
@@ -34,30 +34,30 @@ class OutputPath:
 def plan_output_paths(
     inputs: Sequence[tuple[Path, Path]], *, out: Path, format_name: str = "same"
 ) -> list[OutputPath]:
-    """Give each input a name of its own below the output folder.
+    """Choose a unique name in the output folder for each input.
 
-    A result has its input's sub-folder, stem and format (`a.nii.gz` stays `a.nii.gz`, `a.jpg`
-    becomes `a.png`). Where that name is wanted twice, it stays with the input that has it
-    already; the others get the suffix of their input into the name (`a_jpg.png`), then its folder
-    (`left_a_jpg.png`), then a number. The names do not depend on the order of the inputs, and
-    letter case makes no difference between names, as on many disks it does not.
+    A result has the sub-folder, stem and format of its input (`a.nii.gz` remains `a.nii.gz`,
+    `a.jpg` becomes `a.png`). If several inputs map to one name, the input that already has this
+    name gets it; the names of the others are extended by the suffix of their input (`a_jpg.png`),
+    then by its folder (`left_a_jpg.png`), then by a number. The names do not depend on the order
+    of the inputs. They are compared without letter case, as on many file systems.
 
     Args:
-        inputs: Input files, each with its path relative to the folder it was found below.
+        inputs: Input files, each with its path relative to the folder in which it was found.
         out: The output folder.
         format_name: One of `segnetr.outputs.masks.format.MASK_FORMATS`.
 
     Returns:
-        The plan, in the order of the inputs.
+        The paths, in the order of the inputs.
 
     Raises:
-        UsageError: If results would lie among the inputs, a relative path leads elsewhere, or an
-            input cannot have a mask of this format.
+        UsageError: If a result would be in a folder of inputs, a relative path leads out of the
+            output folder, or an input cannot have a mask of this format.
     """
     check_format(format_name)
     for source, relative in inputs:
         if relative.is_absolute() or ".." in relative.parts or not relative.name:
-            raise UsageError(f"{source}: its place below --out would be '{relative}', outside it")
+            raise UsageError(f"{source}: its path below --out would be '{relative}', outside it")
     levels = [0] * len(inputs)
     while True:
         names = [
@@ -69,16 +69,16 @@ def plan_output_paths(
             break
         for index in losers:
             levels[index] += 1
-    plan = [
+    paths = [
         OutputPath(source=source, relative=name)
         for (source, _), name in zip(inputs, names, strict=True)
     ]
-    _refuse_input_folders(plan, out)
-    return plan
+    _reject_input_folders(paths, out)
+    return paths
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Cut a file's name into stem and suffix, `.nii.gz` being one suffix; letter case is kept."""
+    """Split a file name into stem and suffix. `.nii.gz` is one suffix; letter case is unchanged."""
     for suffix in _NIFTI_SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)], name[-len(suffix) :]
@@ -87,36 +87,36 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def is_nifti_name(path: PurePath) -> bool:
-    """Tell whether a file is NIfTI by its name."""
+    """Return whether a file name is that of a NIfTI file."""
     return path.name.lower().endswith(_NIFTI_SUFFIXES)
 
 
 def overlay_path(mask: Path) -> Path:
-    """Give the name of the overlay image that belongs to a mask."""
+    """Return the path of the overlay image of a mask."""
     return mask.with_name(f"{split_name(mask.name)[0]}_overlay.png")
 
 
 def probability_path(mask: Path, suffix: str) -> Path:
-    """Give the name of the file of probabilities that belongs to a mask."""
+    """Return the path of the probabilities of a mask."""
     return mask.with_name(f"{split_name(mask.name)[0]}_prob{suffix}")
 
 
 def uncertainty_path(mask: Path, kind: str, suffix: str) -> Path:
-    """Give the name of a map of uncertainty, one of `UNCERTAINTY_KINDS`, that belongs to a mask."""
+    """Return the path of an uncertainty map of a mask; `kind` is one of `UNCERTAINTY_KINDS`."""
     return mask.with_name(f"{split_name(mask.name)[0]}_{kind}{suffix}")
 
 
 def has_results(
     mask: Path, *, overlay: bool, save_prob: bool, save_uncertainty: bool = False
 ) -> bool:
-    """Tell whether all that is wanted of one input is there.
+    """Return whether all requested results of one input exist.
 
     Args:
         mask: Its mask.
-        overlay: Whether a image with outlines is wanted as well.
-        save_prob: Whether probabilities are wanted as well.
-        save_uncertainty: Whether maps of uncertainty are wanted as well; the entropy, which is
-            written last, stands for them.
+        overlay: Whether an overlay image is requested.
+        save_prob: Whether probabilities are requested.
+        save_uncertainty: Whether uncertainty maps are requested. Only the entropy is checked,
+            since it is written last.
     """
     if not mask.is_file() or (overlay and not overlay_path(mask).is_file()):
         return False
@@ -125,11 +125,11 @@ def has_results(
         wanted.append([probability_path(mask, suffix) for suffix in PROBABILITY_SUFFIXES])
     if save_uncertainty:
         wanted.append([uncertainty_path(mask, "entropy", end) for end in PROBABILITY_SUFFIXES])
-    return all(any(place.is_file() for place in places) for places in wanted)
+    return all(any(path.is_file() for path in paths) for paths in wanted)
 
 
 def _name_at(source: Path, relative: Path, *, level: int, format_name: str) -> Path:
-    """Give the mask's path at a level of distinctness: plain, suffix, folder, numbers."""
+    """Return the path of a mask: level 0 plain, 1 with suffix, 2 with folder, 3 with number."""
     stem, suffix = split_name(relative.name)
     wanted = choose_suffix(source, suffix, format_name)
     if level >= 1:
@@ -144,7 +144,7 @@ def _name_at(source: Path, relative: Path, *, level: int, format_name: str) -> P
 def _find_losers(
     inputs: Sequence[tuple[Path, Path]], names: Sequence[Path], levels: Sequence[int]
 ) -> set[int]:
-    """Find the inputs that need another name because theirs is wanted twice."""
+    """Return the inputs that need another name because theirs is not unique."""
     claims: dict[str, set[int]] = defaultdict(set)
     for index, name in enumerate(names):
         for path in _owned(name):
@@ -152,21 +152,21 @@ def _find_losers(
     losers: set[int] = set()
     for claimants in claims.values():
         if len(claimants) > 1:
-            losers |= claimants - _find_keeper(claimants, inputs, names, levels)
+            losers |= claimants - _find_owner(claimants, inputs, names, levels)
     return losers
 
 
-def _find_keeper(
+def _find_owner(
     claimants: set[int],
     inputs: Sequence[tuple[Path, Path]],
     names: Sequence[Path],
     levels: Sequence[int],
 ) -> set[int]:
-    """Choose the one that keeps its name, or nobody while a better name is left for all."""
+    """Return the input that gets the name; none while all can still get a better name."""
     unchanged = {index for index in claimants if names[index] == inputs[index][1]}
     if len(unchanged) == 1:
         return unchanged
-    # Numbers tell nothing apart by themselves: there the first keeps, or it would never end.
+    # Inputs with the same number would get the same next number: the first one gets the name.
     numbered = [index for index in claimants if levels[index] >= 2]
     if len(numbered) == len(claimants):
         return {min(numbered, key=lambda index: (-levels[index], str(inputs[index][0])))}
@@ -182,19 +182,19 @@ def _owned(mask: Path) -> Iterator[Path]:
             yield uncertainty_path(mask, kind, suffix)
 
 
-def _refuse_input_folders(plan: Sequence[OutputPath], out: Path) -> None:
-    """Refuse results beside input images, where they could replace what is not ours.
+def _reject_input_folders(paths: Sequence[OutputPath], out: Path) -> None:
+    """Reject results in folders of inputs, where they could replace files of the user.
 
-    Not only the inputs themselves: the result of `a.jpg` must not replace an `a.png` beside it
-    that nobody asked to segment.
+    This includes files that are not inputs: the result of `a.jpg` must not replace an `a.png` in
+    its folder.
     """
-    folders = {item.source.resolve().parent for item in plan}
-    folders |= {item.source.parent.resolve() for item in plan}  # where the input is a link
-    folders |= {item.source.resolve() for item in plan if item.source.is_dir()}  # slices of DICOM
-    for item in plan:
+    folders = {item.source.resolve().parent for item in paths}
+    folders |= {item.source.parent.resolve() for item in paths}  # if the input is a link
+    folders |= {item.source.resolve() for item in paths if item.source.is_dir()}  # slices of DICOM
+    for item in paths:
         target = (out / item.relative).resolve()
         if target.parent in folders:
             raise UsageError(
                 f"{item.source}: its result would be {out / item.relative}, among the input "
-                "images; give another folder as --out"
+                "images; choose another folder with --out"
             )

@@ -1,4 +1,4 @@
-"""Outlines of a mask drawn over its image, for the eye."""
+"""Draw the outlines of a mask over its image."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from segnetr.engine.inference.label_store import PageRelease, walk_planes
 Color = tuple[int, int, int]
 ImageArray = NDArray[np.uint8]
 
-# Hues that skin, blood and pigment do not have come first.
+# The first colors do not occur in skin, blood or pigment.
 CLASS_COLORS: tuple[Color, ...] = (
     (0, 255, 255),
     (255, 255, 0),
@@ -31,7 +31,7 @@ OUTLINE_WIDTH = 2
 """Width of an outline in pixels of the overlay, without its dark rim of one pixel."""
 _MOST_TILES = 16
 _LARGEST_ZOOM = 4
-_SAMPLE = 1_000_000  # values by which black and white are found
+_SAMPLE = 1_000_000  # number of values from which black and white are derived
 _GRAY_SHARE = (1.0, 99.0)  # percentiles shown as black and white
 
 
@@ -42,10 +42,10 @@ def draw_overlay(
     colors: Sequence[Color] = CLASS_COLORS,
     longest: int = LONGEST_SIDE,
 ) -> ImageArray:
-    """Draw a image, or up to 16 slices of a volume side by side, with the outlines of a mask.
+    """Draw an image, or a sheet of up to 16 slices of a volume, with the outlines of a mask.
 
-    Slices are spread evenly over those with foreground, or over all where there is none; each is
-    turned so that the first axis runs to the right and the second upwards.
+    The slices are evenly selected from those with foreground, or from all if there is none. The
+    first axis of a slice points to the right, the second upwards.
 
     Args:
         image: The image.
@@ -70,7 +70,7 @@ def draw_overlay(
         mask = _resize_labels(np.ascontiguousarray(np.rot90(labels[:, :, depth])), size)
         release.give_back()
         tiles.append(outline_labels(tile, mask, colors=colors, longest=side))
-    return _lay_out(tiles, columns)
+    return arrange_tiles(tiles, columns)
 
 
 def outline_labels(
@@ -82,8 +82,8 @@ def outline_labels(
 ) -> ImageArray:
     """Draw the outlines of a mask just inside its edges, with a dark rim around each.
 
-    The rim is what keeps them readable on light as on dark skin. Nothing is smoothed: a pixel
-    belongs to an outline or shows the image.
+    The rim makes outlines readable on light and dark skin. Nothing is smoothed: a pixel belongs
+    to an outline or shows the image.
 
     Args:
         pixels: (H, W, 1) or (H, W, 3).
@@ -92,26 +92,26 @@ def outline_labels(
         longest: Longest side of the result in pixels.
 
     Returns:
-        (h, w, 3), RGB, reduced where the image is larger.
+        (h, w, 3), RGB; larger images are reduced.
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, longest / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     reduced = resize_image(pixels, size)
-    synthetic = np.array(np.broadcast_to(reduced, (*size, 3)))
+    overlay = np.array(np.broadcast_to(reduced, (*size, 3)))
     masks = _resize_labels(labels, size)
     rings = [(int(label), _find_ring(masks == label)) for label in np.unique(masks) if label > 0]
     for _, (_, rim) in rings:
-        synthetic[rim] = 0
+        overlay[rim] = 0
     for label, (line, _) in rings:
-        synthetic[line] = colors[(label - 1) % len(colors)]
-    return synthetic
+        overlay[line] = colors[(label - 1) % len(colors)]
+    return overlay
 
 
 def to_display(array: NDArray[Any]) -> ImageArray:
-    """Bring any gray values to 0..255; 8-bit ones stay as they are.
+    """Scale gray values to 0..255; 8-bit values are unchanged.
 
-    Others are stretched so that their 1st and 99th percentiles become black and white.
+    Other values are scaled so that their 1st and 99th percentiles become black and white.
     """
     if array.dtype == np.uint8:
         return array
@@ -123,7 +123,7 @@ def to_display(array: NDArray[Any]) -> ImageArray:
 
 
 def _show_slices(image: ImageFile | VolumeFile, depths: Sequence[int]) -> list[ImageArray]:
-    """Give slices (X, Y) of a volume's first channel in gray values of the whole volume."""
+    """Return slices (X, Y) of the first channel, with the gray scale of the whole volume."""
     if isinstance(image, ImageFile):
         gray = to_display(image.display_array)
         return [gray[:, :, depth] for depth in depths]
@@ -137,8 +137,8 @@ def _show_slices(image: ImageFile | VolumeFile, depths: Sequence[int]) -> list[I
         return [kept[depth] for depth in depths]
     low, high = np.percentile(np.concatenate(sample), _GRAY_SHARE)
     if high <= low:
-        low = float(min(part.min() for part in sample))
-        high = float(max(part.max() for part in sample))
+        low = float(min(values.min() for values in sample))
+        high = float(max(values.max() for values in sample))
     return [_stretch(kept[depth], low, high) for depth in depths]
 
 
@@ -148,16 +148,16 @@ def _stretch(array: NDArray[Any], low: float, high: float) -> ImageArray:
 
 
 def choose_slices(labels: NDArray[np.uint8]) -> list[int]:
-    """Choose at most 16 slices of a volume (X, Y, Z), evenly over those with foreground."""
+    """Select at most 16 slices of a volume (X, Y, Z), evenly from those with foreground."""
     full = np.flatnonzero([plane.any() for plane in walk_planes(labels)])
     if len(full) == 0:
         full = np.arange(labels.shape[2])
-    places = np.linspace(0, len(full) - 1, min(len(full), _MOST_TILES))
-    return [int(full[round(place)]) for place in places]
+    positions = np.linspace(0, len(full) - 1, min(len(full), _MOST_TILES))
+    return [int(full[round(position)]) for position in positions]
 
 
 def _find_ring(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Give the pixels of the outline and of its rim; the image's border counts as outside."""
+    """Return the pixels of the outline and of its rim. The image border counts as outside."""
     padded = np.pad(mask.astype(np.uint8), OUTLINE_WIDTH)
     square = np.ones((3, 3), dtype=np.uint8)
     inner = cv2.erode(padded, square, iterations=OUTLINE_WIDTH)
@@ -177,7 +177,7 @@ def _resize_labels(labels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[
 
 
 def _pixel_shape(image: ImageFile | VolumeFile) -> tuple[float, float]:
-    """Give (height, width) of a voxel in a slice as shown, in units of the shorter."""
+    """Return (height, width) of a voxel in a displayed slice, in units of the shorter side."""
     if image.spacing is None:
         return 1.0, 1.0
     across, up = image.spacing[0], image.spacing[1]
@@ -187,17 +187,18 @@ def _pixel_shape(image: ImageFile | VolumeFile) -> tuple[float, float]:
 def _fit_tile(
     grid: tuple[int, ...], pixel_shape: tuple[float, float], side: int
 ) -> tuple[int, int]:
-    """Choose the size of a slice as shown: true proportions, at most `side`, at most 4 times."""
+    """Return the size of a displayed slice: true proportions, at most `side`, at most 4 times."""
     height, width = grid[0] * pixel_shape[0], grid[1] * pixel_shape[1]
     scale = min(_LARGEST_ZOOM, side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _lay_out(tiles: Sequence[ImageArray], columns: int) -> ImageArray:
+def arrange_tiles(tiles: Sequence[ImageArray], columns: int) -> ImageArray:
+    """Return a sheet of tiles of one size, row by row; empty cells are black."""
     height, width = tiles[0].shape[:2]
     rows = math.ceil(len(tiles) / columns)
     sheet = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // columns * height, place % columns * width
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * height, index % columns * width
         sheet[top : top + height, left : left + width] = tile
     return sheet

@@ -1,4 +1,4 @@
-"""Files of numbers beside a mask, on its grid: what they are called and how they are written."""
+"""Uncertainty maps and probabilities on the grid of a mask: their paths and writers."""
 
 import io
 from collections.abc import Callable
@@ -18,24 +18,24 @@ from segnetr.outputs.masks.nifti_writer import find_header, write_voxels
 from segnetr.outputs.masks.output_paths import uncertainty_path
 
 Write: TypeAlias = Callable[[BinaryIO], object]
-"""Writes a file into a stream."""
+"""Write a file into a stream."""
 
 PROBABILITY_LEVEL = 1
-"""Probabilities hardly pack, and the higher levels take minutes for a large volume."""
+"""Probabilities are hardly compressible, and higher levels take minutes for a large volume."""
 
 
 def plan_uncertainty(
     prediction: Prediction, image: ImageFile | VolumeFile, mask: Path
 ) -> dict[Path, Write]:
-    """Say which maps of uncertainty lie where, and how they are written; the entropy last.
+    """Return the path and the writer of each uncertainty map; the entropy is last.
 
     Raises:
-        ValueError: If the prediction was made without them.
+        ValueError: If the prediction has no uncertainty maps.
     """
     maps = prediction.uncertainty
     if maps is None:
         raise ValueError("the prediction was made without keep_uncertainty=True")
-    planned: dict[Path, Write] = {}
+    writers: dict[Path, Write] = {}
     for kind, values, highest in (
         ("variance", maps.variance, MOST_VARIANCE),
         ("entropy", maps.entropy, 1.0),
@@ -44,34 +44,34 @@ def plan_uncertainty(
             continue
         if image.kind == "volume" and image.affine is not None:
             path = uncertainty_path(mask, kind, ".nii.gz")
-            planned[path] = plan_volume(values, image, path, level=PROBABILITY_LEVEL)
+            writers[path] = plan_volume(values, image, path, level=PROBABILITY_LEVEL)
         elif image.kind == "image":
             deep = np.rint(values * (65535 / highest)).astype(np.uint16)
             path = uncertainty_path(mask, kind, ".png")
-            planned[path] = partial(write_image, pixels=deep, suffix=".png")
+            writers[path] = partial(write_image, pixels=deep, suffix=".png")
         else:
             path = uncertainty_path(mask, kind, ".npz")
-            planned[path] = _plan_arrays(kind, values)
-    return planned
+            writers[path] = _plan_arrays(kind, values)
+    return writers
 
 
 def plan_volume(
     values: NDArray[Any], image: ImageFile | VolumeFile, path: Path, *, level: int
 ) -> Write:
-    """Say how voxels (X, Y, Z) or (X, Y, Z, K) are written under the header of their image."""
+    """Return a writer of voxels (X, Y, Z) or (X, Y, Z, K) with the header of their image."""
     header = find_header(image)
     return partial(write_voxels, values=values, header=header, path=path, level=level)
 
 
 def write_image(stream: BinaryIO, *, pixels: NDArray[Any], suffix: str) -> None:
-    """Write a image (H, W) or (H, W, 3) in the format of a suffix."""
+    """Write an image (H, W) or (H, W, 3) in the format of a suffix."""
     options: dict[str, Any] = {
         ".png": {"format": "PNG"},
         ".bmp": {"format": "BMP"},
         ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
         ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
     }[suffix]
-    # Through memory, because an encoder that meets a full disk says so in words of its own.
+    # Encode in memory: on a full disk, encoders raise errors of their own types.
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, **options)
     stream.write(buffer.getbuffer())

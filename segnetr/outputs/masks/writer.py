@@ -1,21 +1,21 @@
-"""Masks as files, on the grid, with the header and in the format of their image.
+"""Write masks on the grid, with the header and in the format of their image.
 
 * Images: 8 bit, one channel. Two classes are written as 0 and 255, as ISIC does, more classes as
   their index. Probabilities are a 16-bit PNG of the foreground (65535 is 1) for two classes, else
   `probabilities` (K, H, W) float16 in an .npz file.
-* Volumes: NIfTI, class indices in uint8. Every header field but those of the data type and the
-  scaling is the image's, bit for bit, so affine, codes and units are too; only the axis of an image
-  of several channels is left away. Probabilities are
-  float32 `_prob.nii.gz`: the foreground (X, Y, Z) for two classes, else (X, Y, Z, K).
-* Maps of uncertainty, `_entropy` (0 to 1) and `_variance` (0 to 0.5): float32 `.nii.gz` of a
-  volume that says where it lies, 16-bit PNG of a image (65535 is the largest value), else `.npz`.
+* Volumes: NIfTI, class indices in uint8. Every header field except data type and scaling
+  is copied bit for bit, including affine, codes and units; only the channel axis of an image of
+  several channels is removed. Probabilities are float32 `_prob.nii.gz`: the
+  foreground (X, Y, Z) for two classes, else (X, Y, Z, K).
+* Uncertainty maps, `_entropy` (0 to 1) and `_variance` (0 to 0.5): float32 `.nii.gz` for a volume
+  with an affine, 16-bit PNG for an image (65535 is the largest value), else `.npz`.
+* NRRD and MetaImage: class indices, with the header of the image (`nrrd_metaimage_writer`). DICOM
+  series: a DICOM-SEG object (`dicom_seg`). TIFF of several pages: class indices, page by page. If
+  `--format` requests another format, the affine is converted with the precision of that format.
+* A palette PNG contains class indices and shows them in the colors of the outlines.
 
-* NRRD and MetaImage: the same, under the text of the image's header (`text_volumes`). DICOM series:
-  a DICOM-SEG object (`dicom_seg`). TIFF of several pages: class indices, page by page. Where
-  `--format` asks for another format, the affine is carried over in the digits that format has.
-* A palette PNG holds class indices, and shows them in the colors of the outlines.
-
-Every file is written aside and renamed, the mask last: where there is a mask, all is there.
+Every file is written under a temporary name and renamed, the mask last: if the mask exists, all
+other results exist.
 """
 
 import io
@@ -74,28 +74,28 @@ def write_prediction(
     palette: bool = False,
     classes: Sequence[str] = (),
 ) -> list[Path]:
-    """Write the mask of one image, and what else is wanted.
+    """Write the mask of one image and the other requested results.
 
     Args:
         prediction: Labels, and probabilities if `save_prob`, on the grid of `image`.
-        image: The image they belong to, as read.
-        out: The output folder; made if it is not there.
-        relative: The mask's path below it, from `plan_output_paths`; its suffix is the format.
-        save_prob: Write the probabilities as well.
-        save_uncertainty: Write the maps of uncertainty as well.
-        overlay: Write a image of the image with the outlines of the mask as well.
+        image: The image.
+        out: The output folder; created if it does not exist.
+        relative: Path of the mask below it, from `plan_output_paths`; its suffix is the format.
+        save_prob: Also write the probabilities.
+        save_uncertainty: Also write the uncertainty maps.
+        overlay: Also write the image with the outlines of the mask.
         colors: Colors of the outlines, foreground classes in order, repeated as needed.
-        palette: Write the mask of a image as a palette of these colors.
-        classes: Names of the classes, background first, for formats that keep them; else numbers.
+        palette: Write the mask of an image as a palette PNG of these colors.
+        classes: Names of the classes, background first, for formats that store them; none: numbers.
 
     Returns:
         The files written, the mask first.
 
     Raises:
-        WriteError: If a file cannot be written; an older one is then untouched.
-        ReadError: If the image is a volume and the format has no place for it.
-        ValueError: If the prediction is not on the grid of the image, or has no probabilities
-            where they are to be saved.
+        WriteError: If a file cannot be written; an existing one is then unchanged.
+        ReadError: If the image is a volume and the format cannot store volumes.
+        ValueError: If the prediction is not on the grid of the image, or lacks probabilities that
+            should be saved.
     """
     if prediction.labels.shape != image.grid:
         raise ValueError(
@@ -104,8 +104,8 @@ def write_prediction(
     mask = out / relative
     contents: dict[Path, Write] = {}
     if overlay:
-        synthetic = draw_overlay(image, prediction.labels, colors=colors)
-        contents[overlay_path(mask)] = partial(write_image, pixels=synthetic, suffix=".png")
+        drawing = draw_overlay(image, prediction.labels, colors=colors)
+        contents[overlay_path(mask)] = partial(write_image, pixels=drawing, suffix=".png")
     if save_prob:
         path, write = _plan_probabilities(prediction, image, mask)
         contents[path] = write
@@ -138,7 +138,7 @@ def _plan_mask(
 def _encode_labels(
     labels: NDArray[np.uint8], image: ImageFile | VolumeFile, mask: Path, classes: Sequence[str]
 ) -> bytes:
-    """Write the mask of a volume in the format of its name, where that is not NIfTI."""
+    """Return the mask of a volume as a file in the format of its name, other than NIfTI."""
     suffix = mask.suffix.lower()
     stored = image.source_header if isinstance(image, ImageFile) else None
     if suffix in _TEXT_FORMS:
@@ -149,14 +149,14 @@ def _encode_labels(
     if suffix in _TIFF_SUFFIXES:
         return _encode_pages(labels)
     raise ReadError(
-        image.path, f"it is a volume of {image.grid[2]} slices, and {suffix} holds a image"
+        image.path, f"it is a volume of {image.grid[2]} slices, and {suffix} holds an image"
     )
 
 
 def _find_text_header(
     image: ImageFile | VolumeFile, stored: SourceHeader | None, form: Literal["nrrd", "meta"]
 ) -> TextHeader:
-    """Give the header as stored, or one made for an image of another format."""
+    """Return the stored header, or a new one for an image of another format."""
     if isinstance(stored, TextHeader) and stored.form == form:
         return stored
     return make_text_header(form, image.grid, affine=affine_in_mm(image), spacing=image.spacing)
@@ -191,7 +191,7 @@ def _write_palette(stream: BinaryIO, *, labels: NDArray[np.uint8], colors: Seque
 
 
 def _encode_pages(labels: NDArray[np.uint8]) -> bytes:
-    """Write (X, Y, Z) as pages of rows and columns."""
+    """Return (X, Y, Z) as a TIFF file with pages of rows and columns."""
     pages = [Image.fromarray(np.ascontiguousarray(page)) for page in labels.transpose(2, 1, 0)]
     buffer = io.BytesIO()
     pages[0].save(
@@ -205,7 +205,7 @@ def _encode_pages(labels: NDArray[np.uint8]) -> bytes:
 
 
 def _write_atomic(path: Path, write: Write) -> None:
-    # Not after the mask, whose name may be as long as the disk allows already.
+    # Not derived from the name of the mask, which may already have the maximum length.
     aside = path.with_name(f".{os.getpid()}-{threading.get_ident()}.partial")
     with as_write_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""The model folder of a classifier: a backbone's own weights and a card.
+"""Read and write the model folder of a classifier: the weights of a backbone and a card.
 
-The tensors have the backbone's own names, with no prefix, so that the same folder is a start for an
-encoder. The rest is as in `segnetr.outputs.models.model_file`: safetensors, JSON, hashes, no code.
+The tensors have the names of the backbone without a prefix, so an encoder can start from the same
+folder. The format is that of `segnetr.outputs.models.model_file`: safetensors, JSON, hashes, no
+code.
 """
 
 from collections.abc import Mapping
@@ -35,19 +36,19 @@ _MOST_CARD_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ClassifierCard:
-    """Everything about a classifier but its weights.
+    """Metadata of a classifier: everything except its weights.
 
     Attributes:
-        task: Tells this card from that of a segmentation model.
+        task: Distinguishes this card from that of a segmentation model.
         backbone: Name of the entry of `hybrid_backbones`.
         overrides: Fields of the entry's configuration that were changed.
         classes: Class names; output i is class i.
         num_classes: Their number, the width of the classifier.
-        several: A image has any number of the labels, and each has a probability of its own.
+        several: Multi-label: an image has any number of labels, each with its own probability.
         in_channels: Channels of the images.
-        image_size: (height, width) in pixels that images are brought to.
+        image_size: (height, width) in pixels of the network's input.
         intensity: How values are normalized.
-        fitting: How images are brought to that size; its `evaluation_*` and `interpolation`.
+        fitting: How images are resized to that size: its `evaluation_*` and `interpolation`.
         predict: How the network is applied.
         dataset: Name of the training data.
         data_license: License of the training data.
@@ -95,26 +96,26 @@ _CARD: TypeAdapter[ClassifierCard] = TypeAdapter(ClassifierCard)
 def write_classifier(
     folder: Path, state_dict: Mapping[str, Tensor], *, card: ClassifierCard
 ) -> None:
-    """Write a model folder in one step; an older one of the name is replaced.
+    """Write a model folder atomically; an existing one is replaced.
 
     Args:
         folder: The folder itself, `model/` inside a run.
         state_dict: Weights and buffers by the backbone's own names.
-        card: What goes with them.
+        card: Metadata.
 
     Raises:
-        WriteError: If it cannot be written; an older folder is then untouched.
+        WriteError: If it cannot be written. An existing folder is then unchanged.
     """
     write_sealed_model(folder, state_dict, card=_CARD.dump_python(card, mode="json"))
 
 
 def is_classifier(path: Path) -> bool:
-    """Tell whether a run or a model folder is a classifier's, by its card alone."""
+    """Return whether a run or a model folder contains a classifier, according to its card."""
     try:
         with (find_model_folder(path) / CARD_NAME).open("rb") as file:
             content = from_json(file.read(_MOST_CARD_BYTES))
     except (OSError, ValueError, ModelFileError):
-        return False  # whoever reads it next says what is wrong with it
+        return False  # the reader of the model raises the error
     return isinstance(content, dict) and content.get("task") == _TASK
 
 
@@ -122,22 +123,22 @@ def read_classifier(path: Path) -> tuple[ClassifierCard, dict[str, Tensor]]:
     """Read the card and the weights of a classifier.
 
     Args:
-        path: A run, the model folder in it, or one of the files in that.
+        path: A run, its model folder, or a file in that folder.
 
     Raises:
-        ModelFileError: If there is no model, or it is torn, changed or foreign; one line.
+        ModelFileError: If there is no model, or it is damaged, modified or of another kind.
     """
     return read_sealed_model(path, _CARD)
 
 
 def load_classifier(path: Path) -> tuple[ClassifierCard, Backbone]:
-    """Read a classifier and put its weights into the backbone its card names.
+    """Read a classifier and load its weights into the backbone named by its card.
 
     Returns:
         The card, and the network in evaluation mode on the CPU.
 
     Raises:
-        ModelFileError: As `read_classifier`, or if weights and backbone do not belong together.
+        ModelFileError: As `read_classifier`, or if the weights do not match the backbone.
     """
     card, state_dict = read_classifier(path)
 
@@ -154,7 +155,7 @@ def load_classifier(path: Path) -> tuple[ClassifierCard, Backbone]:
 
 
 def as_fields(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn plain data into fields of a backbone's configuration, whose sequences are tuples."""
+    """Convert plain data to fields of a backbone configuration, where sequences are tuples."""
     return {name: _as_tuples(value) for name, value in overrides.items()}
 
 

@@ -1,9 +1,8 @@
-"""The model folder: what `predict`, `export` and `serve` read, and what a run leaves behind.
+"""Read and write the model folder: the result of a run, and the input of `predict` and `export`.
 
-`model.safetensors` holds the weights, `model.json` the card, `MANIFEST.sha256` the hash of both.
-No byte of a model folder is ever run: there is no pickle, no import path and no class name in it,
-only numbers and settings that are checked against the schema. Whatever is wrong with a folder is
-one `ModelFileError`.
+`model.safetensors` contains the weights, `model.json` the card, `MANIFEST.sha256` the hash of both.
+Nothing in a model folder is executed: it contains no pickle, no import path and no class name, only
+numbers and settings that are checked against the schema. Every error is a `ModelFileError`.
 """
 
 from collections.abc import Mapping
@@ -48,7 +47,7 @@ MODEL_FOLDER = "model"
 _MOST_CARD_BYTES = 1 << 20
 _MOST_ERRORS_SHOWN = 3
 
-# What safetensors and torch say about bytes that are no tensors, found by changing bytes.
+# Errors of safetensors and torch for invalid files, found by changing bytes.
 _WEIGHT_ERRORS = (
     safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError,
     MemoryError,
@@ -59,24 +58,24 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ModelCard:
-    """Everything about a model but its weights; plain data is taken for the three configurations.
+    """Metadata of a model: everything except its weights. Plain data is parsed on creation.
 
     Attributes:
-        architecture: The network's settings.
+        architecture: Settings of the network.
         classes: Class names, background first; label i is class i.
-        in_channels: Channels that the network takes: those of a file, and of its neighbors where
-            a volume's slices are seen together.
+        in_channels: Input channels of the network: the channels of a file times the number of
+            slices in a stack.
         image_size: (height, width) in pixels of the training images.
         intensity: How values are normalized.
         predict: How the network is applied to a file.
-        slices: How volumes are cut into what the network takes.
+        slices: How volumes are divided into inputs of the network.
         spatial_dims: 2: trained on images; 3: on slices of volumes.
         dataset: Name of the training data.
         data_license: License of the training data.
-        split_sha256: Hash of the split; empty where there was none.
+        split_sha256: Hash of the split; empty if there was none.
         scores: Validation scores by name.
-        postprocessing_trials: Repairs that were tried on the validation cases, and what they
-            gained.
+        postprocessing_trials: Postprocessing steps that were tested on the validation cases, with
+            their gain.
         versions: Versions of the packages the model was trained with, by name.
         created_by: The application and its version.
         format_version: Version of this format.
@@ -117,7 +116,7 @@ class ModelCard:
 
     @property
     def volume_channels(self) -> int:
-        """Values for each voxel of a volume; a model of images takes one and repeats it."""
+        """Values of each voxel of a volume; an image model takes one value and repeats it."""
         return self.file_channels if self.spatial_dims == 3 else 1
 
 
@@ -126,15 +125,15 @@ Card = TypeVar("Card")
 
 
 def write_model(folder: Path, state_dict: Mapping[str, Tensor], *, card: ModelCard) -> None:
-    """Write a model folder in one step; an older one of the name is replaced.
+    """Write a model folder atomically; an existing one is replaced.
 
     Args:
         folder: The folder itself, `model/` inside a run.
         state_dict: Weights and buffers by name, on any device.
-        card: What goes with them.
+        card: Metadata.
 
     Raises:
-        WriteError: If it cannot be written; an older folder is then untouched.
+        WriteError: If it cannot be written. An existing folder is then unchanged.
     """
     write_sealed_model(folder, state_dict, card=_CARD.dump_python(card, mode="json"))
 
@@ -147,7 +146,7 @@ def write_sealed_model(
     Raises:
         WriteError: As `write_model`.
     """
-    # Clones, because safetensors refuses tensors that share memory or are not contiguous.
+    # Copies, because safetensors rejects tensors that share memory or are not contiguous.
     tensors = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in state_dict.items()
@@ -164,19 +163,19 @@ def read_model(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
     """Read the card and the weights of a model.
 
     Args:
-        path: A run, the model folder in it, or one of the files in that.
+        path: A run, its model folder, or a file in that folder.
 
     Raises:
-        ModelFileError: If there is no model, or it is torn, changed or foreign; one line.
+        ModelFileError: If there is no model, or it is damaged, modified or of another kind.
     """
     return read_sealed_model(path, _CARD)
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read what stands beside the weights of a model, and not the weights.
+    """Read the card of a model without its weights.
 
     Raises:
-        ModelFileError: If there is no model, or its card is torn or foreign.
+        ModelFileError: If there is no model, or its card is damaged or of another kind.
     """
     return read_card_file(find_model_folder(path) / CARD_NAME, _CARD)
 
@@ -193,7 +192,7 @@ def read_sealed_model(path: Path, cards: TypeAdapter[Card]) -> tuple[Card, dict[
 
 
 def load_model(path: Path) -> tuple[ModelCard, nn.Module]:
-    """Read a model and put its weights into the network its card describes.
+    """Read a model and load its weights into the network described by its card.
 
     Args:
         path: As in `read_model`.
@@ -202,7 +201,7 @@ def load_model(path: Path) -> tuple[ModelCard, nn.Module]:
         The card, and the network in evaluation mode on the CPU.
 
     Raises:
-        ModelFileError: As `read_model`, or if weights and architecture do not belong together.
+        ModelFileError: As `read_model`, or if the weights do not match the architecture.
     """
     card, state_dict = read_model(path)
 
@@ -218,7 +217,7 @@ def load_model(path: Path) -> tuple[ModelCard, nn.Module]:
 
 
 def find_model_folder(path: Path) -> Path:
-    """Find the model folder that a path of the user's means.
+    """Return the model folder for a path: a run, a model folder, or a file in it.
 
     Raises:
         ModelFileError: If there is none.
@@ -229,18 +228,18 @@ def find_model_folder(path: Path) -> Path:
         if any((folder / name).exists() for name in (CARD_NAME, WEIGHTS_NAME)):
             return folder
     if not path.exists():
-        raise ModelFileError(f"{path}: no such run or model folder; give one as --model")
+        raise ModelFileError(f"{path}: no such run or model folder; name one with --model")
     raise ModelFileError(
-        f"{path}: holds no {CARD_NAME} and no {MODEL_FOLDER}/{CARD_NAME}; give a finished run or "
-        "a model folder as --model"
+        f"{path}: contains no {CARD_NAME} and no {MODEL_FOLDER}/{CARD_NAME}; name a finished run "
+        "or a model folder with --model"
     )
 
 
 def read_card_file(path: Path, cards: TypeAdapter[Card]) -> Card:
-    """Read a JSON file of a model folder that holds one thing of a known kind.
+    """Read and validate a JSON file of a model folder.
 
     Raises:
-        ModelFileError: If it is missing, too large, or not of that kind.
+        ModelFileError: If it is missing, too large, or does not match the schema.
     """
     try:
         with path.open("rb") as file:
@@ -261,7 +260,7 @@ def read_card_file(path: Path, cards: TypeAdapter[Card]) -> Card:
 
 
 def _describe(error: ValidationError) -> str:
-    """Put what is wrong with a card into one printable line, whatever stands in the file."""
+    """Return the errors of a card as one printable line, for any content of the file."""
     issues = error.errors(include_url=False, include_context=False)
     for issue in issues:
         if issue["loc"] == ("format_version",):
@@ -277,20 +276,20 @@ def _list_issues(error: ValidationError) -> str:
     issues = error.errors(include_url=False, include_context=False)
     shown = []
     for issue in issues[:_MOST_ERRORS_SHOWN]:
-        place = ".".join(str(part) for part in issue["loc"])
+        key = ".".join(str(part) for part in issue["loc"])
         message = issue["msg"].removeprefix("Value error, ")
-        shown.append(f"{place}: {message}" if place else message)
+        shown.append(f"{key}: {message}" if key else message)
     more = len(issues) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        # From bytes in memory: tensors mapped to the file would change when it is replaced.
+        # From bytes in memory: memory-mapped tensors would change when the file is replaced.
         return dict(safetensors.torch.load(path.read_bytes()))
     except OSError as error:
         raise ModelFileError(f"{path}: {error.strerror or error}; {WAY_OUT}") from error
     except _WEIGHT_ERRORS as error:
         raise ModelFileError(
-            f"{path}: torn or no safetensors file ({printable(str(error))}); {WAY_OUT}"
+            f"{path}: damaged or not a safetensors file ({printable(str(error))}); {WAY_OUT}"
         ) from error

@@ -1,6 +1,6 @@
-"""What made a run: versions, machine and command, for people who want to repeat it.
+"""Record the versions, the machine and the command of a run, so that it can be repeated.
 
-Nothing here names the machine, the user or a folder that the user did not type.
+The record does not name the host, the user, or folders that are not part of the command.
 """
 
 import os
@@ -24,15 +24,15 @@ _GIT_SECONDS = 5
 
 
 def collect_provenance(*, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Collect what is known about this process as plain data for JSON.
+    """Return the properties of this process as plain data for JSON.
 
     Args:
-        device: Where the network runs.
+        device: Device of the network.
 
     Returns:
         `started` (UTC), `command` (as typed, the program without its folder), `versions`,
         `platform`, `processor`, `cores`, `threads`, `device`, `git_commit` and `git_changed`
-        (both None where the source is no git checkout).
+        (both None if the source is not a git checkout).
     """
     commit, changed = read_git_state(Path(__file__).resolve().parents[3])
     return {
@@ -50,7 +50,7 @@ def collect_provenance(*, device: str | torch.device = "cpu") -> dict[str, Any]:
 
 
 def collect_versions() -> dict[str, str]:
-    """Give the versions of Python, of this application and of the packages it computes with."""
+    """Return the versions of Python, of this application and of its numerical packages."""
     versions = {"python": platform.python_version(), "segnetr": __version__}
     for name in _PACKAGES:
         try:
@@ -61,10 +61,10 @@ def collect_versions() -> dict[str, str]:
 
 
 def read_processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Give the processor's name as the system knows it; its architecture where it knows none.
+    """Return the name of the CPU, or its architecture if the name is unknown.
 
     Args:
-        cpuinfo: Where Linux describes the processor.
+        cpuinfo: File in which Linux describes the CPU.
     """
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -78,26 +78,26 @@ def read_processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def read_git_state(root: Path) -> tuple[str | None, bool | None]:
-    """Give the commit of a checkout and whether tracked files differ from it.
+    """Return the commit of a checkout, and whether tracked files differ from it.
 
     Args:
-        root: The folder that holds `.git` where the source is a checkout.
+        root: Folder that contains `.git` if the source is a checkout.
 
     Returns:
-        Both None without a checkout, without git, or where git does not answer.
+        Both None without a checkout, without git, or if git fails.
     """
-    # Only our own checkout: an installed package may lie below somebody else's.
+    # Only our own checkout: an installed package may be inside an unrelated one.
     if not (root / ".git").exists():
         return None, None
-    commit = _ask_git(root, "rev-parse", "HEAD")
-    changes = _ask_git(root, "status", "--porcelain", "--untracked-files=no")
+    commit = _run_git(root, "rev-parse", "HEAD")
+    changes = _run_git(root, "status", "--porcelain", "--untracked-files=no")
     return commit or None, None if changes is None else bool(changes)
 
 
-def _ask_git(root: Path, *arguments: str) -> str | None:
+def _run_git(root: Path, *arguments: str) -> str | None:
     try:
-        answer = subprocess.run(
-            # --no-optional-locks: a look must not disturb a git command of the user's.
+        result = subprocess.run(
+            # --no-optional-locks: do not interfere with git commands of the user.
             ["git", "--no-optional-locks", *arguments],
             cwd=root,
             capture_output=True,
@@ -107,7 +107,7 @@ def _ask_git(root: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return answer.stdout.strip()
+    return result.stdout.strip()
 
 
 def _describe_device(device: torch.device) -> str:

@@ -1,7 +1,7 @@
-"""What says how good a mask probably is, as files of the model folder.
+"""Read and write the quality estimator of a model folder.
 
-`quality.json` holds the settings and small tables, `quality.safetensors` what the training set is
-like. Both are sealed by the folder's manifest; a model may do without them.
+`quality.json` contains the settings and small tables, `quality.safetensors` the statistics of the
+training set. Both are listed in the manifest of the folder and are optional.
 """
 
 import shutil
@@ -35,7 +35,7 @@ CLOUDS_NAME = "quality.safetensors"
 
 _STRICT = ConfigDict(extra="forbid")
 _CLOUDS = ("intensity", "embedding")
-_WAY_OUT = "copy the folder again, train anew, or predict with --no-quality"
+_WAY_OUT = "copy the folder again, train again, or predict with --no-quality"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -44,7 +44,7 @@ Numbers = tuple[FiniteFloat, ...]
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class StoredCase:
-    """As `CalibrationCase`."""
+    """Stored form of `CalibrationCase`."""
 
     case_id: Annotated[str, Field(max_length=1000)]
     dice: Share
@@ -53,7 +53,7 @@ class StoredCase:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class StoredQuality:
-    """As `QualityModel`, but for the clouds."""
+    """Stored form of `QualityModel`, without its distributions."""
 
     level: Annotated[str, Field(max_length=300)]
     temperature: Positive
@@ -77,15 +77,15 @@ _STORED: TypeAdapter[StoredQuality] = TypeAdapter(StoredQuality)
 
 
 def add_quality(folder: Path, quality: QualityModel) -> None:
-    """Put a quality model into a model folder; the weights and the card stay byte for byte.
+    """Add a quality model to a model folder. Weights and card remain byte for byte the same.
 
     Raises:
-        WriteError: If it cannot be written; the folder is then untouched.
+        WriteError: If it cannot be written. The folder is then unchanged.
     """
     clouds: dict[str, NDArray[Any]] = {}
     for name, cloud in quality.familiarity.clouds.items():
         for key in ("center", "scale", "axes", "lengths", "rest"):
-            # Copies in C order: safetensors writes the bytes as they lie.
+            # Copies in C order: safetensors writes the memory of an array as it is.
             clouds[f"{name}.{key}"] = np.array(getattr(cloud, key), dtype=np.float64, order="C")
 
     def build(aside: Path) -> None:
@@ -98,7 +98,7 @@ def add_quality(folder: Path, quality: QualityModel) -> None:
 
 
 def has_quality(path: Path) -> bool:
-    """Tell whether a model says how good its masks are.
+    """Return whether a model has a quality estimator.
 
     Raises:
         ModelFileError: If there is no model.
@@ -110,7 +110,7 @@ def read_quality(path: Path) -> QualityModel:
     """Read the quality model of a run or model folder that has one.
 
     Raises:
-        ModelFileError: If it is missing, torn, changed or foreign.
+        ModelFileError: If it is missing, damaged, modified or of another kind.
     """
     folder = find_model_folder(path)
     verify_manifest(folder, required=(QUALITY_NAME, CLOUDS_NAME))
@@ -151,9 +151,9 @@ def _restore(stored: StoredQuality, clouds: Mapping[str, Cloud]) -> QualityModel
     width = len(stored.features)
     lengths = {len(stored.center), len(stored.scale), len(stored.weights)}
     if lengths != {width} or stored.features not in (FEATURES, (*FEATURES, VIEWS_FEATURE)):
-        raise ValueError("its features are not those of its regression")
+        raise ValueError("its features do not match its regression")
     if set(stored.limits) != set(clouds):
-        raise ValueError("its limits are not those of its clouds")
+        raise ValueError("its limits do not match its distributions")
     return QualityModel(
         level=stored.level,
         temperature=stored.temperature,
@@ -182,11 +182,11 @@ def _restore(stored: StoredQuality, clouds: Mapping[str, Cloud]) -> QualityModel
 
 
 def _build_cloud(name: str, arrays: Mapping[str, NDArray[Any]]) -> Cloud:
-    """Check the numbers of a cloud, so that no distance becomes NaN later.
+    """Validate the numbers of a distribution, so that no distance becomes NaN later.
 
     Raises:
-        KeyError: If a part is missing.
-        ValueError: If its parts do not fit together, or a width is not above 0.
+        KeyError: If an array is missing.
+        ValueError: If the shapes do not match, or a width is not above 0.
     """
     keys = ("center", "scale", "axes", "lengths", "rest")
     center, scale, axes, lengths, rest = (arrays[f"{name}.{key}"] for key in keys)
@@ -197,11 +197,11 @@ def _build_cloud(name: str, arrays: Mapping[str, NDArray[Any]]) -> Cloud:
         and lengths.ndim == 1
         and rest.shape == ()
     )
-    parts = (center, scale, axes, lengths, rest)
-    if not fits or any(part.dtype != np.float64 for part in parts):
-        raise ValueError(f"{name} has parts of other shapes")
-    if not all(np.isfinite(part).all() for part in parts):
-        raise ValueError(f"{name} holds NaN")
-    if not all((part > 0).all() for part in (scale, lengths, rest)):
+    values = (center, scale, axes, lengths, rest)
+    if not fits or any(array.dtype != np.float64 for array in values):
+        raise ValueError(f"{name} has arrays of other shapes")
+    if not all(np.isfinite(array).all() for array in values):
+        raise ValueError(f"{name} contains NaN")
+    if not all((array > 0).all() for array in (scale, lengths, rest)):
         raise ValueError(f"{name} has a width that is not above 0")
     return Cloud(center=center, scale=scale, axes=axes, lengths=lengths, rest=float(rest))

@@ -1,4 +1,4 @@
-"""Weights of a file put into the network they belong to, and refused where they do not fit it."""
+"""Load weights into a network, and reject weights that do not match it."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,8 +10,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from segnetr.errors import ModelFileError, SegNetrError
 
-WAY_OUT = "copy the folder again or train anew"
-_CARD = "model.json"  # beside the weights; `model_file`, which reads it, stands above this module
+WAY_OUT = "copy the folder again or train again"
+_CARD = "model.json"  # read by `model_file`, which imports this module
 _MOST_MESSAGE = 300
 _ROOM_WHILE_BUILDING = 2
 
@@ -21,18 +21,18 @@ Network = TypeVar("Network", bound=nn.Module)
 def load_into(
     build: Callable[[], Network], state_dict: Mapping[str, Tensor], *, file: Path
 ) -> Network:
-    """Build a network and put weights into it that fit it to the last number.
+    """Build a network and load weights that match it exactly.
 
     Args:
-        build: Makes the network that the card describes.
+        build: Builds the network described by the card.
         state_dict: Its weights and buffers.
-        file: Where they come from, for messages.
+        file: File of the weights, for messages.
 
     Returns:
         The network in evaluation mode on the CPU.
 
     Raises:
-        ModelFileError: If it cannot be built, or they do not fit.
+        ModelFileError: If it cannot be built, or the weights do not match.
     """
     network = _build_within(build, file, limit=sum(t.numel() for t in state_dict.values()))
     _check_fit(network, state_dict, file)
@@ -41,10 +41,10 @@ def load_into(
 
 
 def _build_within(build: Callable[[], Network], file: Path, *, limit: int) -> Network:
-    """Build the network, and stop where it grows far beyond the numbers in the file of its weights.
+    """Build the network, and stop if it has far more parameters than the file has numbers.
 
-    A card with a width of millions would otherwise fill the memory before anything is compared.
-    While it is built a network may have parts that it drops again, as a backbone its classifier.
+    A card with a width of millions would otherwise exhaust the memory before anything is compared.
+    The limit allows for modules that are removed after construction, such as a classifier.
     """
     count = 0
 
@@ -58,7 +58,7 @@ def _build_within(build: Callable[[], Network], file: Path, *, limit: int) -> Ne
 
     hook = register_module_parameter_registration_hook(count_parameter)
     try:
-        # Its random start is not wanted, and must not move the caller's random numbers.
+        # The random initialization must not advance the caller's random state.
         with torch.random.fork_rng(devices=[]):
             return build()
     except ModelFileError:
@@ -72,14 +72,14 @@ def _build_within(build: Callable[[], Network], file: Path, *, limit: int) -> Ne
 
 
 def _check_fit(network: nn.Module, state_dict: Mapping[str, Tensor], file: Path) -> None:
-    """Compare names, shapes and types, because torch would copy float64 into float32 unasked."""
+    """Compare names, shapes and types, since torch would silently copy float64 to float32."""
     expected = network.state_dict()
-    missing, foreign = expected.keys() - state_dict.keys(), state_dict.keys() - expected.keys()
+    missing, unexpected = expected.keys() - state_dict.keys(), state_dict.keys() - expected.keys()
     issue = ""
     if missing:
         issue = f"{len(missing)} tensors are missing, such as {min(missing)}"
-    elif foreign:
-        issue = f"{len(foreign)} tensors are not of this architecture, such as {min(foreign)}"
+    elif unexpected:
+        issue = f"{len(unexpected)} tensors are not of this architecture, such as {min(unexpected)}"
     for name in sorted(expected) if not issue else ():
         wanted, found = expected[name], state_dict[name]
         if (wanted.shape, wanted.dtype) != (found.shape, found.dtype):
@@ -93,7 +93,7 @@ def _check_fit(network: nn.Module, state_dict: Mapping[str, Tensor], file: Path)
 
 
 def printable(text: str) -> str:
-    """Make one line of letters a terminal shows and does not obey, whatever stands in a file."""
+    """Return text as one line without control characters, safe to print for any file content."""
     line = "".join(letter if letter.isprintable() else " " for letter in text)
     line = " ".join(line.split())
     return line if len(line) <= _MOST_MESSAGE else f"{line[:_MOST_MESSAGE]}..."

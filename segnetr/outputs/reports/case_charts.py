@@ -1,4 +1,4 @@
-"""Scores of cases as box plots: class by class, and by what is known of the cases."""
+"""Charts of single cases: box plots of scores, Bland-Altman plots of sizes."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,9 @@ import numpy as np
 
 from segnetr.metrics import Score
 from segnetr.metrics.case_values import tabulate_cases
+from segnetr.metrics.structure_sizes import Ejection, Size, measure_agreement
 from segnetr.outputs.charts.box_plot import MOST_BOXES, Box, BoxChart
+from segnetr.outputs.charts.dot_plot import Dot, DotChart
 from segnetr.outputs.tables.case_records import CaseRecord
 
 _METRICS = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "hd95_px": "HD95 (px)"}
@@ -16,7 +18,7 @@ _MOST_FACTS = 4
 
 
 def chart_classes(scores: Sequence[Score]) -> list[BoxChart]:
-    """Give box plots of Dice and HD95 by class."""
+    """Return box plots of Dice and HD95 by class."""
     table = tabulate_cases(scores)
     charts = []
     for metric, title in _METRICS.items():
@@ -38,24 +40,26 @@ def chart_classes(scores: Sequence[Score]) -> list[BoxChart]:
 
 
 def chart_groups(scores: Sequence[Score], records: Sequence[CaseRecord]) -> list[BoxChart]:
-    """Give box plots of Dice by each fact that divides the cases into 2 to 12 groups.
+    """Return box plots of Dice by each attribute that divides the cases into 2 to 12 groups.
 
-    Dice is the mean over the classes of a case. A fact that divides them as another one did is
-    passed over.
+    Dice is the mean over the classes of a case. An attribute with the same groups as an earlier
+    one is skipped.
     """
     collected: dict[str, list[float]] = defaultdict(list)
     for score in scores:
         if score.metric == "dice" and score.value is not None:
             collected[score.case_id].append(score.value)
-    means = {case: float(np.mean(found)) for case, found in collected.items()}
+    means = {case: float(np.mean(values)) for case, values in collected.items()}
     charts: list[BoxChart] = []
     seen: set[frozenset[tuple[str, str]]] = set()
     for fact in dict.fromkeys(name for record in records for name in record.facts):
-        word = {r.case_id: r.facts[fact] for r in records if fact in r.facts and r.case_id in means}
-        groups = _divide(word, means)
-        if not _is_division(groups) or frozenset(word.items()) in seen:
+        group_of = {
+            r.case_id: r.facts[fact] for r in records if fact in r.facts and r.case_id in means
+        }
+        groups = _group_values(group_of, means)
+        if not _is_informative(groups) or frozenset(group_of.items()) in seen:
             continue
-        seen.add(frozenset(word.items()))
+        seen.add(frozenset(group_of.items()))
         charts.append(
             BoxChart(
                 title=f"Dice by {fact}",
@@ -67,13 +71,77 @@ def chart_groups(scores: Sequence[Score], records: Sequence[CaseRecord]) -> list
     return charts[:_MOST_FACTS]
 
 
-def _divide(word: Mapping[str, str], means: Mapping[str, float]) -> dict[str, list[float]]:
+def chart_agreement(sizes: Sequence[Size], ejections: Sequence[Ejection]) -> list[DotChart]:
+    """Return Bland-Altman plots: ejection fractions first, then the sizes of each class.
+
+    Areas of images without spacing are shown as a share of the image, since image sizes differ.
+    """
+    charts = []
+    for name in dict.fromkeys(ejection.class_name for ejection in ejections):
+        pairs = [
+            (e.patient_id, e.true_fraction, e.predicted_fraction)
+            for e in ejections
+            if e.class_name == name
+        ]
+        known = [(patient, a, b) for patient, a, b in pairs if a is not None and b is not None]
+        charts += _chart_pairs(f"Ejection fraction, {name}", "%", known)
+    for name in dict.fromkeys(size.class_name for size in sizes):
+        of_class = [size for size in sizes if size.class_name == name]
+        unit = of_class[0].unit
+        is_share = unit == "px"
+        pairs_of_size = [
+            (
+                size.case_id,
+                100 * size.true / size.whole if is_share else size.true,
+                100 * size.predicted / size.whole if is_share else size.predicted,
+            )
+            for size in of_class
+        ]
+        title = f"{'Volume' if unit == 'ml' else 'Area'}, {name}"
+        charts += _chart_pairs(title, "% of the image" if is_share else unit, pairs_of_size)
+    return charts
+
+
+def _group_values(
+    group_of: Mapping[str, str], values: Mapping[str, float]
+) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = defaultdict(list)
-    for case, name in word.items():
-        groups[name].append(means[case])
+    for case, name in group_of.items():
+        groups[name].append(values[case])
     return groups
 
 
-def _is_division(groups: Mapping[str, Sequence[float]]) -> bool:
-    """Whether groups say something: a fact that is another one in each case does not."""
+def _is_informative(groups: Mapping[str, Sequence[float]]) -> bool:
+    """Return whether there are 2 to 12 groups, and not every case is a group of its own."""
     return 2 <= len(groups) <= _MOST_GROUPS and max(map(len, groups.values())) > 1
+
+
+def _chart_pairs(
+    title: str, unit: str, pairs: Sequence[tuple[str, float, float]]
+) -> list[DotChart]:
+    """Return a Bland-Altman plot of (name, true, predicted); nothing without pairs."""
+    if not pairs:
+        return []
+    agreement = measure_agreement([a for _, a, _ in pairs], [b for _, _, b in pairs])
+    levels = [(f"bias {agreement.bias:+.3g}", agreement.bias)]
+    words = f"bias {agreement.bias:+.3g} {unit} over {agreement.pairs}"
+    if agreement.low is not None and agreement.high is not None:
+        levels += [
+            (f"+1.96 SD {agreement.high:+.3g}", agreement.high),
+            (f"-1.96 SD {agreement.low:+.3g}", agreement.low),
+        ]
+        words += f", limits of agreement {agreement.low:+.3g} to {agreement.high:+.3g}"
+    dots = [
+        Dot(name=f"{name}: ground truth {a:.3g}, prediction {b:.3g}", x=(a + b) / 2, y=b - a)
+        for name, a, b in pairs
+    ]
+    return [
+        DotChart(
+            title=title,
+            x_label=f"mean of ground truth and prediction ({unit})",
+            y_label=f"prediction - ground truth ({unit})",
+            dots=dots,
+            levels=levels,
+            words=words,
+        )
+    ]

@@ -1,9 +1,8 @@
-"""Cases as images: the image, and beside it ground truth and prediction as outlines.
+"""Draw cases with the outlines of ground truth and prediction.
 
-The ground truth is a thick bluish-green line, the prediction a thin orange one on top of it, each
-with a
-dark rim. Hue, lightness and width all differ, so the two are told apart by color-blind readers, on
-paper and on any skin; where the lines agree, orange has a green seam.
+The ground truth is a thick bluish-green line, the prediction a thin orange line on top of it, each
+with a dark rim. Hue, lightness and width all differ, so color-blind readers can distinguish them,
+on paper and on any skin. Where the lines agree, the orange line has a green border.
 """
 
 import io
@@ -36,11 +35,11 @@ _JPEG_QUALITY = 88
 def compare_case(
     image: ImageFile | VolumeFile, *, prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8]
 ) -> bytes:
-    """Draw an image, and beside it the same with the outlines of ground truth and prediction.
+    """Draw an image, and next to it the image with the outlines of ground truth and prediction.
 
-    Of a volume the slice with the most of the ground truth is shown (without ground truth, of the
-    prediction),
-    the first axis to the right and the second upwards, in its true proportions.
+    For a volume, the slice with the largest area of the ground truth is shown (without ground
+    truth, of the prediction) in true proportions, with the first axis to the right and the second
+    upwards.
 
     Args:
         image: The image.
@@ -65,12 +64,12 @@ def compare_predictions(
 ) -> bytes:
     """Draw an image once per prediction, with the outlines of the prediction and the ground truth.
 
-    Of a volume the slice where the predictions differ most is shown.
+    For a volume, the slice with the largest difference between the predictions is shown.
 
     Args:
         image: The image.
         predictions: Class indices on its grid, by the name to write above the image.
-        ground_truth: As a prediction.
+        ground_truth: Class indices on its grid.
 
     Returns:
         A JPEG file with a legend below the images.
@@ -94,21 +93,21 @@ def draw_pair(
     *,
     thin: bool = False,
 ) -> ImageArray:
-    """Draw the outlines of all classes of two masks over a copy of a image (h, w, 3).
+    """Return a copy of an image (h, w, 3) with the outlines of all classes of two masks.
 
     Args:
-        plain: The image at the size to show.
+        plain: The image in its final size.
         prediction: (H, W) class indices.
         ground_truth: As `prediction`.
         thin: For small images.
     """
-    synthetic = plain.copy()
+    drawing = plain.copy()
     finer = 1 if thin else 0
     draw_outlines(
-        synthetic, ground_truth, color=GROUND_TRUTH_COLOR, width=_GROUND_TRUTH_WIDTH - finer
+        drawing, ground_truth, color=GROUND_TRUTH_COLOR, width=_GROUND_TRUTH_WIDTH - finer
     )
-    draw_outlines(synthetic, prediction, color=PREDICTION_COLOR, width=_PREDICTION_WIDTH - finer)
-    return synthetic
+    draw_outlines(drawing, prediction, color=PREDICTION_COLOR, width=_PREDICTION_WIDTH - finer)
+    return drawing
 
 
 def cut_plane(
@@ -118,16 +117,16 @@ def cut_plane(
     depth: int,
     longest: int = LONGEST_SIDE,
 ) -> tuple[ImageArray, list[NDArray[np.uint8]], tuple[int, int]]:
-    """Give what is shown of an image: a image itself, or one slice of a volume.
+    """Return the pixels and masks of an image, or of one slice of a volume.
 
     Args:
-        image: With that slice in it.
-        masks: On the grid of the whole image.
-        depth: The slice along Z; of no weight for a image.
-        longest: Longest side to show it at in pixels.
+        image: An image, or a volume with this slice.
+        masks: Class indices on the grid of the whole image.
+        depth: The slice along Z; not used for an image.
+        longest: Longest side of the figure in pixels.
 
     Returns:
-        The image (H, W, 3), the masks (H, W), and the (width, height) that shows it in true
+        The image (H, W, 3), the masks (H, W), and the (width, height) of the figure in true
         proportions. A slice has the first axis to the right and the second upwards.
     """
     if image.kind == "image":
@@ -164,7 +163,7 @@ def _choose_slice(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8]
 
 
 def _as_gray(array: NDArray[Any], sample: NDArray[Any]) -> ImageArray:
-    """Bring any values to 0..255; 8-bit ones stay, others are stretched between percentiles."""
+    """Scale values to 0..255 between percentiles; 8-bit values are unchanged."""
     if array.dtype == np.uint8:
         return array
     low, high = np.percentile(sample, _GRAY_SHARE)
@@ -174,21 +173,22 @@ def _as_gray(array: NDArray[Any], sample: NDArray[Any]) -> ImageArray:
 
 
 def _resize(pixels: ImageArray, size: tuple[int, int]) -> ImageArray:
-    way = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, size, interpolation=way), dtype=np.uint8)
+    interpolation = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, size, interpolation=interpolation), dtype=np.uint8)
 
 
 def draw_outlines(
     pixels: ImageArray, mask: NDArray[np.uint8], *, color: tuple[int, int, int], width: int
 ) -> None:
-    """Draw the outlines of all classes of a mask into a image, with a dark rim."""
+    """Draw the outlines of all classes of a mask into an image, with a dark rim."""
     height, columns = pixels.shape[:2]
     lines: list[NDArray[np.int32]] = []
-    shrinks = mask.shape[0] > height
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if mask.shape[0] > height else cv2.INTER_LINEAR
     for index in np.unique(mask[mask > 0]):
-        share = cv2.resize((mask == index).astype(np.float32), (columns, height), interpolation=way)
-        # A structure thinner than a pixel of the panel would vanish at one half.
+        share = cv2.resize(
+            (mask == index).astype(np.float32), (columns, height), interpolation=interpolation
+        )
+        # With a threshold of one half, structures thinner than a pixel would disappear.
         inside = (share >= min(0.5, float(share.max()))).astype(np.uint8)
         lines += cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
     for thickness, ink in ((width + 2 * _RIM_WIDTH, _RIM), (width, color)):
@@ -197,12 +197,12 @@ def draw_outlines(
 
 def _side_by_side(panels: Sequence[ImageArray]) -> ImageArray:
     gap = np.full((panels[0].shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
-    parts = [part for panel in panels for part in (gap, panel)]
-    return np.concatenate(parts[1:], axis=1)
+    columns = [array for panel in panels for array in (gap, panel)]
+    return np.concatenate(columns[1:], axis=1)
 
 
 def _add_name(pixels: ImageArray, name: str) -> ImageArray:
-    """Write a name above a image, cut where it is longer than the image is wide."""
+    """Write a name above an image, shortened to the width of the image."""
     font = ImageFont.load_default(size=19)
     width = pixels.shape[1]
     while len(name) > 1 and font.getlength(name) > width - 8:
@@ -213,9 +213,9 @@ def _add_name(pixels: ImageArray, name: str) -> ImageArray:
 
 
 def add_legend(pixels: ImageArray) -> ImageArray:
-    """Write below a image which outline is which."""
+    """Add a legend of the outlines below an image."""
     font = ImageFont.load_default(size=21)
-    entries = (("ground_truth", GROUND_TRUTH_COLOR, _GROUND_TRUTH_WIDTH),
+    entries = (("ground truth", GROUND_TRUTH_COLOR, _GROUND_TRUTH_WIDTH),
                ("prediction", PREDICTION_COLOR, _PREDICTION_WIDTH))  # fmt: skip
     length = sum(int(font.getlength(text)) + 52 for text, _, _ in entries)
     missing = max(0, length - pixels.shape[1])
@@ -234,8 +234,8 @@ def add_legend(pixels: ImageArray) -> ImageArray:
 
 
 def encode_jpeg(pixels: ImageArray, *, quality: int = _JPEG_QUALITY) -> bytes:
-    """Give a image (h, w, 3) as a JPEG file with full color resolution."""
+    """Return an image (h, w, 3) as a JPEG file with full color resolution."""
     file = io.BytesIO()
-    # Full color resolution: thin colored lines are what JPEG blurs by default.
+    # Chroma subsampling would blur thin colored lines.
     Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()

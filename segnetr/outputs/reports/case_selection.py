@@ -1,4 +1,4 @@
-"""Which cases are worth showing."""
+"""Select the best, the median and the worst cases for a report."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ Rank = Literal["best", "median", "worst"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectedCase:
-    """A case chosen to be shown.
+    """A case that a report shows.
 
     Attributes:
-        rank: Where it stands among all.
-        place: 1 for the first of its rank.
+        rank: Its group.
+        number: Position in its group, from 1.
         case_id: The case.
         value: Its score, the mean over the classes.
     """
 
     rank: Rank
-    place: int
+    number: int
     case_id: str
     value: float
 
@@ -31,17 +31,17 @@ class SelectedCase:
 def select_cases(
     scores: Iterable[Score], *, metric: str = "dice", each: int = 3
 ) -> list[SelectedCase]:
-    """Choose the best, the median and the worst cases, none of them twice.
+    """Select the best, the median and the worst cases, each case at most once.
 
-    With few cases the worst are chosen first, then the best, then the median, in turns.
+    If there are few cases, each round selects the worst first, then the best, then the median.
 
     Args:
         scores: Scores of all cases; higher is better.
-        metric: By which they are ranked; cases where it is undefined are passed over.
-        each: Cases of each rank.
+        metric: Metric of the ranking; cases in which it is undefined are skipped.
+        each: Number of cases of each rank.
 
     Returns:
-        Best first, the very worst last; equal scores in the order of the case ids.
+        The best case first, the worst last; equal scores in the order of the case ids.
     """
     values: dict[str, list[float]] = {}
     for score in scores:
@@ -53,17 +53,17 @@ def select_cases(
     queues: dict[Rank, list[int]] = {
         "worst": list(range(len(ranking)))[::-1],
         "best": list(range(len(ranking))),
-        "median": sorted(range(len(ranking)), key=lambda place: abs(place - middle)),
+        "median": sorted(range(len(ranking)), key=lambda index: abs(index - middle)),
     }
     chosen: dict[int, Rank] = {}
     for _ in range(each):
         for rank, queue in queues.items():
-            place = next((place for place in queue if place not in chosen), None)
-            if place is not None:
-                chosen[place] = rank
-    selected_cases: list[SelectedCase] = []
-    for place in sorted(chosen):
-        rank, case = chosen[place], ranking[place]
-        order = 1 + sum(pick.rank == rank for pick in selected_cases)
-        selected_cases.append(SelectedCase(rank=rank, place=order, case_id=case, value=means[case]))
-    return selected_cases
+            index = next((index for index in queue if index not in chosen), None)
+            if index is not None:
+                chosen[index] = rank
+    selected: list[SelectedCase] = []
+    for index in sorted(chosen):
+        rank, case = chosen[index], ranking[index]
+        number = 1 + sum(other.rank == rank for other in selected)
+        selected.append(SelectedCase(rank=rank, number=number, case_id=case, value=means[case]))
+    return selected

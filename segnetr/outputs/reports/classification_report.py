@@ -1,23 +1,14 @@
-"""The page about a training of a classifier: the style of that of segmentation, other scores."""
+"""The HTML report of a classification run."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from segnetr.metrics.classification_summary import ClassRow, ClassScore, ClassSummary
 from segnetr.outputs.charts.classification import MOST_CLASSES, draw_confusions, draw_reliability
-from segnetr.outputs.reports.elements import (
-    align_number,
-    draw_charts,
-    draw_facts,
-    draw_list,
-    draw_notes,
-    draw_page,
-    draw_settings,
-    draw_table,
-    draw_tile,
-)
+from segnetr.outputs.charts.interval_bar import draw_interval_bar
+from segnetr.outputs.reports.rendering import Table, Tile, mark_svg, render_page
+from segnetr.outputs.reports.training_report import TrainingReport
 from segnetr.outputs.tables.classification import RULES, describe_undefined, show_range, show_share
 from segnetr.storage.manifest import write_text_atomic
 
@@ -31,155 +22,120 @@ _NAMES = {
     "calibration_error": "Calibration error",
 }
 _TILES = ("accuracy", "balanced_accuracy", "auroc", "f1", "calibration_error")
-_RULE_NAMES = {"decided": "Decision", "undefined": "Undefined", "interval": "Interval"}
-_MOST_SPANS = 50
+_RULE_NAMES = {"decided": "Predicted class", "undefined": "Undefined", "interval": "Interval"}
+_MOST_BARS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassReportContent:
-    """All that the page shows. Every text is plain.
+class ClassificationReport(TrainingReport):
+    """The content of the report of a classification run. All texts are plain.
 
     Attributes:
-        title: Heading of the page.
-        subtitle: One line below it.
-        facts: What was trained on what.
         summary: Scores; None: nothing was scored.
-        scored: What the scores were taken on.
-        curves: The lines of `metrics.jsonl`.
-        settings_yaml: The resolved configuration.
-        provenance: Versions, threads, processor, commit and the like.
-        issues: Cases that were left out or not scored, one line each.
-        notes: Things the reader should know, one line each.
     """
 
-    title: str
-    subtitle: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
     summary: ClassSummary | None = None
-    scored: str = ""
-    curves: Sequence[Mapping[str, object]] = ()
-    settings_yaml: str = ""
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    issues: Sequence[str] = ()
-    notes: Sequence[str] = ()
 
 
-def write_class_report(path: Path, *, content: ClassReportContent) -> None:
+def write_classification_report(path: Path, report: ClassificationReport) -> None:
     """Write the page.
 
     Raises:
-        WriteError: If it cannot be written; an older page is then untouched.
+        WriteError: If it cannot be written. An existing page is then unchanged.
     """
-    write_text_atomic(path, render_class_report(content))
+    write_text_atomic(path, render_classification_report(report))
 
 
-def render_class_report(content: ClassReportContent) -> str:
-    """Give the page as text."""
-    summary = content.summary
-    notes = [*content.notes, *(describe_undefined(summary) if summary else ())]
-    sections = [
-        ("scores", "Scores", _scores(content)),
-        ("classes", "Classes", _classes(summary.classes) if summary else ""),
-        ("images", "Confusions and calibration", _images(summary) if summary else ""),
-        ("training", "Training", draw_charts(content.curves)),
-        ("data", "Data and model", draw_facts(content.facts)),
-        ("issues", "Left out", draw_list(content.issues)),
-        ("rules", "How scores are made", draw_facts(_name_rules(summary)) if summary else ""),
-        ("settings", "Settings", draw_settings(content.settings_yaml)),
-        ("provenance", "Versions and machine", draw_facts(content.provenance)),
-    ]
-    return draw_page(
-        title=content.title,
-        subtitle=content.subtitle,
-        head=draw_notes(notes) + (_tiles(summary.scores) if summary else ""),
-        sections=sections,
+def render_classification_report(report: ClassificationReport) -> str:
+    """Return the page as text."""
+    summary = report.summary
+    undefined = describe_undefined(summary) if summary else ()
+    groups = "single cases"
+    if summary and summary.groups < summary.cases:
+        groups = f"{summary.groups} groups"
+    return render_page(
+        "classification_report.html.j2",
+        report=report,
+        title=report.title,
+        subtitle=report.subtitle,
+        notes=[*report.notes, *undefined],
+        tiles=_list_tiles(summary.scores) if summary else (),
+        groups=groups,
+        score_table=_tabulate_scores(summary.scores if summary else ()),
+        class_table=_tabulate_classes(summary.classes if summary else ()),
+        confusion_chart=mark_svg(_draw_confusions(summary)),
+        reliability_chart=mark_svg(draw_reliability(summary.bins) if summary else ""),
+        line_charts=report.line_charts(),
+        rules=_name_rules(summary) if summary else {},
     )
 
 
-def _tiles(scores: Sequence[ClassScore]) -> str:
-    shown = {score.metric: score for score in scores}
+def _list_tiles(scores: Sequence[ClassScore]) -> list[Tile]:
+    by_metric = {score.metric: score for score in scores}
     tiles = []
     for metric in _TILES:
-        score = shown[metric]
-        below = "" if score.low is None else f"95 %: {show_range(score.low, score.high)}"
+        score = by_metric[metric]
+        interval = "" if score.low is None else f"95 %: {show_range(score.low, score.high)}"
         name = _NAMES[metric].partition(" (")[0]
-        tiles.append(draw_tile(name, show_share(score.value), below))
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+        tiles.append(Tile(name=name, value=show_share(score.value), range=interval))
+    return tiles
 
 
-def _scores(content: ClassReportContent) -> str:
-    summary = content.summary
-    if summary is None:
-        return "<p>No case has been scored yet.</p>"
-    synthetic = f"{summary.groups} groups" if summary.groups < summary.cases else "single cases"
-    intro = f"<p>Scored on {escape(content.scored)}; intervals over {synthetic}.</p>"
-    names = ("metric", "value", "95 % interval", "0 to 1")
-    head = "".join(
-        f'<th scope="col"{align_number(name in names[1:3])}>{name}</th>' for name in names
+def _tabulate_scores(scores: Sequence[ClassScore]) -> Table:
+    return Table(
+        headers=("metric", "value", "95 % interval", "0 to 1"),
+        rows=[
+            [
+                _NAMES[score.metric],
+                show_share(score.value),
+                show_range(score.low, score.high),
+                mark_svg(draw_interval_bar(score.value, score.low, score.high)),
+            ]
+            for score in scores
+        ],
+        text_columns=("metric", "0 to 1"),
     )
-    rows = [
-        f'<tr><th scope="row">{escape(_NAMES[score.metric])}</th>'
-        f'<td class="number">{show_share(score.value)}</td>'
-        f'<td class="number">{show_range(score.low, score.high)}</td>'
-        f"<td>{_draw_span(score.value, score.low, score.high)}</td></tr>"
-        for score in summary.scores
-    ]
-    return intro + draw_table(head, rows)
 
 
-def _classes(rows: Sequence[ClassRow]) -> str:
-    names = ("class", "cases", "decided", "recall", "specificity", "precision", "F1", "AUROC",
-             "95 % of AUROC", "0 to 1")  # fmt: skip
-    head = "".join(
-        f'<th scope="col"{align_number(name not in ("class", "0 to 1"))}>{name}</th>'
-        for name in names
-    )
-    body = []
-    for row in rows:
+def _tabulate_classes(classes: Sequence[ClassRow]) -> Table:
+    rows = []
+    for row in classes:
         shares = (row.recall, row.specificity, row.precision, row.f1, row.auroc)
-        cells = (
-            str(row.cases),
-            str(row.decided),
-            *map(show_share, shares),
-            show_range(row.auroc_low, row.auroc_high),
+        bar = ""
+        if len(classes) <= _MOST_BARS:
+            bar = draw_interval_bar(row.auroc, row.auroc_low, row.auroc_high)
+        rows.append(
+            [
+                row.class_name,
+                str(row.cases),
+                str(row.decided),
+                *map(show_share, shares),
+                show_range(row.auroc_low, row.auroc_high),
+                mark_svg(bar),
+            ]
         )
-        span = _draw_span(row.auroc, row.auroc_low, row.auroc_high)
-        body.append(
-            f'<tr><th scope="row">{escape(row.class_name)}</th>'
-            + "".join(f'<td class="number">{cell}</td>' for cell in cells)
-            + f"<td>{span if len(rows) <= _MOST_SPANS else ''}</td></tr>"
-        )
-    return draw_table(head, body)
-
-
-def _images(summary: ClassSummary) -> str:
-    parts = []
-    if summary.confusions and len(summary.confusions) <= MOST_CLASSES:
-        names = [row.class_name for row in summary.classes]
-        parts.append(
-            "<figure>" + draw_confusions(summary.confusions, names) + "<figcaption><strong>"
-            "Confusions</strong>True class by row, decided class by column; shaded by the share "
-            "of the row.</figcaption></figure>"
-        )
-    parts.append(
-        "<figure>" + draw_reliability(summary.bins) + "<figcaption><strong>Calibration</strong>"
-        "How often what was said with a confidence is true; on the dashed line it is as often as "
-        "was said.</figcaption></figure>"
+    return Table(
+        headers=(
+            "class",
+            "cases",
+            "predicted",
+            "recall",
+            "specificity",
+            "precision",
+            "F1",
+            "AUROC",
+            "95 % of AUROC",
+            "0 to 1",
+        ),
+        rows=rows,
+        text_columns=("class", "0 to 1"),
     )
-    return f'<div class="figures">{"".join(parts)}</div>'
 
 
-def _draw_span(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
+def _draw_confusions(summary: ClassSummary | None) -> str:
+    if summary is None or not 0 < len(summary.confusions) <= MOST_CLASSES:
         return ""
-    start, end = (value if edge is None else edge for edge in (low, high))
-    return (
-        '<svg class="interval" viewBox="0 0 150 14" aria-hidden="true">'
-        '<rect class="track" x="0" y="6" width="150" height="2"/>'
-        f'<rect class="span" x="{150 * start:.1f}" y="3" width="{150 * (end - start):.1f}" '
-        f'height="8"/><rect class="mean" x="{150 * value - 1:.1f}" y="0" width="2" '
-        'height="14"/></svg>'
-    )
+    return draw_confusions(summary.confusions, [row.class_name for row in summary.classes])
 
 
 def _name_rules(summary: ClassSummary) -> dict[str, str]:

@@ -1,45 +1,40 @@
-"""One HTML file about a data set: what is in it, what is wrong, what its masks look like."""
+"""The HTML report of a dataset: its cases, its issues, its masks."""
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segnetr.data.validation.measure import CaseMeasures
 from segnetr.outputs.charts.histogram import draw_histogram
-from segnetr.outputs.reports.elements import (
-    align_number,
-    draw_facts,
-    draw_list,
-    draw_notes,
-    draw_page,
-    draw_table,
-    draw_tile,
-)
-from segnetr.outputs.reports.figures import Figure, media_suffix
+from segnetr.outputs.charts.interval_bar import draw_share_bar
+from segnetr.outputs.reports.figures import Figure
+from segnetr.outputs.reports.rendering import Table, Tile, mark_svg, render_page
 from segnetr.storage.manifest import write_text_atomic
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 _MOST_SIZES = 12
-_MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataPageContent:
-    """All that the page shows. Every text is plain: it is escaped here.
+class DatasetReport:
+    """The content of the report. All texts are plain.
 
     Attributes:
         title: Heading of the page.
         subtitle: One line below it.
-        facts: Name, folder, counts by part, patients, source, license.
+        facts: Name, folder, cases of each split, patients, source, license.
         classes: Class names, background first.
-        measures: Of the cases that can be read.
+        measures: Measurements of the readable cases.
         figures: The contact sheet.
-        issues: Code and message of each.
-        notes: Things the reader should know, one line each.
+        issues: Kind and message of each.
+        notes: Warnings at the top of the page, one line each.
     """
 
     title: str
@@ -52,36 +47,44 @@ class DataPageContent:
     notes: Sequence[str] = ()
 
 
-def write_data_page(path: Path, *, content: DataPageContent) -> None:
+def write_dataset_report(path: Path, report: DatasetReport) -> None:
     """Write the page.
 
     Raises:
-        WriteError: If it cannot be written; an older page is then untouched.
+        WriteError: If it cannot be written. An existing page is then unchanged.
     """
-    write_text_atomic(path, render_data_page(content))
+    write_text_atomic(path, render_dataset_report(report))
 
 
-def render_data_page(content: DataPageContent) -> str:
-    """Give the page as text."""
-    measures = content.measures
-    sections = [
-        ("issues", "Issues", _issues(content.issues)),
-        ("data", "Data set", draw_facts(content.facts)),
-        ("classes", "Classes", _classes(content.classes, measures)),
-        ("sizes", "Sizes and spacing", _sizes(measures)),
-        ("values", "Intensities", _values(measures)),
-        ("sheet", "Masks over images", _sheet(content.figures)),
-    ]
-    tiles = [
-        draw_tile("Cases", str(len(measures)), "read without a issue in the file"),
-        draw_tile("Issues", str(len(content.issues)), _count_kinds(content.issues)),
-        draw_tile("Classes", str(max(0, len(content.classes) - 1)), "beside the background"),
-    ]
-    return draw_page(
-        title=content.title,
-        subtitle=content.subtitle,
-        head=draw_notes(content.notes) + f'<div class="tiles">{"".join(tiles)}</div>',
-        sections=sections,
+def render_dataset_report(report: DatasetReport) -> str:
+    """Return the page as text."""
+    measures = report.measures
+    sizes = Counter((case.size, case.channels, case.value_type) for case in measures)
+    shares, values = _list_shares(report.classes, measures), _list_intensities(measures)
+    return render_page(
+        "dataset_report.html.j2",
+        report=report,
+        title=report.title,
+        subtitle=report.subtitle,
+        tiles=[
+            Tile(name="Cases", value=str(len(measures)), range="with readable files"),
+            Tile(name="Issues", value=str(len(report.issues)), range=_count_kinds(report.issues)),
+            Tile(
+                name="Classes",
+                value=str(max(0, len(report.classes) - 1)),
+                range="without the background",
+            ),
+        ],
+        issues=[f"{kind}: {message}" for kind, message in report.issues],
+        class_table=_tabulate_classes(shares),
+        class_charts=_chart_classes(shares),
+        size_facts=_describe_sides(measures),
+        size_table=_tabulate_sizes(sizes),
+        more_sizes=max(0, len(sizes) - _MOST_SIZES),
+        value_table=_tabulate_intensities(values),
+        value_charts=[
+            mark_svg(draw_histogram(found, title=name)) for name, found in values.items() if found
+        ],
     )
 
 
@@ -90,55 +93,59 @@ def _count_kinds(issues: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "none found"
 
 
-def _issues(issues: Sequence[tuple[str, str]]) -> str:
-    if not issues:
-        return "<p>None was found.</p>"
-    return draw_list([f"{kind}: {message}" for kind, message in issues])
+def _list_shares(
+    names: Sequence[str], measures: Sequence[CaseMeasures]
+) -> list[tuple[str, NDArray[np.float64]]]:
+    """Return each class with its share of each measured case."""
+    shares = np.array([case.shares for case in measures if case.shares], dtype=np.float64)
+    return list(zip(names, shares.T, strict=True)) if len(shares) else []
 
 
-def _classes(names: Sequence[str], measures: Sequence[CaseMeasures]) -> str:
-    shares = np.array([case.shares for case in measures if case.shares])
-    if not len(shares):
-        return ""
-    head = _head(("class", "cases with it", "mean share", "median", "smallest", "largest", ""))
+def _tabulate_classes(shares: Sequence[tuple[str, NDArray[np.float64]]]) -> Table:
     rows = []
-    for name, column in zip(names, shares.T, strict=True):
+    for name, column in shares:
         present = column[column > 0]
-        numbers = [f"{len(present)} of {len(column)}", f"{column.mean():.2%}"]
-        numbers += [
-            f"{value:.2%}" if len(present) else "-"
-            for value in (np.median(column), present.min(initial=1), present.max(initial=0))
-        ]
-        bar = (
-            '<svg class="interval" viewBox="0 0 150 14" aria-hidden="true">'
-            '<rect class="track" x="0" y="6" width="150" height="2"/>'
-            f'<rect class="span" x="0" y="3" width="{150 * column.mean():.1f}" height="8"/></svg>'
+        extremes = (np.median(present), present.min(), present.max()) if len(present) else ()
+        rows.append(
+            [
+                name,
+                f"{len(present)} of {len(column)}",
+                f"{column.mean():.2%}",
+                *([f"{value:.2%}" for value in extremes] or ["-"] * 3),
+                mark_svg(draw_share_bar(float(column.mean()))),
+            ]
         )
-        rows.append(_row(name, [*numbers, bar]))
+    return Table(
+        headers=("class", "cases with it", "mean share", "median", "smallest", "largest", "0 to 1"),
+        rows=rows,
+        text_columns=("class", "0 to 1"),
+    )
+
+
+def _chart_classes(shares: Sequence[tuple[str, NDArray[np.float64]]]) -> "list[Markup]":
+    """Draw the distribution of the share of each foreground class, in cases that contain it."""
     charts = [
         draw_histogram((100 * column[column > 0]).tolist(), title=f"{name}: share of a case, %")
-        for name, column in list(zip(names, shares.T, strict=True))[1:]
+        for name, column in shares[1:]
     ]
-    return draw_table(head, rows) + _charts(charts)
+    return [mark_svg(chart) for chart in charts if chart]
 
 
-def _sizes(measures: Sequence[CaseMeasures]) -> str:
-    if not measures:
-        return ""
-    counts = Counter((case.size, case.channels, case.value_type) for case in measures)
-    head = _head(("size", "channels", "values", "cases"), plain=("size", "values"))
-    rows = [
-        f'<tr><th scope="row">{" x ".join(map(str, size))}</th><td class="number">{channels}</td>'
-        f'<td>{escape(kind)}</td><td class="number">{count}</td></tr>'
-        for (size, channels, kind), count in counts.most_common(_MOST_SIZES)
-    ]
-    left = len(counts) - _MOST_SIZES
-    more = f"<p>and {left} further sizes</p>" if left > 0 else ""
-    facts = _describe_sides(measures)
-    return draw_facts(facts) + draw_table(head, rows, kind="counts") + more
+def _tabulate_sizes(sizes: Counter[tuple[tuple[int, ...], int, str]]) -> Table:
+    return Table(
+        headers=("size", "channels", "values", "cases"),
+        rows=[
+            [" x ".join(map(str, size)), str(channels), kind, str(count)]
+            for (size, channels, kind), count in sizes.most_common(_MOST_SIZES)
+        ],
+        text_columns=("size", "values"),
+        style="counts",
+    )
 
 
 def _describe_sides(measures: Sequence[CaseMeasures]) -> dict[str, str]:
+    if not measures:
+        return {}
     is_volume = any(len(case.size) == 3 for case in measures)
     names = ("X", "Y", "Z") if is_volume else ("Height", "Width")
     facts = {}
@@ -156,48 +163,21 @@ def _describe_sides(measures: Sequence[CaseMeasures]) -> dict[str, str]:
     return facts
 
 
-def _values(measures: Sequence[CaseMeasures]) -> str:
-    if not measures:
-        return ""
-    head = _head(("over all cases", "lowest", "median", "highest"))
-    columns = {
+def _list_intensities(measures: Sequence[CaseMeasures]) -> dict[str, list[float]]:
+    return {
         "1st percentile of a case": [case.low for case in measures],
         "mean of a case": [case.mean for case in measures],
         "99th percentile of a case": [case.high for case in measures],
     }
-    rows = [
-        _row(name, [f"{value:.4g}" for value in (min(found), np.median(found), max(found))])
-        for name, found in columns.items()
-    ]
-    charts = [draw_histogram(found, title=name) for name, found in columns.items()]
-    return draw_table(head, rows) + _charts(charts)
 
 
-def _sheet(figures: Sequence[Figure]) -> str:
-    shown = []
-    for figure in figures:
-        media = _MEDIA_TYPES[media_suffix(figure.data)]
-        text = base64.b64encode(figure.data).decode("ascii")
-        shown.append(
-            f'<figure><img src="data:{media};base64,{text}" alt="{escape(figure.alt)}">'
-            f"<figcaption><strong>{escape(figure.title)}</strong>{escape(figure.caption)}"
-            "</figcaption></figure>"
-        )
-    return f'<div class="figures sheet">{"".join(shown)}</div>' if shown else ""
-
-
-def _head(names: Sequence[str], *, plain: Sequence[str] = ()) -> str:
-    return "".join(
-        f'<th scope="col"{align_number(place > 0 and name not in plain)}>{escape(name)}</th>'
-        for place, name in enumerate(names)
+def _tabulate_intensities(values: Mapping[str, Sequence[float]]) -> Table:
+    return Table(
+        headers=("over all cases", "lowest", "median", "highest"),
+        rows=[
+            [name, *(f"{value:.4g}" for value in (min(found), np.median(found), max(found)))]
+            for name, found in values.items()
+            if found
+        ],
+        text_columns=("over all cases",),
     )
-
-
-def _row(name: str, cells: Sequence[str]) -> str:
-    numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-    return f'<tr><th scope="row">{escape(name)}</th>{numbers}</tr>'
-
-
-def _charts(charts: Sequence[str]) -> str:
-    panels = "".join(f'<div class="panel chart-panel">{chart}</div>' for chart in charts if chart)
-    return f'<div class="charts small">{panels}</div>' if panels else ""

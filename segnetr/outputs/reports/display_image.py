@@ -1,4 +1,4 @@
-"""What people see of an image: a image, or some slices of a volume that may stay on the disk."""
+"""Read the pixels that a figure shows: an image, or some slices of a volume."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ _MOST_SAMPLED = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DisplayImage:
-    """Planes of an image, and what their brightness goes by.
+    """Planes of an image, and a sample of its values for the gray scale.
 
     Attributes:
-        kind: A image, or slices of a volume along Z.
-        planes: (X, Y) of a volume by the number of the slice, its first channel; (H, W, C) of a
-            image under 0.
-        sample: Values spread over the whole image.
-        spacing: Sides of a pixel along X and Y in mm; 1 where the file does not say.
+        kind: An image, or slices of a volume along Z.
+        planes: For a volume, (X, Y) of its first channel by slice number; for an image,
+            (H, W, C) with the key 0.
+        sample: Evenly selected values of the whole image.
+        spacing: Sides of a pixel along X and Y in mm; 1 if unknown.
     """
 
     kind: Literal["image", "volume"]
@@ -32,14 +32,14 @@ class DisplayImage:
 
 
 def show_image(image: ImageFile | VolumeFile, depths: Collection[int]) -> DisplayImage:
-    """Take out of an image what is to be shown of it.
+    """Return the requested slices of a volume, or the image itself.
 
     Args:
-        image: The image; a volume on the disk is gone through once and only these slices are kept.
-        depths: Slices along Z; of no weight for a image.
+        image: The image; a volume on disk is read once, and only these slices are stored.
+        depths: Slices along Z; not used for an image.
 
     Raises:
-        ReadError: If a volume on the disk cannot be read any more.
+        ReadError: If a volume on disk can no longer be read.
     """
     side_x, side_y = (image.spacing or (1.0, 1.0))[:2]
     if isinstance(image, ImageFile) and image.kind == "image":
@@ -47,16 +47,19 @@ def show_image(image: ImageFile | VolumeFile, depths: Collection[int]) -> Displa
         return DisplayImage(
             kind="image", planes=planes, sample=image.array, spacing=(side_x, side_y)
         )
-    # By the whole volume: an empty slice stays dark, and brightness does not jump.
+    # One gray scale for the volume: empty slices are dark, and brightness does not jump.
     stride = max(1, int(np.prod(image.grid)) // _MOST_SAMPLED)
-    kept, sampled, before = {}, [], 0
+    planes_by_depth, sampled, before = {}, [], 0
     for depth, plane in enumerate(_iterate_planes(image)):
         sampled.append(plane.ravel(order="F")[-before % stride :: stride])
         before += plane.size
         if depth in depths:
-            kept[depth] = plane
+            planes_by_depth[depth] = plane
     return DisplayImage(
-        kind="volume", planes=kept, sample=np.concatenate(sampled), spacing=(side_x, side_y)
+        kind="volume",
+        planes=planes_by_depth,
+        sample=np.concatenate(sampled),
+        spacing=(side_x, side_y),
     )
 
 

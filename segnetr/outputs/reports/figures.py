@@ -1,4 +1,4 @@
-"""Images of a report, as files that read back."""
+"""Figures of a report, and their files next to the scores."""
 
 import json
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ class Figure:
 
     Attributes:
         name: File name without suffix, unique in the report.
-        title: What is shown.
-        caption: What to see in it.
-        alt: The image in words.
-        data: The file: PNG, JPEG or WebP.
-        slices: Of a volume: its slices one by one, from the lowest, as files of the same kinds.
-        badge: What was believed of the case, in a few words; empty: nothing was.
-        alarm: Why it is not to be believed; empty: there is no reason.
+        title: Heading.
+        caption: Line below the heading.
+        alt: Description in words.
+        data: Content of the file: PNG, JPEG or WebP.
+        slices: Single slices of a volume, from the lowest, as files of the same kinds.
+        badge: Predicted quality of the case in a few words; empty if there is none.
+        alarm: Why the case is out of distribution; empty if it is not.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Figure:
 
 
 def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
-    """Write figures as files with an index, so that a report can be made again.
+    """Write figures as files with an index, so that a report can be created again.
 
     Raises:
         WriteError: If a file cannot be written.
@@ -74,7 +74,7 @@ def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
 
 
 def read_figures(folder: Path) -> list[Figure]:
-    """Read back what `write_figures` wrote; nothing where the folder has no index.
+    """Read the files of `write_figures`. Return no figures if the folder has no index.
 
     Raises:
         ReadError: If the index or a file it names cannot be read.
@@ -90,7 +90,7 @@ def read_figures(folder: Path) -> list[Figure]:
                 title=entry["title"],
                 caption=entry["caption"],
                 alt=entry["alt"],
-                # Only the name counts: an index does not reach out of its folder.
+                # Only the file name is used, so an index cannot refer to other folders.
                 data=(folder / Path(entry["file"]).name).read_bytes(),
                 slices=tuple(
                     (folder / Path(name).name).read_bytes() for name in entry.get("slices", ())
@@ -101,22 +101,25 @@ def read_figures(folder: Path) -> list[Figure]:
             for entry in entries
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReadError(index, f"no index of figures ({error}); run segnetr evaluate") from error
+        raise ReadError(
+            index, f"not an index of figures ({error}); run segnetr evaluate"
+        ) from error
 
 
 def choose_within(
     figures: Sequence[Figure], *, most_bytes: int = _MOST_BYTES
 ) -> tuple[list[Figure], list[str]]:
-    """Choose figures that a page of 10 MB holds: the last ones, which are the worst cases, first.
+    """Select figures that fit into a page of 10 MB.
 
-    The slices of a figure go before the figure itself goes.
+    The last figures, which are the worst cases, have priority. The slices of a figure are omitted
+    before the figure itself.
 
     Args:
         figures: In the order to show them.
-        most_bytes: Bytes of all files together; inside the page they grow by a third.
+        most_bytes: Limit for all files; inside the page they grow by a third.
 
     Returns:
-        What is shown, in the same order, and a line for the reader where something is left away.
+        The selected figures in the same order, and a note if something was omitted.
     """
     room = most_bytes
     shown: list[Figure] = []
@@ -134,16 +137,16 @@ def choose_within(
     if plain or dropped:
         notes.append(
             f"To keep this page below 10 MB, {dropped} images and the single slices of {plain} "
-            "others were left away; they lie beside the scores, in `figures`."
+            "others were omitted; they are in the folder `figures` next to the scores."
         )
     return shown[::-1], notes
 
 
 def media_suffix(data: bytes) -> str:
-    """Tell the suffix of a image file from its first bytes.
+    """Return the suffix of an image file, derived from its first bytes.
 
     Raises:
-        ValueError: If it is no PNG, JPEG or WebP file.
+        ValueError: If it is not a PNG, JPEG or WebP file.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return ".png"
@@ -151,4 +154,4 @@ def media_suffix(data: bytes) -> str:
         return ".jpg"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return ".webp"
-    raise ValueError("a figure is a PNG, JPEG or WebP file")
+    raise ValueError("a figure must be a PNG, JPEG or WebP file")

@@ -1,56 +1,39 @@
-"""One HTML file that says what was trained, how well it does, and where it fails.
+"""The HTML report of a segmentation run: what was trained, how well it performs, where it fails.
 
-The page holds everything: style, curves and images. It names no other address, runs no script
-and opens from a disk without a network.
+The page is a single file with style, curves and images. It has no script and no external address.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 from segnetr.config.schema.postprocessing import PostprocessingTrial
 from segnetr.metrics import MEAN, Summary, select_summary
-from segnetr.outputs.reports.case_section import (
-    CaseSection,
-    draw_calibration,
-    draw_sizes,
-    draw_spread,
-)
-from segnetr.outputs.reports.elements import (
-    align_number,
-    draw_charts,
-    draw_facts,
-    draw_figures,
-    draw_list,
-    draw_notes,
-    draw_page,
-    draw_settings,
-    draw_table,
-    draw_tile,
-)
+from segnetr.outputs.charts.interval_bar import draw_interval_bar
+from segnetr.outputs.reports.case_section import CaseSection, describe_cases
 from segnetr.outputs.reports.figures import Figure, choose_within
-from segnetr.outputs.reports.fold_table import FoldScores, draw_fold_table
-from segnetr.outputs.reports.quality_section import draw_quality
-from segnetr.outputs.tables.scores import RULES, SummaryFile, show_interval, show_number
+from segnetr.outputs.reports.fold_table import FoldScores, tabulate_folds
+from segnetr.outputs.reports.rendering import Table, Tile, group_figures, mark_svg, render_page
+from segnetr.outputs.reports.training_report import TrainingReport
+from segnetr.outputs.tables.scores import (
+    RULES,
+    SummaryFile,
+    is_length,
+    name_metric,
+    show_interval,
+    show_number,
+)
 from segnetr.storage.manifest import write_text_atomic
 
 _TILE_METRICS = ("dice", "iou", "isic_jaccard")
-_METRIC_NAMES = {
-    "dice": "Dice",
-    "iou": "IoU (Jaccard)",
-    "isic_jaccard": "ISIC Jaccard (thresholded)",
-    "dice_pooled": "Dice, pooled",
-}
-_OUTLINES = "The outline of the ground truth is green, that of the prediction orange"
-_BESIDE = "; a image without outlines stands to the left."
-_SLICES = "; the buttons below a sheet of slices show them one by one (arrow keys move along)."
+_IMAGE_HINT = "; the image without outlines is on the left."
+_SLICE_HINT = "; the buttons below a sheet of slices show single slices (the arrow keys move)."
 _RULE_NAMES = {
-    "scored": "What is scored",
+    "scored": "Unit of scoring",
     "lengths": "Lengths",
     "both_empty": "Empty in ground truth and prediction",
-    "missed": "Missed: only the ground truth has it",
-    "false_alarm": "False alarm: only the prediction has it",
+    "missed": "False negative: only the ground truth has the structure",
+    "false_alarm": "False positive: only the prediction has the structure",
     "border": "Border",
     "interval": "Interval",
     "dice_pooled": "Pooled Dice",
@@ -59,229 +42,158 @@ _RULE_NAMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportContent:
-    """All that a report shows. Every text is plain: it is escaped here, and only here.
+class RunReport(TrainingReport):
+    """The content of the report of a segmentation run. All texts are plain.
 
     Attributes:
-        title: Heading of the page.
-        subtitle: One line below it.
-        facts: What was trained on what: model, data set, counts by part, split hash, license.
-        summaries: Scores; the page says so where there are none.
-        scored: What the scores were taken on.
+        summaries: Scores; the page mentions it if there are none.
         folds: Scores of each fold of a cross-validation.
-        tested: Scores of all folds together on the test part.
-        curves: The lines of `metrics.jsonl`; see `segnetr.outputs.charts.curves.chart_rows`.
-        figures: Cases as images, in the order to show them. Those whose titles agree up to a
-            colon stand under one heading.
-        settings_yaml: The resolved configuration.
-        provenance: Versions, threads, processor, commit and the like.
-        issues: Cases that were left out or not scored, one line each.
-        notes: Things the reader should know, one line each.
-        cases: Spread of the scores, calibration, sizes and times.
-        trials: Repairs that were tried on the validation cases.
+        tested: Scores of the ensemble of all folds on the test split.
+        figures: Cases as images, in the order to show them. Figures whose titles agree up to a
+            colon share one heading.
+        cases: Variation of the scores, calibration, sizes and times.
+        trials: Postprocessing steps that were tested on the validation cases.
     """
 
-    title: str
-    subtitle: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
     summaries: Sequence[Summary] = ()
-    scored: str = ""
     folds: Sequence[FoldScores] = ()
     tested: SummaryFile | None = None
-    curves: Sequence[Mapping[str, object]] = ()
     figures: Sequence[Figure] = ()
-    settings_yaml: str = ""
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    issues: Sequence[str] = ()
-    notes: Sequence[str] = ()
     cases: CaseSection = field(default_factory=CaseSection)
     trials: Sequence[PostprocessingTrial] = ()
 
 
-def write_report(path: Path, *, content: ReportContent) -> None:
+def write_run_report(path: Path, report: RunReport) -> None:
     """Write the page.
 
     Raises:
-        WriteError: If it cannot be written; an older page is then untouched.
-        ValueError: If a figure is no PNG, JPEG or WebP file.
+        WriteError: If it cannot be written. An existing page is then unchanged.
+        ValueError: If a figure is not a PNG, JPEG or WebP file.
     """
-    write_text_atomic(path, render_report(content))
+    write_text_atomic(path, render_run_report(report))
 
 
-def render_report(content: ReportContent) -> str:
-    """Give the page as text.
+def render_run_report(report: RunReport) -> str:
+    """Return the page as text.
 
     Raises:
-        ValueError: If a figure is no PNG, JPEG or WebP file.
+        ValueError: If a figure is not a PNG, JPEG or WebP file.
     """
-    figures, left_out = choose_within(content.figures)
-    sections = [
-        ("scores", "Scores", _scores(content)),
-        ("folds", "Folds", draw_fold_table(content.folds, content.summaries)),
-        ("test", "Test part", _test(content.tested)),
-        ("spread", "Spread", draw_spread(content.cases)),
-        ("sizes", "Sizes", draw_sizes(content.cases)),
-        ("calibration", "Calibration", draw_calibration(content.cases)),
-        ("quality", "When not to believe", draw_quality(content.cases.judged)),
-        ("cases", "Cases", _cases(figures)),
-        ("training", "Training", draw_charts(content.curves)),
-        ("repairs", "Repairs", _trials(content.trials)),
-        ("data", "Data and model", draw_facts({**content.facts, **content.cases.times})),
-        ("issues", "Left out", draw_list(content.issues)),
-        ("rules", "How scores are made", draw_facts(_named_rules()) if content.summaries else ""),
-        ("settings", "Settings", draw_settings(content.settings_yaml)),
-        ("provenance", "Versions and machine", draw_facts(content.provenance)),
-    ]
-    return draw_page(
-        title=content.title,
-        subtitle=content.subtitle,
-        head=draw_notes([*content.notes, *left_out]) + _tiles(content.summaries),
-        sections=sections,
+    figures, omitted = choose_within(report.figures)
+    tested = () if report.tested is None else report.tested.summaries
+    return render_page(
+        "run_report.html.j2",
+        report=report,
+        title=report.title,
+        subtitle=report.subtitle,
+        notes=[*report.notes, *omitted],
+        tiles=_list_tiles(report.summaries),
+        score_table=_tabulate_scores(report.summaries),
+        count_table=_tabulate_counts(report.summaries),
+        test_table=_tabulate_scores(tested),
+        fold_table=tabulate_folds(report.folds, report.summaries),
+        figure_groups=group_figures(figures),
+        figure_hint=_choose_hint(figures),
+        line_charts=report.line_charts(),
+        trial_table=_tabulate_trials(report.trials),
+        facts={**report.facts, **report.cases.times},
+        rules={_RULE_NAMES[key]: text for key, text in RULES.items()} if report.summaries else {},
+        **describe_cases(report.cases),
     )
 
 
-def _tiles(summaries: Sequence[Summary]) -> str:
-    """The figures a reader looks for first: overlap, distance, and what was missed."""
+def _list_tiles(summaries: Sequence[Summary]) -> list[Tile]:
+    """Return overlap, distance and the number of false negatives."""
     metrics = {row.metric for row in summaries}
-    wanted = [name for name in _TILE_METRICS if name in metrics]
-    wanted += sorted(name for name in metrics if name.startswith("hd95"))
+    selected = [name for name in _TILE_METRICS if name in metrics]
+    selected += sorted(name for name in metrics if name.startswith("hd95"))
     tiles = []
-    for metric in wanted:
+    for metric in selected:
         row = select_summary(summaries, metric)
         interval = "" if row.low is None else f"95 %: {show_interval(row)}"
-        name = _name_metric(metric).partition(" (")[0]
-        tiles.append(draw_tile(name, _with_unit(row), interval))
+        name = name_metric(metric).partition(" (")[0]
+        tiles.append(Tile(name=name, value=_with_unit(row), range=interval))
     if "dice" in metrics:
         row = select_summary(summaries, "dice")
-        rest = f"of {row.cases} cases; {row.false_alarms} false alarms"
-        tiles.append(draw_tile("Missed structures", str(row.missed), rest))
-    return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+        rest = f"of {row.cases} cases; {row.false_alarms} false positives"
+        tiles.append(Tile(name="False negatives", value=str(row.missed), range=rest))
+    return tiles
 
 
-def _scores(content: ReportContent) -> str:
-    if not content.summaries:
-        return "<p>No case has been scored yet.</p>"
-    intro = f"<p>Scored on {escape(content.scored)}.</p>" if content.scored else ""
-    return (
-        intro
-        + _score_table(content.summaries)
-        + "<h3>Missed and imagined</h3>"
-        + _count_table(content.summaries)
-    )
+def _choose_hint(figures: Sequence[Figure]) -> str:
+    are_volumes = [bool(figure.slices) for figure in figures]
+    if all(are_volumes):
+        return _SLICE_HINT
+    return "." if any(are_volumes) else _IMAGE_HINT
 
 
-def _cases(figures: Sequence[Figure]) -> str:
-    if not figures:
-        return ""
-    ways = [bool(figure.slices) for figure in figures]
-    rest = _SLICES if all(ways) else _BESIDE if not any(ways) else "."
-    return f"<p>{_OUTLINES}{rest}</p>{draw_figures(figures)}"
-
-
-def _test(tested: SummaryFile | None) -> str:
-    if tested is None:
-        return ""
-    intro = f"<p>{escape(tested.title)}, by the mean of the probabilities of all folds.</p>"
-    return intro + _score_table(tested.summaries)
-
-
-def _trials(trials: Sequence[PostprocessingTrial]) -> str:
-    """What was tried on the validation cases, and what the model does since."""
-    if not trials:
-        return ""
-    names = ("repair", "gain of Dice", "interval", "cases", "taken")
-    head = "".join(
-        f'<th scope="col"{align_number(name not in ("repair", "taken"))}>{name}</th>'
-        for name in names
-    )
+def _tabulate_trials(trials: Sequence[PostprocessingTrial]) -> Table:
     rows = []
     for trial in trials:
-        known = trial.low is not None and trial.high is not None
-        interval = f"{trial.low:+.4f} to {trial.high:+.4f}" if known else "too few patients"
-        numbers = (f"{trial.gain:+.4f}", interval, str(trial.cases))
-        cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
-        verdict = "yes" if trial.taken else "no"
-        rows.append(f'<tr><th scope="row">{escape(trial.step)}</th>{cells}<td>{verdict}</td></tr>')
-    return (
-        "<p>Tried on the validation cases alone; taken only where the interval of the gain, "
-        "widened for the number of trials, lies above 0.</p>" + draw_table(head, rows)
+        is_known = trial.low is not None and trial.high is not None
+        interval = f"{trial.low:+.4f} to {trial.high:+.4f}" if is_known else "too few patients"
+        used = "yes" if trial.taken else "no"
+        rows.append([trial.step, f"{trial.gain:+.4f}", interval, str(trial.cases), used])
+    return Table(
+        headers=("step", "gain of Dice", "interval", "cases", "used"),
+        rows=rows,
+        text_columns=("step", "used"),
     )
 
 
-def _score_table(summaries: Sequence[Summary]) -> str:
-    names = ("class", "metric", "mean", "95 % interval", "0 to 1", "std", "median", "cases")
-    head = "".join(
-        f'<th scope="col"{align_number(name not in ("class", "metric", "0 to 1"))}>{name}</th>'
-        for name in names
-    )
-    rows, previous = [], ""
-    for row in summaries:
-        first = ' class="first"' if previous and row.class_name != previous else ""
-        numbers = (
-            show_number(row.mean, metric=row.metric),
-            show_interval(row),
-            _draw_interval(row),
-            show_number(row.std, metric=row.metric),
-            show_number(row.median, metric=row.metric),
-            f"{row.cases - row.undefined} of {row.cases}" if row.undefined else str(row.cases),
+def _tabulate_scores(summaries: Sequence[Summary]) -> Table:
+    rows, starts, previous = [], [], ""
+    for number, row in enumerate(summaries):
+        is_new = row.class_name != previous
+        if previous and is_new:
+            starts.append(number)
+        mean, std, median = (
+            show_number(value, metric=row.metric) for value in (row.mean, row.std, row.median)
         )
-        cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
-        name = escape(_name_class(row.class_name)) if row.class_name != previous else ""
+        bar = "" if is_length(row.metric) else draw_interval_bar(row.mean, row.low, row.high)
+        scored = f"{row.cases - row.undefined} of {row.cases}" if row.undefined else str(row.cases)
         rows.append(
-            f'<tr{first}><th scope="row">{name}</th><td>{escape(_name_metric(row.metric))}</td>'
-            f"{cells}</tr>"
+            [
+                _name_class(row.class_name) if is_new else "",
+                name_metric(row.metric),
+                mean,
+                show_interval(row),
+                mark_svg(bar),
+                std,
+                median,
+                scored,
+            ]
         )
         previous = row.class_name
-    return draw_table(head, rows)
-
-
-def _draw_interval(row: Summary) -> str:
-    if row.mean is None or row.metric.startswith(("hd95", "assd")):
-        return ""
-    low, high = (row.mean if end is None else end for end in (row.low, row.high))
-    return (
-        '<svg class="interval" viewBox="0 0 150 14" aria-hidden="true">'
-        '<rect class="track" x="0" y="6" width="150" height="2"/>'
-        f'<rect class="span" x="{150 * low:.1f}" y="3" width="{150 * (high - low):.1f}" '
-        f'height="8"/><rect class="mean" x="{150 * row.mean - 1:.1f}" y="0" width="2" '
-        'height="14"/></svg>'
+    return Table(
+        headers=("class", "metric", "mean", "95 % interval", "0 to 1", "std", "median", "cases"),
+        rows=rows,
+        text_columns=("class", "metric", "0 to 1"),
+        group_starts=starts,
     )
 
 
-def _count_table(summaries: Sequence[Summary]) -> str:
-    names = ("class", "cases", "missed", "false alarms", "empty in both")
-    head = "".join(f'<th scope="col"{align_number(name != "class")}>{name}</th>' for name in names)
+def _tabulate_counts(summaries: Sequence[Summary]) -> Table:
     rows = [
-        f'<tr><th scope="row">{escape(_name_class(row.class_name))}</th>'
-        + "".join(
-            f'<td class="number">{count}</td>'
-            for count in (row.cases, row.missed, row.false_alarms, row.both_empty)
-        )
-        + "</tr>"
+        [
+            _name_class(row.class_name),
+            *map(str, (row.cases, row.missed, row.false_alarms, row.both_empty)),
+        ]
         for row in summaries
         if row.metric == "dice" and row.class_name != MEAN
     ]
-    return draw_table(head, rows, kind="counts")
-
-
-def _named_rules() -> dict[str, str]:
-    return {_RULE_NAMES[key]: text for key, text in RULES.items()}
+    return Table(
+        headers=("class", "cases", "false negatives", "false positives", "empty in both"),
+        rows=rows,
+        text_columns=("class",),
+        style="counts",
+    )
 
 
 def _name_class(name: str) -> str:
     return "mean over classes" if name == MEAN else name
 
 
-def _name_metric(metric: str) -> str:
-    """Give a metric the name people know: `hd95_mm` is "HD95 (mm)", `nsd_2px` "NSD at 2 px"."""
-    if metric in _METRIC_NAMES:
-        return _METRIC_NAMES[metric]
-    kind, _, rest = metric.partition("_")
-    if kind == "nsd":
-        return f"NSD at {rest[:-2]} {rest[-2:]}"
-    return f"{kind.upper()} ({rest})" if rest in ("mm", "px") else metric
-
-
 def _with_unit(row: Summary) -> str:
-    unit = row.metric.rpartition("_")[2] if row.metric.startswith(("hd95", "assd")) else ""
+    unit = row.metric.rpartition("_")[2] if is_length(row.metric) else ""
     return f"{show_number(row.mean, metric=row.metric)} {unit}".strip()

@@ -1,4 +1,4 @@
-"""A volume as images: a sheet of its slices, and the slices one by one for a slider."""
+"""Draw a volume: a sheet of slices, and single slices for a slider."""
 
 import math
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.outputs.masks.overlay import arrange_tiles
 from segnetr.outputs.reports.case_comparison import (
     ImageArray,
     add_legend,
@@ -28,15 +29,15 @@ def draw_slices(
 ) -> tuple[bytes, tuple[bytes, ...]]:
     """Draw up to 16 slices of a volume with the outlines of ground truth and prediction.
 
-    They are spread evenly from the first to the last slice where either of both has foreground.
+    They are evenly selected from the first to the last slice with foreground in either mask.
 
     Args:
-        image: A volume (X, Y, Z); of one on the disk only these slices come into memory.
+        image: A volume (X, Y, Z); of a volume on disk, only these slices are loaded.
         prediction: Class indices on its grid.
         ground_truth: As `prediction`.
 
     Returns:
-        A sheet of all of them as a JPEG file, and each by itself, from the lowest.
+        A sheet of all slices as a JPEG file, and a file for each slice, from the lowest.
     """
     tiles = []
     depths = _choose_depths(prediction, ground_truth)
@@ -48,7 +49,7 @@ def draw_slices(
         resized = cv2.resize(plain, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
         tiles.append(draw_pair(resized, found, true, thin=True))
     return (
-        encode_jpeg(add_legend(_lay_out(tiles)), quality=_QUALITY),
+        encode_jpeg(add_legend(_draw_sheet(tiles)), quality=_QUALITY),
         tuple(encode_jpeg(tile, quality=_QUALITY) for tile in tiles),
     )
 
@@ -61,17 +62,11 @@ def _choose_depths(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8
         else (has_foreground[0], has_foreground[-1])
     )
     count = min(_MOST_SLICES, int(high - low) + 1)
-    return sorted({int(place) for place in np.linspace(low, high, count).round()})
+    return sorted({int(depth) for depth in np.linspace(low, high, count).round()})
 
 
-def _lay_out(tiles: list[ImageArray]) -> ImageArray:
-    columns = math.ceil(math.sqrt(len(tiles)))
-    rows = math.ceil(len(tiles) / columns)
-    height, width = tiles[0].shape[:2]
-    sheet = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // columns * height, place % columns * width
-        sheet[top : top + height, left : left + width] = tile
+def _draw_sheet(tiles: list[ImageArray]) -> ImageArray:
+    sheet = arrange_tiles(tiles, math.ceil(math.sqrt(len(tiles))))
     scale = min(1.0, _SHEET_SIDE / max(sheet.shape[:2]))
     size = (max(1, round(sheet.shape[1] * scale)), max(1, round(sheet.shape[0] * scale)))
     return np.asarray(cv2.resize(sheet, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

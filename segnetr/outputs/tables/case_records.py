@@ -1,4 +1,4 @@
-"""What is known of each scored case beside its scores: `cases.json` of an evaluation."""
+"""Properties of each scored case, in addition to its scores: `cases.json` of an evaluation."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ _FORMAT = "segnetr-cases-1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseRecord:
-    """One case that was scored.
+    """A scored case.
 
     Attributes:
         case_id: The case.
-        patient_id: Its patient; None: the case stands alone.
+        patient_id: Its patient; None: not known.
         grid: (H, W) or (X, Y, Z) of its file.
-        spacing: Size of a pixel along each axis in mm; None: the file does not say.
-        seconds: Time that reading and predicting it took.
-        facts: What its data set says of it, as `group` or `phase`.
-        quality: What was believed about its mask before the ground truth was looked at; None:
-            nothing.
+        spacing: Size of a pixel along each axis in mm; None: not in the file.
+        seconds: Time of reading and predicting it.
+        facts: Attributes from its dataset, for example `group` or `phase`.
+        quality: Predicted quality of its mask, computed without the ground truth; None: not
+            predicted.
     """
 
     case_id: str
@@ -48,10 +48,10 @@ def write_case_records(path: Path, records: Sequence[CaseRecord]) -> None:
 
 
 def read_case_records(path: Path) -> list[CaseRecord]:
-    """Read back what `write_case_records` wrote; nothing where there is no such file.
+    """Read the records of an evaluation. Return no records if the file does not exist.
 
     Raises:
-        ReadError: If the file is not of this format.
+        ReadError: If the file has another format.
     """
     if not path.is_file():
         return []
@@ -72,19 +72,21 @@ def read_case_records(path: Path) -> list[CaseRecord]:
             for entry in content["cases"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReadError(path, f"no list of cases ({error}); run segnetr evaluate") from error
+        raise ReadError(path, f"not a list of cases ({error}); run segnetr evaluate") from error
 
 
 def _read_quality(entry: Mapping[str, Any] | None) -> Quality | None:
     if entry is None:
         return None
     return Quality(
-        **{name: float(entry[name]) for name in ("dice", "low", "high", "level", "novelty")},
-        is_ood=bool(entry["is_ood"]),
+        **{name: float(entry[name]) for name in ("dice", "low", "high", "level")},
+        # Version 0.1 wrote this score as "novelty" and the flag as "is_unlike".
+        ood_score=float(entry["ood_score"] if "ood_score" in entry else entry["novelty"]),
+        is_ood=bool(entry["is_ood"] if "is_ood" in entry else entry["is_unlike"]),
         reasons=tuple(map(str, entry["reasons"])),
     )
 
 
-def patients_of(records: Sequence[CaseRecord]) -> dict[str, str]:
-    """Give the patient of each case that has one."""
+def map_patients(records: Sequence[CaseRecord]) -> dict[str, str]:
+    """Return the patient of each case that has one."""
     return {record.case_id: record.patient_id for record in records if record.patient_id}

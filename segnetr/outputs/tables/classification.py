@@ -1,7 +1,5 @@
-"""A classifier's answers and scores as files and as lines."""
+"""Predictions and scores of a classifier as files and as text."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,22 +17,27 @@ from segnetr.metrics.classification_summary import (
     ClassScore,
     ClassSummary,
 )
+from segnetr.outputs.tables.csv_file import write_csv
 from segnetr.outputs.tables.scores import text_table
-from segnetr.storage.manifest import write_json, write_text_atomic
+from segnetr.storage.manifest import write_json
 
 FORMAT = 1
+_MOST_CLASSES = 20
+_RIGHT = ("recall", "specificity", "precision", "f1", "auroc", "auroc 95 %")
 RULES = {
-    "decided": "the most probable class, of equal ones the first; with several labels, each whose"
-    " probability is at least one half",
-    "undefined": "a score that the cases do not define, as the recall of a class that no case has,"
-    " is left out of the mean over classes and named; it never counts as 0",
-    "accuracy": "share of the cases decided rightly; with several labels, of all decisions",
+    "decided": "the most probable class, ties to the first; with several labels, each class with a"
+    " probability of at least one half",
+    "undefined": "an undefined score, such as the recall of a class without cases, is excluded from"
+    " the mean over classes and listed; it never counts as 0",
+    "accuracy": "share of the cases that are predicted correctly; with several labels, share of all"
+    " single decisions",
     "top5_accuracy": "share of the cases whose class is among the five most probable",
-    "exact_match": "with several labels: share of the cases with no wrong decision",
+    "exact_match": "with several labels: share of the cases without a wrong decision",
     "balanced_accuracy": "mean recall over the classes; with several labels, mean of recall and"
     " specificity",
-    "auroc": "area under the ROC curve of each class against the rest, ties one half; the mean",
-    "f1": "harmonic mean of precision and recall of each class; the mean",
+    "auroc": "mean over classes of the area under the ROC curve of a class against the rest; ties"
+    " count one half",
+    "f1": "mean over classes of the harmonic mean of precision and recall",
     "calibration_error": "mean gap between confidence and frequency over bins of equal width",
     "interval": "95 %, percentile bootstrap; cases of one patient or lesion are drawn together",
 }
@@ -50,13 +53,13 @@ class UnscoredCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassSummaryFile:
-    """What `summary.json` of a classifier holds.
+    """The content of `summary.json` of a classifier.
 
     Attributes:
-        title: What was scored, for people.
+        title: The scored cases in words.
         summary: The scores.
-        settings: How was scored, the fields of `ClassifyEvaluateConfig`.
-        unscored: Cases left out, with the reason.
+        settings: Settings of the scoring, the fields of `ClassifyEvaluateConfig`.
+        unscored: Cases that were not scored, with the reason.
     """
 
     title: str
@@ -66,38 +69,36 @@ class ClassSummaryFile:
 
 
 def write_class_cases_csv(path: Path, answers: Answers, classes: Sequence[str]) -> None:
-    """Write one row per case: ground truth, decision, group and full-precision probabilities.
+    """Write one row per case: group, ground truth, predicted class, probabilities.
 
     Raises:
         WriteError: If the file cannot be written.
     """
-    header = ["case_id", "group", "ground_truth", "decided", "right", *name_columns(classes)]
     decisions = answers.decisions
-    rows = []
-    for row, case_id in enumerate(answers.case_ids):
-        right = bool((decisions[row] == answers.ground_truth[row]).all())
-        rows.append(
-            [
-                case_id,
-                answers.groups[row],
-                _join(classes, answers.ground_truth[row]),
-                _join(classes, decisions[row]),
-                int(right),
-                *map(repr, answers.probabilities[row].tolist()),
-            ]
-        )
-    _write_csv(path, header, rows)
+    rows = [
+        {
+            "case_id": case_id,
+            "group": answers.groups[row],
+            "ground_truth": _join(classes, answers.ground_truth[row]),
+            "decided": _join(classes, decisions[row]),
+            "right": int((decisions[row] == answers.ground_truth[row]).all()),
+            **_probability_cells(classes, answers.probabilities[row].tolist()),
+        }
+        for row, case_id in enumerate(answers.case_ids)
+    ]
+    columns = ["case_id", "group", "ground_truth", "decided", "right", *name_columns(classes)]
+    write_csv(path, rows, columns)
 
 
 def write_classes_csv(path: Path, rows: Sequence[ClassRow]) -> None:
-    """Write one row a class; an undefined value is an empty cell.
+    """Write one row per class. An undefined value is an empty cell.
 
     Raises:
         WriteError: If the file cannot be written.
     """
-    names = [field.name for field in fields(ClassRow)]
-    table = [["" if value is None else value for value in asdict(row).values()] for row in rows]
-    _write_csv(path, ["class", *names[1:]], table)
+    columns = ["class", *(field.name for field in fields(ClassRow))]
+    columns.remove("class_name")
+    write_csv(path, [{"class": row.class_name, **_without_name(row)} for row in rows], columns)
 
 
 def write_class_summary(
@@ -108,7 +109,7 @@ def write_class_summary(
     config: ClassifyEvaluateConfig,
     unscored: Sequence[UnscoredCase],
 ) -> None:
-    """Write the summary with the rules and settings it was made by.
+    """Write the summary with its rules and settings.
 
     Raises:
         WriteError: If the file cannot be written.
@@ -126,10 +127,10 @@ def write_class_summary(
 
 
 def read_class_summary(path: Path) -> ClassSummaryFile:
-    """Read back what `write_class_summary` wrote.
+    """Read the summary of a classifier.
 
     Raises:
-        ReadError: If the file is missing, or not of this format.
+        ReadError: If the file is missing or has another format.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -150,7 +151,7 @@ def read_class_summary(path: Path) -> ClassSummaryFile:
         unscored = tuple(UnscoredCase(**case) for case in content["unscored"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReadError(
-            path, f"no summary of a classifier ({error}); run segnetr evaluate"
+            path, f"not a summary of a classifier ({error}); run segnetr evaluate"
         ) from error
     return ClassSummaryFile(
         title=content["title"], summary=summary, settings=content["settings"], unscored=unscored
@@ -165,7 +166,7 @@ def write_predictions_csv(
     classes: Sequence[str],
     several: bool,
 ) -> None:
-    """Write one row a file: the decided class or classes, and all probabilities.
+    """Write one row per file: the predicted class or classes, and all probabilities.
 
     Raises:
         WriteError: If the file cannot be written.
@@ -179,19 +180,25 @@ def write_predictions_csv(
         groups=("",) * len(files),
     )
     rows = [
-        [file, _join(classes, decided), *map(repr, row)]
-        for file, decided, row in zip(files, answers.decisions, table.tolist(), strict=True)
+        {
+            "file": file,
+            "decided": _join(classes, decided),
+            **_probability_cells(classes, probabilities_of_file),
+        }
+        for file, decided, probabilities_of_file in zip(
+            files, answers.decisions, table.tolist(), strict=True
+        )
     ]
-    _write_csv(path, ["file", "decided", *name_columns(classes)], rows)
+    write_csv(path, rows, ["file", "decided", *name_columns(classes)])
 
 
 def name_columns(classes: Sequence[str]) -> list[str]:
-    """Give the columns of probabilities their names."""
+    """Return the names of the columns of probabilities."""
     return [f"p_{name}" for name in classes]
 
 
 def class_summary_table(summary: ClassSummary) -> str:
-    """Lay out scores for a terminal, then the classes, then what is undefined."""
+    """Return scores, classes and undefined scores as text for the terminal."""
     scores = [
         {
             "metric": score.metric,
@@ -201,16 +208,16 @@ def class_summary_table(summary: ClassSummary) -> str:
         for score in summary.scores
     ]
     parts = [text_table(scores, right=["value", "95 % interval"])]
-    if len(summary.classes) <= _MOST_SHOWN:
+    if len(summary.classes) <= _MOST_CLASSES:
         parts.append(text_table([_describe_row(row) for row in summary.classes], right=_RIGHT))
     return "\n".join("\n\n".join(parts).split("\n") + describe_undefined(summary))
 
 
 def describe_undefined(summary: ClassSummary) -> list[str]:
-    """Say in lines what could not be measured."""
+    """Return one line for each undefined score."""
     lines = []
     if summary.absent:
-        lines.append(f"no case of {', '.join(summary.absent)}: scores of it are undefined")
+        lines.append(f"no case of {', '.join(summary.absent)}: its scores are undefined")
     for score in summary.scores:
         if score.value is None:
             lines.append(f"{score.metric} is undefined for these cases")
@@ -220,24 +227,20 @@ def describe_undefined(summary: ClassSummary) -> list[str]:
 
 
 def show_share(value: float | None) -> str:
-    """Give a share for people; undefined as a dash."""
+    """Return a share as text; an undefined one as a dash."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def show_range(low: float | None, high: float | None) -> str:
-    """Give an interval for people."""
+    """Return an interval as text; an undefined one as a dash."""
     return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
-_MOST_SHOWN = 20
-_RIGHT = ("recall", "specificity", "precision", "f1", "auroc", "auroc 95 %")
 
 
 def _describe_row(row: ClassRow) -> dict[str, Any]:
     return {
         "class": row.class_name,
         "cases": row.cases,
-        "decided": row.decided,
+        "predicted": row.decided,
         "recall": show_share(row.recall),
         "specificity": show_share(row.specificity),
         "precision": show_share(row.precision),
@@ -251,9 +254,9 @@ def _join(classes: Sequence[str], held: Any) -> str:
     return "; ".join(name for name, holds in zip(classes, held, strict=True) if holds)
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text_atomic(path, text.getvalue())
+def _probability_cells(classes: Sequence[str], values: Sequence[float]) -> dict[str, str]:
+    return dict(zip(name_columns(classes), map(repr, values), strict=True))
+
+
+def _without_name(row: ClassRow) -> dict[str, Any]:
+    return {name: value for name, value in asdict(row).items() if name != "class_name"}

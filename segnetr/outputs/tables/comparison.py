@@ -1,20 +1,21 @@
-"""Runs compared two by two, as lines for people, as a table file and as plain data."""
+"""Pairwise comparisons of runs as text, as a CSV table and as plain data."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from segnetr.metrics.case_values import is_lower_better
 from segnetr.metrics.significance import PairedResult
+from segnetr.outputs.tables.csv_file import format_csv
 from segnetr.outputs.tables.scores import show_number, text_table
 
 LEVEL = 0.05
-"""Corrected p values below this count as more than chance."""
+"""Corrected p values below this level are significant."""
 
-NOTHING = "no difference"
+IDENTICAL = "no difference"
 UNDECIDED = "not decided"
+TEXT_COLUMNS = ("first", "second", "class", "metric", "verdict")
+"""Columns of `ComparisonRow.shown` that are text; the others are numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +26,8 @@ class ComparisonRow:
         first: Name of the first run.
         second: Name of the second run.
         class_name: The class; "mean": the mean over classes of each case.
-        metric: The metric, with its unit where it has one.
-        result: What the comparison gave, second against first.
+        metric: The metric, with its unit if it has one.
+        result: Comparison of the second run against the first.
         p_corrected: The p value, corrected for all tests of the table.
     """
 
@@ -39,23 +40,23 @@ class ComparisonRow:
 
     @property
     def better(self) -> int:
-        """Cases in which the second run is the better one."""
+        """Number of cases in which the second run is better."""
         return self.result.lower if is_lower_better(self.metric) else self.result.higher
 
     @property
     def worse(self) -> int:
-        """Cases in which the first run is the better one."""
+        """Number of cases in which the first run is better."""
         return self.result.higher if is_lower_better(self.metric) else self.result.lower
 
     @property
     def verdict(self) -> str:
-        """What may be said: "NAME is better", "no difference" or "not decided".
+        """The conclusion: "NAME is better", "no difference" or "not decided".
 
-        Better only where both agree: the corrected p value is below 0.05 and the interval of the
-        mean difference does not hold 0.
+        A run is better only if the corrected p value is below 0.05 and the interval of the mean
+        difference does not contain 0.
         """
         if self.result.is_identical:
-            return NOTHING
+            return IDENTICAL
         difference = self.result.difference
         if difference.low is None or difference.high is None or self.p_corrected >= LEVEL:
             return UNDECIDED
@@ -65,7 +66,7 @@ class ComparisonRow:
         return f"{self.second if is_second else self.first} is better"
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the row as plain data."""
+        """Return the row as plain data."""
         result = self.result
         return {
             "first": self.first,
@@ -87,7 +88,7 @@ class ComparisonRow:
         }
 
     def shown(self) -> Mapping[str, str]:
-        """Give the row for people."""
+        """Return the row as text."""
         result = self.result
         means = (
             f"{name} {show_number(value, metric=self.metric)}"
@@ -117,7 +118,7 @@ class ComparisonRow:
 
     @property
     def shown_interval(self) -> str:
-        """The interval of the difference; "-" where there is none."""
+        """The interval of the difference; "-" if there is none."""
         low, high = self.result.difference.low, self.result.difference.high
         if low is None or high is None:
             return "-"
@@ -125,25 +126,19 @@ class ComparisonRow:
 
 
 def show_p(value: float) -> str:
-    """Give a p value for people."""
+    """Return a p value as text."""
     return "<0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
-    """Give the rows as a table file, numbers with all their digits, a missing one empty."""
-    text = io.StringIO(newline="")
-    table = [row.to_dict() for row in rows]
-    writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
+    """Return the rows as CSV text. Numbers have all their digits; missing ones are empty."""
+    return format_csv([row.to_dict() for row in rows])
 
 
 def comparison_text(rows: Sequence[ComparisonRow]) -> str:
-    """Lay out the rows for a terminal."""
+    """Return the rows as a table for the terminal."""
     shown = [row.shown() for row in rows]
-    words = ("first", "second", "class", "metric", "verdict")
-    return text_table(shown, right=[name for name in shown[0] if name not in words])
+    return text_table(shown, right=[name for name in shown[0] if name not in TEXT_COLUMNS])
 
 
 def _show_signed(value: float, *, metric: str) -> str:

@@ -1,14 +1,14 @@
-"""Tables as Markdown."""
+"""Format tables as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lay out rows as a Markdown table; None is an empty cell, decimals have four digits at most.
+    """Return rows as a Markdown table. None is an empty cell; numbers have at most four decimals.
 
     Args:
-        rows: One mapping a row, all with the same keys, which head the columns.
+        rows: Cells by column, all with the same keys.
     """
     if not rows:
         return ""

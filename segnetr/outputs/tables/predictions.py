@@ -1,13 +1,11 @@
-"""`predictions.csv`: what is believed about each mask, for spreadsheets."""
+"""Predicted quality of each mask as a table for spreadsheets: `predictions.csv`."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segnetr.engine.quality.estimator import Quality
-from segnetr.storage.manifest import write_text_atomic
+from segnetr.outputs.tables.csv_file import write_csv
 
 COLUMNS = (
     "input",
@@ -17,26 +15,26 @@ COLUMNS = (
     "dice_high",
     "level",
     "out_of_distribution",
-    "novelty",
+    "ood_score",
     "reason",
 )
 
 
 def describe_quality(quality: Quality) -> dict[str, Any]:
-    """Give what is believed about a mask as plain data, rounded to what can be known."""
+    """Return the predicted quality of a mask as plain data, rounded to its accuracy."""
     return {
         "predicted_dice": round(quality.dice, 4),
         "dice_low": round(quality.low, 4),
         "dice_high": round(quality.high, 4),
         "level": quality.level,
         "out_of_distribution": quality.is_ood,
-        "novelty": round(quality.ood_score, 3),
+        "ood_score": round(quality.ood_score, 3),
         "reasons": list(quality.reasons),
     }
 
 
 def write_predictions_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write one row for each mask; cells stay empty where its model says nothing of it.
+    """Write one row for each mask. Cells are empty if its model predicts no quality.
 
     Args:
         path: The file.
@@ -45,15 +43,16 @@ def write_predictions_table(path: Path, records: Sequence[Mapping[str, Any]]) ->
     Raises:
         WriteError: If the file cannot be written.
     """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        row = {name: record.get(name, "") for name in COLUMNS[:2]}
-        quality = record.get("quality")
-        if isinstance(quality, Mapping):
-            row |= {name: quality.get(name, "") for name in COLUMNS[2:-1]}
-            row["out_of_distribution"] = "yes" if quality.get("out_of_distribution") else "no"
-            row["reason"] = "; ".join(map(str, quality.get("reasons", ())))
-        writer.writerow(row)
-    write_text_atomic(path, text.getvalue())
+    write_csv(path, [_make_row(record) for record in records], COLUMNS)
+
+
+def _make_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    row = {name: record.get(name, "") for name in COLUMNS[:2]}
+    quality = record.get("quality")
+    if isinstance(quality, Mapping):
+        # An index of version 0.1 has "novelty".
+        values = {"ood_score": quality.get("novelty", ""), **quality}
+        row |= {name: values.get(name, "") for name in COLUMNS[2:-1]}
+        row["out_of_distribution"] = "yes" if quality.get("out_of_distribution") else "no"
+        row["reason"] = "; ".join(map(str, quality.get("reasons", ())))
+    return row

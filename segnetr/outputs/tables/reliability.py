@@ -1,4 +1,4 @@
-"""`reliability.json` of an evaluation: how far a network's probabilities can be trusted."""
+"""Calibration of the predicted probabilities: `reliability.json` of an evaluation."""
 
 import json
 from dataclasses import asdict
@@ -23,10 +23,10 @@ def write_reliability(path: Path, reliability: PixelReliability) -> None:
 
 
 def read_reliability(path: Path) -> PixelReliability | None:
-    """Read back what `write_reliability` wrote; None where there is no such file.
+    """Read the bins. Return None if the file does not exist.
 
     Raises:
-        ReadError: If the file is not of this format.
+        ReadError: If the file has another format.
     """
     if not path.is_file():
         return None
@@ -40,4 +40,4 @@ def read_reliability(path: Path) -> PixelReliability | None:
             cases=int(content["cases"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReadError(path, f"no reliability ({error}); run segnetr evaluate") from error
+        raise ReadError(path, f"not a reliability file ({error}); run segnetr evaluate") from error

@@ -1,4 +1,4 @@
-"""Scores as files and as lines: `per_case.csv`, `summary.json`, a table for the terminal."""
+"""Scores as files and as text: `per_case.csv`, `summary.json`, a table for the terminal."""
 
 import csv
 import io
@@ -14,35 +14,41 @@ from segnetr.metrics import PIXEL_COUNTS, Score, Summary, Unscored, name_outcome
 from segnetr.storage.manifest import write_json, write_text_atomic
 
 if TYPE_CHECKING:
-    # The evaluator brings the readers and MONAI, which a plain table can do without.
+    # The evaluator imports the readers and MONAI, which a table does not need.
     from segnetr.engine.evaluation.evaluator import Evaluation
 
 FORMAT = 1
 RULES = {
-    "scored": "each case and foreground class by itself, on the grid of the file",
+    "scored": "each case and foreground class separately, on the grid of the file",
     "lengths": "metrics that end in mm are in millimeters, in px in pixels",
-    "both_empty": "dice, iou and isic_jaccard are 1; distances and nsd are undefined, left out of"
-    " the mean and counted",
+    "both_empty": "dice, iou and isic_jaccard are 1; distances and nsd are undefined: excluded"
+    " from the mean and counted",
     "missed": "dice, iou, isic_jaccard and nsd are 0; hd95 and assd are the image's diagonal",
-    "false_alarm": "as missed",
-    "border": "pixels of a mask with a neighbor outside it across a side",
+    "false_alarm": "as for false negatives",
+    "border": "pixels of a mask with a side neighbor outside the mask",
     "interval": "95 %, percentile bootstrap over patients",
     "dice_pooled": "pixels of all cases added before dividing",
     "mean": "rows of class 'mean': the mean over the classes of each case",
+}
+_METRIC_NAMES = {
+    "dice": "Dice",
+    "iou": "IoU (Jaccard)",
+    "isic_jaccard": "ISIC Jaccard (thresholded)",
+    "dice_pooled": "Dice, pooled",
 }
 _ID_COLUMNS = ("case_id", "class", "outcome")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryFile:
-    """What `summary.json` holds.
+    """The content of `summary.json`.
 
     Attributes:
-        title: What was scored, for people.
+        title: The scored cases in words.
         summaries: One row for each class and metric.
-        settings: How was scored, the fields of `EvaluateConfig`.
-        unscored: Cases left out, with the reason.
-        tta: Augmentation under which was predicted; empty: not known.
+        settings: Settings of the scoring, the fields of `EvaluateConfig`.
+        unscored: Cases that were not scored, with the reason.
+        tta: Test-time augmentation of the prediction; empty: not known.
     """
 
     title: str
@@ -56,7 +62,7 @@ def write_per_case_csv(path: Path, scores: Iterable[Score]) -> None:
     """Write one row for each case and class, one column for each metric.
 
     Numbers have all their digits; an undefined value is an empty cell. `outcome` is "found",
-    "missed", "false_alarm" or "both_empty".
+    "missed" (false negative), "false_alarm" (false positive) or "both_empty".
 
     Raises:
         WriteError: If the file cannot be written.
@@ -77,16 +83,16 @@ def write_per_case_csv(path: Path, scores: Iterable[Score]) -> None:
 
 
 def read_per_case_csv(path: Path) -> list[Score]:
-    """Read back what `write_per_case_csv` wrote.
+    """Read the scores of each case and class.
 
     Raises:
-        ReadError: If the file is missing or is no such table.
+        ReadError: If the file is missing or is not such a table.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = list(csv.reader(file)) or [[]]
         if tuple(header[: len(_ID_COLUMNS)]) != _ID_COLUMNS:
-            raise ReadError(path, f"no table of scores: its header is {header}")
+            raise ReadError(path, f"not a table of scores: its header is {header}")
         return [
             Score(
                 case_id=row[0], class_name=row[1], metric=name, value=float(cell) if cell else None
@@ -96,20 +102,20 @@ def read_per_case_csv(path: Path) -> list[Score]:
             if name not in _ID_COLUMNS
         ]
     except (OSError, ValueError) as error:
-        raise ReadError(path, f"no table of scores ({error}); run segnetr evaluate") from error
+        raise ReadError(path, f"not a table of scores ({error}); run segnetr evaluate") from error
 
 
 def write_summary_json(
     path: Path, evaluation: "Evaluation", *, title: str, config: EvaluateConfig, tta: str = ""
 ) -> None:
-    """Write the summary with the rules and settings it was made by.
+    """Write the summary with its rules and settings.
 
     Args:
         path: The file.
-        evaluation: What scoring gave.
-        title: What was scored, for people.
-        config: How it was scored.
-        tta: Augmentation under which it was predicted; empty: the masks came from elsewhere.
+        evaluation: The scores.
+        title: The scored cases in words.
+        config: Settings of the scoring.
+        tta: Test-time augmentation of the prediction; empty: the masks were read from files.
 
     Raises:
         WriteError: If the file cannot be written.
@@ -129,10 +135,10 @@ def write_summary_json(
 
 
 def read_summary_json(path: Path) -> SummaryFile:
-    """Read back what `write_summary_json` wrote.
+    """Read a summary.
 
     Raises:
-        ReadError: If the file is missing, or not of this format.
+        ReadError: If the file is missing or has another format.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -146,19 +152,19 @@ def read_summary_json(path: Path) -> SummaryFile:
             unscored=tuple(Unscored(**case) for case in content["unscored"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReadError(path, f"no summary of scores ({error}); run segnetr evaluate") from error
+        raise ReadError(path, f"not a summary of scores ({error}); run segnetr evaluate") from error
 
 
 def text_table(rows: Sequence[Mapping[str, Any]], *, right: Collection[str] = ()) -> str:
-    """Lay out rows in columns for a terminal.
+    """Return rows as a table for the terminal.
 
     Args:
-        rows: One mapping a row, all with the same keys, which head the columns. Numbers are
-            flushed right, decimals have four digits, None is a dash.
-        right: Further columns to flush right.
+        rows: Cells by column, all with the same keys. Numbers are right-aligned and have four
+            significant digits; None is a dash.
+        right: Further columns to right-align.
 
     Returns:
-        A header, a rule and a line for each row; empty without rows.
+        A header, a rule and a line for each row; an empty text without rows.
     """
     if not rows:
         return ""
@@ -176,7 +182,7 @@ def text_table(rows: Sequence[Mapping[str, Any]], *, right: Collection[str] = ()
 
 
 def summary_table(summaries: Sequence[Summary]) -> str:
-    """Lay out summaries for a terminal: a line for each class and metric, counts below."""
+    """Return summaries as a table for the terminal, followed by the counts of each class."""
     if not summaries:
         return "no case was scored"
     rows = [_readable(row) for row in summaries]
@@ -185,26 +191,41 @@ def summary_table(summaries: Sequence[Summary]) -> str:
 
 
 def describe_counts(summaries: Sequence[Summary]) -> list[str]:
-    """Say in one line for each class what was missed, imagined and rightly left empty."""
+    """Return one line for each class: false negatives, false positives, empty in both."""
     first = {row.class_name: row for row in reversed(summaries) if row.metric == "dice"}
     return [
-        f"{row.class_name}: {row.missed} missed, {row.false_alarms} false alarms,"
+        f"{row.class_name}: {row.missed} false negatives, {row.false_alarms} false positives,"
         f" {row.both_empty} empty in both, of {row.cases} cases"
         for row in reversed(list(first.values()))
     ]
 
 
 def show_number(value: float | None, *, metric: str) -> str:
-    """Give a value for people: shares with 3 decimals, lengths with 2 or 1, undefined as a dash."""
+    """Return a value as text: shares with 3 decimals, lengths with 2 or 1, undefined as a dash."""
     if value is None:
         return "-"
-    if metric.startswith(("hd95", "assd")):
+    if is_length(metric):
         return f"{value:.2f}" if value < 100 else f"{value:.1f}"
     return f"{value:.3f}"
 
 
+def is_length(metric: str) -> bool:
+    """Return whether a metric is a length in mm or pixels; other metrics are shares."""
+    return metric.startswith(("hd95", "assd"))
+
+
+def name_metric(metric: str) -> str:
+    """Return the title of a metric: "HD95 (mm)" for `hd95_mm`, "NSD at 2 px" for `nsd_2px`."""
+    if metric in _METRIC_NAMES:
+        return _METRIC_NAMES[metric]
+    kind, _, rest = metric.partition("_")
+    if kind == "nsd":
+        return f"NSD at {rest[:-2]} {rest[-2:]}"
+    return f"{kind.upper()} ({rest})" if rest in ("mm", "px") else metric
+
+
 def show_interval(row: Summary) -> str:
-    """Give the interval of a row for people."""
+    """Return the interval of a row as text."""
     if row.low is None or row.high is None:
         return "-"
     low, high = (show_number(value, metric=row.metric) for value in (row.low, row.high))

@@ -11,7 +11,8 @@ from segnetr.engine.training.runtime import choose_device
 from segnetr.errors import UsageError, unknown_name
 from segnetr.metrics.paired import compare_paired
 from segnetr.models.segnetr.backbone_encoder import check_encoder, list_encoders
-from segnetr.outputs.charts.scatter import Dot, Panel, draw_panels
+from segnetr.outputs.charts.dot_plot import Dot
+from segnetr.outputs.charts.scatter import ScatterPanel, draw_scatter_file
 from segnetr.outputs.models.provenance import collect_provenance
 from segnetr.outputs.tables.markdown import markdown_table
 from segnetr.outputs.tables.scores import text_table
@@ -89,7 +90,7 @@ def benchmark_encoders(
         rows.append(row)
         _write(out / "encoders", "SegNetr with each encoder", [r.shown() for r in rows], config)
     image = out / "encoders.svg"
-    write_text_atomic(image, draw_panels(_panels(rows)))
+    write_text_atomic(image, draw_scatter_file(_panels(rows)))
     return BenchmarkOutcome(
         title=f"SegNetr with each encoder: {_describe(config)}",
         rows=[row.shown() for row in rows],
@@ -162,7 +163,7 @@ def _compare(
     }
 
 
-def _panels(rows: Sequence[Row]) -> list[Panel]:
+def _panels(rows: Sequence[Row]) -> list[ScatterPanel]:
     def dots(costs: Sequence[float]) -> list[Dot]:
         return [
             Dot(name=row.name, x=cost, y=row.dice, marked=row.name == "segnetr")
@@ -172,13 +173,13 @@ def _panels(rows: Sequence[Row]) -> list[Panel]:
     by_cost = dots([row.gmac for row in rows])
     by_time = dots([row.milliseconds for row in rows])
     return [
-        Panel(
+        ScatterPanel(
             title="Dice against cost",
             x_label="GFLOPs (multiply-adds) of one image",
             y_label="mean Dice",
             dots=by_cost,
         ),
-        Panel(
+        ScatterPanel(
             title="Dice against time",
             x_label="milliseconds for one image on this machine",
             y_label="mean Dice",

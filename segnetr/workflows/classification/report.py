@@ -1,4 +1,4 @@
-"""`segnetr report` for a classifier: one page about a run, made of the files in the run alone."""
+"""`segnetr report` for a classifier: write the HTML report of a run from its files."""
 
 import json
 from collections.abc import Mapping
@@ -6,24 +6,34 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.config.schema.classification import ClassifyConfig, load_classify_config
-from segnetr.data.case import SPLIT_NAMES, Split
+from segnetr.data.case import Split
 from segnetr.data.splits.split import read_split
 from segnetr.engine.training.logs import read_metrics
 from segnetr.engine.training.run_dir import RunDir
-from segnetr.outputs.reports.classification_report import ClassReportContent, write_class_report
+from segnetr.outputs.reports.classification_report import (
+    ClassificationReport,
+    write_classification_report,
+)
 from segnetr.outputs.tables.classification import read_class_summary
-from segnetr.workflows.evaluation.report import describe_machine
+from segnetr.workflows.evaluation.report import (
+    count_cases,
+    describe_machine,
+    describe_split,
+    list_issues,
+    list_notes,
+    prepare_page,
+)
 
 
 def report_classifier(run_folder: Path, *, out: Path | None = None) -> Path:
-    """Write the page about a run.
+    """Write the report of a run.
 
     Args:
         run_folder: The run.
-        out: The page, or a folder for it; None: `report.html` in the run.
+        out: Path of the page, or a folder for it; None: `report.html` in the run.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         WriteError: If the page cannot be written.
@@ -34,11 +44,7 @@ def report_classifier(run_folder: Path, *, out: Path | None = None) -> Path:
     data = provenance["dataset"]
     path = run.evaluation / "summary.json"
     scored = read_class_summary(path) if path.is_file() else None
-    left_out = [issue["message"] for issue in data["left_out"]]
-    notes = [] if scored else ["Nothing was scored: every case was trained on."]
-    if left_out:
-        notes.append(f"{len(left_out)} issues: these cases were left out of the training.")
-    content = ClassReportContent(
+    content = ClassificationReport(
         title=f"{config.backbone.name} on {data['title']}",
         subtitle=str(run_folder),
         facts=_describe_data(config, data, read_split(run.splits)),
@@ -47,24 +53,21 @@ def report_classifier(run_folder: Path, *, out: Path | None = None) -> Path:
         curves=read_metrics(run),
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
-        issues=left_out + ([case.reason for case in scored.unscored] if scored else []),
-        notes=notes,
+        issues=list_issues(provenance, scored.unscored if scored else ()),
+        notes=list_notes(provenance, is_scored=scored is not None),
     )
-    page = run.report if out is None else out
-    page = page / "report.html" if page.suffix != ".html" else page
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_class_report(page, content=content)
+    page = prepare_page(out or run.report)
+    write_classification_report(page, content)
     return page
 
 
 def _describe_data(config: ClassifyConfig, data: Mapping[str, Any], split: Split) -> dict[str, str]:
-    counts = ", ".join(f"{len(split.ids(name))} {name}" for name in SPLIT_NAMES)
     return {
-        "Data set": f"{data['title']} ({data['name']})",
-        "Cases": counts,
+        "Dataset": f"{data['title']} ({data['name']})",
+        "Cases": count_cases(split),
         "Classes": f"{len(data['classes'])}: {', '.join(data['classes'][:20])}"
         + (", ..." if len(data["classes"]) > 20 else ""),
-        "Split": f"{split.origin}, sha256 {split.sha256[:16]}",
+        "Split": describe_split(split),
         **data["facts"],
         "Source": data["source"],
         "License of the data": data["license"],

@@ -1,4 +1,4 @@
-"""`segnetr compare`: which of several runs is better, and how sure that is."""
+"""`segnetr compare`: compare the scores of several runs, with a test of each difference."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from segnetr.metrics import MEAN
 from segnetr.metrics.case_values import pair_cases
 from segnetr.metrics.significance import correct_holm, measure_difference
 from segnetr.outputs.charts.dot_plot import Dot, DotChart
-from segnetr.outputs.reports.comparison_report import ComparePage, write_compare_page
+from segnetr.outputs.reports.comparison_report import ComparisonReport, write_comparison_report
 from segnetr.outputs.tables.comparison import (
+    IDENTICAL,
     LEVEL,
-    NOTHING,
     ComparisonRow,
     comparison_csv,
     comparison_text,
@@ -25,22 +25,22 @@ from segnetr.storage.manifest import write_json, write_text_atomic
 from segnetr.workflows.comparison.figures import draw_differences
 from segnetr.workflows.comparison.runs import ComparedRun, differing_settings, read_runs
 
-# One overlap and two that look at borders; more would only weaken each test.
+# One overlap metric and two boundary metrics; more tests would weaken each other.
 _DEFAULT_METRICS = ("dice", "hd95", "nsd")
 _MOST_CHARTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions:
-    """What is compared.
+    """Options of a comparison.
 
     Attributes:
-        metrics: Full names, or their beginnings as "hd95"; none: Dice, HD95 and NSD.
-        by_class: Compare each class as well, not only the mean over classes.
-        dataset: Compare scores on this other data set.
-        part: Compare scores on this part.
-        data_dir: Where the data lies, for the images; None: where each run found it.
-        device: Where the networks run for the images.
+        metrics: Full names, or names without the unit, such as "hd95"; none: Dice, HD95 and NSD.
+        by_class: Also compare each class, not only the mean over classes.
+        dataset: Compare the scores on this other dataset.
+        part: Compare the scores on this split.
+        data_dir: Folder of the data, for the images; None: the folder recorded in each run.
+        device: Device on which the images are predicted.
     """
 
     metrics: Sequence[str] = ()
@@ -53,12 +53,12 @@ class CompareOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOutcome:
-    """What the comparison gave.
+    """The result of a comparison.
 
     Attributes:
-        folder: Where compare.html, compare.csv and compare.json lie.
+        folder: Folder of compare.html, compare.csv and compare.json.
         rows: One for each pair of runs, metric and class.
-        notes: What the reader should know.
+        notes: Warnings for the reader.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class CompareOutcome:
     notes: tuple[str, ...]
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the rows as plain data."""
+        """Return the rows as plain data."""
         return {
             "folder": str(self.folder),
             "page": str(self.folder / "compare.html"),
@@ -75,9 +75,9 @@ class CompareOutcome:
         }
 
     def __str__(self) -> str:
-        """Give the rows as a table."""
+        """Return the rows as a table for the terminal."""
         lines = [comparison_text(self.rows), ""]
-        if all(row.verdict == NOTHING for row in self.rows):
+        if all(row.verdict == IDENTICAL for row in self.rows):
             lines.append("no difference: every case has the same scores")
         lines += [f"note:   {note}" for note in self.notes]
         return "\n".join([*lines, f"page:   {self.folder / 'compare.html'}"])
@@ -86,13 +86,13 @@ class CompareOutcome:
 def compare(
     paths: Sequence[Path], options: CompareOptions, *, out: Path, progress: Progress
 ) -> CompareOutcome:
-    """Compare runs two by two on the cases that all were scored on.
+    """Compare each pair of runs on the cases on which all were scored.
 
     Args:
-        paths: Folders of runs, two at least.
-        options: What is compared.
+        paths: Folders of at least two runs.
+        options: Metrics, classes and data.
         out: Folder for compare.html, compare.csv and compare.json.
-        progress: What the user sees meanwhile.
+        progress: Progress display.
 
     Raises:
         UsageError: If the runs cannot be compared, or a metric is unknown.
@@ -115,7 +115,7 @@ def compare(
     outcome = CompareOutcome(folder=out, rows=tuple(rows), notes=tuple(notes))
     write_text_atomic(out / "compare.csv", comparison_csv(rows))
     write_json(out / "compare.json", outcome.to_dict())
-    page = ComparePage(
+    report = ComparisonReport(
         title=f"{len(runs)} runs compared",
         subtitle=f"{runs[0].title}: {', '.join(run.name for run in runs)}",
         notes=notes,
@@ -125,7 +125,7 @@ def compare(
         settings=differing_settings(runs),
         facts={run.name: _describe(run) for run in runs},
     )
-    write_compare_page(out / "compare.html", content=page)
+    write_comparison_report(out / "compare.html", report)
     return outcome
 
 
@@ -146,7 +146,7 @@ def _compare_all(
 ) -> list[ComparisonRow]:
     rows: list[ComparisonRow] = []
     settings = runs[0].config.evaluate
-    # All were scored on the same cases, so that any run knows the patients of all.
+    # All runs were scored on the same cases, so one list of patients is valid for all.
     patients = next((run.patients for run in runs if run.patients is not None), {})
     for first, second in itertools.combinations(runs, 2):
         for metric in metrics:
@@ -155,7 +155,7 @@ def _compare_all(
             for name in pairs if by_class else [overall]:
                 ours, theirs = pairs[name]
                 if not ours:
-                    continue  # undefined in all cases of both runs: empty in truth and predictions
+                    continue  # undefined everywhere: empty in ground truth and both predictions
                 result = measure_difference(
                     ours,
                     theirs,
@@ -175,8 +175,8 @@ def _compare_all(
                 )
     if not rows:
         raise UsageError(
-            f"{', '.join(metrics)}: undefined in every case of all runs (nothing there, nothing "
-            "predicted); compare --metric dice"
+            f"{', '.join(metrics)}: undefined in every case of all runs (empty ground truth and "
+            "predictions); compare --metric dice"
         )
     corrected = correct_holm([row.result.p_value for row in rows])
     return [replace(row, p_corrected=p) for row, p in zip(rows, corrected, strict=True)]
@@ -211,28 +211,29 @@ def _draw_charts(runs: Sequence[ComparedRun], metric: str) -> list[DotChart]:
 def _list_notes(runs: Sequence[ComparedRun], rows: Sequence[ComparisonRow]) -> list[str]:
     notes = []
     fewest = min(row.result.patients for row in rows)
-    # All patients better in one run has this p value, and Holm's correction multiplies it.
+    # The smallest possible p value: one run is better for all patients. Holm's correction
+    # multiplies it by the number of comparisons.
     least = 2.0 ** (1 - fewest)
     if least * len(rows) >= LEVEL:
-        way = "; compare fewer with --metric" if least < LEVEL else ""
+        advice = "; compare fewer with --metric" if least < LEVEL else ""
         notes.append(
             f"{fewest} patients are too few for the signed-rank test to decide any of {len(rows)} "
-            f"comparisons at the 5 % level{way}"
+            f"comparisons at the 5 % level{advice}"
         )
     notes += [note for run in runs for note in run.notes]
     if len({run.tta for run in runs if run.tta}) > 1:
-        ways = ", ".join(f"{run.name} {run.tta or 'not known'}" for run in runs)
-        notes.append(f"the masks were predicted with different --tta ({ways})")
+        settings = ", ".join(f"{run.name} {run.tta or 'not known'}" for run in runs)
+        notes.append(f"the masks were predicted with different --tta ({settings})")
     if all(run.patients is None for run in runs):
         notes.append(
-            "these scores do not say which cases are of one patient, so each counts by itself; run "
-            "segnetr evaluate again where patients have several cases"
+            "these scores do not say which cases are of one patient, so each case counts as a "
+            "patient; run segnetr evaluate again if patients have several cases"
         )
     seeds = {run.config.train.seed for run in runs}
     if len(seeds) == len(runs) and not any(
         row["setting"] != "train.seed" for row in differing_settings(runs)
     ):
-        notes.append("These runs differ in their seed alone: what is found here is its chance.")
+        notes.append("These runs differ only in their seed: their differences are due to chance.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Images of the cases in which runs differ most: every run's outlines over the same image."""
+"""Draw the cases with the largest differences: the outlines of every run over the same image."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,20 +36,20 @@ def draw_differences(
     device: str,
     progress: Progress,
 ) -> tuple[list[Figure], list[str]]:
-    """Predict the cases once more in which runs differ most, and draw them.
+    """Predict and draw the cases with the largest differences between the runs.
 
     Args:
-        runs: What is compared.
-        metric: By which cases are chosen.
-        dataset: The data set that was scored, where it is not the runs' own.
-        data_dir: Its folder; None: where the first run found it.
-        device: Where the networks run.
-        progress: What the user sees meanwhile.
+        runs: The runs.
+        metric: Metric by which the cases are selected.
+        dataset: The dataset that was scored; None: the dataset of the runs.
+        data_dir: Its folder; None: the folder recorded in the first run.
+        device: Device of the networks.
+        progress: Progress display.
 
     Returns:
-        At most four images, the largest difference first, and a line where there can be none.
+        At most four images, the largest difference first, and a note if they cannot be drawn.
     """
-    values = _spread(runs, metric)
+    values = _collect_values(runs, metric)
     chosen = sorted(values, key=lambda case: (-_range(values[case]), case))[:_MOST_CASES]
     chosen = [case for case in chosen if _range(values[case]) > 0]
     if not chosen:
@@ -69,19 +69,19 @@ def draw_differences(
                 labels[case.case_id],
                 spec=opened.spec,
                 max_pixels=runs[0].config.data.max_pixels,
-                name=f"difference-{place}",
+                name=f"difference-{number}",
                 metric=metric,
                 values=values[case.case_id],
             )
-            for place, case in enumerate(cases, start=1)
+            for number, case in enumerate(cases, start=1)
         ]
     except (UsageError, ReadError, ModelFileError) as error:
         return [], [f"no images of the differences: {error}"]
     return figures, []
 
 
-def _spread(runs: Sequence[ComparedRun], metric: str) -> _Values:
-    """Give each case's value in each run, cases that say nothing left out."""
+def _collect_values(runs: Sequence[ComparedRun], metric: str) -> _Values:
+    """Return the value of each case in each run, without cases that are undefined in both."""
     values: _Values = {}
     first = runs[0]
     for run in runs[1:]:
@@ -109,7 +109,7 @@ def _open(run: ComparedRun, dataset: str | None, data_dir: Path | None) -> Opene
 def _predict(
     run: ComparedRun, cases: Sequence[Case], labels: _Labels, *, device: str, is_own: bool
 ) -> None:
-    """Put the labels of one run beside those of the others; out of fold where there are folds."""
+    """Add the labels of one run. Cross-validations predict each case with its own fold."""
     for path, members in _find_models(run.path, cases, is_own=is_own):
         changes = {"tta": run.tta} if run.tta else {}
         card, predictor = open_predictor(path, changes=changes, device=device)

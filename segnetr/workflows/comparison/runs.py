@@ -1,4 +1,4 @@
-"""Runs read for a comparison, and refused where they cannot be compared."""
+"""Read runs for a comparison, and reject runs that cannot be compared."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from segnetr.errors import ReadError, UsageError
 from segnetr.metrics import PIXEL_COUNTS
 from segnetr.metrics.case_values import CaseTable, tabulate_cases
 from segnetr.metrics.score import GROUND_TRUTH_PIXELS
-from segnetr.outputs.tables.case_records import NAME, patients_of, read_case_records
+from segnetr.outputs.tables.case_records import NAME, map_patients, read_case_records
 from segnetr.outputs.tables.scores import read_per_case_csv, read_summary_json
 
 _SCORING = ("nsd_tolerance", "isic_threshold")
@@ -29,14 +29,14 @@ class ComparedRun:
     Attributes:
         name: Short and unique among those compared.
         path: Its folder.
-        config: What it was trained with.
-        split: Hash of the split; of a cross-validation, of the splits of all folds.
-        title: What was scored.
-        scoring: How was scored.
+        config: Its settings.
+        split: Hash of the split; for a cross-validation, of the splits of all folds.
+        title: The scored cases in words.
+        scoring: Settings of the scoring.
         table: Values by metric, class and case.
-        patients: Patient by case id; None: scored by a version that did not note patients.
-        tta: Augmentation under which the scored masks were predicted; empty: not known.
-        notes: What the reader of its scores should know.
+        patients: Patient by case id; None: scored by a version that did not record patients.
+        tta: Test-time augmentation of the scored masks; empty: not known.
+        notes: Warnings about its scores.
     """
 
     name: str
@@ -57,18 +57,18 @@ class ComparedRun:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics, in the order they were scored."""
+        """The metrics, in the order in which they were scored."""
         return [metric for metric in self.table if metric not in PIXEL_COUNTS]
 
 
 def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -> list[ComparedRun]:
-    """Read the scores of runs, and make sure that they may be compared.
+    """Read the scores of runs, and check that they can be compared.
 
     Args:
-        paths: Folders of runs or of cross-validations, two at least; of a cross-validation the
-            scores out of fold are read.
-        dataset: Scores on this other data set, made by `segnetr evaluate RUN --dataset`.
-        part: Scores on this part, made by `segnetr evaluate RUN --split`.
+        paths: Folders of at least two runs or cross-validations. For a cross-validation, the
+            out-of-fold scores are read.
+        dataset: Read the scores on this other dataset, from `segnetr evaluate RUN --dataset`.
+        part: Read the scores on this split, from `segnetr evaluate RUN --split`.
 
     Raises:
         UsageError: If there are fewer than two, one has no scores, or they differ in their split,
@@ -78,9 +78,8 @@ def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -
         raise UsageError("compare needs two runs at least: segnetr compare RUN RUN")
     if dataset is not None and part is not None:
         raise UsageError(
-            "--split with --dataset: only the scores of the last evaluated split are stored for "
-            f"another dataset; run segnetr evaluate --dataset {dataset} --split {part} and compare "
-            "without --split"
+            "--split with --dataset: only the last scores on another dataset are stored; run "
+            f"segnetr evaluate --dataset {dataset} --split {part} and compare without --split"
         )
     names = name_runs(paths)
     runs = [
@@ -93,7 +92,7 @@ def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -
 
 
 def name_runs(paths: Sequence[Path]) -> list[str]:
-    """Give each path its shortest unique end; a path that is there twice gets a number."""
+    """Return the shortest unique end of each path. Repeated paths get a number."""
     whole = [path.absolute().parts for path in paths]
     names: list[str] = []
     for index, parts in enumerate(whole):
@@ -111,9 +110,9 @@ def name_runs(paths: Sequence[Path]) -> list[str]:
 def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -> ComparedRun:
     run = RunDir(path)
     if not run.config.is_file():
-        raise UsageError(f"{path}: no run (config.yaml is missing)")
+        raise UsageError(f"{path}: not a run (config.yaml is missing)")
     if is_classifier_run(path):
-        raise UsageError(f"{path}: a classifier's run; compare is for runs that make masks")
+        raise UsageError(f"{path}: a classifier's run; compare is for segmentation runs")
     folder, split = _find_scores(run, dataset or part)
     try:
         summary = read_summary_json(folder / "summary.json")
@@ -131,14 +130,14 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
         title=summary.title,
         scoring={key: summary.settings.get(key) for key in _SCORING},
         table=table,
-        patients=patients_of(records) if records else None,
+        patients=map_patients(records) if records else None,
         tta=summary.tta,
     )
     return read if dataset is None else replace(read, notes=_list_known(read, dataset))
 
 
 def _find_scores(run: RunDir, kind: str | None) -> tuple[Path, str]:
-    """Give the folder of the scores, and the hash of what the run was trained on."""
+    """Return the folder of the scores, and the hash of the split of the run."""
     if kind is not None or not is_cross_validation(run.path):
         folder = run.evaluation if kind is None else run.path / f"evaluation-{kind}"
         return folder, read_split(run.splits).sha256
@@ -148,26 +147,26 @@ def _find_scores(run: RunDir, kind: str | None) -> tuple[Path, str]:
 
 
 def _list_known(run: ComparedRun, dataset: str) -> tuple[str, ...]:
-    """Say which cases of another data set bear names of cases that the run has seen.
+    """Return a note if cases of another dataset have names of cases that the run was trained on.
 
     Raises:
-        UsageError: If it is the data set the run was trained on: its name, and all those cases.
+        UsageError: If it is the dataset that the run was trained on: same name, same cases.
     """
     split = read_split(RunDir(run.path).splits)
     seen = {*split.train, *split.validation}
     known = run.cases & seen
     if not known:
         return ()
-    # Another folder of the same kind may hold a case of the same name by chance.
+    # Another folder of the same dataset may contain a case of the same name by chance.
     if dataset == run.config.data.dataset and known == seen:
         raise UsageError(
-            f"--dataset {dataset}: {run.path} was trained on {len(known)} of these cases, as "
-            f"{min(known)}; name a data set that no run has seen, or leave --dataset away"
+            f"--dataset {dataset}: {run.path} was trained on {len(known)} of these cases, for "
+            f"example {min(known)}; name a dataset that no run has seen, or omit --dataset"
         )
     return (
-        f"{len(known)} cases of {dataset} have names of cases that {run.path} was trained on, as "
-        f"{min(known)}: if they are the same images, its scores promise too much (segnetr data "
-        "audit)",
+        f"{len(known)} cases of {dataset} have names of cases that {run.path} was trained on, for "
+        f"example {min(known)}: if they are the same images, its scores are too optimistic "
+        "(segnetr data audit)",
     )
 
 
@@ -176,13 +175,14 @@ def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> 
         raise UsageError(
             f"{first.path} and {other.path} were trained on different splits (sha256 "
             f"{first.split[:16]} and {other.split[:16]}); train both with one data.split_seed, or "
-            "score both on another data set and compare with --dataset NAME"
+            "score both on another dataset and compare with --dataset NAME"
         )
     missing = first.cases ^ other.cases
     if missing:
         raise UsageError(
             f"{first.path} and {other.path} were scored on different cases: {len(missing)} are in "
-            f"one of them only, as {min(missing)}; run segnetr evaluate on both with the same data"
+            f"only one of them, for example {min(missing)}; run segnetr evaluate on both with the "
+            "same data"
         )
     if set(first.table["dice"]) != set(other.table["dice"]):
         classes = (", ".join(run.table["dice"]) for run in (first, other))
@@ -194,23 +194,23 @@ def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> 
         raise UsageError(
             f"{first.path} and {other.path} were scored with different evaluate."
             f"{changed[0]} ({first.scoring[changed[0]]} and {other.scoring[changed[0]]}); run "
-            "segnetr evaluate on both with one setting"
+            "segnetr evaluate on both with the same setting"
         )
     if set(first.metrics) != set(other.metrics):
         only = min(set(first.metrics) ^ set(other.metrics))
         raise UsageError(
-            f"{first.path} and {other.path} were scored in different units: {only} is in one of "
-            "them only; run segnetr evaluate on both with the same data"
+            f"{first.path} and {other.path} were scored in different units: {only} is in only one "
+            "of them; run segnetr evaluate on both with the same data"
         )
     if first.table[GROUND_TRUTH_PIXELS] != other.table[GROUND_TRUTH_PIXELS]:
         raise UsageError(
-            f"{first.path} and {other.path} were scored against different masks: the true pixels "
-            "of a case differ; run segnetr evaluate on both with the same data"
+            f"{first.path} and {other.path} were scored against different masks: the ground-truth "
+            "pixels of a case differ; run segnetr evaluate on both with the same data"
         )
 
 
 def differing_settings(runs: Sequence[ComparedRun]) -> list[dict[str, str]]:
-    """Give the settings in which runs differ, one row each, with the value in each run."""
+    """Return the settings in which runs differ, one row each, with the value in each run."""
     flat = [{**_flatten(plain(run.config)), "evaluate --tta": run.tta or "-"} for run in runs]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     rows = []

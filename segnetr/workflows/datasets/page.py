@@ -1,4 +1,4 @@
-"""The page of `segnetr data check --html`: measured, drawn and put together."""
+"""Measure and draw a dataset for the report of `segnetr data check --html`."""
 
 import io
 from collections import Counter
@@ -17,14 +17,13 @@ from segnetr.data.validation.ground_truth import read_case_ground_truth
 from segnetr.data.validation.measure import CaseMeasures, measure_case
 from segnetr.errors import ReadError
 from segnetr.outputs.masks.overlay import draw_overlay
-from segnetr.outputs.reports.dataset_report import DataPageContent
-from segnetr.outputs.reports.dataset_report import write_data_page as write_page
+from segnetr.outputs.reports.dataset_report import DatasetReport, write_dataset_report
 from segnetr.outputs.reports.figures import Figure
 from segnetr.progress import Progress
 from segnetr.workflows.datasets.loading import OpenedDataset
 
 MOST_IMAGES = 24
-_LONGEST = 320  # pixels of a image of the contact sheet
+_LONGEST = 320  # longest side of an image of the contact sheet, in pixels
 _QUALITY = 85
 
 
@@ -36,14 +35,14 @@ def write_data_page(
     *,
     progress: Progress,
 ) -> None:
-    """Measure all cases that can be read, draw some of them, and write the page.
+    """Measure all readable cases, draw some of them, and write the page.
 
     Args:
         page: The file.
-        opened: The data set.
+        opened: The dataset.
         config: Its settings.
-        issues: What the check found.
-        progress: What the user sees meanwhile.
+        issues: Issues found by the check.
+        progress: Progress display.
 
     Raises:
         WriteError: If the page cannot be written.
@@ -52,8 +51,8 @@ def write_data_page(
         measured = _measure(opened, config, advance=advance)
     notes = []
     if issues:
-        notes.append(f"{len(issues)} issues: training refuses this data set as it is.")
-    content = DataPageContent(
+        notes.append(f"{len(issues)} issues: training rejects this dataset in its current state.")
+    report = DatasetReport(
         title=opened.spec.title,
         subtitle=str(opened.root),
         facts=_describe(opened, config),
@@ -64,7 +63,7 @@ def write_data_page(
         notes=notes,
     )
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_page(page, content=content)
+    write_dataset_report(page, report)
 
 
 def _measure(
@@ -91,12 +90,12 @@ def _describe(opened: OpenedDataset, config: DataConfig) -> dict[str, str]:
     official = Counter(case.split for case in cases if case.split is not None)
     patients = {case.patient_id for case in cases if case.patient_id is not None}
     return {
-        "Data set": f"{spec.title} ({spec.name})",
+        "Dataset": f"{spec.title} ({spec.name})",
         "Cases": str(len(cases)),
-        "Official parts": ", ".join(f"{official[name]} {name}" for name in official) or "none",
-        "Split of a training": ", ".join(f"{len(split.ids(name))} {name}" for name in SPLIT_NAMES)
+        "Official split": ", ".join(f"{official[name]} {name}" for name in official) or "none",
+        "Split for training": ", ".join(f"{len(split.ids(name))} {name}" for name in SPLIT_NAMES)
         + f" ({split.origin}, sha256 {split.sha256[:16]})",
-        "Patients": str(len(patients)) if patients else "not known: each case stands alone",
+        "Patients": str(len(patients)) if patients else "not known: each case counts as a patient",
         "Classes": ", ".join(spec.classes),
         "Source": spec.source,
         "License of the data": spec.license,
@@ -106,13 +105,13 @@ def _describe(opened: OpenedDataset, config: DataConfig) -> dict[str, str]:
 def _draw_sheet(
     measured: Sequence[tuple[Case, CaseMeasures]], opened: OpenedDataset, config: DataConfig
 ) -> list[Figure]:
-    """Draw cases spread evenly over the share of their foreground, the smallest first."""
+    """Draw cases evenly selected by the share of their foreground, smallest first."""
     ranked = sorted(
         ((case, sum(found.shares[1:])) for case, found in measured if case.mask is not None),
         key=lambda item: (item[1], item[0].case_id),
     )
     count = min(MOST_IMAGES, len(ranked))
-    rows = [round(place * (len(ranked) - 1) / max(1, count - 1)) for place in range(count)]
+    rows = [round(index * (len(ranked) - 1) / max(1, count - 1)) for index in range(count)]
     figures = []
     for number, row in enumerate(rows):
         case, share = ranked[row]
@@ -134,8 +133,8 @@ def _draw(
     if ground_truth.shape != image.grid:
         return None
     buffer = io.BytesIO()
-    synthetic = draw_overlay(image, ground_truth, longest=_LONGEST)
-    Image.fromarray(synthetic).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    overlay = draw_overlay(image, ground_truth, longest=_LONGEST)
+    Image.fromarray(overlay).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return Figure(
         name=f"case-{number + 1}",
         title=case.case_id,

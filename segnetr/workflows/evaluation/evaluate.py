@@ -1,4 +1,4 @@
-"""`segnetr evaluate`: scores of a run on the original grid, or of a folder of masks."""
+"""`segnetr evaluate`: score a run on the original grid, or score a folder of masks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,16 +25,16 @@ from segnetr.workflows.prediction.model_folder import open_predictor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOptions:
-    """What is scored, and how.
+    """Options of an evaluation.
 
     Attributes:
-        dataset: Another data set than the run's; all of its cases with masks are scored.
-        data_dir: Its folder; without `dataset`, another folder of the run's own data set.
-        part: Part of the split; None: the test part, or validation where there is none.
-        tta: Test-time augmentation in place of the model's own.
-        device: Where the network runs.
-        changes: Settings put over the run's `evaluate` section.
-        masks: Keep the predicted masks here, each named after its case.
+        dataset: Another dataset than that of the run; all of its cases with masks are scored.
+        data_dir: Its folder; without `dataset`, another folder of the run's own dataset.
+        part: The split to score; None: test, or validation if there is no test split.
+        tta: Test-time augmentation instead of the model's own.
+        device: Device of the network.
+        changes: Settings that override the run's `evaluate` section.
+        masks: Write the predicted masks to this folder, each named after its case.
     """
 
     dataset: str | None = None
@@ -48,11 +48,11 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOutcome:
-    """Scores and where they were written.
+    """Scores and the folder with their files.
 
     Attributes:
-        title: What was scored, for people.
-        folder: Where summary.json and per_case.csv lie; None if nothing was written.
+        title: The scored cases in words.
+        folder: Folder of summary.json and per_case.csv; None if nothing was written.
         evaluation: The scores.
     """
 
@@ -61,7 +61,7 @@ class EvaluateOutcome:
     evaluation: Evaluation
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the summaries as plain data."""
+        """Return the summaries as plain data."""
         return {
             "title": self.title,
             "folder": None if self.folder is None else str(self.folder),
@@ -70,7 +70,7 @@ class EvaluateOutcome:
         }
 
     def __str__(self) -> str:
-        """Give the summaries as a table, and what could not be scored."""
+        """Return the summaries as a table, and the cases that could not be scored."""
         lines = [f"scores: {self.title}", summary_table(self.evaluation.summaries)]
         lines += [f"not scored: {case.reason}" for case in self.evaluation.unscored]
         if self.folder is not None:
@@ -81,15 +81,15 @@ class EvaluateOutcome:
 def evaluate_run(
     run_folder: Path, options: EvaluateOptions, *, out: Path | None = None, progress: Progress
 ) -> EvaluateOutcome:
-    """Predict the cases of a part or of another data set from their files, and score them.
+    """Predict the cases of a split or of another dataset from their files, and score them.
 
     Raises:
-        UsageError: If the run is none, or has no such part.
-        ModelFileError: If its model cannot be trusted.
+        UsageError: If the folder is not a run, or has no such split.
+        ModelFileError: If the files of its model are invalid.
     """
     run = RunDir(run_folder)
     if not run.config.is_file():
-        raise UsageError(f"{run_folder}: no run (config.yaml is missing)")
+        raise UsageError(f"{run_folder}: not a run (config.yaml is missing)")
     config = load_config([run.config])
     scoring: EvaluateConfig = parse_plain(
         EvaluateConfig, {**plain(config.evaluate), **options.changes}
@@ -133,7 +133,7 @@ def evaluate_run(
         records=log.records,
         reliability=log.reliability(),
     )
-    write_case_images(folder, cases, evaluation, model=model, believed=log.believed)
+    write_case_images(folder, cases, evaluation, model=model, qualities=log.believed)
     return EvaluateOutcome(title=title, folder=folder, evaluation=evaluation)
 
 
@@ -145,7 +145,7 @@ def evaluate_folders(
     changes: Mapping[str, Any],
     out: Path | None,
 ) -> EvaluateOutcome:
-    """Score a folder of masks against a folder of true masks, matched by name.
+    """Score a folder of masks against a folder of ground-truth masks, matched by name.
 
     Raises:
         UsageError: If a folder is missing or nothing matches.
@@ -161,16 +161,16 @@ def evaluate_folders(
 
 
 def choose_part(run: RunDir, wanted: str | None = None) -> str | None:
-    """Give the part of a run's split to score, or None where it has no case to score.
+    """Return the split of a run to score, or None if it has no case to score.
 
     Raises:
-        UsageError: If the wanted part is unknown or empty.
+        UsageError: If the wanted split is unknown or empty.
     """
     split = read_split(run.splits)
     if wanted is not None:
         if wanted not in SPLIT_NAMES or not split.ids(wanted):
-            has_foreground = [name for name in SPLIT_NAMES if split.ids(name)]
-            raise UsageError(f"--split {wanted}: this run's split has {', '.join(has_foreground)}")
+            known = [name for name in SPLIT_NAMES if split.ids(name)]
+            raise UsageError(f"--split {wanted}: this run's split has {', '.join(known)}")
         return wanted
     return next((name for name in ("test", "validation") if split.ids(name)), None)
 
@@ -188,15 +188,17 @@ def _choose_cases(
             cases = [case for case in cases if case.split == options.part]
         if not cases:
             raise UsageError(f"{opened.root}: no case with a mask to score")
-        part = f", {options.part} part" if options.part else ""
-        title = f"{opened.spec.title}{part}, {len(cases)} cases"
+        split = f", {options.part} split" if options.part else ""
+        title = f"{opened.spec.title}{split}, {len(cases)} cases"
         return opened.spec, cases, title, run.path / f"evaluation-{opened.spec.name}"
     data = config.data
     if options.data_dir is not None:
         data = replace(data, data_dir=options.data_dir)
     name = choose_part(run, options.part)
     if name is None:
-        raise UsageError(f"{run.path}: all cases were trained on; name another set by --dataset")
+        raise UsageError(
+            f"{run.path}: every case was trained on; add --dataset with another dataset"
+        )
     opened = open_dataset(data)
     wanted = set(read_split(run.splits).ids(name))  # type: ignore[arg-type]
     cases = [case for case in opened.cases if case.case_id in wanted]
@@ -205,7 +207,7 @@ def _choose_cases(
             f"{opened.root}: {len(wanted) - len(cases)} cases of the split are missing"
         )
     suffix = "" if options.part is None else f"-{name}"
-    title = f"{opened.spec.title}, {name} part, {len(cases)} cases"
+    title = f"{opened.spec.title}, {name} split, {len(cases)} cases"
     return opened.spec, cases, title, run.path / f"evaluation{suffix}"
 
 
@@ -213,5 +215,5 @@ def _check_classes(spec: DatasetSpec, classes: Sequence[str]) -> None:
     if len(spec.classes) != len(classes):
         raise UsageError(
             f"{spec.name} has the classes {', '.join(spec.classes)}, the model has"
-            f" {', '.join(classes)}; scores need as many in both"
+            f" {', '.join(classes)}; scores need the same number of classes"
         )

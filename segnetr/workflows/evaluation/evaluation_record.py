@@ -14,11 +14,11 @@ from segnetr.engine.evaluation.evaluator import Evaluation
 from segnetr.engine.inference.region import Place
 from segnetr.engine.quality.estimator import Quality
 from segnetr.metrics.pixel_calibration import CasePixels, PixelCounter, PixelReliability
-from segnetr.outputs.reports.structure_sizes import write_sizes
 from segnetr.outputs.tables import case_records
 from segnetr.outputs.tables import reliability as reliability_file
 from segnetr.outputs.tables.case_records import CaseRecord
 from segnetr.outputs.tables.scores import write_per_case_csv, write_summary_json
+from segnetr.outputs.tables.structure_sizes import write_sizes
 from segnetr.storage.disk_errors import as_write_error
 
 

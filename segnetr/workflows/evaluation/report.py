@@ -1,4 +1,4 @@
-"""`segnetr report`: one page about a run, made of the files in the run alone."""
+"""`segnetr report`: write the HTML report of a run from the files in its folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,13 @@ from segnetr.data.splits.split import read_split
 from segnetr.engine.training.logs import read_metrics
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import UsageError
+from segnetr.metrics import Unscored
 from segnetr.outputs.models.model_file import read_card
 from segnetr.outputs.reports.case_section import read_case_section
 from segnetr.outputs.reports.figures import read_figures
-from segnetr.outputs.reports.run_report import ReportContent, write_report
-from segnetr.outputs.tables.scores import SummaryFile, read_summary_json
+from segnetr.outputs.reports.run_report import RunReport, write_run_report
+from segnetr.outputs.tables.classification import UnscoredCase
+from segnetr.outputs.tables.scores import read_summary_json
 from segnetr.progress import format_seconds
 from segnetr.storage.disk_errors import as_write_error
 from segnetr.workflows.evaluation.case_figures import FOLDER
@@ -28,28 +30,28 @@ _MACHINE = ("started", "platform", "processor", "cores", "threads", "device", "g
 
 
 def report(run_folder: Path, *, out: Path | None = None) -> Path:
-    """Write the page about a run.
+    """Write the report of a run.
 
     Args:
         run_folder: The run.
-        out: The page, or a folder for it; None: `report.html` in the run.
+        out: Path of the page, or a folder for it; None: `report.html` in the run.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        UsageError: If the folder is no run.
+        UsageError: If the folder is not a run.
         WriteError: If the page cannot be written.
     """
     run = RunDir(run_folder)
     if not run.config.is_file():
-        raise UsageError(f"{run_folder}: no run (config.yaml is missing)")
+        raise UsageError(f"{run_folder}: not a run (config.yaml is missing)")
     config = load_config([run.config])
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
     summary = run.evaluation / "summary.json"
     scored = read_summary_json(summary) if summary.is_file() else None
     trials = read_card(run.path).postprocessing_trials if run.model.is_dir() else ()
-    content = ReportContent(
+    content = RunReport(
         title=f"{config.model.architecture} on {provenance['dataset']['title']}",
         subtitle=str(run_folder),
         facts={
@@ -62,50 +64,59 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
         figures=read_figures(run.evaluation / FOLDER),
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
-        issues=list_issues(provenance, scored),
-        notes=[*list_notes(provenance, scored), *_note_reuse(run, trials)],
+        issues=list_issues(provenance, () if scored is None else scored.unscored),
+        notes=[*list_notes(provenance, is_scored=scored is not None), *_note_reuse(run, trials)],
         cases=read_case_section(run.evaluation),
         trials=trials,
     )
-    return save_page(content, out or run.report)
+    page = prepare_page(out or run.report)
+    write_run_report(page, content)
+    return page
 
 
-def save_page(content: ReportContent, place: Path) -> Path:
-    """Write a page, and say where.
+def prepare_page(path: Path) -> Path:
+    """Return the path of a page, and create its folder.
 
     Args:
-        content: All that it shows.
-        place: The page, or a folder for it.
+        path: The page, or a folder for `report.html`.
 
     Raises:
-        WriteError: If it cannot be written.
+        WriteError: If the folder cannot be created.
     """
-    page = place if place.suffix == ".html" else place / "report.html"
+    page = path if path.suffix == ".html" else path / "report.html"
     with as_write_error(page.parent):
         page.parent.mkdir(parents=True, exist_ok=True)
-    write_report(page, content=content)
     return page
 
 
 def describe_data(config: RunConfig, provenance: Mapping[str, Any], split: Split) -> dict[str, str]:
-    """Give what was trained on what, by name, for people."""
+    """Return the dataset, the split and the model in words, by name."""
     data = provenance["dataset"]
-    counts = ", ".join(f"{len(split.ids(name))} {name}" for name in SPLIT_NAMES)
     return {
-        "Data set": f"{data['title']} ({data['name']})",
-        "Cases": counts,
-        "Split": f"{split.origin}, sha256 {split.sha256[:16]}",
+        "Dataset": f"{data['title']} ({data['name']})",
+        "Cases": count_cases(split),
+        "Split": describe_split(split),
         "Source": data["source"],
         "License of the data": data["license"],
         "License of the model": _describe_license(config, data["license"]),
-        "Leak audit": _describe_leaks(data),
+        "Duplicate audit": _describe_duplicates(data),
         "Network": config.model.architecture,
         "Training size": "{} x {} pixels".format(*config.train.image_size),
     }
 
 
+def count_cases(split: Split) -> str:
+    """Return the number of cases of each split in words."""
+    return ", ".join(f"{len(split.ids(name))} {name}" for name in SPLIT_NAMES)
+
+
+def describe_split(split: Split) -> str:
+    """Return the origin and the hash of a split in words."""
+    return f"{split.origin}, sha256 {split.sha256[:16]}"
+
+
 def describe_timings(run: RunDir) -> dict[str, str]:
-    """Give how long the training took, where the run says so."""
+    """Return the duration of the training if the run recorded it."""
     if not run.timings.is_file():
         return {}
     content = json.loads(run.timings.read_text(encoding="utf-8"))
@@ -114,39 +125,41 @@ def describe_timings(run: RunDir) -> dict[str, str]:
 
 
 def describe_machine(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Give what made a run, by name, for people."""
+    """Return the machine, the command and the versions of a run, by name."""
     known = {key: provenance.get(key) for key in _MACHINE}
     facts = {key.replace("_", " "): str(value) for key, value in known.items() if value is not None}
     facts["command"] = " ".join(provenance.get("command", []))
     return {**facts, **provenance.get("versions", {})}
 
 
-def list_issues(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
-    """Give what was left out of training and scoring, one line each."""
+def list_issues(
+    provenance: Mapping[str, Any], unscored: Sequence[Unscored | UnscoredCase]
+) -> list[str]:
+    """Return the cases that were excluded from training or scoring, one line each."""
     left_out = [issue["message"] for issue in provenance["dataset"]["left_out"]]
-    return left_out + ([] if scored is None else [case.reason for case in scored.unscored])
+    return left_out + [case.reason for case in unscored]
 
 
-def list_notes(provenance: Mapping[str, Any], scored: SummaryFile | None) -> list[str]:
-    """Give what the reader should know before all else."""
+def list_notes(provenance: Mapping[str, Any], *, is_scored: bool) -> list[str]:
+    """Return the warnings at the top of the report."""
     notes = []
-    if scored is None:
+    if not is_scored:
         notes.append("Nothing was scored: every case was trained on.")
     leaks = provenance["dataset"].get("leaks")
     if leaks:
         notes.append(
-            f"{len(leaks)} pairs of alike images lie in two parts of the split, so that scores "
-            f"promise too much: {leaks[0]}"
+            f"{len(leaks)} pairs of duplicate images are in two splits, so the scores are too "
+            f"optimistic: {leaks[0]}"
         )
     if provenance["dataset"]["left_out"]:
         count = len(provenance["dataset"]["left_out"])
-        notes.append(f"{count} issues: these cases were left out of the training.")
+        notes.append(f"{count} issues: these cases were excluded from the training.")
     return notes
 
 
 def _describe_license(config: RunConfig, data_license: str) -> str:
-    """Say what binds whoever passes the weights on: the code's license, and what they came from."""
-    parts = ["code Apache-2.0", f"weights made from data under: {data_license}"]
+    """Return the licenses that apply to the weights: of the code, the data and earlier weights."""
+    parts = ["code Apache-2.0", f"weights trained on data under: {data_license}"]
     encoder = getattr(config.model, "encoder", "segnetr")
     if config.train.encoder_weights is not None and encoder in list_models():
         encoder_license = get_spec(encoder).weights_license
@@ -160,17 +173,17 @@ def _describe_license(config: RunConfig, data_license: str) -> str:
 
 
 def _note_reuse(run: RunDir, trials: Sequence[PostprocessingTrial]) -> list[str]:
-    """Warn where repairs were chosen on the very cases that are scored."""
+    """Return a warning if postprocessing was selected on the cases that are scored."""
     if any(trial.taken for trial in trials) and choose_part(run) != "test":
         return [
-            "The repairs were chosen on the validation cases, and there is no test part: the "
-            "scores, which are of the same cases, promise too much."
+            "The postprocessing was selected on the validation cases, and there is no test split: "
+            "the scores are on the same cases and too optimistic."
         ]
     return []
 
 
-def _describe_leaks(dataset: Mapping[str, Any]) -> str:
+def _describe_duplicates(dataset: Mapping[str, Any]) -> str:
     leaks = dataset.get("leaks")
     if leaks is None:
-        return "not made before the training (segnetr data check)"
-    return f"{len(leaks)} pairs of alike images in two parts of the split"
+        return "not run before the training (segnetr data check)"
+    return f"{len(leaks)} pairs of duplicate images in two splits"

@@ -1,4 +1,4 @@
-"""What the folds of a cross-validation come to: each case scored once, out of its fold."""
+"""Combine the folds of a cross-validation: each case is scored once, out of fold."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from segnetr.outputs.models.provenance import collect_provenance
 from segnetr.outputs.reports.case_section import read_case_section
 from segnetr.outputs.reports.figures import Figure, read_figures
 from segnetr.outputs.reports.fold_table import FoldScores, fold_rows
-from segnetr.outputs.reports.run_report import ReportContent
+from segnetr.outputs.reports.run_report import RunReport, write_run_report
 from segnetr.outputs.tables import reliability as reliability_file
 from segnetr.outputs.tables.case_records import NAME, read_case_records
 from segnetr.outputs.tables.reliability import read_reliability
@@ -41,7 +41,7 @@ from segnetr.workflows.evaluation.report import (
     describe_machine,
     list_issues,
     list_notes,
-    save_page,
+    prepare_page,
 )
 
 _SHOWN = ("best-1", "median-1", "worst-1")
@@ -52,11 +52,11 @@ class FoldOutcome:
     """Scores over all folds.
 
     Attributes:
-        folder: Where they were written.
-        report: The page.
-        evaluation: Each case by the network that was not trained on it.
-        folds: The same fold by fold.
-        test: Scores of all networks together on the test part; None where there is none.
+        folder: Folder of the scores.
+        report: The report.
+        evaluation: Scores of each case by the network that was not trained on it.
+        folds: The same scores fold by fold.
+        test: Scores of the ensemble of all folds on the test split; None if there is none.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class FoldOutcome:
     test: EvaluateOutcome | None
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the scores as plain data."""
+        """Return the scores as plain data."""
         return {
             "folder": str(self.folder),
             "report": str(self.report),
@@ -76,7 +76,7 @@ class FoldOutcome:
         }
 
     def __str__(self) -> str:
-        """Give the table over folds, the summaries, and where all lies."""
+        """Return the table of folds, the summaries, and the paths of the files."""
         lines = [
             text_table(fold_rows(self.folds, self.evaluation.summaries)),
             "",
@@ -84,30 +84,30 @@ class FoldOutcome:
             summary_table(self.evaluation.summaries),
         ]
         if self.test is not None:
-            lines += ["", "all folds together:", str(self.test)]
+            lines += ["", "ensemble of all folds:", str(self.test)]
         return "\n".join([*lines, f"files:  {self.folder}", f"report: {self.report}"])
 
 
 def gather_folds(home: FoldDir, config: RunConfig, *, progress: Progress) -> FoldOutcome:
-    """Put the scores of all folds together, score the test part, and write the page.
+    """Combine the scores of all folds, score the test split, and write the report.
 
     Args:
-        home: The folder, in which every fold is done.
-        config: What the folds were trained with.
-        progress: What the user sees meanwhile.
+        home: Folder of the cross-validation; every fold is finished.
+        config: Settings of the folds.
+        progress: Progress display.
 
     Raises:
-        DataError: If the folds were not made by one division.
+        DataError: If the folds were not created from the same cases.
         ReadError: If scores of a fold cannot be read.
     """
-    split = _unite([read_split(home.fold(number).splits) for number in _numbers(home)])
+    split = _merge_splits([read_split(home.fold(number).splits) for number in _numbers(home)])
     folds, evaluation = _read_scores(home, config)
     names = sorted({score.case_id for score in evaluation.scores})
     folders = [home.fold(number).evaluation for number in _numbers(home)]
     write_evaluation(
         home.out_of_fold,
         evaluation,
-        title=f"{len(names)} cases, each by the network of the fold it is validated in",
+        title=f"{len(names)} cases, each predicted by the network of its validation fold",
         config=config.evaluate,
         tta=config.predict.tta,
         records=[record for folder in folders for record in read_case_records(folder / NAME)],
@@ -135,21 +135,21 @@ def gather_folds(home: FoldDir, config: RunConfig, *, progress: Progress) -> Fol
 
 
 def report_folds(folder: Path, *, out: Path | None = None) -> Path:
-    """Write the page about a cross-validation, made of the files in its folder alone.
+    """Write the report of a cross-validation from the files in its folder.
 
     Args:
-        folder: Of the cross-validation, whose folds are done.
-        out: The page, or a folder for it; None: `report.html` in the folder.
+        folder: Folder of the cross-validation; every fold is finished.
+        out: Path of the page, or a folder for it; None: `report.html` in the folder.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        ModelFileError: If a fold is not done.
+        ModelFileError: If a fold is not finished.
         WriteError: If the page cannot be written.
     """
     home = FoldDir(folder)
-    home.models()  # says which folds are missing
+    home.models()  # raises an error that names missing folds
     run, config = home.run, load_config([home.run.config])
     provenance = json.loads(run.provenance.read_text(encoding="utf-8"))
     scored = read_summary_json(home.out_of_fold / "summary.json")
@@ -157,7 +157,7 @@ def report_folds(folder: Path, *, out: Path | None = None) -> Path:
     folds = [_read_fold(home, number) for number in _numbers(home)]
     facts = describe_data(config, provenance, read_split(run.splits))
     title = f"{config.model.architecture} on {provenance['dataset']['title']}"
-    content = ReportContent(
+    content = RunReport(
         title=f"{title}: {len(folds)} folds",
         subtitle=str(folder),
         facts={**facts, "Cases": _count_cases(home)},
@@ -168,19 +168,21 @@ def report_folds(folder: Path, *, out: Path | None = None) -> Path:
         figures=_choose_figures(home),
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
-        issues=list_issues(provenance, scored),
-        notes=list_notes(provenance, scored),
+        issues=list_issues(provenance, scored.unscored),
+        notes=list_notes(provenance, is_scored=True),
         cases=read_case_section(home.out_of_fold),
     )
-    return save_page(content, out or run.report)
+    page = prepare_page(out or run.report)
+    write_run_report(page, content)
+    return page
 
 
 def _numbers(home: FoldDir) -> range:
     return range(1, home.count() + 1)
 
 
-def _unite(splits: Sequence[Split]) -> Split:
-    """Give the split of the whole: what was divided, and the test part.
+def _merge_splits(splits: Sequence[Split]) -> Split:
+    """Return a split with all cases of the folds as training cases, and the test cases.
 
     Raises:
         DataError: If a case is in two folds, or the folds differ in their cases.
@@ -239,7 +241,7 @@ def _count_cases(home: FoldDir) -> str:
 
 
 def _choose_figures(home: FoldDir) -> list[Figure]:
-    """Take the best, the median and the worst case of each fold."""
+    """Return the best, the median and the worst case of each fold."""
     chosen = []
     for number in _numbers(home):
         for figure in read_figures(home.fold(number).evaluation / FOLDER):

@@ -10,16 +10,12 @@ from segnetr.data.readers.read_files import read_mask_file
 from segnetr.metrics import score_masks
 from segnetr.metrics.structure_sizes import measure_agreement
 from segnetr.outputs.charts.box_plot import MOST_BOXES, Box, BoxChart, draw_box_chart
-from segnetr.outputs.reports.case_charts import chart_classes, chart_groups
-from segnetr.outputs.reports.case_section import (
-    draw_calibration,
-    draw_sizes,
-    draw_spread,
-    read_case_section,
-)
-from segnetr.outputs.reports.structure_sizes import agreement_charts, sizes_of, write_sizes
+from segnetr.outputs.reports.case_charts import chart_agreement, chart_classes, chart_groups
+from segnetr.outputs.reports.case_section import read_case_section
+from segnetr.outputs.reports.run_report import RunReport, render_run_report
 from segnetr.outputs.tables.case_records import CaseRecord, read_case_records, write_case_records
 from segnetr.outputs.tables.scores import write_per_case_csv
+from segnetr.outputs.tables.structure_sizes import compute_sizes, write_sizes
 
 HEART = ("background", "right ventricle", "myocardium", "left ventricle")
 GRID, SPACING = (10, 10, 10), (2.0, 2.0, 10.0)  # 0.04 ml a voxel
@@ -63,7 +59,7 @@ PATIENTS = {
 
 
 def test_volumes_and_ejection_fractions_are_those_of_the_voxels():
-    sizes, ejections = sizes_of(*heart(PATIENTS))
+    sizes, ejections = compute_sizes(*heart(PATIENTS))
     left = {e.patient_id: e for e in ejections if e.class_name == "left ventricle"}
     assert left["p1"].true_ed == pytest.approx(200 * 0.04)
     assert left["p1"].true_fraction == pytest.approx(60)
@@ -78,7 +74,7 @@ def test_volumes_and_ejection_fractions_are_those_of_the_voxels():
 
 def test_a_patient_with_one_phase_has_no_ejection_fraction():
     scores, records = heart({"p1": ("NOR", {"ED": (200, 200)})})
-    assert sizes_of(scores, records)[1] == []
+    assert compute_sizes(scores, records)[1] == []
 
 
 def test_agreement_is_bias_and_limits():
@@ -98,9 +94,9 @@ def test_areas_of_images_are_shares_where_no_pixel_size_is_known():
         ground_truth[::-1], ground_truth, classes=("background", "lesion"), case_id="a"
     )
     record = CaseRecord(case_id="a", patient_id=None, grid=(20, 25), spacing=None, seconds=0.1)
-    [size] = sizes_of(scores, [record])[0]
+    [size] = compute_sizes(scores, [record])[0]
     assert (size.true, size.whole, size.unit) == (250, 500, "px")
-    [chart] = agreement_charts([size], [])
+    [chart] = chart_agreement([size], [])
     assert (chart.dots[0].x, chart.dots[0].y) == (50, 0)
     assert chart.title == "Area, lesion"
 
@@ -156,16 +152,22 @@ def test_undefined_distances_are_in_no_box():
     assert charts["HD95 (px) by class"].boxes[0].values == [0.0]
 
 
+def render_section(folder):
+    """The page about the files of an evaluation."""
+    return render_run_report(RunReport(title="t", cases=read_case_section(folder)))
+
+
 def test_section_is_made_of_the_files_of_an_evaluation_and_older_ones_do_without(tmp_path):
-    assert draw_spread(read_case_section(tmp_path)) == ""
+    assert 'id="variation"' not in render_section(tmp_path)
     scores, records = heart(PATIENTS)
     write_per_case_csv(tmp_path / "per_case.csv", scores)
-    old = read_case_section(tmp_path)
-    assert draw_spread(old)
-    assert draw_sizes(old) == draw_calibration(old) == ""
+    old = render_section(tmp_path)
+    assert 'id="variation"' in old
+    assert 'id="sizes"' not in old
+    assert 'id="calibration"' not in old
     write_case_records(tmp_path / "cases.json", records)
     new = read_case_section(tmp_path)
-    page = draw_spread(new) + draw_sizes(new)
+    page = render_section(tmp_path)
     for words in ("Dice by group", "Ejection fraction, left ventricle", "Volume, myocardium",
                   "+1.96 SD", "true EF percent"):  # fmt: skip
         assert words in page, words
@@ -189,7 +191,7 @@ def test_ejection_fractions_of_real_hearts_are_those_of_hearts(real_data):
                 facts=case.extra,
             )
         )
-    sizes, ejections = sizes_of(scores, records)
+    sizes, ejections = compute_sizes(scores, records)
     assert len(ejections) == 12  # six patients, two ventricles
     assert all(5 < ejection.true_fraction < 90 for ejection in ejections)
     assert all(size.true == size.predicted for size in sizes)

@@ -1,4 +1,4 @@
-"""`segnetr compare` on runs made of their files alone: what it refuses, what it says."""
+"""`segnetr compare` on synthetic run folders: errors and results."""
 
 import csv
 import json
@@ -96,7 +96,7 @@ def rows_of(result):
     return json.loads(result.stdout)["comparisons"]
 
 
-def test_the_better_run_is_named_for_shares_and_for_distances(tmp_path):
+def test_better_run_is_named_for_shares_and_distances(tmp_path):
     close = write_run(tmp_path / "close", [1] * 12)
     far = write_run(tmp_path / "far", [4, 5, 6, 5, 4, 6, 5, 4, 6, 5, 4, 6], lr=1e-4)
     done = compare(far, close, "--out", tmp_path / "out", "--json")
@@ -126,8 +126,8 @@ def test_identical_runs_have_no_difference(tmp_path):
         done = compare(*pair, "--out", tmp_path / "out", "--json")
         assert {row["verdict"] for row in rows_of(done)} == {"no difference"}
         assert {row["p_corrected"] for row in rows_of(done)} == {1.0}
-    said = compare(run, other, "--out", tmp_path / "out")
-    assert "no difference: every case has the same scores" in said.stdout
+    message = compare(run, other, "--out", tmp_path / "out")
+    assert "no difference: every case has the same scores" in message.stdout
 
 
 def test_a_small_difference_of_few_cases_is_not_decided(tmp_path):
@@ -137,7 +137,7 @@ def test_a_small_difference_of_few_cases_is_not_decided(tmp_path):
     assert [row["verdict"] for row in rows_of(done)] == ["not decided"]
 
 
-def test_three_runs_are_compared_two_by_two_and_corrected_together(tmp_path):
+def test_three_runs_are_compared_pairwise_with_one_correction(tmp_path):
     runs = [
         write_run(tmp_path / name, [shift + number % 3 for number in range(9)])
         for name, shift in (("a", 0), ("b", 1), ("c", 3))
@@ -148,7 +148,7 @@ def test_three_runs_are_compared_two_by_two_and_corrected_together(tmp_path):
     assert min(row["p_corrected"] for row in rows) == pytest.approx(3 * lowest)
 
 
-def test_patients_of_the_evaluation_are_the_units(tmp_path):
+def test_patients_are_the_statistical_units(tmp_path):
     patients = ["p", "p", "q", "q", "r", "r"]
     first = write_run(tmp_path / "a", [1] * 6, patients=patients)
     second = write_run(tmp_path / "b", [3] * 6, patients=patients)
@@ -169,7 +169,7 @@ def test_patients_of_the_evaluation_are_the_units(tmp_path):
     )
 
 
-def test_classes_are_compared_by_themselves_if_asked(tmp_path):
+def test_classes_are_compared_separately_on_request(tmp_path):
     classes = ("background", "rim", "core")
     first = write_run(tmp_path / "a", [1, 2, 3, 1, 2, 3, 1], classes=classes)
     second = write_run(tmp_path / "b", [4, 5, 6, 4, 5, 6, 4], classes=classes)
@@ -181,7 +181,7 @@ def test_classes_are_compared_by_themselves_if_asked(tmp_path):
     assert rows["mean"]["first_mean"] == pytest.approx(both)
 
 
-def test_runs_of_different_splits_may_be_compared_on_another_data_set(tmp_path):
+def test_runs_with_different_splits_can_be_compared_on_another_dataset(tmp_path):
     runs = [
         write_run(tmp_path / name, errors, train=train)
         for name, errors, train in (("a", [1, 2, 3], ("x",)), ("b", [2, 2, 4], ("y",)))
@@ -193,20 +193,20 @@ def test_runs_of_different_splits_may_be_compared_on_another_data_set(tmp_path):
     assert {row["cases"] for row in rows_of(done)} == {3}
 
 
-def test_a_data_set_the_runs_were_trained_on_is_no_other_data_set(tmp_path):
+def test_training_dataset_is_rejected_as_other_dataset(tmp_path):
     runs = [write_run(tmp_path / name, [1, 2, 3], train=(name,)) for name in ("c1", "c2")]
     for run in runs:
         (run / "evaluation").rename(run / "evaluation-isic2018")
     done = compare(*runs, "--dataset", "isic2018", "--out", tmp_path / "out")
     assert done.exit_code == 2
-    assert "trained on 1 of these cases, as c1" in done.stderr
+    assert "trained on 1 of these cases, for example c1" in done.stderr
     for run in runs:
         (run / "evaluation-isic2018").rename(run / "evaluation-isic2017")
     noted = compare(*runs, "--dataset", "isic2017", "--out", tmp_path / "out", "--json")
     assert sum("have names of cases" in note for note in json.loads(noted.stdout)["notes"]) == 2
 
 
-def test_masks_that_were_predicted_in_different_ways_are_said_to_be(tmp_path):
+def test_note_mentions_different_test_time_augmentation(tmp_path):
     first = write_run(tmp_path / "a", [1, 2, 3])
     second = write_run(tmp_path / "b", [2, 2, 3], tta="flips")
     done = compare(first, second, "--out", tmp_path / "out", "--json")
@@ -217,7 +217,7 @@ def test_masks_that_were_predicted_in_different_ways_are_said_to_be(tmp_path):
     assert "--tta" not in " ".join(json.loads(again.stdout)["notes"])
 
 
-def test_few_patients_and_many_comparisons_decide_nothing_and_say_so(tmp_path):
+def test_too_few_patients_for_many_comparisons_give_a_note(tmp_path):
     first = write_run(tmp_path / "a", [1, 1, 2, 1, 2, 1])
     second = write_run(tmp_path / "b", [4, 5, 4, 6, 5, 4])
     three = json.loads(compare(first, second, "--out", tmp_path / "o", "--json").stdout)
@@ -255,7 +255,7 @@ def test_cross_validations_are_compared_out_of_fold_and_need_the_same_folds(tmp_
     assert "different splits" in refused.stderr
 
 
-def test_classifiers_are_refused(tmp_path):
+def test_classifiers_are_rejected(tmp_path):
     run = write_run(tmp_path / "a", [1, 2, 3])
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.yaml").write_text("task: classification\n")
@@ -277,8 +277,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_runs_that_cannot_be_compared_are_refused_in_one_line(tmp_path, name):
-    changes, said = REFUSED[name]
+def test_error_for_incomparable_runs_is_one_line(tmp_path, name):
+    changes, message = REFUSED[name]
     changes = dict(changes)
     errors = changes.pop("errors", [1, 2, 3])
     first = write_run(tmp_path / "a", [1, 2, 3])
@@ -289,17 +289,17 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(tmp_path, name):
     done = compare(first, second, "--out", tmp_path / "out")
     assert done.exit_code == 2
     [line] = done.stderr.splitlines()
-    assert said in line
+    assert message in line
     assert not (tmp_path / "out").exists()
 
 
-def test_one_run_a_folder_without_scores_and_an_unknown_metric_are_refused(tmp_path):
+def test_single_run_folder_without_scores_and_unknown_metric_are_rejected(tmp_path):
     run = write_run(tmp_path / "a", [1, 2, 3])
     bare = write_run(tmp_path / "b", [1, 2, 3])
     (bare / "evaluation" / "per_case.csv").unlink()
-    for arguments, said in (
+    for arguments, message in (
         ([run], "two runs at least"),
-        ([run, tmp_path], "no run (config.yaml is missing)"),
+        ([run, tmp_path], "not a run (config.yaml is missing)"),
         ([run, bare], "run segnetr evaluate"),
         ([run, run, "--metric", "f1"], "--metric f1: these runs have dice, iou"),
         ([run, run, "--split", "validation"], "run segnetr evaluate"),
@@ -307,16 +307,16 @@ def test_one_run_a_folder_without_scores_and_an_unknown_metric_are_refused(tmp_p
     ):
         done = compare(*arguments, "--out", tmp_path / "out")
         assert done.exit_code == 2, arguments
-        assert said in done.stderr
+        assert message in done.stderr
 
 
-def test_names_are_the_shortest_ends_that_differ():
+def test_names_are_the_shortest_unique_path_ends():
     paths = [Path("/x/isic/segnetr/first"), Path("/x/isic/unet/first"), Path("/x/isic/unet/last")]
     assert name_runs(paths) == ["segnetr/first", "unet/first", "last"]
     assert name_runs([paths[0], paths[0]]) == ["first", "first (2)"]
 
 
-def test_a_verdict_needs_both_the_interval_and_the_test(tmp_path):
+def test_verdict_needs_the_interval_and_the_test(tmp_path):
     run = write_run(tmp_path / "a", [1] * 8)
     other = write_run(tmp_path / "b", [3] * 8)
     [row] = rows_of(compare(run, other, "--metric", "dice", "--out", tmp_path / "o", "--json"))

@@ -209,7 +209,7 @@ def test_pages_of_a_tiff_are_a_volume_and_so_is_its_mask(dtype: type, tmp_path: 
     np.testing.assert_array_equal(read_mask(mask, classes=2), LABELS)
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(mask))).T,
                                   LABELS)  # fmt: skip
-    with pytest.raises(ReadError, match=r"volume of 3 slices, and \.png holds a image"):
+    with pytest.raises(ReadError, match=r"volume of 3 slices, and \.png holds an image"):
         write_mask(image, tmp_path / "out", "a.png")
 
 

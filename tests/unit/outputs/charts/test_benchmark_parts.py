@@ -1,4 +1,4 @@
-"""Differences between pairs, images of dots, tables, kept rows."""
+"""Paired differences, scatter plots, tables and stored rows of benchmarks."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -12,7 +12,8 @@ from segnetr.config.load import load_config, plain
 from segnetr.config.schema.segmentation import RunConfig
 from segnetr.errors import UsageError
 from segnetr.metrics.paired import compare_paired
-from segnetr.outputs.charts.scatter import Dot, Panel, draw_panels
+from segnetr.outputs.charts.dot_plot import Dot
+from segnetr.outputs.charts.scatter import ScatterPanel, draw_scatter_file
 from segnetr.outputs.tables.markdown import markdown_table
 from segnetr.progress import Progress
 from segnetr.storage.manifest import write_json
@@ -34,14 +35,14 @@ def test_difference_is_second_minus_first_over_shared_cases() -> None:
     assert 0.1 - 1e-9 <= found.low <= found.mean <= found.high <= 0.2 + 1e-9
 
 
-def test_constant_gain_is_certain_however_hard_the_cases_are() -> None:
+def test_constant_gain_has_an_interval_of_width_zero() -> None:
     first = {str(i): i / 20 for i in range(15)}
     second = {case: value + 0.1 for case, value in first.items()}
     found = compare_paired(first, second)
     assert (found.low, found.high) == (pytest.approx(0.1), pytest.approx(0.1))
 
 
-def test_cases_of_one_patient_are_drawn_together() -> None:
+def test_cases_of_one_patient_are_resampled_as_a_group() -> None:
     first = dict.fromkeys("abcd", 0.0)
     second = {"a": 0.0, "b": 0.0, "c": 1.0, "d": 1.0}
     alone = compare_paired(first, second)
@@ -51,16 +52,16 @@ def test_cases_of_one_patient_are_drawn_together() -> None:
     assert compare_paired(first, second, patients=dict.fromkeys("abcd", "p")).low is None
 
 
-def test_nothing_in_common_is_refused() -> None:
+def test_results_without_common_case_are_rejected() -> None:
     with pytest.raises(ValueError, match="no case"):
         compare_paired({"a": 1.0}, {"b": 1.0})
 
 
-def test_image_holds_a_dot_and_a_name_for_each_and_nothing_from_outside() -> None:
+def test_scatter_plot_has_a_dot_and_a_name_for_each_and_no_external_address() -> None:
     names = ["segnetr", "a<b", "timm:resnet18"]
     dots = [Dot(name=name, x=10.0**i, y=0.5 + 0.1 * i) for i, name in enumerate(names)]
-    panel = Panel(title="Dice", x_label="cost", y_label="quality", dots=dots)
-    svg = draw_panels([panel, panel])
+    panel = ScatterPanel(title="Dice", x_label="cost", y_label="quality", dots=dots)
+    svg = draw_scatter_file([panel, panel])
     root = ET.fromstring(svg)
     space = "{http://www.w3.org/2000/svg}"
     circles = list(root.iter(f"{space}circle"))
@@ -74,9 +75,9 @@ def test_image_holds_a_dot_and_a_name_for_each_and_nothing_from_outside() -> Non
     assert "href" not in svg
 
 
-def test_names_that_would_cover_each_other_are_left_to_the_mouse() -> None:
+def test_overlapping_names_are_shown_only_as_tooltips() -> None:
     dots = [Dot(name=f"network_{i}", x=1 + i / 1000, y=0.5, marked=i == 30) for i in range(40)]
-    svg = draw_panels([Panel(title="t", x_label="x", y_label="y", dots=dots)])
+    svg = draw_scatter_file([ScatterPanel(title="t", x_label="x", y_label="y", dots=dots)])
     space = "{http://www.w3.org/2000/svg}"
     root = ET.fromstring(svg)
     written = [t.text for t in root.iter(f"{space}text") if (t.text or "").startswith("network")]
@@ -86,11 +87,11 @@ def test_names_that_would_cover_each_other_are_left_to_the_mouse() -> None:
     assert sum(text.startswith("network_") for text in hidden) == 40
 
 
-def test_single_dot_can_be_drawn_and_a_cost_of_nothing_cannot() -> None:
-    panel = Panel(title="t", x_label="x", y_label="y", dots=[Dot(name="one", x=3.0, y=0.8)])
-    ET.fromstring(draw_panels([panel]))
+def test_single_dot_is_drawn_and_a_cost_of_zero_is_rejected() -> None:
+    panel = ScatterPanel(title="t", x_label="x", y_label="y", dots=[Dot(name="one", x=3.0, y=0.8)])
+    ET.fromstring(draw_scatter_file([panel]))
     with pytest.raises(ValueError, match="above 0"):
-        draw_panels([replace(panel, dots=[Dot(name="one", x=0.0, y=0.8)])])
+        draw_scatter_file([replace(panel, dots=[Dot(name="one", x=0.0, y=0.8)])])
 
 
 def test_markdown_has_a_line_for_each_row() -> None:
@@ -99,7 +100,7 @@ def test_markdown_has_a_line_for_each_row() -> None:
     assert markdown_table([]) == ""
 
 
-def test_networks_are_timed_in_turns() -> None:
+def test_networks_are_timed_interleaved() -> None:
     import torch
 
     calls: list[str] = []
@@ -135,7 +136,7 @@ def make_row(name: str, dice: float, config: RunConfig) -> Row:
     )
 
 
-def test_finished_row_is_read_and_nothing_is_trained(
+def test_finished_row_is_read_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -155,7 +156,7 @@ def test_finished_row_is_read_and_nothing_is_trained(
         measure_row("unext", config, out=tmp_path, progress=QUIET)
 
 
-def test_encoders_are_exchanged_one_by_one_and_drawn(
+def test_encoders_are_compared_one_by_one_and_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []

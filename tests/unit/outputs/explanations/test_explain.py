@@ -1,4 +1,4 @@
-"""Explanations: known answers on made networks, and a result for every family."""
+"""Explanations: known results on synthetic networks, and a result for every family."""
 
 import csv
 import math
@@ -88,7 +88,7 @@ def spot(size=(8, 8), place=(2, 6)):
 
 @pytest.mark.parametrize("kind", [Brightness, ChannelsLast])
 @pytest.mark.parametrize("level", [0, 1, -1, -2])
-def test_grad_cam_finds_the_place_that_makes_the_class(kind, level):
+def test_grad_cam_finds_the_region_that_determines_the_class(kind, level):
     heat = grad_cam(kind(), spot(), target=0, level=level)
     assert heat.shape == (8, 8)
     assert heat.dtype == np.float32
@@ -101,7 +101,7 @@ def test_grad_cam_finds_the_place_that_makes_the_class(kind, level):
         assert heat[:, :5].max() == 0
 
 
-def test_what_speaks_against_a_class_is_not_shown():
+def test_evidence_against_a_class_is_not_shown():
     assert grad_cam(Brightness(), spot(), target=1).max() == 0
 
 
@@ -143,7 +143,7 @@ def test_every_family_gives_a_heat_map_at_every_level(name):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_places_before_the_last_block_stand_for_a_class_token():
+def test_class_token_networks_use_the_positions_before_the_last_block():
     torch.manual_seed(0)
     model = create_model("cvt_13", num_classes=3, depths=(1, 1, 2)).eval()
     image = torch.randn(1, 3, 64, 64)
@@ -160,12 +160,12 @@ def test_places_before_the_last_block_stand_for_a_class_token():
         ({"target": 0, "level": -3}, "level -3"),
     ],
 )
-def test_unknown_class_and_level_are_named(arguments, word):
+def test_errors_name_unknown_class_and_level(arguments, word):
     with pytest.raises(ValueError, match=word):
         grad_cam(Brightness(), spot(), **arguments)
 
 
-def test_more_than_one_image_is_refused():
+def test_more_than_one_image_is_rejected():
     with pytest.raises(ValueError, match="expected"):
         grad_cam(Brightness(), spot().expand(2, -1, -1, -1), target=0)
 
@@ -190,7 +190,7 @@ def line(count: int, step: float = 1.0) -> torch.Tensor:
 
 @pytest.mark.parametrize("count", [1, 2, 9])
 @pytest.mark.parametrize("rows", [1 << 24, 9])
-def test_uniform_attention_has_the_mean_distance_of_two_places(count, rows, monkeypatch):
+def test_uniform_attention_has_the_mean_distance_of_two_positions(count, rows, monkeypatch):
     monkeypatch.setattr(attention_distance, "_MOST_WEIGHTS", rows)
     call = made_call(torch.zeros(count, count), line(count, step=4))
     (distance,) = attention_distance._measure(call).pixels
@@ -198,12 +198,12 @@ def test_uniform_attention_has_the_mean_distance_of_two_places(count, rows, monk
     assert distance == pytest.approx(4 * (count**2 - 1) / (3 * count), rel=1e-6)
 
 
-def test_attention_to_oneself_looks_nowhere():
+def test_self_attention_of_a_position_has_distance_zero():
     call = made_call(torch.eye(9) * 1000, line(9))
     assert attention_distance._measure(call).pixels == (0.0,)
 
 
-def test_what_lies_nowhere_neither_asks_nor_counts():
+def test_tokens_without_position_are_excluded():
     places = line(5)
     places[0] = torch.nan
     scores = torch.zeros(5, 5)
@@ -212,7 +212,7 @@ def test_what_lies_nowhere_neither_asks_nor_counts():
     assert distance == pytest.approx((4**2 - 1) / (3 * 4), rel=1e-5)
 
 
-def test_mask_is_part_of_attention():
+def test_attention_mask_is_applied():
     bias = torch.full((1, 1, 1, 4, 4), -torch.inf)
     for place in range(4):
         bias[..., place, place ^ 1] = 0  # each sees its neighbor alone
@@ -220,7 +220,7 @@ def test_mask_is_part_of_attention():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_network_in_which_places_attend_has_distances_within_its_reach(name):
+def test_distances_of_every_network_are_within_its_receptive_field(name):
     torch.manual_seed(0)
     model = create_model(name, num_classes=3, **FAMILIES[name]).eval()
     layers = attention_distances(model, torch.randn(2, 3, 64, 64))
@@ -274,13 +274,13 @@ def test_plot_has_a_dot_for_each_head_at_its_height():
     )
 
 
-def test_plot_without_layers_is_refused():
+def test_plot_without_layers_is_rejected():
     with pytest.raises(ValueError, match="no layer"):
         draw_distances([])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_heat_colors_where_it_is_and_nowhere_else(channels):
+def test_heatmap_colors_only_where_it_is_positive(channels):
     pixels = np.full((40, 30, channels), 90, dtype=np.uint8)
     heat = np.zeros((40, 30), dtype=np.float32)
     heat[:20] = 1
@@ -290,14 +290,14 @@ def test_heat_colors_where_it_is_and_nowhere_else(channels):
     assert (synthetic[:20] != 90).any(axis=2).all()
 
 
-def test_heat_of_another_size_and_large_images_are_fitted():
+def test_heatmap_of_another_size_and_large_images_are_resized():
     pixels = np.zeros((50, 100, 3), dtype=np.uint8)
     assert draw_heatmap(pixels, np.ones((7, 7), np.float32), longest=60).shape == (30, 60, 3)
 
 
 @pytest.mark.parametrize("name", ["mobilevit_xxs", "mobile_former_26m"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_explanation_writes_what_there_is(name, channels, tmp_path):
+def test_explanation_writes_the_available_files(name, channels, tmp_path):
     torch.manual_seed(0)
     model = create_model(name, num_classes=2, in_channels=channels).eval()
     image = torch.randn(1, channels, 64, 48)
@@ -343,7 +343,7 @@ def classifier(tmp_path):
     return tmp_path / "model"
 
 
-def test_prediction_explains_each_file_it_could_read(classifier, tmp_path):
+def test_prediction_explains_each_readable_file(classifier, tmp_path):
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Names of results: nothing is overwritten, whatever the inputs are called."""
+"""Paths of results: nothing is overwritten for any names of inputs."""
 
 import itertools
 import random
@@ -45,7 +45,7 @@ def test_result_keeps_folder_stem_and_lossless_format(given: str, wanted: str) -
     assert names((f"in/{given}", given)) == [wanted]
 
 
-def test_two_inputs_of_one_stem_get_two_results() -> None:
+def test_two_inputs_with_one_stem_get_two_results() -> None:
     assert names(("in/a.png", "a.png"), ("in/a.jpg", "a.jpg")) == ["a.png", "a_jpg.png"]
     assert names(("in/a.jpg", "a.jpg"), ("in/a.jpeg", "a.jpeg")) == ["a_jpg.png", "a_jpeg.png"]
     assert names(("in/a.nii", "a.nii"), ("in/a.nii.gz", "a.nii.gz"), ("in/b.png", "b.png")) == [
@@ -55,7 +55,7 @@ def test_two_inputs_of_one_stem_get_two_results() -> None:
     ]
 
 
-def test_same_relative_path_in_two_folders_gets_the_folder_into_the_name() -> None:
+def test_equal_relative_paths_in_two_folders_add_the_folder_to_the_name() -> None:
     assert names(("left/a.png", "a.png"), ("right/a.png", "a.png")) == [
         "left_a_png.png",
         "right_a_png.png",
@@ -95,7 +95,7 @@ def test_no_file_of_one_input_is_a_file_of_another() -> None:
     assert len(set(folded)) == len(folded)
 
 
-def test_results_among_the_inputs_are_refused(tmp_path: Path) -> None:
+def test_results_in_folders_of_inputs_are_rejected(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     (images / "a.jpg").touch()
@@ -110,7 +110,7 @@ def test_results_among_the_inputs_are_refused(tmp_path: Path) -> None:
     assert plan_output_paths(given, out=images / "results")[0].relative == Path("a.png")
 
 
-def test_results_beside_the_link_of_an_input_are_refused(tmp_path: Path) -> None:
+def test_results_next_to_a_link_of_an_input_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "1.png").touch()
     (tmp_path / "in").mkdir()
@@ -122,7 +122,7 @@ def test_results_beside_the_link_of_an_input_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("relative", ["../a.png", "/tmp/a.png", "x/../../a.png", ""])
-def test_place_outside_the_output_folder_is_refused(relative: str) -> None:
+def test_path_outside_the_output_folder_is_rejected(relative: str) -> None:
     with pytest.raises(UsageError, match="outside it"):
         plan_output_paths([(Path("in/a.png"), Path(relative))], out=OUT)
 

@@ -1,4 +1,4 @@
-"""Outlines over images: crisp, visible, in their place, of a bounded size."""
+"""Outlines over images: sharp, visible, at the right position, of bounded size."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def image(array: NDArray[np.generic], kind: str = "image", **more: object) -> Im
 
 
 @pytest.mark.parametrize("skin", [(250, 220, 200), (60, 35, 25), (0, 255, 255)])
-def test_outline_stands_inside_the_edge_with_a_dark_rim(skin: tuple[int, int, int]) -> None:
+def test_outline_is_inside_the_edge_with_a_dark_rim(skin: tuple[int, int, int]) -> None:
     shown = np.full((80, 80, 3), skin, dtype=np.uint8)
     synthetic = outline_labels(shown, square(80, 80))
     row = synthetic[30]
@@ -57,7 +57,7 @@ def test_every_class_has_its_color() -> None:
         assert tuple(synthetic[30, 28 * label - 20]) == wanted
 
 
-def test_image_without_foreground_is_shown_as_it_is() -> None:
+def test_image_without_foreground_is_unchanged() -> None:
     shown = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     synthetic = draw_overlay(image(shown), np.zeros((40, 50), np.uint8))
     np.testing.assert_array_equal(synthetic, shown)
@@ -80,7 +80,7 @@ def test_large_image_is_reduced_and_small_one_is_not(
     assert (synthetic == 77).all()
 
 
-def test_values_of_other_types_fill_the_grays() -> None:
+def test_values_of_other_types_are_scaled_to_the_full_gray_range() -> None:
     for dtype in (np.uint16, np.int16, np.float32):
         values = np.linspace(0, 1000, 10_000).reshape(100, 100, 1).astype(dtype)
         shown = to_display(values)
@@ -89,7 +89,7 @@ def test_values_of_other_types_fill_the_grays() -> None:
         assert len(np.unique(to_display(np.full((5, 5, 1), 7, dtype)))) == 1
 
 
-def test_slices_are_spread_over_the_foreground() -> None:
+def test_slices_are_evenly_selected_from_the_foreground() -> None:
     labels = np.zeros((4, 4, 100), dtype=np.uint8)
     assert len(choose_slices(labels)) == 16
     labels[1, 1, 40:43] = 1
@@ -109,7 +109,7 @@ def test_montage_of_a_volume_stays_within_its_size(shape: tuple[int, int, int]) 
     assert max(synthetic.shape) <= LONGEST_SIDE
 
 
-def test_slice_is_turned_upright_in_true_proportions() -> None:
+def test_slice_is_upright_in_true_proportions() -> None:
     values = np.zeros((20, 40, 1), dtype=np.uint8)
     values[15:, 30:] = 200  # far along the first axis: right; far along the second: up
     synthetic = draw_overlay(

@@ -107,7 +107,7 @@ def assert_same_geometry(mask: Path, image: Path) -> None:
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("oblique", [False, True])
-def test_mask_of_a_volume_has_its_geometry_bit_for_bit(
+def test_mask_of_a_volume_has_the_geometry_of_its_image_bit_for_bit(
     code: str, oblique: bool, tmp_path: Path
 ) -> None:
     assert len(CODES) == 48
@@ -129,7 +129,9 @@ def test_mask_of_a_volume_has_its_geometry_bit_for_bit(
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize(("sform", "qform"), [(0, 1), (1, 0), (4, 3), (2, 2)])
-def test_form_codes_and_packing_stay(name: str, sform: int, qform: int, tmp_path: Path) -> None:
+def test_form_codes_and_compression_are_preserved(
+    name: str, sform: int, qform: int, tmp_path: Path
+) -> None:
     affine = make_affine("LPS", oblique=True)
     values = np.zeros(SHAPE, dtype=np.int16)
     image = nib.Nifti1Image(values, affine)
@@ -142,7 +144,7 @@ def test_form_codes_and_packing_stay(name: str, sform: int, qform: int, tmp_path
     assert (mask.read_bytes()[:2] == b"\x1f\x8b") == name.endswith(".gz")
 
 
-def test_big_endian_scaled_header_with_extension_stays(tmp_path: Path) -> None:
+def test_big_endian_scaled_header_with_extension_is_preserved(tmp_path: Path) -> None:
     header = nib.Nifti1Header(endianness=">")
     header.set_data_shape(SHAPE)
     header.set_data_dtype(np.int16)
@@ -168,7 +170,7 @@ def test_big_endian_scaled_header_with_extension_stays(tmp_path: Path) -> None:
     )
 
 
-def test_volume_with_a_fourth_axis_of_one_keeps_its_dimensions(tmp_path: Path) -> None:
+def test_volume_with_a_singleton_fourth_axis_keeps_its_dimensions(tmp_path: Path) -> None:
     values = (np.random.default_rng(1).random((*SHAPE, 1)) > 0.5).astype(np.uint8) * 255
     nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
     read = read_image(tmp_path / "a.nii")
@@ -186,7 +188,7 @@ def test_volume_without_a_header_gets_one_from_its_affine(tmp_path: Path) -> Non
     np.testing.assert_allclose(nib.load(mask).affine, affine, atol=1e-5)
 
 
-def test_probabilities_of_several_classes_are_a_volume_each(tmp_path: Path) -> None:
+def test_probabilities_of_several_classes_are_written_as_4d_volume(tmp_path: Path) -> None:
     source = write_volume(tmp_path / "a.nii.gz", make_affine("RAS", oblique=False))
     image = read_image(source)
     values = np.random.default_rng(2).random((3, *SHAPE), dtype=np.float32)
@@ -220,7 +222,7 @@ def answer(image: ImageFile, num_classes: int) -> Prediction:
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG"])
 @pytest.mark.parametrize("num_classes", [2, 4])
 @pytest.mark.parametrize("grid", [(33, 57), (1, 40), (40, 1), (1, 1)])
-def test_mask_of_a_image_is_read_back_equal(
+def test_mask_of_an_image_round_trips(
     suffix: str, num_classes: int, grid: tuple[int, int], tmp_path: Path
 ) -> None:
     image = pixels(*grid)
@@ -236,7 +238,7 @@ def test_mask_of_a_image_is_read_back_equal(
     np.testing.assert_array_equal(read_mask(path, classes=num_classes), prediction.labels)
 
 
-def test_foreground_probability_is_a_image_of_sixteen_bits(tmp_path: Path) -> None:
+def test_foreground_probability_is_a_16_bit_image(tmp_path: Path) -> None:
     image = pixels()
     prediction = answer(image, 2)
     mask, path = write_prediction(
@@ -248,7 +250,7 @@ def test_foreground_probability_is_a_image_of_sixteen_bits(tmp_path: Path) -> No
     np.testing.assert_allclose(read.array[..., 0] / 65535, prediction.probabilities[1], atol=1e-5)
 
 
-def test_probabilities_of_several_classes_are_an_archive_without_pickle(tmp_path: Path) -> None:
+def test_probabilities_of_several_classes_are_an_npz_without_pickle(tmp_path: Path) -> None:
     image = pixels()
     prediction = answer(image, 4)
     _, path = write_prediction(
@@ -258,7 +260,7 @@ def test_probabilities_of_several_classes_are_an_archive_without_pickle(tmp_path
         np.testing.assert_allclose(archive["probabilities"], prediction.probabilities, atol=1e-3)
 
 
-def test_equal_predictions_are_equal_files(tmp_path: Path) -> None:
+def test_equal_predictions_give_equal_files(tmp_path: Path) -> None:
     source = write_volume(tmp_path / "a.nii.gz", make_affine("RAS", oblique=False))
     contents = []
     for folder in ("1", "2"):
@@ -278,19 +280,19 @@ def test_equal_predictions_are_equal_files(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_prediction_on_another_grid_is_refused(tmp_path: Path) -> None:
+def test_prediction_on_another_grid_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="on a grid of"):
         write_prediction(answer(pixels(20, 20), 2), pixels(), out=tmp_path, relative=Path("x.png"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_probabilities_that_were_not_kept_are_asked_for(tmp_path: Path) -> None:
+def test_error_for_missing_probabilities_names_the_option(tmp_path: Path) -> None:
     bare = Prediction(labels=np.zeros((33, 57), np.uint8), num_classes=2)
     with pytest.raises(ValueError, match="keep_probabilities=True"):
         write_prediction(bare, pixels(), out=tmp_path, relative=Path("x.png"), save_prob=True)
 
 
-def test_older_mask_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_existing_mask_is_replaced_without_temporary_files(tmp_path: Path) -> None:
     for num_classes in (2, 3):
         write_prediction(
             answer(pixels(), num_classes), pixels(), out=tmp_path, relative=Path("x.png")
@@ -299,7 +301,7 @@ def test_older_mask_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None
     assert read_mask(tmp_path / "x.png", classes=3).max() == 2
 
 
-def test_longest_name_the_disk_allows_is_written(tmp_path: Path) -> None:
+def test_longest_possible_file_name_is_written(tmp_path: Path) -> None:
     relative = Path("x" * 251 + ".png")
     (path,) = write_prediction(answer(pixels(), 2), pixels(), out=tmp_path, relative=relative)
     assert path.is_file()
@@ -325,7 +327,7 @@ def somebody_in(folder: Path) -> Iterator[None]:
         folder.chmod(stat.S_IRWXU)
 
 
-def test_read_only_folder_is_one_line(tmp_path: Path) -> None:
+def test_error_for_read_only_folder_is_one_line(tmp_path: Path) -> None:
     case = {"out": Path(), "relative": Path("x.png")}
     with somebody_in(tmp_path):
         assert write_prediction(answer(pixels(), 2), pixels(), **case) == [Path("x.png")]
@@ -337,7 +339,7 @@ def test_read_only_folder_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
+def test_error_for_file_instead_of_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(WriteError, match="cannot write") as caught:
         write_prediction(
@@ -346,7 +348,7 @@ def test_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_full_disk_leaves_the_older_mask(tmp_path: Path) -> None:
+def test_full_disk_leaves_the_existing_mask(tmp_path: Path) -> None:
     image = pixels(300, 300)
     (path,) = write_prediction(answer(image, 2), image, out=tmp_path, relative=Path("x.png"))
     before = path.read_bytes()
@@ -363,7 +365,7 @@ def test_full_disk_leaves_the_older_mask(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_sixteen_bit_image_goes_all_the_way(tmp_path: Path) -> None:
+def test_16_bit_image_is_predicted_and_written(tmp_path: Path) -> None:
     shown = np.zeros((33, 57), dtype=np.uint16)
     shown[5:20, 10:40] = 60000
     (tmp_path / "in").mkdir()

@@ -1,4 +1,4 @@
-"""A classifier's model folder, and what may be a start for a training."""
+"""The model folder of a classifier, and weights from which a training can start."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def change_card(folder, tmp_path, **changed):
     return copy
 
 
-def test_classifier_comes_back_with_the_backbones_own_names(written):
+def test_classifier_round_trip_uses_backbone_names(written):
     folder, network = written
     card, loaded = load_classifier(folder)
     assert card == make_card()
@@ -85,7 +85,7 @@ def test_classifier_comes_back_with_the_backbones_own_names(written):
     assert weights.keys() == create_model(NAME, in_channels=1, num_classes=3).state_dict().keys()
 
 
-def test_card_tells_a_classifier_from_other_models(written, tmp_path):
+def test_card_distinguishes_classifiers_from_other_models(written, tmp_path):
     folder, _ = written
     assert is_classifier(folder)
     assert is_classifier(folder.parent)
@@ -105,14 +105,14 @@ def test_card_tells_a_classifier_from_other_models(written, tmp_path):
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_card_that_does_not_fit_is_one_line(written, tmp_path, changed, words):
+def test_error_for_invalid_classifier_card_is_one_line(written, tmp_path, changed, words):
     copy = change_card(written[0], tmp_path, **changed)
     with pytest.raises(ModelFileError, match=words) as caught:
         load_classifier(copy)
     assert "\n" not in str(caught.value)
 
 
-def test_one_flipped_byte_is_refused(written, tmp_path):
+def test_one_flipped_byte_is_rejected(written, tmp_path):
     copy = tmp_path / "model"
     shutil.copytree(written[0], copy)
     content = bytearray((copy / "model.safetensors").read_bytes())
@@ -122,7 +122,7 @@ def test_one_flipped_byte_is_refused(written, tmp_path):
         load_classifier(copy)
 
 
-def test_training_starts_from_a_run_and_leaves_out_another_head(written):
+def test_training_starts_from_a_run_and_skips_a_different_head(written):
     folder, network = written
     same, other = build(), build(classes=5)
     assert start_from_run(same, folder) == []
@@ -135,7 +135,7 @@ def test_training_starts_from_a_run_and_leaves_out_another_head(written):
 
 
 @pytest.mark.parametrize("network", [("mobilevit_xs", 1), (NAME, 3)])
-def test_weights_of_another_backbone_are_refused_in_one_line(written, network):
+def test_error_for_weights_of_another_backbone_is_one_line(written, network):
     with pytest.raises(ModelFileError, match=f"of {NAME} and do not fit") as caught:
         start_from_run(build(name=network[0], channels=network[1]), written[0])
     assert "\n" not in str(caught.value)
@@ -146,7 +146,7 @@ class Hostile:
         return os.mkdir, ("trace-of-hostile-code",)
 
 
-def test_published_checkpoint_that_is_torn_foreign_or_hostile_is_one_line(tmp_path, monkeypatch):
+def test_error_for_damaged_unrelated_or_hostile_checkpoint_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     whole = tmp_path / "whole.pth"
     torch.save({"model": create_model(NAME).state_dict()}, whole)
@@ -175,7 +175,7 @@ def test_published_checkpoint_that_is_torn_foreign_or_hostile_is_one_line(tmp_pa
     assert not (tmp_path / "trace-of-hostile-code").exists()
 
 
-def test_foreign_checkpoint_names_the_network_it_looks_like(tmp_path):
+def test_error_for_checkpoint_of_another_network_names_the_likely_network(tmp_path):
     path = tmp_path / "x.pth"
     torch.save(create_model("mobilevit_xs", num_classes=7).state_dict(), path)
     with pytest.raises(ModelFileError, match="looks like mobilevit_xs"):
@@ -190,17 +190,17 @@ def test_foreign_checkpoint_names_the_network_it_looks_like(tmp_path):
         (["train.batch_size=1"], "two images"),
     ],
 )
-def test_backbone_that_cannot_be_is_refused_before_the_data_are_read(settings, words):
+def test_invalid_backbone_is_rejected_before_the_data_is_read(settings, words):
     with pytest.raises(UsageError, match=words):
         check_backbone(load_classify_config(assignments=settings))
 
 
-def test_backbone_made_for_small_images_takes_them():
+def test_backbone_for_small_images_accepts_them():
     settings = ["backbone.name=moa_cifar_tiny", "train.image_size=32"]
     check_backbone(load_classify_config(assignments=settings))
 
 
-def test_overrides_reach_the_network_and_misspelled_ones_are_named():
+def test_overrides_reach_the_network_and_errors_name_misspelled_ones():
     narrow = build_backbone(
         BackboneConfig(name=NAME, overrides={"widths": [8, 8, 16, 16, 16]}),
         in_channels=1,

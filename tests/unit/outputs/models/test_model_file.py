@@ -1,4 +1,4 @@
-"""The model folder: what is refused, that nothing in it is run, and that weights come back."""
+"""The model folder: invalid content is rejected, nothing is executed, weights round-trip."""
 
 import json
 import pickle
@@ -131,7 +131,7 @@ def change_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
     ],
     ids=lambda value: value.get("encoder", value["architecture"]),
 )
-def test_every_architecture_comes_back_with_its_weights(
+def test_every_architecture_round_trips_with_its_weights(
     architecture: dict[str, Any], tmp_path: Path
 ) -> None:
     card = make_card(architecture=architecture)
@@ -147,7 +147,7 @@ def test_every_architecture_comes_back_with_its_weights(
         torch.testing.assert_close(loaded(image), network(image), rtol=0, atol=0)
 
 
-def test_card_takes_plain_data_and_gives_typed_data() -> None:
+def test_card_parses_plain_data() -> None:
     card = make_card(architecture={"architecture": "segnetr", "width": 32})
     assert card.architecture == SegNetrConfig(width=32)
     assert card.intensity == IntensityConfig()
@@ -159,7 +159,7 @@ def test_card_takes_plain_data_and_gives_typed_data() -> None:
         card.dataset = "other"  # type: ignore[misc]
 
 
-def test_folder_holds_safe_formats_only(folder: Path) -> None:
+def test_folder_contains_only_safe_formats(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {WEIGHTS_NAME, CARD_NAME, MANIFEST_NAME}
     card = json.loads((folder / CARD_NAME).read_text())
     assert card["format_version"] == 1
@@ -168,13 +168,13 @@ def test_folder_holds_safe_formats_only(folder: Path) -> None:
     assert card["image_size"] == [32, 32]
 
 
-def test_run_model_folder_and_its_files_mean_the_same_model(folder: Path) -> None:
+def test_run_model_folder_and_its_files_load_the_same_model(folder: Path) -> None:
     for path in (folder, folder.parent, folder / CARD_NAME, folder / WEIGHTS_NAME):
         assert find_model_folder(path) == folder
         assert read_model(path)[0] == make_card()
 
 
-def test_older_model_is_replaced_whole(folder: Path) -> None:
+def test_existing_model_is_replaced_completely(folder: Path) -> None:
     card = make_card(scores={"dice": 0.9})
     write_model(folder, make_network(card, seed=1).state_dict(), card=card)
     assert read_model(folder)[0].scores == {"dice": 0.9}
@@ -199,7 +199,7 @@ def test_tensors_of_any_layout_and_shared_memory_are_written(tmp_path: Path) -> 
         torch.testing.assert_close(read[name], tensor.detach(), rtol=0, atol=0)
 
 
-def test_loading_leaves_the_callers_random_numbers_alone(folder: Path) -> None:
+def test_loading_does_not_change_the_random_state(folder: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -222,13 +222,13 @@ def test_weights_do_not_change_when_the_file_does(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_NAME, CARD_NAME, MANIFEST_NAME])
-def test_missing_file_is_named(folder: Path, name: str) -> None:
+def test_error_for_missing_file_names_it(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert name in refused(folder)
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_NAME, CARD_NAME])
-def test_one_flipped_byte_is_refused_by_name(folder: Path, name: str) -> None:
+def test_error_for_one_flipped_byte_names_the_file(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
@@ -236,26 +236,26 @@ def test_one_flipped_byte_is_refused_by_name(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_NAME, CARD_NAME])
-def test_file_that_the_manifest_does_not_vouch_for_is_refused(folder: Path, name: str) -> None:
+def test_file_missing_from_the_manifest_is_rejected(folder: Path, name: str) -> None:
     manifest = folder / MANIFEST_NAME
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join(line for line in lines if name not in line))
     assert name in refused(folder)
 
 
-def test_file_that_only_the_manifest_knows_is_refused(folder: Path) -> None:
+def test_missing_file_listed_in_the_manifest_is_rejected(folder: Path) -> None:
     with (folder / MANIFEST_NAME).open("a") as manifest:
         manifest.write(f"{'0' * 64}  more.safetensors\n")
     assert "more.safetensors" in refused(folder)
 
 
-def test_empty_manifest_is_refused(folder: Path) -> None:
+def test_empty_manifest_is_rejected(folder: Path) -> None:
     (folder / MANIFEST_NAME).write_text("")
     assert MANIFEST_NAME in refused(folder)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.999])
-def test_torn_weights_are_refused_even_under_a_new_manifest(folder: Path, share: float) -> None:
+def test_damaged_weights_are_rejected_with_a_valid_manifest(folder: Path, share: float) -> None:
     content = (folder / WEIGHTS_NAME).read_bytes()
     (folder / WEIGHTS_NAME).write_bytes(content[: int(len(content) * share)])
     write_manifest(folder)
@@ -297,7 +297,7 @@ def test_torn_weights_are_refused_even_under_a_new_manifest(folder: Path, share:
         ({"dataset": 5}, "dataset"),
     ],
 )
-def test_card_that_is_not_ours_is_refused_in_one_line(
+def test_error_for_invalid_model_card_is_one_line(
     folder: Path, changes: dict[str, Any], words: str
 ) -> None:
     change_card(folder, **changes)
@@ -323,19 +323,19 @@ def test_card_that_is_not_ours_is_refused_in_one_line(
     ],
     ids=range(11),
 )
-def test_file_that_is_no_card_is_refused(folder: Path, content: bytes) -> None:
+def test_file_that_is_not_a_card_is_rejected(folder: Path, content: bytes) -> None:
     (folder / CARD_NAME).write_bytes(content)
     write_manifest(folder)
     assert CARD_NAME in refused(folder)
 
 
-def test_card_names_at_most_three_of_many_issues(folder: Path) -> None:
+def test_card_error_lists_at_most_three_issues(folder: Path) -> None:
     change_card(folder, **{f"surprise_{number}": 1 for number in range(100)})
     message = refused(folder)
     assert "and 97 more" in message
 
 
-def test_weights_of_another_network_are_refused_with_a_tensors_name(folder: Path) -> None:
+def test_error_for_weights_of_another_network_names_a_tensor(folder: Path) -> None:
     weights = read_model(folder)[1]
     name = sorted(weights)[0]
     without = {key: tensor for key, tensor in weights.items() if key != name}
@@ -354,7 +354,7 @@ def test_weights_of_another_network_are_refused_with_a_tensors_name(folder: Path
         assert words in message
 
 
-def test_weights_of_another_size_are_refused(folder: Path) -> None:
+def test_weights_of_another_size_are_rejected(folder: Path) -> None:
     change_card(folder, architecture={**UNET, "width": 4})
     assert WEIGHTS_NAME in refused(folder)
 
@@ -374,7 +374,7 @@ def test_weights_of_another_size_are_refused(folder: Path) -> None:
     ],
     ids=str,
 )
-def test_card_that_asks_for_too_much_is_refused_before_memory_is_taken(
+def test_oversized_card_is_rejected_before_memory_is_allocated(
     folder: Path, architecture: dict[str, Any]
 ) -> None:
     import resource
@@ -385,7 +385,7 @@ def test_card_that_asks_for_too_much_is_refused_before_memory_is_taken(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
 
 
-def test_path_without_a_model_is_one_line_with_the_way_out(tmp_path: Path) -> None:
+def test_error_for_path_without_model_is_one_line_with_advice(tmp_path: Path) -> None:
     assert "no such run" in refused(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     assert "finished run" in refused(tmp_path / "empty")
@@ -393,7 +393,7 @@ def test_path_without_a_model_is_one_line_with_the_way_out(tmp_path: Path) -> No
     assert "finished run" in refused(tmp_path / "weights.pth")
 
 
-def test_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_error_for_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     card = make_card()
     for target in (tmp_path / "file" / "model", tmp_path / "file" / "a" / "model"):
@@ -419,7 +419,7 @@ class Evil:
         return (exec, ("raise SystemExit('a model file was run')",))
 
 
-def test_nothing_in_a_model_folder_is_compiled_imported_or_run(folder: Path) -> None:
+def test_loading_a_model_folder_compiles_imports_and_executes_nothing(folder: Path) -> None:
     sys.addaudithook(_watch)
     weights = (folder / WEIGHTS_NAME).read_bytes()
     card = (folder / CARD_NAME).read_text()
@@ -448,7 +448,7 @@ def test_nothing_in_a_model_folder_is_compiled_imported_or_run(folder: Path) -> 
             assert set(sys.modules) == modules
 
 
-def test_watch_of_the_test_before_sees_what_it_looks_for() -> None:
+def test_audit_hook_of_the_previous_test_detects_events() -> None:
     sys.addaudithook(_watch)
     _watching.append([])
     try:
@@ -490,7 +490,7 @@ def mutate(content: bytes, order: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_NAME, CARD_NAME, MANIFEST_NAME])
-def test_changed_bytes_give_one_line_or_a_model(folder: Path, name: str) -> None:
+def test_changed_bytes_give_a_one_line_error_or_a_model(folder: Path, name: str) -> None:
     order = random.Random(name)
     original = (folder / name).read_bytes()
     refusals = 0
@@ -521,14 +521,14 @@ def test_changed_bytes_give_one_line_or_a_model(folder: Path, name: str) -> None
     ],
     ids=str,
 )
-def test_odd_safetensors_header_is_refused(folder: Path, header: Any) -> None:
+def test_invalid_safetensors_header_is_rejected(folder: Path, header: Any) -> None:
     text = json.dumps(header).encode()
     (folder / WEIGHTS_NAME).write_bytes(struct.pack("<Q", len(text)) + text + b"\x00" * 4)
     write_manifest(folder)
     assert WEIGHTS_NAME in refused(folder)
 
 
-def test_equal_cards_compare_equal_and_replace_checks_again() -> None:
+def test_equal_cards_compare_equal_and_replace_validates_again() -> None:
     card = make_card()
     assert replace(card, dataset="isic2018").dataset == "isic2018"
     with pytest.raises(ValueError, match="in_channels"):

@@ -1,4 +1,4 @@
-"""What is written about a run: enough to repeat it, nothing that tells on anybody."""
+"""Provenance of a run: enough to repeat it, nothing personal."""
 
 import getpass
 import json
@@ -22,7 +22,7 @@ from segnetr.outputs.models.provenance import (
 )
 
 
-def test_provenance_is_plain_json_with_everything_in_it() -> None:
+def test_provenance_is_json_with_all_fields() -> None:
     facts = json.loads(json.dumps(collect_provenance(), allow_nan=False))
     assert (
         facts["versions"]["torch"] == torch.__version__.split("+")[0]
@@ -37,14 +37,14 @@ def test_provenance_is_plain_json_with_everything_in_it() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", facts["started"])
 
 
-def test_command_is_what_was_typed_without_the_folder_of_the_program(
+def test_command_is_recorded_without_the_folder_of_the_program(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/home/somebody/.venv/bin/segnetr", "train", "--seed", "1"])
     assert collect_provenance()["command"] == ["segnetr", "train", "--seed", "1"]
 
 
-def test_nothing_names_machine_user_or_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provenance_does_not_contain_host_user_or_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["segnetr"])
     monkeypatch.setattr(socket, "gethostname", lambda: pytest.fail("asked for the host's name"))
     values = json.dumps(list(collect_provenance().values()))
@@ -53,7 +53,7 @@ def test_nothing_names_machine_user_or_home(monkeypatch: pytest.MonkeyPatch) -> 
     assert f"/{getpass.getuser()}/" not in values
 
 
-def test_missing_package_is_said_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_recorded_without_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "segnetr.outputs.models.provenance._PACKAGES", ("numpy", "no-such-package-here")
     )
@@ -97,15 +97,15 @@ def test_commit_and_changes_of_a_checkout_are_found(
     assert read_git_state(tmp_path / "inside") == (None, None)
 
 
-def test_checkout_without_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkout_without_git_raises_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / ".git").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert read_git_state(tmp_path) == (None, None)
 
 
-def test_git_that_does_not_answer_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_git_raises_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".git").mkdir()
 
     def hang(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Tables, images and the page of a classifier's scores."""
+"""Tables, charts and the report of a classifier's scores."""
 
 import csv
 import re
@@ -12,7 +12,10 @@ from segnetr.errors import ReadError
 from segnetr.metrics.classification import Answers
 from segnetr.metrics.classification_summary import summarize_classes
 from segnetr.outputs.charts.classification import draw_confusions, draw_reliability
-from segnetr.outputs.reports.classification_report import ClassReportContent, render_class_report
+from segnetr.outputs.reports.classification_report import (
+    ClassificationReport,
+    render_classification_report,
+)
 from segnetr.outputs.tables.classification import (
     UnscoredCase,
     class_summary_table,
@@ -50,7 +53,7 @@ def summary(*, several: bool = False):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_summary_comes_back_as_it_was_written(tmp_path, several):
+def test_class_summary_round_trips(tmp_path, several):
     path = tmp_path / "summary.json"
     unscored = [UnscoredCase(case_id="x", reason="torn")]
     written = summary(several=several)
@@ -63,7 +66,7 @@ def test_summary_comes_back_as_it_was_written(tmp_path, several):
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": 1, "task": "other"}', "[1]"])
-def test_foreign_summary_is_one_line(tmp_path, content):
+def test_error_for_unrelated_summary_is_one_line(tmp_path, content):
     path = tmp_path / "summary.json"
     path.write_text(content)
     with pytest.raises(ReadError) as caught:
@@ -71,7 +74,7 @@ def test_foreign_summary_is_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_table_of_cases_holds_every_digit_and_undefined_cells_are_empty(tmp_path):
+def test_case_table_has_all_digits_and_empty_cells_for_undefined_values(tmp_path):
     found = answers()
     write_class_cases_csv(tmp_path / "cases.csv", found, CLASSES)
     rows = read_rows(tmp_path / "cases.csv")
@@ -92,7 +95,7 @@ def test_table_of_cases_holds_every_digit_and_undefined_cells_are_empty(tmp_path
     )
 
 
-def test_predictions_name_the_decided_class_or_classes(tmp_path):
+def test_predictions_list_the_predicted_class_or_classes(tmp_path):
     path = tmp_path / "p.csv"
     write_predictions_csv(path, ["a", "b"], [[0.2, 0.8], [0.6, 0.4]], classes="xy", several=False)
     assert path.read_text() == "file,decided,p_x,p_y\na,y,0.2,0.8\nb,x,0.6,0.4\n"
@@ -103,7 +106,7 @@ def test_predictions_name_the_decided_class_or_classes(tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 3, 12, 40, 150])
-def test_images_are_well_formed_and_fit_their_frame(count):
+def test_confusion_charts_are_well_formed_and_fit_their_frame(count):
     generator = np.random.default_rng(count)
     table = (
         generator.integers(0, 9, (count, count)) * (generator.random((count, count)) < 0.3)
@@ -125,12 +128,12 @@ def test_images_are_well_formed_and_fit_their_frame(count):
     assert len(numbers) == (len(cells) if count <= 12 else 0)
 
 
-def test_too_many_classes_for_a_image_are_refused():
+def test_too_many_classes_for_a_chart_are_rejected():
     with pytest.raises(ValueError, match="too many"):
         draw_confusions([[0] * 201] * 201, [str(i) for i in range(201)])
 
 
-def test_reliability_draws_only_bins_that_hold_cases():
+def test_reliability_chart_skips_empty_bins():
     found = summary()
     root = ElementTree.fromstring(draw_reliability(found.bins))
     bars = [e for e in root if e.attrib.get("class") == "bin"]
@@ -139,8 +142,8 @@ def test_reliability_draws_only_bins_that_hold_cases():
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_page_shows_all_parts_escapes_names_and_says_what_is_undefined(several):
-    content = ClassReportContent(
+def test_page_shows_all_sections_escapes_names_and_lists_undefined_scores(several):
+    content = ClassificationReport(
         title="cvt_13 on <x>",
         facts={"Network": "cvt_13"},
         summary=summary(several=several),
@@ -149,7 +152,7 @@ def test_page_shows_all_parts_escapes_names_and_says_what_is_undefined(several):
         + [{"step": 2, "phase": "validation", "auroc": 0.7, "balanced_accuracy": 0.6}],
         settings_yaml="task: classification\n",
     )
-    page = render_class_report(content)
+    page = render_classification_report(content)
     assert "<melanoma>" not in page
     assert "&lt;melanoma&gt;" in page
     assert "no case of absent, as here" in page
@@ -163,12 +166,14 @@ def test_page_shows_all_parts_escapes_names_and_says_what_is_undefined(several):
     )
 
 
-def test_page_without_scores_says_so():
-    page = render_class_report(ClassReportContent(title="x", notes=["Nothing was scored."]))
+def test_class_page_without_scores_has_a_message():
+    page = render_classification_report(
+        ClassificationReport(title="x", notes=["Nothing was scored."])
+    )
     assert "No case has been scored yet" in page
 
 
-def test_table_for_a_terminal_names_what_is_undefined():
+def test_terminal_table_lists_undefined_scores():
     text = class_summary_table(summary())
     assert "balanced_accuracy: mean without absent, as here" in text
     assert "no case of absent, as here" in text

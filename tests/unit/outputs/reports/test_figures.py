@@ -16,7 +16,6 @@ from segnetr.outputs.reports.case_comparison import (
     compare_predictions,
 )
 from segnetr.outputs.reports.case_selection import select_cases
-from segnetr.outputs.reports.elements import draw_figures
 from segnetr.outputs.reports.figures import (
     Figure,
     choose_within,
@@ -24,6 +23,7 @@ from segnetr.outputs.reports.figures import (
     read_figures,
     write_figures,
 )
+from segnetr.outputs.reports.run_report import RunReport, render_run_report
 from segnetr.outputs.reports.volume_figure import draw_slices
 
 
@@ -58,7 +58,7 @@ def panels(data):
     return pixels[:, :LONGEST_SIDE], pixels[:, -LONGEST_SIDE:]
 
 
-def test_both_outlines_lie_where_the_masks_end_and_the_left_image_is_plain():
+def test_outlines_follow_the_mask_edges_and_the_left_image_has_none():
     left, right = panels(
         compare_case(
             gray_image((200, 300, 3)), prediction=square(30, 60), ground_truth=square(100, 60)
@@ -97,7 +97,7 @@ def test_every_class_is_outlined():
     assert counts[1] > 1.5 * counts[0]
 
 
-def test_a_structure_thinner_than_a_pixel_of_the_panel_is_still_seen():
+def test_structure_thinner_than_a_panel_pixel_is_visible():
     shape = (3000, 4000)
     mask = np.zeros(shape, np.uint8)
     mask[1500:1502, 2000:2002] = 1
@@ -106,7 +106,7 @@ def test_a_structure_thinner_than_a_pixel_of_the_panel_is_still_seen():
 
 
 @pytest.mark.parametrize("shape", [(3000, 4000), (33, 900), (900, 33), (28, 28)])
-def test_images_of_any_size_become_small_files_with_a_legend(shape):
+def test_images_of_any_size_give_bounded_figures_with_a_legend(shape):
     empty = np.zeros(shape, np.uint8)
     pixels = decode(compare_case(gray_image((*shape, 3)), prediction=empty, ground_truth=empty))
     assert max(pixels.shape[:2]) <= 2 * LONGEST_SIDE + 100
@@ -115,7 +115,7 @@ def test_images_of_any_size_become_small_files_with_a_legend(shape):
     assert count_near(pixels[-36:], PREDICTION_COLOR) > 20
 
 
-def test_of_a_volume_the_slice_with_most_ground_truth_is_shown_in_its_true_proportions():
+def test_volume_figure_shows_slice_with_most_ground_truth_in_true_proportions():
     array = np.zeros((40, 30, 5), np.int16)
     array[:, :, 3] = np.arange(40)[:, None] * 50  # brighter to the right
     ground_truth = np.zeros(array.shape, np.uint8)
@@ -134,27 +134,27 @@ def test_of_a_volume_the_slice_with_most_ground_truth_is_shown_in_its_true_propo
     assert columns.mean() > width / 2
 
 
-def test_best_median_and_worst_cases_are_picked_once_each():
+def test_best_median_and_worst_cases_are_selected_once_each():
     selected_cases = select_cases(
         dice_scores({f"c{number:02}": number / 20 for number in range(21)}), each=2
     )
-    assert [(pick.rank, pick.place, pick.case_id) for pick in selected_cases] == [
+    assert [(case.rank, case.number, case.case_id) for case in selected_cases] == [
         ("best", 1, "c20"), ("best", 2, "c19"), ("median", 1, "c11"), ("median", 2, "c10"),
         ("worst", 1, "c01"), ("worst", 2, "c00"),
     ]  # fmt: skip
 
 
-def test_few_cases_are_shown_worst_first_and_never_twice():
+def test_few_cases_are_selected_worst_first_and_at_most_once():
     for count in range(8):
         values = {f"c{number}": number / 10 for number in range(count)}
         selected_cases = select_cases(dice_scores(values), each=2)
         assert (
-            len({pick.case_id for pick in selected_cases}) == len(selected_cases) == min(6, count)
+            len({case.case_id for case in selected_cases}) == len(selected_cases) == min(6, count)
         )
         if count == 1:
             assert selected_cases[0].rank == "worst"
         if count == 2:
-            assert [pick.rank for pick in selected_cases] == ["best", "worst"]
+            assert [case.rank for case in selected_cases] == ["best", "worst"]
 
 
 def test_cases_are_ranked_by_their_mean_over_classes():
@@ -164,24 +164,24 @@ def test_cases_are_ranked_by_their_mean_over_classes():
         for name, value in zip(("left", "right"), values, strict=True)
     ]
     selected_cases = select_cases(scores, each=1)
-    assert [(pick.rank, pick.case_id) for pick in selected_cases] == [
+    assert [(case.rank, case.case_id) for case in selected_cases] == [
         ("best", "b"), ("median", "c"), ("worst", "a")
     ]  # fmt: skip
     assert selected_cases[0].value == pytest.approx(0.6)
 
 
-def test_figures_read_back_from_their_folder(tmp_path):
+def test_figures_round_trip(tmp_path):
     empty = np.zeros((40, 50), np.uint8)
     data = compare_case(gray_image((40, 50, 3)), prediction=empty, ground_truth=empty)
     figures = [
-        Figure(name=name, title=f"Best: {name}", caption="Dice 1", alt="a image", data=data)
+        Figure(name=name, title=f"Best: {name}", caption="Dice 1", alt="an image", data=data)
         for name in ("best-1", "best-2")
     ]
     paths = write_figures(tmp_path / "figures", figures)
     assert [path.name for path in paths] == ["best-1.jpg", "best-2.jpg"]
     assert read_figures(tmp_path / "figures") == figures
     paths[0].unlink()
-    with pytest.raises(ReadError, match="no index of figures"):
+    with pytest.raises(ReadError, match="not an index of figures"):
         read_figures(tmp_path / "figures")
 
 
@@ -189,7 +189,7 @@ def test_a_folder_without_index_has_no_figures(tmp_path):
     assert read_figures(tmp_path) == []
 
 
-def test_a_file_that_is_no_image_is_no_figure():
+def test_file_that_is_not_an_image_is_rejected():
     with pytest.raises(ValueError, match="PNG, JPEG or WebP"):
         media_suffix(b"<svg onload=alert(1)>")
 
@@ -208,7 +208,7 @@ def box_in(depth, start, stop):
     return labels
 
 
-def test_slices_of_a_volume_run_from_the_first_to_the_last_with_foreground():
+def test_slices_span_the_foreground_of_a_volume():
     sheet, slices = draw_slices(
         volume(), prediction=box_in(40, 3, 9), ground_truth=box_in(40, 5, 12)
     )
@@ -224,7 +224,7 @@ def test_slices_of_a_volume_run_from_the_first_to_the_last_with_foreground():
     assert len(none) == 3
 
 
-def test_predictions_stand_side_by_side_on_the_slice_where_they_differ():
+def test_predictions_are_drawn_side_by_side_on_the_slice_where_they_differ():
     first, second = box_in(10, 2, 8), box_in(10, 2, 8)
     second[8:20, 5:14, 6] = 0
     synthetic = decode(
@@ -244,7 +244,7 @@ def image_of(size):
     return b"\x89PNG\r\n\x1a\n" + bytes(size - 8)
 
 
-def test_the_worst_cases_stay_where_a_page_would_grow_too_large():
+def test_worst_cases_have_priority_if_a_page_would_be_too_large():
     figures = [
         Figure(
             name=str(number),
@@ -266,7 +266,7 @@ def test_the_worst_cases_stay_where_a_page_would_grow_too_large():
     assert choose_within(figures, most_bytes=5000) == (figures, [])
 
 
-def test_slices_are_read_back_as_written(tmp_path):
+def test_slices_of_figures_round_trip(tmp_path):
     figure = Figure(
         name="worst-1", title="t", caption="c", alt="a", data=image_of(20),
         slices=(image_of(30), image_of(40)),
@@ -275,7 +275,7 @@ def test_slices_are_read_back_as_written(tmp_path):
     assert read_figures(tmp_path) == [figure]
 
 
-def test_sliders_of_one_page_do_not_move_each_other():
+def test_sliders_of_one_page_are_independent():
     one = Figure(
         name="best-1",
         title="t",
@@ -284,5 +284,5 @@ def test_sliders_of_one_page_do_not_move_each_other():
         data=image_of(9),
         slices=(image_of(9),) * 2,
     )
-    page = draw_figures([one, one])
+    page = render_run_report(RunReport(title="t", figures=[one, one]))
     assert page.count('name="slices-1"') == page.count('name="slices-2"') == 2

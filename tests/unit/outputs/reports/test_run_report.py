@@ -10,9 +10,15 @@ from PIL import Image
 
 from segnetr.errors import WriteError
 from segnetr.metrics import score_masks, summarize
-from segnetr.outputs.charts.curves import Chart, Line, chart_rows, describe_chart, draw_chart
+from segnetr.outputs.charts.lines import (
+    Line,
+    LineChart,
+    chart_training_log,
+    describe_line_chart,
+    draw_line_chart,
+)
 from segnetr.outputs.reports.figures import Figure
-from segnetr.outputs.reports.run_report import ReportContent, render_report, write_report
+from segnetr.outputs.reports.run_report import RunReport, render_run_report, write_run_report
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
 SVG_LEAVES = {"line", "rect", "circle", "polyline", "path"}
@@ -86,7 +92,7 @@ def metric_rows():
 
 
 def full_content(text="plain"):
-    return ReportContent(
+    return RunReport(
         title=f"Run {text}",
         subtitle=f"first {text}",
         facts={f"Data {text}": f"ISIC {text}"},
@@ -104,9 +110,9 @@ def full_content(text="plain"):
     )
 
 
-def test_page_is_well_formed_and_every_image_has_words():
-    page = Page(render_report(full_content()))
-    assert render_report(full_content()).startswith("<!DOCTYPE html>")
+def test_page_is_well_formed_and_every_image_has_a_description():
+    page = Page(render_run_report(full_content()))
+    assert render_run_report(full_content()).startswith("<!DOCTYPE html>")
     assert page.all("html")[0]["lang"] == "en"
     assert len(page.all("title")) >= 1
     images = page.all("img")
@@ -121,15 +127,15 @@ def test_page_is_well_formed_and_every_image_has_words():
     assert len(identities) == len(set(identities))
 
 
-def test_page_names_no_address_and_runs_no_script():
-    text = render_report(full_content())
+def test_page_has_no_external_address_and_no_script():
+    text = render_run_report(full_content())
     for pattern in (r"https?:", r'src="(?!data:image/)', r'href="(?!#)', r"url\(", r"@import",
                     r"<script", r"<link", r"<iframe", r"\son\w+="):  # fmt: skip
         assert not re.search(pattern, text, flags=re.IGNORECASE), pattern
 
 
-def test_text_from_outside_is_shown_and_never_run():
-    text = render_report(full_content(EVIL))
+def test_external_text_is_shown_as_text():
+    text = render_run_report(full_content(EVIL))
     assert "<script" not in text
     page = Page(text)
     assert not page.all("script")
@@ -147,37 +153,37 @@ def test_text_from_outside_is_shown_and_never_run():
 def test_page_shows_scores_with_intervals_and_counts():
     rows = summaries()
     dice = next(row for row in rows if row.metric == "dice")
-    text = Page(render_report(ReportContent(title="t", summaries=rows))).text
+    text = Page(render_run_report(RunReport(title="t", summaries=rows))).text
     assert f"{dice.mean:.3f}" in text
     assert f"{dice.low:.3f} to {dice.high:.3f}" in text
-    for words in ("missed", "false alarms", "empty in both", "HD95 (px)", "NSD at 2 px",
-                  "ISIC Jaccard", "Dice, pooled", "Missed structures"):  # fmt: skip
+    for words in ("false negatives", "false positives", "empty in both", "HD95 (px)",
+                  "NSD at 2 px", "ISIC Jaccard", "Dice, pooled", "False negatives"):  # fmt: skip
         assert words in text, words
-    cells = re.findall(r"<td class=\"number\">(\d+)</td>", render_report(
-        ReportContent(title="t", summaries=rows)))  # fmt: skip
+    cells = re.findall(r"<td class=\"number\">(\d+)</td>", render_run_report(
+        RunReport(title="t", summaries=rows)))  # fmt: skip
     assert cells[-4:] == ["6", "1", "0", "0"]
 
 
-def test_page_without_anything_says_so():
-    page = Page(render_report(ReportContent(title="nothing yet")))
+def test_page_without_scores_has_a_message():
+    page = Page(render_run_report(RunReport(title="nothing yet")))
     assert "No case has been scored yet." in page.text
     assert not page.all("svg")
 
 
 def test_undefined_scores_and_single_points_do_not_break_the_page():
-    content = ReportContent(
+    content = RunReport(
         title="t",
         summaries=summaries(empty=True),
         curves=[{"step": 1, "phase": "train", "total": 0.5}],
     )
-    text = Page(render_report(content)).text
+    text = Page(render_run_report(content)).text
     assert "0 of 6" in text
     assert "HD95 (px) - -" in re.sub(r"\s+", " ", text)
-    assert "nan" not in render_report(content).lower()
+    assert "nan" not in render_run_report(content).lower()
 
 
 def test_images_are_inside_the_file(tmp_path):
-    write_report(tmp_path / "report.html", content=full_content())
+    write_run_report(tmp_path / "report.html", full_content())
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     kinds = [
         (kind, base64.b64decode(data))
@@ -187,14 +193,14 @@ def test_images_are_inside_the_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_report_that_cannot_be_written_leaves_the_older_one(tmp_path):
+def test_failed_write_leaves_the_existing_report(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(WriteError, match="cannot write"):
-        write_report(tmp_path / "file" / "report.html", content=full_content())
+        write_run_report(tmp_path / "file" / "report.html", full_content())
 
 
-def test_charts_come_from_the_lines_of_the_log():
-    charts = chart_rows(metric_rows())
+def test_training_log_gives_one_chart_per_quantity():
+    charts = chart_training_log(metric_rows())
     assert [(chart.title, [line.name for line in chart.lines]) for chart in charts] == [
         ("Loss", ["training", "validation"]),
         ("Dice", ["validation"]),
@@ -202,11 +208,13 @@ def test_charts_come_from_the_lines_of_the_log():
     ]
     assert charts[1].lines[0].points[0] == (100, 0.99)
     assert charts[1].mark_best
-    assert chart_rows([]) == []
+    assert chart_training_log([]) == []
 
 
-def test_a_curve_runs_from_its_first_to_its_last_point_within_the_axes():
-    svg = draw_chart(Chart(title="Loss", lines=[Line(name="a", points=[(0, 0.0), (100, 1.0)])]))
+def test_curve_spans_the_axes():
+    svg = draw_line_chart(
+        LineChart(title="Loss", lines=[Line(name="a", points=[(0, 0.0), (100, 1.0)])])
+    )
     [path] = re.findall(r'<polyline[^>]*points="([^"]+)"', svg)
     points = [tuple(map(float, point.split(","))) for point in path.split()]
     assert points == [(58.0, 254.0), (544.0, 40.0)]
@@ -219,34 +227,36 @@ def test_a_curve_runs_from_its_first_to_its_last_point_within_the_axes():
     "values",
     [[1e-3, 5e-4, 1e-5], [0.0], [5.0, 5.0], [-3.0, 8.0], [1e6, 3e7], [0.81, 0.8101], [1e-300]],
 )
-def test_axes_have_different_texts_and_hold_all_points(values):
+def test_axis_ticks_are_distinct_and_axes_contain_all_points(values):
     points = list(enumerate(values))
-    svg = draw_chart(Chart(title="t", lines=[Line(name="a", points=points)]))
+    svg = draw_line_chart(LineChart(title="t", lines=[Line(name="a", points=points)]))
     labels = re.findall(r'text-anchor="end">([^<]+)</text>', svg)
     assert len(set(labels)) == len(labels) >= 2
     for _, y in re.findall(r'<circle class="dot[^"]*" cx="([\d.]+)" cy="([-\d.]+)"', svg):
         assert 40 <= float(y) <= 254
 
 
-def test_long_curves_are_thinned_to_their_means():
+def test_long_curves_are_averaged_to_240_points():
     points = [(step, float(step % 2)) for step in range(10_000)]
-    svg = draw_chart(Chart(title="t", lines=[Line(name="a", points=points)]))
+    svg = draw_line_chart(LineChart(title="t", lines=[Line(name="a", points=points)]))
     [path] = re.findall(r'<polyline[^>]*points="([^"]+)"', svg)
     assert len(path.split()) == 240
     assert len(svg) < 12_000
 
 
-def test_values_that_are_not_finite_are_left_out():
+def test_non_finite_values_are_not_drawn():
     line = Line(name="a", points=[(0, 1.0), (1, math.nan), (2, math.inf), (3, 0.5)])
-    assert "nan" not in draw_chart(Chart(title="t", lines=[line]))
-    assert describe_chart(Chart(title="t", lines=[line])) == (
+    assert "nan" not in draw_line_chart(LineChart(title="t", lines=[line]))
+    assert describe_line_chart(LineChart(title="t", lines=[line])) == (
         "t: a from 1 at step 0 to 0.5 at step 3"
     )
     with pytest.raises(ValueError, match="no finite point"):
-        draw_chart(Chart(title="t", lines=[Line(name="a", points=[(0, math.nan)])]))
+        draw_line_chart(LineChart(title="t", lines=[Line(name="a", points=[(0, math.nan)])]))
 
 
-def test_the_best_validation_is_marked_where_it_was():
+def test_best_validation_score_is_marked():
     points = [(10, 0.5), (20, 0.9), (30, 0.7)]
-    svg = draw_chart(Chart(title="Dice", lines=[Line(name="v", points=points)], mark_best=True))
+    svg = draw_line_chart(
+        LineChart(title="Dice", lines=[Line(name="v", points=points)], mark_best=True)
+    )
     assert "best 0.900 at step 20" in svg

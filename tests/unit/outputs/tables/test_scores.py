@@ -84,23 +84,23 @@ def test_summary_reads_back_and_states_rules_and_settings(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 99}', "case_id,class\n"])
-def test_foreign_files_are_refused_with_their_name(tmp_path, text):
+def test_error_for_unrelated_files_names_the_file(tmp_path, text):
     path = tmp_path / "file"
     path.write_text(text)
     with pytest.raises(ReadError, match="file"):
         read_summary_json(path)
-    with pytest.raises(ReadError, match="file: no table of scores"):
+    with pytest.raises(ReadError, match="file: not a table of scores"):
         read_per_case_csv(path)
 
 
-def test_missing_files_are_refused_with_the_way_out(tmp_path):
+def test_error_for_missing_files_names_the_command_to_run(tmp_path):
     for read in (read_summary_json, read_per_case_csv):
         with pytest.raises(ReadError, match="run segnetr evaluate"):
             read(tmp_path / "nothing")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a file where a folder should be")
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_write_error_names_the_path(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(WriteError, match="cannot write"):
         write_per_case_csv(tmp_path / "file" / "per_case.csv", synthetic_scores())
@@ -110,12 +110,12 @@ def test_summary_table_shows_every_row_and_all_counts():
     text = summary_table(synthetic_evaluation().summaries)
     assert "left   dice" in text
     assert "dice_pooled" in text
-    assert "left: 1 missed, 0 false alarms, 0 empty in both, of 3 cases" in text
-    assert "right: 0 missed, 1 false alarms, 0 empty in both, of 3 cases" in text
-    assert "mean: 1 missed, 1 false alarms" in text
+    assert "left: 1 false negatives, 0 false positives, 0 empty in both, of 3 cases" in text
+    assert "right: 0 false negatives, 1 false positives, 0 empty in both, of 3 cases" in text
+    assert "mean: 1 false negatives, 1 false positives" in text
 
 
-def test_summary_table_says_how_many_cases_a_mean_is_taken_over():
+def test_summary_table_shows_number_of_cases_in_each_mean():
     empty = np.zeros((6, 6), np.uint8)
     scores = score_masks(empty, empty, classes=ORGANS[:2], case_id="empty")
     scores += score_masks(empty + 1, empty + 1, classes=ORGANS[:2], case_id="full")
@@ -124,7 +124,7 @@ def test_summary_table_says_how_many_cases_a_mean_is_taken_over():
     assert summary_table([]) == "no case was scored"
 
 
-def test_text_table_aligns_columns_and_shows_what_is_missing():
+def test_text_table_aligns_columns_and_marks_missing_values():
     rows = [
         {"name": "segnetr", "params": 12.22, "published": None, "runs": True},
         {"name": "unet", "params": 31.03, "published": 31.0, "runs": False},
@@ -143,5 +143,5 @@ def test_text_table_aligns_columns_and_shows_what_is_missing():
     [(0.12345, "dice", "0.123"), (3.14159, "hd95_mm", "3.14"), (314.159, "assd_px", "314.2"),
      (None, "dice", "-"), (0.5, "nsd_2mm", "0.500")],
 )  # fmt: skip
-def test_numbers_are_shown_with_the_digits_of_their_metric(value, metric, text):
+def test_number_of_digits_depends_on_the_metric(value, metric, text):
     assert show_number(value, metric=metric) == text
