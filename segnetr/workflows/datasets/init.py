@@ -160,7 +160,9 @@ def _list_findings(
         lines.append(f"{color} {kind}, {low} to {high} ({images.sampled} of them read)")
     values = ", ".join(map(show_value, masks.values[:_MAX_VALUES]))
     more = ", ..." if len(masks.values) > _MAX_VALUES else ""
-    lines.append(f"mask values {values}{more}: {masks.classes} classes ({masks.sampled} masks read)")
+    lines.append(
+        f"mask values {values}{more}: {masks.classes} classes ({masks.sampled} masks read)"
+    )
     for name, count in (("images", images.unreadable), ("masks", masks.unreadable)):
         if count:
             lines.append(f"{count} unreadable {name} (segnetr data check lists them)")
