@@ -67,6 +67,6 @@ def small_names() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def pixels() -> Tensor:
+def image() -> Tensor:
     """Two images (2, 3, 64, 96)."""
     return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
