@@ -76,12 +76,12 @@ def read_tar(
         fileobj=reader, mode="r", encoding="utf-8", errors="surrogateescape"
     ) as archive:
         for entry in archive:
-            _check_kind(entry, path)
+            _check_tar_kind(entry, path)
             yield Member(
                 name=entry.name,
                 is_folder=entry.isdir(),
                 size=entry.size,
-                read=partial(_read_entry, archive, entry),
+                read=partial(_read_tar_member, archive, entry),
             )
     if reader.last_block != bytes(tarfile.BLOCKSIZE):
         raise ArchiveError(path, "torn: a header in it is broken, or its end is missing")
@@ -90,7 +90,7 @@ def read_tar(
         pass
 
 
-def _check_kind(entry: tarfile.TarInfo, path: Path) -> None:
+def _check_tar_kind(entry: tarfile.TarInfo, path: Path) -> None:
     name = show_name(entry.name)
     if entry.isdir():
         return
@@ -103,7 +103,7 @@ def _check_kind(entry: tarfile.TarInfo, path: Path) -> None:
         raise tarfile.ReadError(f"{name} has a negative size")
 
 
-def _read_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]:
+def _read_tar_member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]:
     stream = archive.extractfile(entry)
     if stream is None:
         raise tarfile.ReadError(f"{show_name(entry.name)} has no bytes")
@@ -181,18 +181,18 @@ def read_zip(
     with zipfile.ZipFile(bounded) as archive:
         entries = archive.infolist()
         for entry in entries:
-            _check_kind(entry, path)
+            _check_zip_kind(entry, path)
         _check_overlaps(entries, file, path, table=archive.start_dir)
         for entry in entries:
             yield Member(
                 name=entry.orig_filename,
                 is_folder=entry.orig_filename.endswith("/"),
                 size=entry.file_size,
-                read=partial(_read_entry, archive, entry, meter),
+                read=partial(_read_zip_member, archive, entry, meter),
             )
 
 
-def _check_kind(entry: zipfile.ZipInfo, path: Path) -> None:
+def _check_zip_kind(entry: zipfile.ZipInfo, path: Path) -> None:
     name = show_name(entry.orig_filename)
     if entry.flag_bits & _ENCRYPTED:
         raise ArchiveError(
@@ -243,7 +243,7 @@ def _check_overlaps(
             )
 
 
-def _read_entry(
+def _read_zip_member(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, meter: ExtractionBudget
 ) -> Iterator[bytes]:
     done = 0
