@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from segnetr.data.download.archive_member import CHUNK
-from segnetr.data.download.extract import ARCHIVE_SUFFIXES, extract_archive
+from segnetr.data.download.extract import ARCHIVE_SUFFIXES, CHUNK, extract_archive
 from segnetr.data.download.safe_names import Limits, NameRegistry, is_junk, show_name, split_name
 from segnetr.data.download.sources import Archive, check_official, digest_file, find_official
 from segnetr.data.download.transaction import InstalledArchive, Transaction, plan_moves
