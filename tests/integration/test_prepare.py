@@ -179,7 +179,7 @@ def test_file_in_the_way_is_never_replaced(run, archives, tmp_path):
     first.write_text("mine")
     done = run("--source", archives)
     assert done.returncode == 2
-    assert f"{first}: is there already" in one_line(done)
+    assert f"{first}: exists and was not installed" in one_line(done)
     assert snapshot(tmp_path / "data").keys() == {taken}
     assert first.read_text() == "mine"
 
