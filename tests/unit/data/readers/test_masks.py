@@ -142,7 +142,7 @@ def test_volume_of_probabilities_and_negative_labels_are_refused(tmp_path: Path)
         voxels = np.zeros((4, 4, 4), dtype=np.float32)
         voxels[1, 1, 1] = value
         nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
-        with pytest.raises(ReadError, match="no mask of 2 classes"):
+        with pytest.raises(ReadError, match="not a mask of 2 classes"):
             read_mask(tmp_path / f"{name}.nii", classes=2)
 
 
