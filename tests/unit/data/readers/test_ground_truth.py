@@ -101,7 +101,9 @@ def test_volume_mask_is_mapped_by_the_table(tmp_path):
 
 def test_value_that_is_in_no_class_is_named(tmp_path):
     path = save(tmp_path / "g.png", np.array([[0, 128], [255, 77]]))
-    with pytest.raises(MaskValuesError, match=r"g\.png: it holds 77, which the dataset description"):
+    with pytest.raises(
+        MaskValuesError, match=r"g\.png: it holds 77, which the dataset description"
+    ):
         read_mask_file(path, classes=3, values=GRAYS)
     color = save(tmp_path / "c.png", np.full((2, 2, 3), (1, 2, 3)))
     with pytest.raises(MaskValuesError, match=r"\(1, 2, 3\), which"):
