@@ -104,7 +104,7 @@ def test_second_run_does_nothing(run, archives, tmp_path):
     before, folder = snapshot(tmp_path / "data"), (tmp_path / "data").stat().st_mtime_ns
     done = run("--source", archives)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("was prepared before, nothing to do") == 2
+    assert done.stdout.count("already installed") == 2
     assert snapshot(tmp_path / "data") == before
     assert (tmp_path / "data").stat().st_mtime_ns == folder
 
@@ -306,7 +306,7 @@ def test_source_and_target_in_one_another_are_refused(command, images):
     for target in (images, images / "sub"):
         done = command("data", "prepare", "isic2018", "--source", images, "--data-dir", target)
         assert done.returncode == 2
-        assert "lie in one another" in one_line(done)
+        assert "overlap" in one_line(done)
     assert not (images / "sub").exists()
 
 
