@@ -10,7 +10,7 @@
 * Maps of uncertainty, `_entropy` (0 to 1) and `_variance` (0 to 0.5): float32 `.nii.gz` of a
   volume that says where it lies, 16-bit PNG of a image (65535 is the largest value), else `.npz`.
 
-* NRRD and MetaImage: the same, under the text of the image's header (`text_volumes`). DICOM series:
+* NRRD and MetaImage: the same, under the text of the image's header (`nrrd_metaimage_writer`). DICOM series:
   a DICOM-SEG object (`dicom_seg`). TIFF of several pages: class indices, page by page. Where
   `--format` asks for another format, the affine is carried over in the digits that format has.
 * A palette PNG holds class indices, and shows them in the colors of the outlines.
