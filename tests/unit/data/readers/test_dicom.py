@@ -84,7 +84,7 @@ def test_series_is_sorted_by_place_and_lies_where_itk_says(series: Path) -> None
     np.testing.assert_array_equal(image.array, draw_voxels())
     assert image.array.dtype == np.int16
     assert image.kind == "volume"
-    assert image.stored.names == ("4.dcm", "3.dcm", "2.dcm", "1.dcm")
+    assert image.source_header.names == ("4.dcm", "3.dcm", "2.dcm", "1.dcm")
     assert image.spacing == (1.25, 0.75, STEP)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))
@@ -393,10 +393,10 @@ def test_mask_of_a_series_is_a_dicom_segmentation_on_its_slices(
     assert stored.StudyInstanceUID == f"{ROOT_UID}.1"
     assert stored.PatientID == "synthetic"
     assert [item.SegmentLabel for item in stored.SegmentSequence] == ["near", "far"]
-    names = {name: number for number, name in enumerate(image.stored.names)}
+    names = {name: number for number, name in enumerate(image.source_header.names)}
     found = np.zeros(SHAPE, dtype=np.uint8)
     places = {}
-    for number, name in enumerate(image.stored.names):
+    for number, name in enumerate(image.source_header.names):
         data = pydicom.dcmread(series / Path(name).name, stop_before_pixels=True)
         places[data.SOPInstanceUID] = (number, list(data.ImagePositionPatient))
     assert len(names) == SHAPE[2]
