@@ -134,8 +134,8 @@ def test_several_series_are_listed_and_one_is_chosen(series: Path) -> None:
         write_slice(series / f"b{number}.dcm", pixels, number, SeriesInstanceUID=OTHER_UID)
     message = refuse(series)
     assert "2 series, choose one by --series UID" in message
-    assert f"{SERIES_UID} (MR drawn, 4 files)" in message
-    assert f"{OTHER_UID} (MR drawn, 3 files)" in message
+    assert f"{SERIES_UID} (MR synthetic, 4 files)" in message
+    assert f"{OTHER_UID} (MR synthetic, 3 files)" in message
     np.testing.assert_array_equal(read_here(series, SERIES_UID), draw_voxels())
     assert read_here(series, OTHER_UID).shape == (6, 5, 3)
     assert "no series 1.2.3; it has" in refuse(series, series="1.2.3")
