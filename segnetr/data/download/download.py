@@ -1,6 +1,7 @@
-"""Fetching an official archive: resumed where it broke off, believed only when its hash is right.
+"""Download official archives, resume interrupted downloads, and verify their hash.
 
-What a server says (length, ranges, tags) is a claim: it decides what is tried, never what is taken.
+Lengths, ranges and tags from the server are not trusted. They choose the next request, but only the
+hash decides whether a file is accepted.
 """
 
 import re
@@ -23,15 +24,15 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadRules:
-    """How long and how much.
+    """Limits on time and size.
 
     Attributes:
-        timeout: Seconds without a byte after which a connection counts as broken.
-        tries: Connections in a row that may fail and bring less than `least_bytes`.
-        connections: Connections in all.
-        pause: Seconds before the second try; doubled each time.
-        most_bytes: Bytes above which no file is fetched whose size nobody published.
-        window: Seconds in which at least `least_bytes` have to come, against a server that drips.
+        timeout: Seconds without data after which a connection counts as broken.
+        tries: Maximum number of consecutive connections that bring less than `least_bytes`.
+        connections: Maximum number of connections.
+        pause: Seconds before the second attempt; doubled each time.
+        most_bytes: Maximum size of a file without a published size.
+        window: Seconds in which at least `least_bytes` must arrive.
         least_bytes: See `window`.
     """
 
@@ -51,21 +52,21 @@ def download(
     rules: DownloadRules | None = None,
     report: Report | None = None,
 ) -> Path:
-    """Fetch an archive into a folder, or go on with it where an earlier try broke off.
+    """Download an archive into a folder, or resume an interrupted download.
 
     Args:
-        archive: What to fetch; it has an address.
-        folder: Where to; made where it is missing.
-        rules: How long and how much; None: the defaults.
-        report: Called now and then with the bytes that are there and the bytes expected; the second
-            is the first where nobody says how many there are.
+        archive: An archive with an address.
+        folder: The target folder. It is created if it does not exist.
+        rules: Limits, or None for the defaults.
+        report: Called with the number of downloaded bytes and the expected number. Both are equal
+            if the size is unknown.
 
     Returns:
-        The file, whole and with the published hash, if one was published.
+        The complete file. It has the published hash, if there is one.
 
     Raises:
-        DownloadError: If the server does not give the file, or gives another one.
-        WriteError: If there is no room for it; what has come stays for another try.
+        DownloadError: If the server does not send the file, or sends another one.
+        WriteError: If the disk is full. The downloaded bytes stay for the next attempt.
     """
     with as_write_error(folder, option=DATA_DIR):
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,22 +88,22 @@ class _Fetch:
     partial: Partial
     rules: DownloadRules
     report: Report
-    is_pieced: bool = False
-    begun_anew: int = 0
+    is_resumed: bool = False
+    restarts: int = 0
 
     def run(self) -> Path:
         self._collect()
-        if not self.is_right(self.partial.path) and self.is_pieced:
-            # The pieces may be of two versions of the file: once more, in one piece.
+        if not self.is_right(self.partial.path) and self.is_resumed:
+            # The bytes may belong to two versions of the file. Restart the download.
             self.partial.discard()
-            self.is_pieced = False
+            self.is_resumed = False
             self._collect()
         difference = self._difference(self.partial.path)
         if difference is not None:
             self.partial.discard()
             raise DownloadError(
                 f"{self.archive.address}: what came {difference}; it was removed; try again later, "
-                "or fetch it by hand and give it as --source"
+                "or download it manually and pass it as --source"
             )
         return self.partial.finish()
 
@@ -114,7 +115,7 @@ class _Fetch:
             return describe_mismatch(self.archive, digest_file(file, path))
 
     def _collect(self) -> None:
-        """Connect until the file is there, or until there is no point in it."""
+        """Connect until the file is complete, or until the limits are reached."""
         failures, most = 0, self.partial.size
         for _ in range(self.rules.connections):
             try:
@@ -133,7 +134,7 @@ class _Fetch:
         raise self._give_up(f"broke off {self.rules.connections} times")
 
     def _is_whole_after_all(self) -> bool:
-        """A length that was claimed too large does not spoil a file whose hash is right."""
+        """Accept a file with the right hash, even if the server announced more bytes."""
         return self.partial.size > 0 and has_hash(self.archive) and self.is_right(self.partial.path)
 
     def _give_up(self, reason: str) -> DownloadError:
@@ -144,7 +145,7 @@ class _Fetch:
         )
 
     def _connect(self) -> None:
-        """Fetch what is missing over one connection."""
+        """Download the missing bytes over one connection."""
         known = self.partial.version(self.archive.address)
         offset = self.partial.size if known is not None else 0
         if known is not None and offset and offset == known.total:
@@ -163,7 +164,7 @@ class _Fetch:
             if reply.status == 206 and known is not None:
                 self._check_range(reply, known, offset)
                 total = known.total
-                self.is_pieced = True
+                self.is_resumed = True
             else:
                 offset, total = 0, reply.length
                 self._check_size(total)
@@ -182,31 +183,30 @@ class _Fetch:
             if reply.header("Content-Encoding") in {None, "identity"}:
                 return
             raise DownloadError(
-                f"{self.archive.address}: sends it packed though asked not to; fetch it by hand "
-                "and give it as --source"
+                f"{self.archive.address}: sends compressed data; download it manually "
+                "and pass it as --source"
             )
         if status in _MAY_PASS:
             raise BrokenOffError(f"answers with the status {status}")
         gone = "there is no such file" if status in {404, 410} else "the file is not given"
         raise DownloadError(
-            f"{self.archive.address}: {gone} (status {status}); fetch it by hand and give it as "
-            "--source"
+            f"{self.archive.address}: {gone} (status {status}); download it and pass it as --source"
         )
 
     def _take_as_end(self, reply: Reply, offset: int) -> None:
-        """Where nothing follows, the bytes that are there may be all: the hash decides."""
+        """Handle status 416: the file may be complete, so the hash decides."""
         if (reply.header("Content-Range") or "").strip() != f"bytes */{offset}":
-            self._begin_anew("has no bytes where more were asked for")
+            self._restart("has no bytes where more were asked for")
 
-    def _begin_anew(self, reason: str) -> NoReturn:
+    def _restart(self, reason: str) -> NoReturn:
         self.partial.discard()
-        self.begun_anew += 1
-        if self.begun_anew > self.rules.tries:
+        self.restarts += 1
+        if self.restarts > self.rules.tries:
             raise self._give_up(reason)
         raise BrokenOffError(reason)
 
     def _check_range(self, reply: Reply, known: Version, offset: int) -> None:
-        """Refuse a piece that is not the one asked for, or of another version of the file."""
+        """Reject a range that was not requested, or that belongs to another version of the file."""
         found = _RANGE.fullmatch((reply.header("Content-Range") or "").strip())
         given = _read_version(reply, self.archive.address)
         is_other = (
@@ -217,7 +217,7 @@ class _Fetch:
             or (known.modified is not None and given.modified not in {None, known.modified})
         )
         if is_other:
-            self._begin_anew("gives another piece than the one asked for")
+            self._restart("gives another piece than the one asked for")
 
     def _check_size(self, claimed: int | None) -> None:
         if claimed is None:
@@ -226,7 +226,7 @@ class _Fetch:
         if official is not None and claimed != official:
             raise DownloadError(
                 f"{self.archive.address}: announces {claimed} bytes, the official file has "
-                f"{official}; fetch it by hand and give it as --source"
+                f"{official}; download it manually and pass it as --source"
             )
         if claimed > self.rules.most_bytes:
             raise DownloadError(
@@ -240,7 +240,7 @@ class _Fetch:
         done = offset
         with self.partial.append() as file:
             while total is None or done < total:
-                # A body may be longer than it claims; what is more is another file's business.
+                # Ignore bytes beyond Content-Length.
                 chunk = reply.read(_CHUNK if total is None else min(_CHUNK, total - done))
                 if not chunk:
                     break
@@ -263,7 +263,7 @@ class _Fetch:
 
 def _read_version(reply: Reply, address: str) -> Version:
     etag = reply.header("ETag")
-    # A weak tag names files that are alike, not files that are equal.
+    # A weak tag identifies equivalent files, not identical ones.
     is_strong = etag is not None and etag.startswith('"') and etag.isprintable()
     return Version(
         address=address,
@@ -274,4 +274,4 @@ def _read_version(reply: Reply, address: str) -> Version:
 
 
 def _ignore(done: int, total: int) -> None:
-    """Take a report of progress nobody waits for."""
+    """Ignore progress."""

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from segnetr.data.download.archive_member import CHUNK
-from segnetr.data.download.extract import ARCHIVE_SUFFIXES, extract_archive
+from segnetr.data.download.extract import ARCHIVE_SUFFIXES, CHUNK, extract_archive
 from segnetr.data.download.safe_names import Limits, NameRegistry, is_junk, show_name, split_name
 from segnetr.data.download.sources import Archive, check_official, digest_file, find_official
 from segnetr.data.download.transaction import InstalledArchive, Transaction, plan_moves
@@ -19,16 +18,16 @@ from segnetr.storage.disk_errors import DATA_DIR, as_write_error, require_space,
 
 
 def move_into(source: Path, target: Path, *, name: Path) -> None:
-    """Move all of a folder of ours into another one of ours.
+    """Move the content of a folder into another folder.
 
     Args:
-        source: What to move.
-        target: Where to.
-        name: The archive it came from, for messages.
+        source: The folder to empty.
+        target: The folder to fill.
+        name: The archive, for messages.
 
     Raises:
-        ArchiveError: If a file is in both, that is, if two archives hold it.
-        WriteError: If it cannot be done.
+        ArchiveError: If a file exists in both, so that two archives hold it.
+        WriteError: If a file cannot be moved.
     """
     try:
         moves = plan_moves(source, target)
@@ -41,13 +40,13 @@ def move_into(source: Path, target: Path, *, name: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderFile:
-    """A file of a folder of the user's.
+    """A file in a folder of the user.
 
     Attributes:
-        path: Where it is.
-        parts: Its name below the folder, part by part.
-        size: In bytes.
-        mtime_ns: Time of its last change in nanoseconds.
+        path: The path of the file.
+        parts: Its path components, relative to the folder.
+        size: Size in bytes.
+        mtime_ns: Modification time in nanoseconds.
     """
 
     path: Path
@@ -57,18 +56,18 @@ class FolderFile:
 
 
 def list_folder(folder: Path, *, limits: Limits) -> list[FolderFile]:
-    """List the files of a folder that was unpacked by somebody, by name.
+    """List the files of an extracted folder, sorted by name.
 
     Raises:
-        ArchiveError: If a name cannot be used, there are links, devices, or too much.
+        ArchiveError: If a name is rejected, or there are links, devices or too many files.
         ReadError: If the folder cannot be read.
     """
-    ledger, files, total = NameRegistry(), [], 0
+    registry, files, total = NameRegistry(), [], 0
     for path, status in _walk(folder):
         name = path.relative_to(folder).as_posix()
         try:
             parts = split_name(name)
-            ledger.add(parts, is_folder=False)
+            registry.add(parts, is_folder=False)
         except ValueError as error:
             raise ArchiveError(folder, f"{show_name(name)} in it {error}") from error
         if is_junk(parts) or parts[0].startswith(".segnetr-"):
@@ -102,14 +101,14 @@ def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def copy_file(source: Path, target: Path) -> int:
-    """Copy a file's bytes to a place where nothing is yet.
+    """Copy a file to a path that does not exist yet.
 
     Returns:
-        The bytes copied.
+        The number of bytes.
 
     Raises:
-        ReadError: If it cannot be read.
-        WriteError: If it cannot be written.
+        ReadError: If the source cannot be read.
+        WriteError: If the target cannot be written.
     """
     with as_write_error(target, option=DATA_DIR):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,19 +125,19 @@ def _read_chunks(path: Path) -> Iterator[bytes]:
 
 
 Task = Callable[[str, int], AbstractContextManager[Callable[[int, int], None]]]
-"""Begins something long, by its name and its bytes, and gives what hears how far it is."""
+"""Starts a progress display from a name and a number of bytes, and yields its update function."""
 
 _KEPT_SUFFIXES = (".npz", ".csv")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingest:
-    """What is the same for all sources of one run.
+    """Settings for all sources of one run.
 
     Attributes:
-        dataset: The data set's name.
+        dataset: Name of the dataset.
         archives: Its official archives.
-        limits: How much may come out of one source.
+        limits: Limits for one source.
         task: Shows progress.
     """
 
@@ -149,10 +148,10 @@ class Ingest:
 
 
 def list_sources(sources: Sequence[Path], archives: Sequence[Archive]) -> list[Path]:
-    """Put the archives of a folder in the folder's place, where it holds any.
+    """Replace each folder that holds archives by its archives.
 
     Raises:
-        UsageError: If a source is not there, or cannot be listed.
+        UsageError: If a source does not exist or cannot be listed.
     """
     official = {archive.name for archive in archives}
     found: list[Path] = []
@@ -179,7 +178,7 @@ def list_sources(sources: Sequence[Path], archives: Sequence[Archive]) -> list[P
 def find_known(
     source: Path, record: Sequence[InstalledArchive], *, limits: Limits
 ) -> InstalledArchive | None:
-    """Find what an earlier run made of this very source, without reading the source's bytes.
+    """Return the record of an earlier run for an unchanged source, without reading its content.
 
     Raises:
         ReadError: If the source cannot be read.
@@ -198,20 +197,20 @@ def find_known(
 
 
 def take_source(source: Path, transaction: Transaction, ingest: Ingest) -> InstalledArchive:
-    """Check an archive or a folder and put what it holds into the contents of a staging folder.
+    """Check a source and collect its files in the folder of a transaction.
 
     Args:
-        source: An archive, a file that stays as it is, or a folder that was unpacked. Only read.
-        transaction: Where to.
-        ingest: The rest.
+        source: An archive, a file that is not extracted, or an extracted folder. It is only read.
+        transaction: The transaction.
+        ingest: The settings.
 
     Returns:
-        What to remember of it.
+        The record of the source.
 
     Raises:
-        ArchiveError: If it is not the official one, is torn, or attacks.
+        ArchiveError: If it differs from the official archive, is damaged, or is hostile.
         ReadError: If it cannot be read.
-        WriteError: If there is no room.
+        WriteError: If the disk is full.
     """
     if source.is_dir():
         return _take_folder(source, transaction, ingest)
@@ -220,10 +219,10 @@ def take_source(source: Path, transaction: Transaction, ingest: Ingest) -> Insta
         with ingest.task(f"hash {source.name}", status.st_size) as report:
             digest = digest_file(file, source, report=report)
         official = find_official(source.name, digest, ingest.archives)
-        is_proved = official is not None and check_official(official, digest, source)
-        folder = transaction.fresh_folder(f"unpacked-{source.name[:80]}")
+        is_verified = official is not None and check_official(official, digest, source)
+        folder = transaction.fresh_folder(f"extracted-{source.name[:80]}")
         if _is_packed(source, official):
-            with ingest.task(f"unpack {source.name}", digest.size) as report:
+            with ingest.task(f"extract {source.name}", digest.size) as report:
                 files = extract_archive(
                     file, folder, path=source, limits=ingest.limits, report=report
                 ).files
@@ -243,7 +242,7 @@ def take_source(source: Path, transaction: Transaction, ingest: Ingest) -> Insta
         mtime_ns=status.st_mtime_ns,
         entries=entries,
         files=files,
-        is_official=is_proved,
+        is_official=is_verified,
     )
 
 
@@ -254,7 +253,7 @@ def _take_folder(source: Path, transaction: Transaction, ingest: Ingest) -> Inst
     total = sum(file.size for file in files)
     folder = transaction.fresh_folder(f"copied-{source.resolve().name[:80]}")
     require_space(folder, total, purpose=f"copying {source}")
-    # A folder that is itself the official one keeps its name; another one's content is taken.
+    # An official folder keeps its name. From other folders only the content is copied.
     official = {archive.folder.partition("/")[0] for archive in ingest.archives if archive.folder}
     name = source.resolve().name
     top = folder / name if name in official else folder
@@ -278,13 +277,13 @@ def _take_folder(source: Path, transaction: Transaction, ingest: Ingest) -> Inst
 
 
 def _set_into(folder: Path, name: str, transaction: Transaction) -> Path:
-    """Put what was unpacked into the folder the readers expect, where the archive lacks it."""
+    """Add the top folder that the readers expect, if the archive lacks it."""
     if not name or (folder / name).is_dir():
         return folder
-    above = transaction.fresh_folder(f"{folder.name}-set")
-    with as_write_error(above / name, option=DATA_DIR):
-        folder.rename(above / name)
-    return above
+    parent = transaction.fresh_folder(f"{folder.name}-set")
+    with as_write_error(parent / name, option=DATA_DIR):
+        folder.rename(parent / name)
+    return parent
 
 
 def _is_packed(source: Path, official: Archive | None) -> bool:

@@ -13,16 +13,25 @@ from pathlib import Path
 
 from segnetr.errors import ArchiveError
 
+_MAX_NAME_BYTES = 1024
+_MAX_PART_BYTES = 240  # file systems allow 255; the rest is for suffixes of temporary files
+_MAX_DEPTH = 32
+# Control, format (direction marks, zero-width), lone surrogates (not UTF-8), private, unassigned,
+# line and paragraph separators.
+_REJECTED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_JUNK = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one archive. The largest official one has some 4000 files and 30 GB.
+    """Limits for one archive. The largest official archive has about 4000 files and 30 GB.
 
     Attributes:
-        files: Most files and folders.
-        total_bytes: Most bytes, unpacked.
-        ratio: Most bytes unpacked for each byte of the archive; deflate reaches 1032.
-        ratio_floor: Bytes up to which the ratio is not judged: a small table may shrink well.
+        files: Maximum number of files and folders.
+        total_bytes: Maximum extracted size.
+        ratio: Maximum extracted bytes per byte of the archive. Deflate reaches 1032.
+        ratio_floor: The ratio is not checked below this size, since small tables compress well.
     """
 
     files: int = 200_000
@@ -32,11 +41,11 @@ class Limits:
 
 
 class ExtractionBudget:
-    """Counts what comes out of one archive and stops it at the limits.
+    """Counts the extracted members and bytes of one archive, and stops at the limits.
 
     Args:
         path: The archive, for messages.
-        limits: The bounds.
+        limits: The limits.
         archive_bytes: Size of the archive.
     """
 
@@ -44,17 +53,17 @@ class ExtractionBudget:
         self._path = path
         self._limits = limits
         self._archive_bytes = max(1, archive_bytes)
-        self.entries = 0
-        self.bytes = 0
+        self._members = 0
+        self._bytes = 0
 
-    def count_entry(self) -> None:
+    def count_member(self) -> None:
         """Count a file or folder.
 
         Raises:
             ArchiveError: If there are too many.
         """
-        self.entries += 1
-        if self.entries > self._limits.files:
+        self._members += 1
+        if self._members > self._limits.files:
             raise ArchiveError(
                 self._path,
                 f"holds more than {self._limits.files} files and folders; if that is right, "
@@ -62,62 +71,51 @@ class ExtractionBudget:
             )
 
     def count_bytes(self, number: int) -> None:
-        """Count bytes that were unpacked.
+        """Count extracted bytes.
 
         Raises:
             ArchiveError: If there are too many, or too many for the size of the archive.
         """
-        self.bytes += number
-        if self.bytes > self._limits.total_bytes:
+        self._bytes += number
+        if self._bytes > self._limits.total_bytes:
             raise ArchiveError(
                 self._path,
-                f"unpacks to more than {self._limits.total_bytes} bytes; if that is right, "
+                f"expands to more than {self._limits.total_bytes} bytes; if that is right, "
                 "raise --max-gib",
             )
         most = max(self._limits.ratio_floor, self._limits.ratio * self._archive_bytes)
-        if self.bytes > most:
+        if self._bytes > most:
             raise ArchiveError(
                 self._path,
-                f"unpacks to more than {self._limits.ratio:g} times its own size of "
-                f"{self._archive_bytes} bytes, as an archive bomb does; if that is right, "
+                f"expands to more than {self._limits.ratio:g} times its size of "
+                f"{self._archive_bytes} bytes, as in an archive bomb; if that is right, "
                 "raise --max-ratio",
             )
 
 
-_MOST_BYTES = 1024
-_MOST_PART_BYTES = 240  # file systems take 255; some room for what is put beside a file
-_MOST_DEPTH = 32
-# Control, format (direction marks, zero-width), lone surrogates (not UTF-8), private, unassigned,
-# line and paragraph separators.
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_JUNK = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db"})
-
-
 def split_name(raw: str) -> tuple[str, ...]:
-    """Split a name of an archive into its parts, below the folder it is unpacked to.
+    """Split the name of an archive member into path components.
 
     Args:
-        raw: The name as the archive has it, `/` between folders.
+        raw: The name in the archive, with `/` between folders.
 
     Returns:
-        The parts; empty for the top folder itself.
+        The components, relative to the target folder. Empty for the top folder itself.
 
     Raises:
-        ValueError: If the name points elsewhere or is not the same on every system; the message
-            says why, in a few words.
+        ValueError: If the name leaves the folder or is not portable. The message is the reason.
     """
     for letter in raw:
-        if unicodedata.category(letter) in _REFUSED_CATEGORIES:
+        if unicodedata.category(letter) in _REJECTED_CATEGORIES:
             raise ValueError(f"has the character U+{ord(letter):04X} in its name")
     if "\\" in raw or ":" in raw:
-        raise ValueError("has a backslash or a colon in its name, as drives of Windows do")
+        raise ValueError("has a backslash or a colon in its name, as in Windows paths")
     if raw.startswith("/"):
         raise ValueError("is an absolute path")
     parts = tuple(part for part in raw.split("/") if part not in {"", "."})
     if ".." in parts:
         raise ValueError("points out of its folder")
-    if len(parts) > _MOST_DEPTH or len(raw.encode()) > _MOST_BYTES:
+    if len(parts) > _MAX_DEPTH or len(raw.encode()) > _MAX_NAME_BYTES:
         raise ValueError("has a name that is too long")
     for part in parts:
         _check_part(part)
@@ -125,61 +123,57 @@ def split_name(raw: str) -> tuple[str, ...]:
 
 
 def is_junk(parts: Sequence[str]) -> bool:
-    """Tell whether a file is what operating systems leave behind: `._*`, `__MACOSX` and so on."""
+    """Return whether an operating system created the file: `._*`, `__MACOSX` and so on."""
     return any(part in _JUNK or part.startswith("._") for part in parts)
 
 
 def show_name(raw: str) -> str:
-    """Give a name for a message: quoted, in ASCII, cut where it is long."""
+    """Return a name for a message: quoted, in ASCII, shortened if it is long."""
     shown = ascii(raw)
     return shown if len(shown) <= 100 else f"{shown[:80]}...'"
 
 
 class NameRegistry:
-    """Remembers the names of one archive and refuses what cannot stand beside them."""
+    """The names of one archive. Rejects names that are in conflict with earlier ones."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, tuple[str, bool]] = {}
+        self._kinds: dict[str, tuple[str, bool]] = {}
+        self._files: set[str] = set()
 
     def add(self, parts: Sequence[str], *, is_folder: bool) -> None:
-        """Take a name in.
+        """Add a name.
 
         Args:
-            parts: As `split_name` gives them.
-            is_folder: A folder may be named any number of times.
+            parts: The result of `split_name`.
+            is_folder: Folders may be added repeatedly.
 
         Raises:
-            ValueError: If the name is there already, differs from one that is there in case or
-                accents only, or makes a folder of a file; the message says which, in a few words.
+            ValueError: If the name exists, differs from an existing name only in case or accents,
+                or is both a file and a folder. The message is the reason.
         """
+        name = ""
         for depth in range(1, len(parts) + 1):
             name = "/".join(parts[:depth])
             kind = is_folder or depth < len(parts)
-            spelled, was_folder = self._entries.setdefault(_fold(name), (name, kind))
+            spelled, was_folder = self._kinds.setdefault(_fold(name), (name, kind))
             if spelled != name:
                 raise ValueError(
                     f"differs from {show_name(spelled)} in upper and lower case or accents only"
                 )
             if kind != was_folder:
                 raise ValueError("is a file and a folder at once")
-        if not is_folder and not self._is_new_file("/".join(parts)):
-            raise ValueError("is in it twice")
-
-    def _is_new_file(self, name: str) -> bool:
-        # A marker that no folded name can have.
-        marker = f"{name}/"
-        if marker in self._entries:
-            return False
-        self._entries[marker] = (name, False)
-        return True
+        if not is_folder:
+            if name in self._files:
+                raise ValueError("is in it twice")
+            self._files.add(name)
 
 
 def _check_part(part: str) -> None:
-    if len(part.encode()) > _MOST_PART_BYTES:
+    if len(part.encode()) > _MAX_PART_BYTES:
         raise ValueError("has a name that is too long")
     if part[-1] in ". ":
         raise ValueError("has a name that ends with a dot or a space")
-    if _DEVICE.fullmatch(part):
+    if _WINDOWS_DEVICE.fullmatch(part):
         raise ValueError("has the name of a device of Windows")
 
 

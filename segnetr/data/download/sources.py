@@ -1,10 +1,9 @@
-"""Where the official archives are, and by what hash one knows them.
+"""Addresses and published hashes of the official archives.
 
-A hash stands here only where somebody published it: sha256 of ISIC 2018, ACDC, the hippocampus
-task and BUSI from the package torch-em; MD5 of the Decathlon from MONAI, of MedMNIST from its
-package (version 3), of CIFAR from torchvision, of ISIC 2017 from several public download scripts
-that agree. None of them was computed here. A size stands here where it was seen; the server's
-word is a claim.
+All hashes were published by others: sha256 of ISIC 2018, ACDC, the hippocampus task and BUSI by the
+package torch-em; MD5 of the Decathlon by MONAI, of MedMNIST by its package (version 3), of CIFAR by
+torchvision, of ISIC 2017 by several public download scripts that agree. Sizes are listed if they
+were published.
 
 Sources:
     Facts page of this project; github.com/constantinpape/torch-em, Project-MONAI/MONAI,
@@ -23,18 +22,17 @@ from segnetr.errors import ArchiveError, ReadError, UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """One official file.
+    """An official file.
 
     Attributes:
-        name: Its file name.
-        address: Where it is fetched from; empty: not from a public address.
-        folder: First folder of what it unpacks to. An archive without that folder is unpacked into
-            one of that name.
-        size: In bytes, or None where nobody said it.
-        sha256: In hexadecimal, or None.
-        md5: In hexadecimal, or None.
-        is_packed: Whether it is unpacked; a file of images or a table stays as it is.
-        subset: Which of several independent sets it is, where there are several.
+        name: File name.
+        address: Public address, or empty.
+        folder: Top folder of the extracted archive. It is added if the archive lacks it.
+        size: Size in bytes, or None if unknown.
+        sha256: Hash in hexadecimal, or None.
+        md5: Hash in hexadecimal, or None.
+        is_packed: Whether it is extracted. Arrays of images and tables are not.
+        subset: Name of the subset, if the dataset has several.
     """
 
     name: str
@@ -49,13 +47,13 @@ class Archive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfficialSource:
-    """The archives of one data set.
+    """The archives of one dataset.
 
     Attributes:
-        title: The name for people.
-        page: The page a person reads before.
-        license: License of the data, or what is known about it.
-        size: Size of all archives for people; empty where nobody said it.
+        title: Displayed name.
+        page: Web page of the dataset.
+        license: License of the data, as far as known.
+        size: Displayed size of all archives, or empty.
         archives: The files.
     """
 
@@ -67,7 +65,7 @@ class OfficialSource:
 
     @property
     def subsets(self) -> tuple[str, ...]:
-        """Names of the independent sets, in their order; empty where there is one set only."""
+        """Names of the subsets in order. Empty if there are none."""
         return tuple(dict.fromkeys(item.subset for item in self.archives if item.subset))
 
     @property
@@ -76,10 +74,10 @@ class OfficialSource:
         return all(archive.address for archive in self.archives)
 
     def choose(self, subset: str | None) -> tuple[Archive, ...]:
-        """Give the archives of one subset, or all where there are no subsets.
+        """Return the archives of a subset, or all archives if there are no subsets.
 
         Raises:
-            UsageError: If a subset is missing or unknown; the message names them.
+            UsageError: If the subset is missing or unknown. The message lists the subsets.
         """
         if not self.subsets:
             if subset is not None:
@@ -311,7 +309,7 @@ OFFICIAL: Mapping[str, OfficialSource] = MappingProxyType(
         ),
     }
 )
-"""By the data set's name on the command line."""
+"""Sources by the name of the dataset on the command line."""
 
 
 _CHUNK = 1 << 20
@@ -319,13 +317,13 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digest:
-    """What identifies a file.
+    """The size and hashes of a file.
 
     Attributes:
-        size: In bytes.
-        sha256: In hexadecimal.
-        md5: In hexadecimal; some archives were published with no other hash. It finds a torn file
-            and not a forged one.
+        size: Size in bytes.
+        sha256: Hash in hexadecimal.
+        md5: Hash in hexadecimal. Some archives have no other published hash. It detects damaged
+            files, not forged ones.
     """
 
     size: int
@@ -336,12 +334,12 @@ class Digest:
 def digest_file(
     file: IO[bytes], path: Path, *, report: Callable[[int, int], None] | None = None
 ) -> Digest:
-    """Hash an open file from its start.
+    """Compute the hashes of an open file.
 
     Args:
         file: The file.
         path: Its path, for messages.
-        report: Called with the bytes done, and all.
+        report: Called with the number of processed bytes and their total.
 
     Raises:
         ReadError: If it cannot be read.
@@ -363,7 +361,7 @@ def digest_file(
 
 
 def find_official(name: str, digest: Digest, archives: Sequence[Archive]) -> Archive | None:
-    """Find the official archive a file is by its hash, or where none was published by its name."""
+    """Return the official archive with the hash of a file, or the one with its name."""
     for archive in archives:
         if describe_mismatch(archive, digest) is None and has_hash(archive):
             return archive
@@ -372,12 +370,12 @@ def find_official(name: str, digest: Digest, archives: Sequence[Archive]) -> Arc
 
 
 def has_hash(archive: Archive) -> bool:
-    """Tell whether a hash of the archive was published."""
+    """Return whether a hash of the archive was published."""
     return archive.sha256 is not None or archive.md5 is not None
 
 
 def describe_mismatch(archive: Archive, digest: Digest) -> str | None:
-    """Say what of a file is not as published, or None."""
+    """Return how a file differs from the official archive, or None."""
     if archive.size is not None and archive.size != digest.size:
         return f"has {digest.size} bytes, the official {archive.name} has {archive.size}"
     if archive.sha256 is not None and archive.sha256 != digest.sha256:
@@ -388,17 +386,17 @@ def describe_mismatch(archive: Archive, digest: Digest) -> str | None:
 
 
 def check_official(archive: Archive, digest: Digest, path: Path) -> bool:
-    """Compare a file with the official one.
+    """Compare a file with the official archive.
 
     Returns:
-        Whether a published hash proved it; False where none was published.
+        Whether a published hash verified it.
 
     Raises:
-        ArchiveError: If it is another one.
+        ArchiveError: If the file differs.
     """
     difference = describe_mismatch(archive, digest)
     if difference is not None:
         raise ArchiveError(
-            path, f"{difference}; fetch it again, or give an archive of your own another name"
+            path, f"{difference}; fetch it again, or rename it if it is your own archive"
         )
     return has_hash(archive)

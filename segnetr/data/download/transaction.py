@@ -1,11 +1,11 @@
-"""A folder beside the data in which everything is made, and from which it is moved in one go.
+"""Install files into a data folder atomically.
 
-    DIR/.segnetr-prepare/lock            held while somebody works
-    DIR/.segnetr-prepare/journal.json    the moves that are being made; then all of them get made
-    DIR/.segnetr-prepare/contents/       what is moved into DIR
-    DIR/.segnetr-prepared.json           what was prepared, so that a second run does nothing
+    DIR/.segnetr-prepare/lock            locked during a run
+    DIR/.segnetr-prepare/journal.json    the planned moves; once written, all of them are completed
+    DIR/.segnetr-prepare/contents/       the files to move into DIR
+    DIR/.segnetr-prepared.json           the record of installed archives; a second run does nothing
 
-A run that is killed before the journal is written left nothing; one that is killed after it is
+A run that is killed before the journal is written leaves nothing. A run that is killed later is
 completed by the next run.
 """
 
@@ -29,17 +29,17 @@ _RECORD = ".segnetr-prepared.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledArchive:
-    """One archive or folder that was put in its place.
+    """The record of an installed archive or folder.
 
     Attributes:
-        dataset: The data set's name.
-        name: The file name of the archive, or of the folder.
-        sha256: Of the archive; of a folder, of its listing (names, sizes, times).
-        size: In bytes.
-        mtime_ns: Time of the archive's last change in nanoseconds; 0 for a folder.
-        entries: What of it stands at the top of the data folder.
+        dataset: Name of the dataset.
+        name: File name of the archive or folder.
+        sha256: Hash of the archive, or of the listing of a folder (names, sizes, times).
+        size: Size in bytes.
+        mtime_ns: Modification time of the archive in nanoseconds; 0 for a folder.
+        entries: Its files and folders at the top of the data folder.
         files: Number of files.
-        is_official: Whether a published hash proved it.
+        is_official: Whether a published hash verified it.
     """
 
     dataset: str
@@ -53,11 +53,11 @@ class InstalledArchive:
 
 
 class Transaction:
-    """The folder of one run; use `open_transaction`.
+    """The temporary folder of one run. Use `open_transaction` to create it.
 
     Attributes:
-        data_dir: Where everything goes.
-        contents: A folder of ours on the same disk; what is put into it, `commit` moves.
+        data_dir: The data folder.
+        contents: A folder on the same disk, whose content `commit` moves to the data folder.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -66,10 +66,10 @@ class Transaction:
         self.contents = self._folder / "contents"
 
     def fresh_folder(self, name: str) -> Path:
-        """Make an empty folder beside `contents`.
+        """Create an empty folder next to `contents`.
 
         Raises:
-            WriteError: If it cannot be made.
+            WriteError: If it cannot be created.
         """
         folder = self._folder / name
         with as_write_error(folder, option=DATA_DIR):
@@ -77,14 +77,14 @@ class Transaction:
         return folder
 
     def commit(self, prepared: Sequence[InstalledArchive]) -> None:
-        """Move the contents into the data folder, all of them or, after an error, none.
+        """Move all contents into the data folder, or none of them after an error.
 
         Args:
-            prepared: What to remember of them.
+            prepared: The records to add.
 
         Raises:
-            UsageError: If a file would take the place of another one.
-            WriteError: If it cannot be done.
+            UsageError: If a file exists already.
+            WriteError: If a file cannot be moved.
         """
         moves = plan_moves(self.contents, self.data_dir)
         kept = [item for item in read_record(self.data_dir) if item.name not in _names(prepared)]
@@ -96,7 +96,7 @@ class Transaction:
         try:
             self._finish(journal)
         except WriteError:
-            # Where going back fails too, the journal stays and the next run goes forward.
+            # If the rollback fails too, the journal stays, and the next run completes the moves.
             with contextlib.suppress(OSError):
                 for move in moves:
                     if not os.path.lexists(self.contents / move):
@@ -105,10 +105,10 @@ class Transaction:
             raise
 
     def recover(self) -> None:
-        """Complete what a killed run had begun to move, and remove what else it left.
+        """Complete the moves of a killed run, and remove its other files.
 
         Raises:
-            WriteError: If it cannot be done.
+            WriteError: If this fails.
         """
         if self._journal.exists():
             self._finish(_read_json(self._journal))
@@ -117,7 +117,7 @@ class Transaction:
             self.contents.mkdir(mode=0o700)
 
     def clear(self) -> None:
-        """Remove what was not committed; `OSError` passes through."""
+        """Remove files that were not committed. `OSError` is not converted."""
         if self._journal.exists():
             return
         for path in self._folder.iterdir():
@@ -146,7 +146,7 @@ class Transaction:
 
 @contextlib.contextmanager
 def open_transaction(data_dir: Path) -> Iterator[Transaction]:
-    """Take hold of a data folder, and leave nothing in it but what was committed.
+    """Lock a data folder, and remove everything that was not committed.
 
     Raises:
         UsageError: If another process prepares data in it.
@@ -170,36 +170,36 @@ def open_transaction(data_dir: Path) -> Iterator[Transaction]:
 
 
 def plan_moves(source: Path, target: Path) -> list[PurePosixPath]:
-    """Find what has to be renamed so that all of a folder comes to lie in another.
+    """Return the renames that move the content of a folder into another.
 
-    A folder that the target lacks is moved whole; one that it has is entered.
+    A folder that does not exist in the target is moved as a whole, others are merged.
 
     Returns:
-        Paths below both folders, sorted; parents of each are in the target already.
+        Sorted paths, relative to both folders. Their parents exist in the target.
 
     Raises:
-        UsageError: If a file would take the place of another one.
+        UsageError: If a file exists already.
     """
     moves = []
     for path in sorted(source.iterdir()):
-        there = target / path.name
-        if not os.path.lexists(there):
+        existing = target / path.name
+        if not os.path.lexists(existing):
             moves.append(PurePosixPath(path.name))
-        elif path.is_dir() and there.is_dir():
-            moves += [path.name / move for move in plan_moves(path, there)]
+        elif path.is_dir() and existing.is_dir():
+            moves += [path.name / move for move in plan_moves(path, existing)]
         else:
             raise UsageError(
-                f"{there}: is there already and was not prepared from this archive; move it away "
+                f"{existing}: exists and was not installed from this archive; move it away "
                 "or choose another --data-dir"
             )
     return moves
 
 
 def read_record(data_dir: Path) -> list[InstalledArchive]:
-    """Give what was prepared in a folder, without what was moved away since.
+    """Return the installed archives of a folder, without those whose files were moved away.
 
     Raises:
-        ReadError: If the record is torn.
+        ReadError: If the record is damaged.
     """
     path = data_dir / _RECORD
     if not path.is_file():
@@ -210,7 +210,7 @@ def read_record(data_dir: Path) -> list[InstalledArchive]:
             for row in _read_json(path)["archives"]
         ]
     except (KeyError, TypeError) as error:
-        raise ReadError(path, f"torn or changed ({error!r}); remove it") from error
+        raise ReadError(path, f"damaged or changed ({error!r}); remove it") from error
     return [item for item in found if _is_there(data_dir, item)]
 
 
@@ -236,12 +236,12 @@ def _read_json(path: Path) -> Any:
     except OSError as error:
         raise ReadError(path, f"cannot be read ({error.strerror or error})") from error
     except ValueError as error:
-        raise ReadError(path, f"torn or changed ({error}); remove it") from error
+        raise ReadError(path, f"damaged or changed ({error}); remove it") from error
 
 
 @contextlib.contextmanager
 def _hold(lock: Path, data_dir: Path) -> Iterator[None]:
-    """Hold a lock that the system lets go of when the process ends, however it ends."""
+    """Hold a lock that the system releases when the process ends."""
     with as_write_error(lock, option=DATA_DIR):
         descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT, 0o644)
     try:

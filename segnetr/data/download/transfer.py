@@ -22,16 +22,16 @@ _MOST_REDIRECTS = 5
 
 
 class BrokenOffError(Exception):
-    """A connection that failed in a way that may pass; its text says how."""
+    """A connection failed in a way that may be temporary. The text is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a server answered, its body not read yet.
+    """The response of a server, before its body is read.
 
     Attributes:
-        address: Where the answer came from, behind all redirects.
-        response: The open connection; close it.
+        address: The final address after redirects.
+        response: The open connection. The caller closes it.
     """
 
     address: str
@@ -43,18 +43,18 @@ class Reply:
         return self.response.status
 
     def header(self, name: str) -> str | None:
-        """Give a header, or None."""
+        """Return a header, or None."""
         value: str | None = self.response.headers.get(name)
         return value
 
     @property
     def length(self) -> int | None:
-        """The bytes that the body is claimed to have; None where nothing is said."""
+        """The announced length of the body, or None."""
         value = (self.header("Content-Length") or "").strip()
         return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else None
 
     def read(self, most: int) -> bytes:
-        """Read what has come, at most so many bytes; empty at the end.
+        """Read available bytes, at most `most`. Empty at the end.
 
         Raises:
             BrokenOffError: If the connection fails.
@@ -66,18 +66,18 @@ class Reply:
 
 
 def open_address(address: str, *, headers: Mapping[str, str], timeout: float) -> Reply:
-    """Ask for an address and follow redirects from http or https to http or https, at most five.
+    """Request an address and follow at most five http or https redirects.
 
     Args:
-        address: Where to ask.
-        headers: Sent as they are, on every hop.
-        timeout: Seconds without a byte after which the connection counts as broken.
+        address: The address.
+        headers: Headers for every request.
+        timeout: Seconds without data after which the connection counts as broken.
 
     Raises:
-        DownloadError: If an address or a redirect is none that may be followed.
-        BrokenOffError: If there is no connection.
+        DownloadError: If the address or a redirect is not allowed.
+        BrokenOffError: If the connection fails.
     """
-    # No handler for file:, ftp: or data:, none that follows redirects or raises for a status.
+    # Without handlers for file:, ftp: and data:, for redirects, and for error status codes.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -85,9 +85,9 @@ def open_address(address: str, *, headers: Mapping[str, str], timeout: float) ->
         urllib.request.HTTPSHandler(),
     ):
         opener.add_handler(handler)
-    place = check_address(address, address)
+    current = check_address(address, address)
     for _ in range(_MOST_REDIRECTS + 1):
-        request = urllib.request.Request(place, headers=dict(headers))
+        request = urllib.request.Request(current, headers=dict(headers))
         request.add_header("User-Agent", f"segnetr/{__version__}")
         request.add_header("Accept-Encoding", "identity")
         try:
@@ -95,48 +95,48 @@ def open_address(address: str, *, headers: Mapping[str, str], timeout: float) ->
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise BrokenOffError(_describe(error)) from error
         if response.status not in _REDIRECTS:
-            return Reply(address=place, response=response)
+            return Reply(address=current, response=response)
         with response:
             target = response.headers.get("Location")
         if not target:
             raise DownloadError(f"{address}: redirects to nowhere (status {response.status})")
-        place = check_address(_join(place, target), address, before=place)
+        current = check_address(_join(current, target), address, before=current)
     raise DownloadError(f"{address}: redirects more than {_MOST_REDIRECTS} times")
 
 
-def check_address(place: str, address: str, *, before: str = "") -> str:
-    """Give an address back if it may be asked: http or https, and not from https to http.
+def check_address(target: str, address: str, *, before: str = "") -> str:
+    """Return an address if it is allowed: http or https, and no redirect from https to http.
 
     Args:
-        place: What is about to be asked.
-        address: What the user asked for, for messages.
-        before: What redirected there; empty: nothing did.
+        target: The address to request.
+        address: The original address, for messages.
+        before: The address that redirected to it, or empty.
 
     Raises:
-        DownloadError: If it may not be asked.
+        DownloadError: If it is not allowed.
     """
     how = "redirects to" if before else "is"
     try:
-        parts = urlsplit(place)
-        is_fit = parts.scheme in _SCHEMES and bool(parts.hostname) and place.isprintable()
+        parts = urlsplit(target)
+        is_fit = parts.scheme in _SCHEMES and bool(parts.hostname) and target.isprintable()
     except ValueError:
         is_fit = False
-    if not is_fit or not place.isascii() or " " in place:
+    if not is_fit or not target.isascii() or " " in target:
         raise DownloadError(
-            f"{address}: {how} {ascii(place)[:120]}, which is no http or https address; "
+            f"{address}: {how} {ascii(target)[:120]}, which is no http or https address; "
             "it was not followed"
         )
     if before.startswith("https:") and parts.scheme == "http":
         raise DownloadError(
-            f"{address}: {how} {place[:120]}, from https to plain http; it was not followed"
+            f"{address}: {how} {target[:120]}, from https to plain http; it was not followed"
         )
-    return place
+    return target
 
 
-def _join(place: str, target: str) -> str:
+def _join(before: str, target: str) -> str:
     try:
-        return urljoin(place, target)
-    except ValueError:  # brackets that are no address; refused in the next step
+        return urljoin(before, target)
+    except ValueError:  # invalid brackets; rejected in the next step
         return target
 
 
@@ -153,13 +153,13 @@ _ADD = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """What a server says about the file it gives.
+    """The version of a remote file, as announced by the server.
 
     Attributes:
-        address: Where the file was asked for.
-        etag: Its strong tag; None where there is none.
-        modified: Time of its last change, as the server writes it; None where it says none.
-        total: Bytes it is claimed to have; None where nothing is said.
+        address: The requested address.
+        etag: Strong ETag, or None.
+        modified: Modification time as text, or None.
+        total: Length in bytes, or None.
     """
 
     address: str
@@ -169,15 +169,15 @@ class Version:
 
     @property
     def validator(self) -> str | None:
-        """What `If-Range` sends, so that a changed file is sent whole."""
+        """The value of `If-Range`, which makes the server send a changed file completely."""
         return self.etag or self.modified
 
 
 class Partial:
-    """The bytes so far, as `NAME.part`, and their version, as `NAME.part.json`.
+    """An incomplete download `NAME.part`, and its version in `NAME.part.json`.
 
     Args:
-        target: The file they are to become.
+        target: The path of the complete file.
     """
 
     def __init__(self, target: Path) -> None:
@@ -187,11 +187,11 @@ class Partial:
 
     @property
     def size(self) -> int:
-        """The bytes that are there."""
+        """Number of downloaded bytes."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def version(self, address: str) -> Version | None:
-        """Give the version of the bytes; None if they are of another address or nobody knows."""
+        """Return the version of the downloaded bytes, or None if unknown or of another address."""
         try:
             version = Version(**json.loads(self._facts.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -199,7 +199,7 @@ class Partial:
         return version if version.address == address else None
 
     def begin(self, version: Version) -> None:
-        """Throw the bytes away and note the version of those that will come.
+        """Remove the downloaded bytes and store the version of the new ones.
 
         Raises:
             WriteError: If the folder cannot be written.
@@ -208,7 +208,7 @@ class Partial:
         replace_text(self._facts, json.dumps(asdict(version)))
 
     def discard(self) -> None:
-        """Throw the bytes away.
+        """Remove the downloaded bytes.
 
         Raises:
             WriteError: If they cannot be removed.
@@ -219,7 +219,7 @@ class Partial:
 
     @contextlib.contextmanager
     def append(self) -> Iterator[int]:
-        """Open the file for more bytes and give its descriptor.
+        """Open the file for appending and yield its descriptor.
 
         Raises:
             WriteError: If it cannot be opened.
@@ -232,19 +232,19 @@ class Partial:
             os.close(descriptor)
 
     def add(self, descriptor: int, data: bytes) -> None:
-        """Write more bytes.
+        """Append bytes.
 
         Raises:
-            WriteError: If the disk is full, say; what is there stays for another try.
+            WriteError: If they cannot be written. The file stays for the next attempt.
         """
         with as_write_error(self.path, option=DATA_DIR):
             write_all(descriptor, data)
 
     def finish(self) -> Path:
-        """Force the bytes to the disk and give the file its name.
+        """Flush the file to disk and rename it to its final name.
 
         Raises:
-            WriteError: If it cannot be done.
+            WriteError: If this fails.
         """
         with as_write_error(self._target, option=DATA_DIR):
             sync_file(self.path)

@@ -1,4 +1,4 @@
-"""From gray values and colors to the numbers a network sees."""
+"""Normalize gray values and colors for a network."""
 
 from typing import Any
 
@@ -8,19 +8,20 @@ from numpy.typing import NDArray
 from segnetr.config.schema.intensity import IntensityConfig
 from segnetr.errors import UsageError
 
-# Below this an image is constant, and its noise must not be blown up.
+# Images with a smaller deviation are constant, and their noise must not be amplified.
 _SMALLEST_DEVIATION = 1e-6
 
-# Of the kind "per_image_lit": a pixel is black where its brightest channel lies below this share of
-# the range; with fewer other pixels than that, all count; values are cut at so many deviations.
+# For "per_image_lit": a pixel is black if its brightest channel is below the first share of the
+# range. If fewer pixels than the second share are not black, all pixels are used. Values are
+# clipped at this number of deviations.
 _BLACK = 0.12
 _LEAST_LIT = 0.05
 _MOST_DEVIATIONS = 6.0
 
-# Deviations from the mean that the 0..1 scale of the kind "per_volume" reaches to either side.
+# For "per_volume", the 0..1 scale covers this number of deviations on either side of the mean.
 DEVIATION_REACH = 5.0
 
-# Mean and deviation, on the 0..1 scale, of the kinds that have no settings for them.
+# Mean and deviation on the 0..1 scale for the kinds without such settings.
 _SCALED = {
     "per_volume": ((0.5,), (1 / (2 * DEVIATION_REACH),)),
     "percentiles": ((0.5,), (0.25,)),
@@ -29,22 +30,22 @@ _SCALED = {
 
 
 def normalize(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float32]:
-    """Normalize a image or a slice.
+    """Normalize an image or a slice.
 
     Args:
-        array: (H, W, C). With the kind "fixed" integers are scaled by the whole range of their
-            type, lowest to 0 and highest to 1; floating point numbers are taken as 0..1 already.
-            With the kind "per_image" mean and deviation are taken over H and W, channel by
-            channel; a constant channel becomes 0. "per_image_lit" takes both over the pixels that
-            are not black and cuts at 6 deviations. With the kinds of volumes the values are what
-            `segnetr.data.volumes.intensity.scale_volume` made of the whole volume.
-        config: The kind, and mean and deviation of the kind "fixed".
+        array: (H, W, C). For "fixed", integers are scaled by the range of their type, lowest to 0
+            and highest to 1; floating point numbers are expected in 0..1. For "per_image", mean and
+            deviation are computed over H and W for each channel; a constant channel becomes 0.
+            "per_image_lit" uses only pixels that are not black, and clips at 6 deviations. For the
+            kinds of volumes, the values are the result of
+            `segnetr.data.volumes.intensity.scale_volume` for the whole volume.
+        config: The kind, and mean and deviation for "fixed".
 
     Returns:
         (H, W, C) float32, newly allocated.
 
     Raises:
-        UsageError: If `config` has neither one mean nor one for each channel, likewise deviations.
+        UsageError: If `config` has neither one mean nor one per channel. The same for deviations.
     """
     if config.kind == "per_image":
         values = array.astype(np.float64)
@@ -57,7 +58,7 @@ def normalize(array: NDArray[Any], config: IntensityConfig) -> NDArray[np.float3
     low, high = _value_range(array.dtype)
     mean, std = _SCALED.get(config.kind, (config.mean, config.std))
     deviation = np.asarray(std, dtype=np.float64)
-    # One multiplication and one addition for each value: (v - low) / (high - low), then mean, std.
+    # One multiplication and one addition per value: (v - low) / (high - low), then mean, std.
     scale = 1.0 / ((high - low) * deviation)
     offset = -(np.asarray(mean) / deviation + low * scale)
     result = array * scale.astype(np.float32)
@@ -73,17 +74,17 @@ def _standardize(values: NDArray[np.float64], counted: NDArray[np.float64]) -> N
 
 
 def _find_lit(array: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say which pixels (H, W) are not black; all of them where next to none is lit."""
+    """Return the pixels (H, W) that are not black, or all pixels if almost all are black."""
     low, high = _value_range(array.dtype)
     lit = array.max(axis=2) > low + _BLACK * (high - low)
     return np.asarray(lit if lit.mean() >= _LEAST_LIT else np.ones_like(lit), dtype=np.bool_)
 
 
 def check_channels(config: IntensityConfig, channels: int) -> None:
-    """Refuse a configuration that does not fit images of so many channels.
+    """Check that a configuration fits the number of channels.
 
     Raises:
-        UsageError: If there is neither one value nor one for each channel.
+        UsageError: If there is neither one value nor one per channel.
     """
     if config.kind != "fixed":
         return

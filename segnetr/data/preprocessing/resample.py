@@ -1,7 +1,7 @@
-"""Resizing with an antialiasing filter, as the published training and evaluation code does.
+"""Resize classification images with Pillow's antialiasing filters.
 
-`resize.py` averages areas, which keeps masks and images aligned. Here the values must equal those
-that official weights were evaluated with: Pillow's.
+Published weights were trained and evaluated with these filters. `resize.py` averages areas instead,
+which keeps images and masks aligned.
 """
 
 from typing import Literal
@@ -17,15 +17,15 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 def resample(image: Array, size: tuple[int, int], filter_name: Filter) -> Array:
-    """Resize a image with a filter as wide as the shrinking asks for.
+    """Resize an image with a filter whose width depends on the reduction.
 
     Args:
         image: (H, W, C), uint8 or float32 in 0..1.
         size: (height, width) in pixels.
-        filter_name: Which filter.
+        filter_name: The filter.
 
     Returns:
-        (height, width, C) of the same type and range; a bicubic filter overshoots, and is cut.
+        (height, width, C) of the same type and range. Overshoots of the bicubic filter are clipped.
     """
     if image.shape[:2] == size:
         return image

@@ -1,4 +1,4 @@
-"""Bringing images and masks to another size, the same way in the cache, in training and later."""
+"""Resize images and masks in the same way in the cache, in training and in prediction."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# OpenCV's area interpolation refuses more channels at once.
-_CHANNELS_AT_ONCE = 4
+# OpenCV's area interpolation supports at most this number of channels.
+_MAX_CHANNELS = 4
 
 
 def reduce_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Give the size whose shorter side is `side`, aspect kept, never larger than `size`.
+    """Return the size with a shorter side of `side` and the same aspect ratio, at most `size`.
 
     Args:
         size: (height, width) in pixels.
-        side: Wanted length of the shorter side in pixels.
+        side: Length of the shorter side in pixels.
 
     Returns:
         (height, width), each at least 1.
@@ -26,7 +26,7 @@ def reduce_size(size: tuple[int, int], side: int) -> tuple[int, int]:
     shorter = min(height, width)
     if shorter <= side:
         return size
-    # Whole numbers only: every machine and every builder must find the same size.
+    # Integer arithmetic only, so that every machine computes the same size.
     return (
         max(1, (2 * height * side + shorter) // (2 * shorter)),
         max(1, (2 * width * side + shorter) // (2 * shorter)),
@@ -34,17 +34,17 @@ def reduce_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def resize_image(image: Array, size: tuple[int, int]) -> Array:
-    """Resize a image: mean over areas along a shrinking side, linear along a growing one.
+    """Resize an image: area averages along a shrinking side, linear along a growing one.
 
     Args:
         image: (H, W, C), uint8, uint16 or float32.
         size: (height, width) in pixels.
 
     Returns:
-        (height, width, C) of the same type; the image itself where the size is right already.
+        (height, width, C) of the same type. The same array if the size is unchanged.
     """
     height, width = image.shape[:2]
-    # In two passes, because OpenCV drops to linear on both sides when only one shrinks.
+    # In two passes, because OpenCV uses linear interpolation on both sides if only one shrinks.
     shrunk = min(height, size[0]), min(width, size[1])
     return _resize(_resize(image, shrunk, cv2.INTER_AREA), size, cv2.INTER_LINEAR)
 
@@ -52,15 +52,15 @@ def resize_image(image: Array, size: tuple[int, int]) -> Array:
 def resize_mask(mask: Array, size: tuple[int, int]) -> Array:
     """Resize a mask of class indices.
 
-    A mask of the values 0 and 1 is resized as a image and cut at one half, which keeps thin
-    parts and smooth edges; class indices above 1 have no mean, so the nearest one is taken.
+    A mask with the values 0 and 1 is resized as an image and thresholded at one half, which
+    preserves thin structures and smooth edges. Other masks use the nearest class index.
 
     Args:
         mask: (H, W) uint8.
         size: (height, width) in pixels.
 
     Returns:
-        (height, width) uint8; the mask itself where the size is right already.
+        (height, width) uint8. The same array if the size is unchanged.
     """
     if mask.shape == size:
         return mask
@@ -70,17 +70,17 @@ def resize_mask(mask: Array, size: tuple[int, int]) -> Array:
 
 
 def resize_labels(mask: Array, size: tuple[int, int]) -> Array:
-    """Resize a mask of any classes label by label, each as a soft image; the highest share wins.
+    """Resize a mask with any number of classes: each pixel gets the class with the largest share.
 
-    Unlike the nearest index this keeps smooth borders, and thin parts as far as they cover more of
-    a pixel than anything else. Of equal shares the lower class wins.
+    Unlike nearest-neighbor resizing this preserves smooth borders, and thin structures that cover
+    more of a pixel than any other class. Ties go to the lower class.
 
     Args:
         mask: (H, W) uint8.
         size: (height, width) in pixels.
 
     Returns:
-        (height, width) uint8; the mask itself where the size is right already.
+        (height, width) uint8. The same array if the size is unchanged.
     """
     if mask.shape == size:
         return mask
@@ -95,17 +95,17 @@ def resize_labels(mask: Array, size: tuple[int, int]) -> Array:
 
 
 def is_binary(mask: Array) -> bool:
-    """Say whether a mask holds no class index above 1."""
+    """Return whether a mask has no class index above 1."""
     return int(mask.max()) <= 1
 
 
 def soften_mask(mask: Array) -> Array:
-    """Turn a (H, W) mask of 0 and 1 into a (H, W, 1) image of 0 and 255."""
+    """Convert a (H, W) mask of 0 and 1 to a (H, W, 1) image of 0 and 255."""
     return (mask * np.uint8(255))[..., None]
 
 
 def cut_soft_mask(image: Array) -> Array:
-    """Turn a (H, W, 1) image of 0..255 back into a (H, W) mask of 0 and 1."""
+    """Convert a (H, W, 1) image of 0..255 to a (H, W) mask of 0 and 1."""
     return (image[..., 0] >= 128).astype(np.uint8)
 
 
@@ -113,14 +113,14 @@ def _resize(image: Array, size: tuple[int, int], interpolation: int) -> Array:
     if image.shape[:2] == size:
         return image
     channels = image.shape[2]
-    parts = [
+    chunks = [
         np.asarray(
             cv2.resize(
-                image[..., start : start + _CHANNELS_AT_ONCE],
+                image[..., start : start + _MAX_CHANNELS],
                 (size[1], size[0]),
                 interpolation=interpolation,
             )
         ).reshape(*size, -1)  # OpenCV drops an axis of length 1
-        for start in range(0, channels, _CHANNELS_AT_ONCE)
+        for start in range(0, channels, _MAX_CHANNELS)
     ]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=2)

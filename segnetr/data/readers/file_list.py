@@ -1,4 +1,4 @@
-"""Which images there are: files, folders to the bottom, and the folders that are DICOM series."""
+"""Find images among files and in folders, including folders that are DICOM series."""
 
 import os
 from collections.abc import Sequence
@@ -14,31 +14,31 @@ from segnetr.data.readers.dicom.series import (
 from segnetr.data.readers.image_file import SUPPORTED_SUFFIXES, find_suffix
 from segnetr.errors import ReadError, UsageError
 
-_NO_IMAGE_ENDS = ("_superpixels.png",)
-_Found = tuple[Path, Path]  # the path, and the same relative to the folder it was found below
+_SKIPPED_SUFFIXES = ("_superpixels.png",)
+_Found = tuple[Path, Path]  # the path, and its path relative to the searched folder
 
 
 def list_images(
     inputs: Sequence[Path], *, dicom: bool = False, series: str | None = None
 ) -> list[tuple[Path, Path]]:
-    """Find the images among files and below folders.
+    """Find the images among files and in folders.
 
-    Folders are searched to the bottom, in the order of names. Hidden files and folders (`.x`,
-    and with them the `._x` of macOS archives) and the `_superpixels.png` of ISIC are left out.
+    Folders are searched recursively, sorted by name. Hidden files and folders (`.x`, including the
+    `._x` of macOS archives) and the `_superpixels.png` of ISIC are skipped.
 
     Args:
         inputs: Files and folders.
-        dicom: Find DICOM as well: a folder that directly holds DICOM files is one image, so is a
-            zip file or a DICOM file that is named itself. Its relative path ends in `.dcm`.
-        series: With `dicom`: leave out sources of DICOM without this SeriesInstanceUID.
+        dicom: Also find DICOM: a folder with DICOM files is one image, and so is a zip file or a
+            DICOM file among the inputs. Its relative path ends in `.dcm`.
+        series: With `dicom`, skip DICOM sources without this SeriesInstanceUID.
 
     Returns:
-        Each image once, with its path relative to the folder it was found below; a file that was
-        named itself has its bare name.
+        Each image once, with its path relative to the searched folder. For an input file this is
+        its name.
 
     Raises:
-        UsageError: If an input is missing, a file is of a kind that is not read, a folder holds
-            no image, or no source has the series.
+        UsageError: If an input does not exist, a file is not supported, a folder holds no image, or
+            no source has the series.
     """
     kinds = " ".join(SUPPORTED_SUFFIXES + ((*DICOM_SUFFIXES, ARCHIVE_SUFFIX) if dicom else ()))
     found: dict[Path, _Found] = {}
@@ -58,7 +58,7 @@ def list_images(
         for path, relative in below:
             found.setdefault(path.resolve(), (path, relative))
     images = list(found.values())
-    return images if series is None else _keep_series(images, series)
+    return images if series is None else _select_series(images, series)
 
 
 def _walk_folder(folder: Path, *, dicom: bool) -> list[_Found]:
@@ -68,8 +68,8 @@ def _walk_folder(folder: Path, *, dicom: bool) -> list[_Found]:
         here = Path(parent)
         paths = [here / name for name in names if not name.startswith(".")]
         for path in paths:
-            left_out = path.name.lower().endswith(_NO_IMAGE_ENDS)
-            if not left_out and find_suffix(path) is not None and path.is_file():
+            is_skipped = path.name.lower().endswith(_SKIPPED_SUFFIXES)
+            if not is_skipped and find_suffix(path) is not None and path.is_file():
                 found.append((path, path.relative_to(folder)))
         if dicom and any(_is_slice(path) for path in paths):
             relative = here.relative_to(folder)
@@ -83,20 +83,20 @@ def _is_slice(path: Path) -> bool:
     return not is_other and path.is_file() and is_dicom_file(path)
 
 
-def _keep_series(images: Sequence[_Found], series: str) -> list[_Found]:
-    kept, others = [], []
+def _select_series(images: Sequence[_Found], series: str) -> list[_Found]:
+    selected, others = [], []
     for path, relative in images:
         if not is_dicom_source(path):
-            kept.append((path, relative))
+            selected.append((path, relative))
             continue
         try:
             uids = list_series(path)
         except ReadError:
-            uids = [series]  # kept, so that reading it says what is wrong
+            uids = [series]  # included, so that reading it reports the error
         if series in uids:
-            kept.append((path, relative))
+            selected.append((path, relative))
         others += uids
-    if not any(is_dicom_source(path) for path, _ in kept):
+    if not any(is_dicom_source(path) for path, _ in selected):
         shown = ", ".join(others[:8]) + (" ..." if len(others) > 8 else "") or "none"
         raise UsageError(f"--series {series}: no input has it; there are {shown}")
-    return kept
+    return selected

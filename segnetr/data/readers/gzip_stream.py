@@ -1,4 +1,4 @@
-"""Bytes of a volume, packed or not, piece by piece and followed to their checksum."""
+"""Read the bytes of a volume in chunks, compressed or not, and verify checksums."""
 
 import io
 import zlib
@@ -10,8 +10,8 @@ from segnetr.errors import ReadError
 
 CHUNK_BYTES = 2**20
 GZIP_SIGNATURE = b"\x1f\x8b"
-# Deflate cannot pack more than 1032 bytes into one (zlib's technical notes): a claim above that
-# is a lie, and refused before anything is unpacked.
+# Deflate compresses by a factor of at most 1032 (zlib's technical notes). A header that claims more
+# is rejected before anything is decompressed.
 LARGEST_RATIO = 1032
 
 Packing = Literal["raw", "gzip", "zlib"]
@@ -19,15 +19,15 @@ _WINDOW_BITS = {"gzip": 31, "zlib": 15}
 
 
 def read_chunks(path: Path, stream: BinaryIO, packing: Packing) -> Iterator[bytes]:
-    """Give what a stream holds from where it stands, unpacked, in pieces of about a megabyte.
+    """Yield the decompressed rest of a stream in chunks of about one megabyte.
 
     Args:
         path: The file, for messages.
-        stream: Open for reading.
-        packing: How the bytes are packed; all members of a gzip stream are read.
+        stream: A stream open for reading.
+        packing: The compression. All members of a gzip stream are read.
 
     Raises:
-        ReadError: If packed data are damaged, or end before their checksum.
+        ReadError: If compressed data are damaged, or end before their checksum.
     """
     if packing == "raw":
         return iter(lambda: stream.read(CHUNK_BYTES), b"")
@@ -35,7 +35,7 @@ def read_chunks(path: Path, stream: BinaryIO, packing: Packing) -> Iterator[byte
 
 
 def fill(chunks: Iterator[bytes], content: bytearray, size: int) -> None:
-    """Add pieces until `size` bytes are there, or none is left."""
+    """Append chunks to `content` until it has `size` bytes, or no chunk is left."""
     while len(content) < size:
         chunk = next(chunks, None)
         if chunk is None:
@@ -74,7 +74,7 @@ def read_voxel_bytes(path: Path, stream: BinaryIO, needed: int, *, packing: Pack
 
 
 def _unpack(path: Path, stream: BinaryIO, packing: Packing) -> Iterator[bytes]:
-    """Unpack in small pieces to the end, all members, checksums included."""
+    """Decompress all members in small chunks, and verify their checksums."""
     window = _WINDOW_BITS[packing]
     unpacker = zlib.decompressobj(wbits=window)
     pending = stream.read(CHUNK_BYTES)

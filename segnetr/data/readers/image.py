@@ -1,13 +1,11 @@
-"""PNG, JPEG, BMP and TIFF images, decoded by Pillow once their bytes have been checked.
+"""Decode PNG, JPEG, BMP and TIFF images with Pillow after checking that the files are complete.
 
-Decisions that a reader of the files may want to know:
-
-* Orientation marks of cameras (EXIF) are not applied, neither to images nor to masks: an array is
-  on the grid of the file as stored, and so is the mask made from it. A note says so.
-* Transparency is dropped, not blended with a background of our choice. A note says so.
-* Gray images keep 16 and 32 bit. Pillow reads color of 16 bit as 8 bit; a note says so.
-* A TIFF file with several full pages is a volume (`tiff_pages`); here it is refused, because
-  reading one of its pages would lose the others.
+* The EXIF orientation is not applied, neither to images nor to masks, so the mask of an image is on
+  the grid of the stored file. A warning reports it.
+* Transparency is dropped and not blended with a background color. A warning reports it.
+* Gray images keep 16 and 32 bit. Pillow reads 16-bit colors as 8 bit. A warning reports it.
+* A TIFF file with several full pages is a volume (`tiff.py`). This module rejects it, because
+  reading one page would lose the others.
 """
 
 import io
@@ -41,8 +39,8 @@ from segnetr.data.readers.image_integrity import (
 )
 from segnetr.errors import ReadError
 
-# The classes stand here instead of Image.open because its limit on pixels is one number for the
-# whole process; ours is an argument. This is also the list of formats that are allowed at all.
+# Image.open is not used because its pixel limit is global to the process. Other formats that Pillow
+# knows are not read.
 _DECODERS: dict[ImageFormat, type[PillowFile.ImageFile]] = {
     "PNG": PngImageFile,
     "JPEG": JpegImageFile,
@@ -58,7 +56,7 @@ DECODE_ERRORS = (
     OverflowError, EOFError, ZeroDivisionError, NotImplementedError, MemoryError, RuntimeError,
     Image.DecompressionBombError, Warning, struct.error, zlib.error,
 )  # fmt: skip
-"""What Pillow's decoders raise on damaged bytes, found by cutting and flipping them."""
+"""Errors that Pillow's decoders raise on damaged files, found by truncating and flipping bytes."""
 
 CheckPixels = Callable[[Path, int], None]
 
@@ -157,12 +155,12 @@ def read_image_file(
     max_pixels: int,
     check_pixels: CheckPixels | None = None,
 ) -> ImageFile:
-    """Read a image as gray values or colors.
+    """Read an image as gray values or colors.
 
     Args:
         path: A PNG, JPEG, BMP or TIFF file.
-        channels: 3 repeats gray values, 1 turns colors into luminance (ITU-R BT.601), None
-            leaves the number as it is.
+        channels: 3 repeats gray values, 1 converts colors to luminance (ITU-R BT.601), None
+            keeps the number of channels.
         max_pixels: Reject more pixels than this.
         check_pixels: As in `decode_image`.
 
@@ -170,7 +168,7 @@ def read_image_file(
         An array (H, W, C) and warnings.
 
     Raises:
-        ReadError: As `decode_image`; or if the image cannot have that many channels.
+        ReadError: As `decode_image`, or if the image cannot be converted to that many channels.
     """
     image, warnings = decode_image(path, max_pixels=max_pixels, check_pixels=check_pixels)
     try:
@@ -184,9 +182,9 @@ def read_image_file(
 
 
 def native_gray(image: Image.Image) -> NDArray[Any]:
-    """Give the values of a image in native byte order, unsigned where the file says so.
+    """Return the values of an image in native byte order, unsigned if the file stores them so.
 
-    Pillow has one mode for signed and unsigned 32-bit integers and reads both as signed.
+    Pillow has one mode for signed and unsigned 32-bit integers, and reads both as signed.
     """
     array = np.asarray(image)
     array = np.array(array, dtype=array.dtype.newbyteorder("="))
@@ -199,7 +197,7 @@ def native_gray(image: Image.Image) -> NDArray[Any]:
 
 
 def describe_damage(path: Path, image_format: str, error: BaseException) -> ReadError:
-    """Turn what a decoder raised into one line that names the file."""
+    """Convert an error of a decoder into one line that names the file."""
     if isinstance(error, ReadError):
         return error
     if isinstance(error, MemoryError):
@@ -209,7 +207,7 @@ def describe_damage(path: Path, image_format: str, error: BaseException) -> Read
 
 
 def _image_values(image: Image.Image) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Turn any mode into (H, W, 1) or (H, W, 3)."""
+    """Return the values of an image in any mode as (H, W, 1) or (H, W, 3), and warnings."""
     warnings: tuple[str, ...] = ()
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image, warnings = _drop_transparency(image)
@@ -236,7 +234,7 @@ def _drop_transparency(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]
 
 
 def _is_deep_color(data: bytes, image: Image.Image) -> bool:
-    """Tell whether the file holds more than the 8 bit for each color that Pillow gives."""
+    """Return whether the file has more bits per color than the 8 that Pillow reads."""
     if len(image.getbands()) < 3:
         return False
     if isinstance(image, TiffImageFile):
@@ -245,10 +243,10 @@ def _is_deep_color(data: bytes, image: Image.Image) -> bool:
 
 
 def fit_channels(path: Path, array: NDArray[Any], *, channels: int) -> NDArray[Any]:
-    """Bring a image (H, W, C) to a number of channels; see `read_image_file`.
+    """Convert an image (H, W, C) to a number of channels; see `read_image_file`.
 
     Raises:
-        ReadError: If it cannot have that many.
+        ReadError: If the conversion is not defined.
     """
     present = array.shape[-1]
     if present == channels:
@@ -259,4 +257,4 @@ def fit_channels(path: Path, array: NDArray[Any], *, channels: int) -> NDArray[A
         weights = np.array(_LUMINANCE, dtype=np.uint32)
         total = array.astype(np.uint32) @ weights
         return ((total + 500) // 1000).astype(array.dtype)[..., np.newaxis]
-    raise ReadError(path, f"it has {present} channels where {channels} are wanted")
+    raise ReadError(path, f"it has {present} channels where {channels} are expected")

@@ -1,4 +1,4 @@
-"""What a file on disk becomes once every byte of it has been looked at."""
+"""Images, volumes and masks as read from files, and checks shared by all readers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from segnetr.errors import ReadError
 
 DEFAULT_MAX_PIXELS = 200_000_000
-"""Pixels of a image, or voxels of a volume, above which a file is refused unread."""
+"""Files with more pixels or voxels than this are rejected before they are read."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -24,7 +24,7 @@ FileValue: TypeAlias = int | tuple[int, int, int]
 """A value of a mask file: a gray value, palette index or label, or a color (red, green, blue)."""
 
 ClassValues: TypeAlias = tuple[tuple[FileValue, ...], ...]
-"""For each class, background first, the values of a mask file that stand for it."""
+"""For each class, background first, the values of a mask file that denote it."""
 
 _LEAST_SPACING_MM, _LARGEST_SPACING_MM = 1e-3, 1e3
 _LEAST_DETERMINANT = 1e-6
@@ -32,13 +32,13 @@ _LEAST_DETERMINANT = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextHeader:
-    """The header of an NRRD or MetaImage file as it was written.
+    """The unchanged header text of an NRRD or MetaImage file, from which its mask gets its header.
 
     Attributes:
-        form: The format.
-        fields: Name, separator and text of each line in order; names and text as in the file.
-        axes: Which axes of the file, fastest first, are X, Y and Z.
-        is_packed: Whether the voxels are packed.
+        form: The file format.
+        fields: Name, separator and text of each line in order, as in the file.
+        axes: The axes of the file, fastest first, that are X, Y and Z.
+        is_packed: Whether the voxels are compressed.
     """
 
     form: Literal["nrrd", "meta"]
@@ -52,9 +52,9 @@ class DicomSeries:
     """The slices of a DICOM series.
 
     Attributes:
-        source: The folder, zip file or single file they are in.
-        uid: Their SeriesInstanceUID.
-        names: Names of the files in `source`, from the first slice along Z to the last.
+        source: The folder, zip file or single file with the slices.
+        uid: SeriesInstanceUID.
+        names: File names in `source`, from the first slice along Z to the last.
     """
 
     source: Path
@@ -71,16 +71,16 @@ class ImageFile:
 
     Attributes:
         path: The file.
-        array: A image (H, W, C), C = 1 or 3, rows from the top; or a volume (X, Y, Z) in the
-            order of the file, (X, Y, Z, C) where it has several channels, as modalities of MR.
-            Unsigned 8 or 16 bit, or what else the file holds, native byte order.
-        kind: What `array` is.
+        array: An image (H, W, C), C = 1 or 3, rows from the top; or a volume (X, Y, Z) in the
+            order of the file, (X, Y, Z, C) with several channels, such as MR modalities. The type
+            is that of the file, in native byte order.
+        kind: Whether `array` is an image or a volume.
         affine: (4, 4) float64 from voxel indices to world coordinates (right, anterior, superior)
-            in the file's unit; None: a image, or a volume that does not say where it lies.
-        spacing: Voxel sides along X, Y, Z in mm; None: a image, or a volume without.
+            in the unit of the file. None for images and for volumes without geometry.
+        spacing: Voxel sides along X, Y, Z in mm. None for images and for volumes without spacing.
         header: The NIfTI header exactly as stored, for writing a mask with the same geometry.
-        source_header: The same of an NRRD, MetaImage or DICOM volume.
-        warnings: What was changed or ignored while reading, one line each, for people.
+        source_header: The header of an NRRD, MetaImage or DICOM volume, for the same purpose.
+        warnings: Changed or ignored properties of the file, one line each.
     """
 
     path: Path
@@ -94,12 +94,12 @@ class ImageFile:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """(H, W) of a image, (X, Y, Z) of a volume."""
+        """(H, W) of an image, (X, Y, Z) of a volume."""
         return self.array.shape[: 2 if self.kind == "image" else 3]
 
     @property
     def display_array(self) -> NDArray[Any]:
-        """What people see of it: a image (H, W, C), or the first channel (X, Y, Z)."""
+        """The values to display: an image (H, W, C), or the first channel (X, Y, Z) of a volume."""
         return self.array[..., 0] if self.array.ndim == 4 else self.array
 
 
@@ -123,26 +123,26 @@ class MaskFile:
 
 
 class MaskValuesError(ReadError):
-    """A file that is read without a issue, and whose values are no mask."""
+    """A file that can be read, but whose values are not a mask."""
 
 
 class MaskSizeError(ReadError):
-    """A mask that is read without a issue, on another grid than what belongs to it."""
+    """A mask that can be read, but whose size differs from that of its image."""
 
 
 def find_suffix(path: Path) -> str | None:
-    """Give the suffix by which a file is read, in lower case, or None for a foreign one."""
+    """Return the supported suffix of a file in lower case, or None."""
     name = path.name.lower()
     return next((suffix for suffix in reversed(SUPPORTED_SUFFIXES) if name.endswith(suffix)), None)
 
 
 def check_extent(path: Path, extent: tuple[int, ...], *, max_pixels: int) -> None:
-    """Refuse an image by the size its header claims, before memory is taken for it.
+    """Check the size in a header before memory is allocated.
 
     Args:
         path: The file, for the message.
         extent: Pixels or voxels along each axis.
-        max_pixels: Most pixels or voxels in all.
+        max_pixels: Maximum total number of pixels or voxels.
 
     Raises:
         ReadError: If an axis is empty or there are too many pixels.
@@ -163,10 +163,10 @@ def check_extent(path: Path, extent: tuple[int, ...], *, max_pixels: int) -> Non
 
 
 def check_finite(path: Path, array: NDArray[Any]) -> None:
-    """Refuse an image with NaN or infinite values.
+    """Reject NaN and infinite values.
 
     Raises:
-        ReadError: With the number of such values.
+        ReadError: If there are any. The message contains their number.
     """
     if not np.issubdtype(array.dtype, np.floating):
         return
@@ -178,19 +178,19 @@ def check_finite(path: Path, array: NDArray[Any]) -> None:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Give the system's reason in words, without the path that the message names anyway."""
+    """Return the reason of a system error without the path."""
     return error.strerror or str(error) or type(error).__name__
 
 
 def check_affine(
     path: Path, affine: NDArray[np.float64], *, unit_mm: float = 1.0
 ) -> tuple[float, ...]:
-    """Refuse an affine that maps no volume.
+    """Check that an affine is plausible, and return the spacing.
 
     Args:
         path: The file, for messages.
         affine: (4, 4), from voxel indices to lengths in the file's unit.
-        unit_mm: That unit in mm.
+        unit_mm: The unit in mm.
 
     Returns:
         Voxel sides along X, Y, Z in mm.
@@ -204,14 +204,14 @@ def check_affine(
     with np.errstate(over="ignore"):  # a header of text can hold 1e300
         sides = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     check_spacing(path, sides * unit_mm)
-    # On directions of length 1, so that fine spacing is not taken for a flat volume.
+    # With unit vectors, so that a small spacing does not look like linearly dependent axes.
     if abs(np.linalg.det(affine[:3, :3] / sides)) < _LEAST_DETERMINANT:
         raise ReadError(path, "its affine has determinant 0: its axes do not span a volume")
     return tuple(float(side) for side in sides * unit_mm)
 
 
 def check_spacing(path: Path, spacing: NDArray[np.float64]) -> None:
-    """Refuse voxel sides that no scanner and no microscope makes.
+    """Reject voxel sides that no scanner or microscope produces.
 
     Args:
         path: The file, for messages.

@@ -1,7 +1,7 @@
-"""Is a PNG, JPEG, BMP or TIFF file complete? Answered from its structure, before it is decoded.
+"""Check the structure of PNG, JPEG, BMP and TIFF files before decoding.
 
-Decoders are lenient: a JPEG that lost its last rows may decode without a word, a TIFF directory
-that points behind the end of the file is a warning. Here every format is followed to its own end.
+Decoders are lenient: they may silently decode a JPEG that lost its last rows, and only warn about a
+TIFF directory that points beyond the end of the file. This module parses every format to its end.
 """
 
 import mmap
@@ -31,11 +31,11 @@ _MAX_PAGES = 10_000
 
 
 class BrokenImageError(ValueError):
-    """A image whose bytes contradict its format; the message says where."""
+    """An image file is damaged. The message says where."""
 
 
 def find_format(head: bytes) -> ImageFormat | None:
-    """Tell the format from a file's first bytes, whatever its name says."""
+    """Return the format of a file by its first bytes, or None."""
     if head.startswith(_PNG_SIGNATURE):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
@@ -48,14 +48,14 @@ def find_format(head: bytes) -> ImageFormat | None:
 
 
 def check_structure(data: bytes, image_format: ImageFormat) -> None:
-    """Follow a image to its end.
+    """Check an image file to its end.
 
     Args:
         data: The whole file.
-        image_format: What `find_format` says of it.
+        image_format: The result of `find_format`.
 
     Raises:
-        BrokenImageError: If a part is missing, damaged or points outside the file.
+        BrokenImageError: If data are missing, damaged or outside the file.
     """
     checks: Mapping[ImageFormat, Callable[[bytes], None]] = {
         "PNG": _check_png,
@@ -89,7 +89,7 @@ def _check_png(data: bytes) -> None:
 
 
 def _check_png_rows(data: bytes, pixels: list[memoryview]) -> None:
-    """Unpack the pixels piece by piece: Pillow fills rows that are missing with black."""
+    """Decompress the pixels in chunks and count them: Pillow fills missing rows with black."""
     width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     bits = depth * _PNG_SAMPLES.get(color, 1)
     needed = 0
@@ -131,7 +131,7 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:
-    """Give the next JPEG marker that is not a stuffed byte, and the position behind it."""
+    """Return the next JPEG marker that is not a stuffed byte, and the position after it."""
     while True:
         position = data.find(b"\xff", position)
         if position < 0 or position + 1 >= len(data):
@@ -175,14 +175,14 @@ class _TiffLayout:
 
 
 def walk_pages(data: Bytes) -> Iterator[tuple[int, Mapping[int, tuple[int, ...]]]]:
-    """Give the full pages of a TIFF file, each checked to its end.
+    """Yield the full pages of a TIFF file, each checked to its end.
 
     Args:
         data: The whole file.
 
     Yields:
-        The number of the page's directory, from 0, and its fields by tag; previews and masks, which
-        are directories as well, are passed over.
+        The index of the page's directory and its fields by tag. Previews and masks, which have
+        directories too, are skipped.
 
     Raises:
         BrokenImageError: If a directory or the data of a page are missing or damaged.
@@ -200,7 +200,7 @@ def _check_tiff(data: bytes) -> None:
     pages = sum(1 for _ in walk_pages(data))
     if pages != 1:
         raise BrokenImageError(
-            f"it holds {pages} pages where one is read; save each page as a file of its own"
+            f"it holds {pages} pages where one is read; save each page as a separate file"
         )
 
 
@@ -222,7 +222,7 @@ def _walk_tiff(data: Bytes) -> Iterator[dict[int, tuple[int, ...]]]:
     seen: set[int] = set()
     while position:
         if position in seen or len(seen) >= _MAX_PAGES:
-            raise BrokenImageError("its directories run in a circle")
+            raise BrokenImageError("its directories form a cycle")
         seen.add(position)
         (entries,) = struct.unpack_from(layout.count, data, position)
         position += struct.calcsize(layout.count)
@@ -238,7 +238,7 @@ def _walk_tiff(data: Bytes) -> Iterator[dict[int, tuple[int, ...]]]:
 def _read_tiff_entry(
     data: Bytes, position: int, layout: _TiffLayout
 ) -> tuple[int, tuple[int, ...]]:
-    """Give one tag and its integers; nothing for tags that hold other things."""
+    """Return a tag and its integers, or no integers for other types."""
     tag, kind = struct.unpack_from(layout.order + "HH", data, position)
     (count,) = struct.unpack_from(layout.offset, data, position + 4)
     start = position + 4 + layout.offset_bytes
@@ -246,7 +246,7 @@ def _read_tiff_entry(
     if total > layout.offset_bytes:
         (start,) = struct.unpack_from(layout.offset, data, start)
     if start + total > len(data):
-        raise BrokenImageError(f"cut off: its field {tag} points behind the end")
+        raise BrokenImageError(f"cut off: its field {tag} points beyond the end")
     if kind not in _TIFF_INTEGERS:
         return tag, ()
     return tag, struct.unpack_from(f"{layout.order}{count}{_TIFF_INTEGERS[kind]}", data, start)

@@ -1,9 +1,10 @@
-"""From the values of a mask file to class indices: what is understood, and what is refused.
+"""Convert the values of a mask file to class indices.
 
-Understood: class indices; 0 and the highest value of two classes (255, 65535, 1-bit); palettes, by
-their colors where these are gray (an inverted palette is one) and by their indices where they are
-colors; colors with equal channels; and, for two classes, edges softened by JPEG or resizing.
-Everything else is refused with the values that were found, because a guess would train on it.
+Supported: class indices; for two classes also 0 and the highest value (255, 65535, 1-bit); gray
+palettes by their colors (also inverted ones), other palettes by their indices; colors with equal
+channels; for two classes also edges softened by JPEG or resizing; and tables of values or colors
+per class. All other values are rejected, and the message lists them: a wrong guess would end up in
+the training data.
 """
 
 from pathlib import Path
@@ -35,17 +36,17 @@ _PIECE = 1 << 16
 def read_image_mask(
     path: Path, *, classes: int, values: ClassValues | None = None, max_pixels: int
 ) -> MaskFile:
-    """Read a image as class indices (H, W).
+    """Read an image as class indices (H, W).
 
     Args:
         path: A PNG, JPEG, BMP or TIFF file.
         classes: Number of classes K, background included.
         values: As in `read_mask_file`.
-        max_pixels: Refuse more pixels than this.
+        max_pixels: Reject more pixels than this.
 
     Raises:
         ReadError: If the file cannot be read.
-        MaskValuesError: If its values are no mask of K classes.
+        MaskValuesError: If its values are not a mask of K classes.
     """
     image, warnings = decode_image(path, max_pixels=max_pixels)
     if values is not None:
@@ -60,18 +61,18 @@ def read_image_mask(
 
 
 def file_values(path: Path, image: Image.Image, *, colors: bool) -> NDArray[Any]:
-    """Give the values of a mask as its file has them, without asking for classes.
+    """Return the values of a mask as stored.
 
     Args:
         path: The file, for messages.
-        image: As decoded.
-        colors: Give colors, whatever the file holds.
+        image: The decoded image.
+        colors: Return colors, even if the file holds gray values.
 
     Returns:
-        Colors (H, W, 3); or gray values (H, W), for a palette of colors its indices.
+        Colors (H, W, 3); or gray values (H, W), or the indices of a color palette.
 
     Raises:
-        MaskValuesError: If gray values are wanted of a image in colors.
+        MaskValuesError: If the image has colors and `colors` is False.
     """
     if colors:
         return np.asarray(image.convert("RGB"))
@@ -84,15 +85,15 @@ def file_values(path: Path, image: Image.Image, *, colors: bool) -> NDArray[Any]
 
 
 def index_volume(volume: ImageFile, *, classes: int, values: ClassValues | None = None) -> MaskFile:
-    """Take a volume that was read for class indices (X, Y, Z).
+    """Convert a volume to class indices (X, Y, Z).
 
     Args:
-        volume: Of one value for each voxel.
+        volume: A volume with one channel.
         classes: Number of classes K, background included.
         values: As in `read_mask_file`.
 
     Raises:
-        MaskValuesError: If its values are no mask of K classes.
+        MaskValuesError: If its values are not a mask of K classes.
     """
     path = volume.path
     if values is None:
@@ -111,18 +112,18 @@ def index_volume(volume: ImageFile, *, classes: int, values: ClassValues | None 
 def index_classes(
     path: Path, values: NDArray[Any], *, classes: int
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Turn the values of a mask into class indices.
+    """Convert the values of a mask to class indices.
 
     Args:
         path: The file, for messages.
-        values: Of any shape and type.
+        values: Values of any shape and type.
         classes: Number of classes K, background included; at most 256.
 
     Returns:
         Values 0..K-1 in the shape of `values`, and warnings.
 
     Raises:
-        MaskValuesError: If the values are no mask of K classes.
+        MaskValuesError: If the values are not a mask of K classes.
     """
     found = find_values(values)
     if found[0] >= 0 and found[-1] < classes and (found == np.round(found)).all():
@@ -132,33 +133,35 @@ def index_classes(
         if all(value in (0, 255) for value in found) or all(v in (0, highest) for v in found):
             return (values != 0).astype(np.uint8), ()
         if _has_soft_edges(values):
-            note = f"soft edges are cut at {_HALF}: {len(found)} values where two are expected"
+            note = (
+                f"soft edges are thresholded at {_HALF}: {len(found)} values where two are expected"
+            )
             return (values >= _HALF).astype(np.uint8), (note,)
     wanted = "0 and 1, or 0 and 255" if classes == 2 else f"0 to {classes - 1}"
     raise MaskValuesError(
         path,
-        f"it is no mask of {classes} classes: it holds {_show(found)} where {wanted} are expected",
+        f"not a mask of {classes} classes: it holds {_show(found)} where {wanted} are expected",
     )
 
 
 def has_colors(values: ClassValues) -> bool:
-    """Tell whether a table speaks of colors."""
+    """Return whether a table contains colors."""
     return any(isinstance(value, tuple) for of_class in values for value in of_class)
 
 
 def map_values(path: Path, stored: NDArray[Any], values: ClassValues) -> NDArray[np.uint8]:
-    """Turn the values of a mask into class indices by a table.
+    """Convert the values of a mask to class indices with a table.
 
     Args:
         path: The file, for messages.
-        stored: Values of any shape, or colors (..., 3) where the table has colors.
+        stored: Values of any shape, or colors (..., 3) if the table contains colors.
         values: The values of each class.
 
     Returns:
-        Class indices, without the axis of colors.
+        Class indices, without the color axis.
 
     Raises:
-        MaskValuesError: If the mask holds a value that is in no class.
+        MaskValuesError: If the table assigns a value to no class.
     """
     colors = has_colors(values)
     codes = pack_colors(stored) if colors else stored
@@ -178,18 +181,18 @@ def map_values(path: Path, stored: NDArray[Any], values: ClassValues) -> NDArray
 
 
 def pack_colors(stored: NDArray[Any]) -> NDArray[np.int64]:
-    """Turn colors (..., 3) into one number each."""
-    parts = stored.astype(np.int64)
-    return np.asarray((parts[..., 0] << 16) | (parts[..., 1] << 8) | parts[..., 2])
+    """Encode colors (..., 3) as one number each."""
+    rgb = stored.astype(np.int64)
+    return np.asarray((rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2])
 
 
 def unpack_color(code: int) -> tuple[int, int, int]:
-    """Turn a number of `pack_colors` back into a color."""
+    """Decode a number of `pack_colors` to a color."""
     return (code >> 16, (code >> 8) & 255, code & 255)
 
 
 def show_code(code: Any, *, colors: bool) -> str:
-    """Write a value or a packed color for people."""
+    """Return a value or an encoded color as text."""
     return str(unpack_color(int(code))) if colors else f"{code:g}"
 
 
@@ -202,10 +205,9 @@ def _code(value: FileValue, *, colors: bool) -> int:
 
 
 def find_values(values: NDArray[Any]) -> NDArray[Any]:
-    """Give the distinct values in rising order; by counting where there are few possible ones."""
+    """Return the distinct values in ascending order."""
     if values.dtype == np.uint8:
-        # In the order of memory, which copies nothing, and in pieces: each value is counted as a
-        # number of 8 bytes.
+        # In memory order, which avoids a copy, and in chunks: bincount converts values to 8 bytes.
         flat = values.ravel(order="K")
         counts = np.zeros(256, dtype=np.int64)
         for start in range(0, flat.size, _PIECE):
@@ -226,7 +228,7 @@ def _show(found: NDArray[Any]) -> str:
 
 
 def _has_soft_edges(values: NDArray[Any]) -> bool:
-    """Tell whether everything between black and white lies in a thin seam between the two."""
+    """Return whether all values between black and white are in a thin border between the two."""
     if values.ndim != 2 or values.dtype != np.uint8:
         return False
     dark, bright = values <= _NEARLY_BLACK, values >= _NEARLY_WHITE
@@ -256,16 +258,18 @@ def _gray_values(path: Path, image: Image.Image) -> NDArray[Any]:
         colors = np.unique(values.reshape(-1, values.shape[-1]), axis=0)
         shown = ", ".join(str(tuple(color)) for color in colors[:4].tolist())
         shown += ", ..." if len(colors) > 4 else ""
-        raise MaskValuesError(path, f"it is a color image, no mask: {len(colors)} colors, {shown}")
+        raise MaskValuesError(
+            path, f"it is a color image and not a mask: {len(colors)} colors, {shown}"
+        )
     return values[..., 0]
 
 
 def _without_alpha(path: Path, values: NDArray[Any]) -> NDArray[Any]:
-    """Drop transparency, unless the mask is drawn in it: which of both counts is a guess then."""
+    """Drop the alpha channel, unless it holds the mask."""
     plain, alpha = values[..., :-1], values[..., -1]
     if (plain == plain[:1, :1]).all() and not (alpha == alpha[:1, :1]).all():
         raise MaskValuesError(
-            path, "its mask is drawn in transparency; save it as gray values without alpha"
+            path, "the mask is in the alpha channel; save it as gray values without alpha"
         )
     return plain
 
@@ -281,11 +285,11 @@ def _palette_values(path: Path, image: Image.Image, *, classes: int) -> NDArray[
         return indices
     shown = ", ".join(f"{index}: {tuple(table[index].tolist())}" for index in used[:4].tolist())
     shown += ", ..." if len(used) > 4 else ""
-    raise MaskValuesError(path, f"its palette is no list of {classes} classes: {shown}")
+    raise MaskValuesError(path, f"its palette does not list {classes} classes: {shown}")
 
 
 def _read_palette(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """Give the indices (H, W) and the colors (256, 3) they stand for."""
+    """Return the indices (H, W) and the colors (256, 3) of a palette."""
     indices = np.asarray(image) if image.mode == "P" else np.asarray(image.getchannel("P"))
     table: NDArray[np.uint8] = np.zeros((256, 3), dtype=np.uint8)
     colors = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)

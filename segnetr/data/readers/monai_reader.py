@@ -1,4 +1,4 @@
-"""The strict readers as a MONAI reader, so that they stand behind `LoadImage` and `LoadImaged`."""
+"""A MONAI reader for `LoadImage` and `LoadImaged` that uses the strict readers."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -18,14 +18,14 @@ FileName = str | PathLike[str]
 
 
 class StrictReader(ImageReader):  # type: ignore[misc]  # MONAI comes without types
-    """Reads images and NIfTI volumes for MONAI, or refuses them with one line.
+    """Reads images and volumes for MONAI, with strict checks.
 
-    `LoadImage` tries its own readers, ITK's among them, when the one it was given raises in
-    `read`, and ITK loads a truncated volume without a word. So `read` only remembers the path,
-    and `get_data`, behind which there is no other reader, reads and raises.
+    If a reader raises in `read`, `LoadImage` tries its own readers, and ITK silently loads
+    truncated volumes. So `read` only returns the path. `get_data` reads the file and raises errors,
+    since no other reader is tried after it.
 
     Images are (H, W, C) with the rows first, unlike those of MONAI's `PILReader`, which are
-    (W, H, C); the meta data say that channels are last, so `ensure_channel_first=True` gives
+    (W, H, C). The metadata mark the channels as last, so `ensure_channel_first=True` returns
     (C, H, W). Volumes are (X, Y, Z) without a channel axis. Masks are (H, W) or (X, Y, Z).
 
     Args:
@@ -50,11 +50,11 @@ class StrictReader(ImageReader):  # type: ignore[misc]  # MONAI comes without ty
         self.max_pixels = max_pixels
 
     def verify_suffix(self, filename: Sequence[FileName] | FileName) -> bool:
-        """Tell whether all of these files are of a kind that is read."""
+        """Return whether the formats of all files are supported."""
         return all(is_supported(path) for path in _as_paths(filename))
 
     def read(self, data: Sequence[FileName] | FileName, **kwargs: Any) -> tuple[Path, ...]:
-        """Remember which file to read; see the class for why nothing is read here.
+        """Return the paths. The class docstring explains why nothing is read here.
 
         Raises:
             TypeError: If options are given; there are none.
@@ -67,14 +67,14 @@ class StrictReader(ImageReader):  # type: ignore[misc]  # MONAI comes without ty
         """Read the file.
 
         Args:
-            img: What `read` gave.
+            img: The result of `read`.
 
         Returns:
-            The array, and meta data with `spatial_shape`, `original_channel_dim` and, for volumes,
+            The array, and metadata with `spatial_shape`, `original_channel_dim` and, for volumes,
             `affine`, `original_affine`, `space` and the header's fields.
 
         Raises:
-            ReadError: As `read_image` and `read_mask_file`; or if there are several files.
+            ReadError: As `read_image` and `read_mask_file`, or if there are several files.
         """
         if len(img) != 1:
             raise ReadError(img[0] if img else Path(), f"{len(img)} files where one is read")
@@ -101,7 +101,7 @@ def _describe_grid(
     rank = len(shape) if rank is None else rank
     meta: dict[str, Any] = {
         MetaKeys.SPATIAL_SHAPE: np.asarray(shape[:rank]),
-        # NaN is MONAI's sign for "no channel axis".
+        # In MONAI, NaN means "no channel axis".
         MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if len(shape) > rank else float("nan"),
     }
     if affine is not None:
@@ -114,7 +114,7 @@ def _describe_grid(
 
 
 def _header_fields(image: ImageFile) -> dict[str, Any]:
-    """Give the numeric fields of a NIfTI header, as MONAI's own reader does."""
+    """Return the numeric fields of a NIfTI header, as MONAI's own reader does."""
     if image.header is None:
         return {}
     fields = dict(image.header.as_byteswapped("<"))

@@ -1,10 +1,9 @@
-"""NIfTI volumes, through nibabel's headers, with every byte and every number checked first.
+"""Read NIfTI volumes with strict checks, using nibabel's headers.
 
-SimpleITK and ITK load a file of which two thirds are gone and fill the rest with zeros; nibabel
-takes NaN affines and spacings of zero. So: the header is judged before memory is taken, the size
-it claims must be the size that is there, a gzip stream is followed to its checksum, and a geometry
-that cannot be true is refused. Header and affine are kept as stored, so that a mask written with
-them lies on the same grid bit for bit.
+nibabel accepts NaN affines and zero spacings. So the header is checked before memory is
+allocated, the data must have exactly the claimed size, gzip streams are read to their checksum, and
+implausible geometry is rejected. Header and affine are preserved as stored, so that a mask has the
+same grid bit for bit.
 """
 
 import copy
@@ -35,7 +34,7 @@ from segnetr.errors import ReadError
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
 _HEADER_BYTES = {Nifti1Header: 348, Nifti2Header: 540}
-_MOST_EXTENSION_BYTES = 2**26
+_MAX_EXTENSION_BYTES = 2**26
 
 
 def read_volume(path: Path, *, max_pixels: int, channels: int = 1) -> ImageFile:
@@ -43,18 +42,17 @@ def read_volume(path: Path, *, max_pixels: int, channels: int = 1) -> ImageFile:
 
     Args:
         path: A `.nii` or `.nii.gz` file.
-        max_pixels: Refuse more voxels than this before memory is taken for them.
-        channels: Values for each voxel, C; the file's fourth axis has this length where it is
-            above 1, and there is none where it is 1.
+        max_pixels: Reject more voxels than this before memory is allocated.
+        channels: Values per voxel, C. If above 1, the file must have a fourth axis of this length.
 
     Returns:
-        An array (X, Y, Z), or (X, Y, Z, C) with several channels, in the file's own axis order,
-        scaled by the file's slope and intercept (float32 then), with affine, spacing in mm and the
-        header as stored.
+        An array (X, Y, Z), or (X, Y, Z, C) with several channels, in the axis order of the file,
+        with affine, spacing in mm and the header as stored. If the file has a slope and an
+        intercept, the values are scaled and float32.
 
     Raises:
-        ReadError: If the file is missing, empty, foreign, too large, cut off, longer than it
-            says, has NaN or infinite values, or a geometry that cannot be true.
+        ReadError: If the file is missing, empty, not NIfTI, too large, truncated, longer than its
+            header claims, has NaN or infinite values, or an implausible geometry.
     """
     try:
         with path.open("rb") as stream:
@@ -67,7 +65,7 @@ def read_volume(path: Path, *, max_pixels: int, channels: int = 1) -> ImageFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VolumeHeader:
-    """What the header of a volume says, once it is judged.
+    """The checked header of a volume.
 
     Attributes:
         header: The NIfTI header as stored.
@@ -87,30 +85,30 @@ class VolumeHeader:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """How a voxel is stored, byte order included."""
+        """Type of a stored voxel, including its byte order."""
         dtype: np.dtype[Any] = self.header.get_data_dtype()
         return dtype
 
     @property
     def needed(self) -> int:
-        """Bytes that belong to the file once it is unpacked."""
+        """Length of the decompressed file in bytes."""
         return self.offset + math.prod(self.extent) * self.dtype.itemsize
 
 
-def judge_header(
+def read_header(
     path: Path, stream: BinaryIO, content: bytearray, *, max_pixels: int, channels: int
 ) -> tuple[VolumeHeader, Iterator[bytes]]:
-    """Read the header of an open file, and refuse what cannot be true before voxels are read.
+    """Read and check the header of an open file.
 
     Args:
         path: The file, for messages.
-        stream: The file from its beginning.
-        content: Gets the bytes that were read, some of which may be voxels.
+        stream: The file, at its start.
+        content: Receives the bytes that were read, which may include voxels.
         max_pixels: As in `read_volume`.
         channels: As in `read_volume`.
 
     Returns:
-        What the header says, and the rest of the content, unpacked, piece by piece.
+        The header, and an iterator over the decompressed rest of the file.
 
     Raises:
         ReadError: As `read_volume`.
@@ -124,7 +122,7 @@ def judge_header(
     extent, warnings = _find_extent(path, header, channels)
     check_extent(path, extent, max_pixels=max_pixels)
     affine, spacing, more = _find_geometry(path, header)
-    judged = VolumeHeader(
+    volume_header = VolumeHeader(
         header=header,
         extent=extent,
         offset=_data_offset(path, header),
@@ -132,18 +130,18 @@ def judge_header(
         spacing=spacing,
         warnings=warnings + more,
     )
-    if judged.needed > most_bytes:
+    if volume_header.needed > most_bytes:
         raise ReadError(
-            path, f"cut off: {judged.needed} bytes belong to it, {most_bytes} can be there"
+            path, f"cut off: {volume_header.needed} bytes belong to it, {most_bytes} can be there"
         )
-    return judged, chunks
+    return volume_header, chunks
 
 
 def check_length(path: Path, present: int, needed: int) -> None:
-    """Refuse a file that is shorter or longer than its header says.
+    """Check that a file has the length that its header claims.
 
     Raises:
-        ReadError: With both numbers of bytes.
+        ReadError: If it is shorter or longer.
     """
     if present < needed:
         raise ReadError(path, f"cut off: {present} of {needed} bytes are there")
@@ -153,45 +151,49 @@ def check_length(path: Path, present: int, needed: int) -> None:
 
 def _read_stream(path: Path, stream: BinaryIO, *, max_pixels: int, channels: int) -> ImageFile:
     content = bytearray()
-    judged, chunks = judge_header(path, stream, content, max_pixels=max_pixels, channels=channels)
-    return load_voxels(path, judged, chunks, content)
+    volume_header, chunks = read_header(
+        path, stream, content, max_pixels=max_pixels, channels=channels
+    )
+    return load_voxels(path, volume_header, chunks, content)
 
 
 def load_voxels(
-    path: Path, judged: VolumeHeader, chunks: Iterator[bytes], content: bytearray
+    path: Path, volume_header: VolumeHeader, chunks: Iterator[bytes], content: bytearray
 ) -> ImageFile:
     """Read all voxels of a volume whose header is known.
 
     Args:
         path: The file, for messages.
-        judged: Its header.
+        volume_header: Its header.
         chunks: The uncompressed content that follows `content`.
         content: The first bytes of the uncompressed content.
 
     Raises:
         ReadError: As `read_volume`.
     """
-    fill(chunks, content, judged.needed + 1)
-    check_length(path, len(content), judged.needed)
-    stored = np.frombuffer(content, offset=judged.offset, dtype=judged.dtype)
-    volume = scale_stored(path, judged.header, stored.reshape(judged.extent, order="F"))
+    fill(chunks, content, volume_header.needed + 1)
+    check_length(path, len(content), volume_header.needed)
+    stored = np.frombuffer(content, offset=volume_header.offset, dtype=volume_header.dtype)
+    volume = scale_stored(
+        path, volume_header.header, stored.reshape(volume_header.extent, order="F")
+    )
     check_finite(path, volume)
     return ImageFile(
         path=path,
         array=volume,
         kind="volume",
-        affine=judged.affine,
-        spacing=judged.spacing,
-        header=judged.header,
-        warnings=judged.warnings,
+        affine=volume_header.affine,
+        spacing=volume_header.spacing,
+        header=volume_header.header,
+        warnings=volume_header.warnings,
     )
 
 
 def open_chunks(path: Path, stream: BinaryIO, stored_bytes: int) -> tuple[Iterator[bytes], int]:
-    """Give the content piece by piece, unpacked, and the most bytes that it can be.
+    """Return the decompressed content in chunks, and its maximum possible length.
 
     Raises:
-        ReadError: If the file is packed and not named so, or the other way round.
+        ReadError: If the compression does not match the suffix.
     """
     is_packed = stream.read(2) == GZIP_SIGNATURE
     stream.seek(0)
@@ -205,7 +207,7 @@ def open_chunks(path: Path, stream: BinaryIO, stored_bytes: int) -> tuple[Iterat
 
 
 def _read_header(path: Path, chunks: Iterator[bytes], content: bytearray) -> Nifti1Header:
-    """Read as many pieces as the header with its extensions needs, and no voxels on purpose."""
+    """Read as many chunks as the header with its extensions needs."""
     fill(chunks, content, 4)
     kind = _find_header_kind(path, content)
     size = _HEADER_BYTES[kind]
@@ -213,7 +215,7 @@ def _read_header(path: Path, chunks: Iterator[bytes], content: bytearray) -> Nif
     if len(content) < size:
         raise ReadError(path, f"cut off inside its header: {len(content)} bytes are there")
     offset = _data_offset(path, _parse_header(path, kind, bytes(content[:size]) + b"\0" * 4))
-    if not size + 4 <= offset <= _MOST_EXTENSION_BYTES:
+    if not size + 4 <= offset <= _MAX_EXTENSION_BYTES:
         raise ReadError(path, f"its header says that voxels begin at byte {offset}; it is damaged")
     fill(chunks, content, offset)
     if len(content) < offset:
@@ -231,7 +233,7 @@ def _find_header_kind(path: Path, content: bytes | bytearray) -> type[Nifti1Head
 
 def _parse_header(path: Path, kind: type[Nifti1Header], block: bytes) -> Nifti1Header:
     try:
-        # check=False: nibabel would repair fields silently; the header is kept as stored.
+        # check=False: nibabel would fix fields silently, but the header must stay as stored.
         header: Nifti1Header = kind.from_fileobj(io.BytesIO(block), check=False)
         magic, dtype = header["magic"].item(), header.get_data_dtype()
     except (
@@ -275,7 +277,7 @@ def _find_extent(
     if axes == 3:
         return sides, ()
     if axes > 3 and set(sides[3:]) == {1}:
-        return sides[:3], (f"{axes} axes are stored; those of length 1 behind Z are left out",)
+        return sides[:3], (f"{axes} axes are stored; those of length 1 after Z are ignored",)
     raise ReadError(path, f"it has {axes} axes {sides}; volumes of three axes are read")
 
 
@@ -286,26 +288,26 @@ def _find_geometry(
     unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 0b111, 1.0)
     warnings = () if unit == 1.0 else (f"lengths are stored in units of {unit:g} mm",)
     check_spacing(path, np.abs(pixdim) * unit)
-    whole = copy.deepcopy(header)
+    fixed = copy.deepcopy(header)
     if int(header["sform_code"]) == 0 and float(header["pixdim"][0]) not in (-1.0, 1.0):
-        # The standard: any other value of this sign counts as +1.
-        whole["pixdim"][0] = 1.0
+        # By the standard, all other values count as +1.
+        fixed["pixdim"][0] = 1.0
     try:
-        affine = np.asarray(whole.get_best_affine(), dtype=np.float64)
+        affine = np.asarray(fixed.get_best_affine(), dtype=np.float64)
     except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
         raise ReadError(path, f"its orientation cannot be true: {error}") from error
     return affine, check_affine(path, affine, unit_mm=unit), warnings
 
 
 def scale_stored(path: Path, header: Nifti1Header, stored: NDArray[Any]) -> NDArray[Any]:
-    """Turn voxels as stored into values: native byte order, slope and intercept.
+    """Convert stored voxels to values: native byte order, slope and intercept.
 
     Raises:
-        ReadError: If the scaling cannot be true.
+        ReadError: If the scaling is invalid.
     """
     values = stored.astype(stored.dtype.newbyteorder("="))
     if np.isinf(header["scl_slope"]) or np.isinf(header["scl_inter"]):
-        raise ReadError(path, "its scaling is infinite")  # nibabel would leave it out
+        raise ReadError(path, "its scaling is infinite")  # nibabel would ignore it
     try:
         slope, intercept = header.get_slope_inter()
     except HeaderDataError as error:

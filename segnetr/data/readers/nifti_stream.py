@@ -1,9 +1,9 @@
-"""A NIfTI volume that is read plane by plane, so that it never lies in memory as a whole.
+"""Read NIfTI volumes plane by plane, without holding a whole volume in memory.
 
-Opening follows the file to its end, a gzip stream to its checksum, and judges every number as
-`read_volume` does; so no result is made from a file that is cut off or damaged. Its planes are then
-read again from the file, as often as they are needed. A packed file is unpacked again each time:
-its planes come in the order they are stored in.
+Opening a volume reads the file to its end, including the gzip checksum, and checks every value as
+`read_volume` does. So truncated and damaged files are rejected before any result is written. Planes
+are then read from the file when they are needed. A compressed file is decompressed again each time,
+and its planes are available in stored order only.
 """
 
 import math
@@ -21,90 +21,92 @@ from segnetr.data.readers.image_file import ImageFile, describe_os_error
 from segnetr.data.readers.nifti import (
     VolumeHeader,
     check_length,
-    judge_header,
     load_voxels,
     open_chunks,
+    read_header,
     scale_stored,
 )
 from segnetr.errors import ReadError
 
-_PIECE_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VolumeFile:
-    """A volume on the disk, every byte of it checked.
+    """A checked volume on disk.
 
     Attributes:
         path: The file.
-        judged: What its header says.
-        kind: What it is, beside `ImageFile`.
+        volume_header: Its header.
+        kind: As in `ImageFile`.
     """
 
     path: Path
-    judged: VolumeHeader
+    volume_header: VolumeHeader
     kind: Literal["volume"] = "volume"
 
     @property
     def grid(self) -> tuple[int, ...]:
         """(X, Y, Z)."""
-        return self.judged.extent[:3]
+        return self.volume_header.extent[:3]
 
     @property
     def channels(self) -> int:
-        """Values for each voxel, C."""
-        return self.judged.extent[3] if len(self.judged.extent) == 4 else 1
+        """Values per voxel, C."""
+        return self.volume_header.extent[3] if len(self.volume_header.extent) == 4 else 1
 
     @property
     def affine(self) -> NDArray[np.float64]:
         """As in `ImageFile`."""
-        return self.judged.affine
+        return self.volume_header.affine
 
     @property
     def spacing(self) -> tuple[float, ...]:
         """As in `ImageFile`."""
-        return self.judged.spacing
+        return self.volume_header.spacing
 
     @property
     def header(self) -> Nifti1Header:
         """As in `ImageFile`."""
-        return self.judged.header
+        return self.volume_header.header
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """As in `ImageFile`."""
-        return self.judged.warnings
+        return self.volume_header.warnings
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the values once they are scaled."""
-        nothing = np.zeros(0, dtype=self.judged.dtype)
-        return scale_stored(self.path, self.judged.header, nothing).dtype
+        """Type of the scaled values."""
+        empty = np.zeros(0, dtype=self.volume_header.dtype)
+        return scale_stored(self.path, self.volume_header.header, empty).dtype
 
     def read_planes(self, first: int = 0) -> Iterator[NDArray[Any]]:
-        """Read the planes (X, Y, C) along Z in order, from one of them to the last.
+        """Yield the planes (X, Y, C) along Z in order, from `first` to the last.
 
         Raises:
-            ReadError: If the file cannot be read any more, or changed since it was opened.
+            ReadError: If the file cannot be read, or changed after it was opened.
         """
-        plane = math.prod(self.grid[:2]) * self.judged.dtype.itemsize
+        plane = math.prod(self.grid[:2]) * self.volume_header.dtype.itemsize
         streams = [
-            self._read_pieces(
-                self.judged.offset + (channel * self.grid[2] + first) * plane,
+            self._read_blocks(
+                self.volume_header.offset + (channel * self.grid[2] + first) * plane,
                 size=plane,
                 count=self.grid[2] - first,
             )
             for channel in range(self.channels)
         ]
-        for pieces in zip(*streams, strict=True):
+        for blocks in zip(*streams, strict=True):
             stored = [
-                np.frombuffer(piece, dtype=self.judged.dtype).reshape(self.grid[:2], order="F")
-                for piece in pieces
+                np.frombuffer(block, dtype=self.volume_header.dtype).reshape(
+                    self.grid[:2], order="F"
+                )
+                for block in blocks
             ]
             yield scale_stored(self.path, self.header, np.stack(stored, axis=-1))
 
     def load(self) -> ImageFile:
-        """Read it as a whole.
+        """Read the whole volume.
 
         Raises:
             ReadError: As `read_volume`.
@@ -112,14 +114,14 @@ class VolumeFile:
         try:
             with self.path.open("rb") as stream:
                 chunks, _ = open_chunks(self.path, stream, 0)
-                return load_voxels(self.path, self.judged, chunks, bytearray())
+                return load_voxels(self.path, self.volume_header, chunks, bytearray())
         except OSError as error:
             raise ReadError(self.path, describe_os_error(error)) from error
         except MemoryError as error:
             raise ReadError(self.path, "there is not enough memory for it") from error
 
-    def _read_pieces(self, start: int, *, size: int, count: int) -> Iterator[bytes]:
-        """Read pieces of one size that follow each other."""
+    def _read_blocks(self, start: int, *, size: int, count: int) -> Iterator[bytes]:
+        """Yield consecutive blocks of equal size."""
         try:
             with self.path.open("rb") as stream:
                 chunks = self._seek(stream, start)
@@ -136,16 +138,16 @@ class VolumeFile:
             raise ReadError(self.path, describe_os_error(error)) from error
 
     def _seek(self, stream: BinaryIO, start: int) -> Iterator[bytes]:
-        """Give the content from a byte on."""
+        """Return the content from a byte position."""
         if not self.path.name.lower().endswith(".gz"):
             stream.seek(start)
-            return iter(lambda: stream.read(_PIECE_BYTES), b"")
+            return iter(lambda: stream.read(_CHUNK_BYTES), b"")
         chunks, _ = open_chunks(self.path, stream, 0)
         return _skip(chunks, start)
 
 
 def open_volume(path: Path, *, max_pixels: int, channels: int = 1) -> VolumeFile:
-    """Check a volume to its last byte and keep none of its voxels.
+    """Check a volume to its last byte, without keeping its voxels.
 
     Args:
         path: A `.nii` or `.nii.gz` file.
@@ -158,11 +160,11 @@ def open_volume(path: Path, *, max_pixels: int, channels: int = 1) -> VolumeFile
     try:
         with path.open("rb") as stream:
             content = bytearray()
-            judged, chunks = judge_header(
+            volume_header, chunks = read_header(
                 path, stream, content, max_pixels=max_pixels, channels=channels
             )
-            volume = VolumeFile(path=path, judged=judged)
-            _follow(volume, content, chunks)
+            volume = VolumeFile(path=path, volume_header=volume_header)
+            _check_content(volume, content, chunks)
     except OSError as error:
         raise ReadError(path, describe_os_error(error)) from error
     except MemoryError as error:
@@ -170,34 +172,34 @@ def open_volume(path: Path, *, max_pixels: int, channels: int = 1) -> VolumeFile
     return volume
 
 
-def _follow(volume: VolumeFile, content: bytearray, chunks: Iterator[bytes]) -> None:
-    """Read to the end, counting bytes and values that are no numbers."""
-    judged = volume.judged
+def _check_content(volume: VolumeFile, content: bytearray, chunks: Iterator[bytes]) -> None:
+    """Read to the end, and count bytes and non-finite values."""
+    volume_header = volume.volume_header
     present, bad = len(content), 0
-    del content[: judged.offset]
+    del content[: volume_header.offset]
     while True:
-        whole = len(content) - len(content) % judged.dtype.itemsize
-        stored = np.frombuffer(bytes(content[:whole]), dtype=judged.dtype)
-        values = scale_stored(volume.path, judged.header, stored)
+        whole = len(content) - len(content) % volume_header.dtype.itemsize
+        stored = np.frombuffer(bytes(content[:whole]), dtype=volume_header.dtype)
+        values = scale_stored(volume.path, volume_header.header, stored)
         if values.dtype.kind == "f":
             bad += values.size - int(np.count_nonzero(np.isfinite(values)))
         del content[:whole]
         chunk = next(chunks, None)
-        if chunk is None or present > judged.needed:
+        if chunk is None or present > volume_header.needed:
             break
         content += chunk
         present += len(chunk)
-    check_length(volume.path, present, judged.needed)
+    check_length(volume.path, present, volume_header.needed)
     if bad:
         raise ReadError(
             volume.path,
-            f"{bad} of {math.prod(judged.extent)} values are NaN or infinite; "
+            f"{bad} of {math.prod(volume_header.extent)} values are NaN or infinite; "
             "replace them in the file",
         )
 
 
 def _skip(chunks: Iterator[bytes], start: int) -> Iterator[bytes]:
-    """Leave away the first bytes of a stream."""
+    """Skip the first bytes of a stream."""
     for chunk in chunks:
         if start < len(chunk):
             yield chunk[start:]

@@ -1,4 +1,4 @@
-"""Any file an application of this kind meets, and how each is read."""
+"""Open images, volumes and masks in any supported format."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,15 +37,15 @@ _MAX_STREAMED_VOXELS = 1 << 31
 
 
 def is_supported(path: Path) -> bool:
-    """Tell by its name, in any letter case, whether a file is one that is read."""
+    """Return whether the name of a file, in any letter case, has a supported suffix."""
     return find_suffix(path) is not None
 
 
 def is_volume(path: Path) -> bool:
-    """Tell whether a file is read as a volume: by its name, a TIFF by its pages.
+    """Return whether a file is a volume: by its name, for TIFF by its number of pages.
 
     Raises:
-        ReadError: If it is of a kind that is not read.
+        ReadError: If the format is not supported.
     """
     return _is_volume(path, find_suffix(path))
 
@@ -112,30 +112,29 @@ def read_image(
     series: str | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> ImageFile:
-    """Read a image or a volume, every byte of it checked.
+    """Read an image or a volume and check every byte of it.
 
     Args:
-        path: A PNG, JPEG, BMP, TIFF, NIfTI, NRRD or MetaImage file; a TIFF of several pages is a
-            volume without spacing.
-            A folder, zip file or file of DICOM is read as one series.
-        channels: For images: 3 repeats gray values, 1 turns colors into luminance, None leaves
-            them.
-        volume_channels: For volumes: values for each voxel, the length of a fourth axis.
-        series: For DICOM: SeriesInstanceUID, where a folder holds several.
-        max_pixels: Refuse more pixels or voxels than this before memory is taken for them.
+        path: A PNG, JPEG, BMP, TIFF, NIfTI, NRRD or MetaImage file. A TIFF file with several pages
+            is a volume without spacing. A DICOM folder, zip file or file is read as one series.
+        channels: For images: 3 repeats gray values, 1 converts colors to luminance, None keeps the
+            number of channels.
+        volume_channels: For volumes: values per voxel, the length of a fourth axis.
+        series: For DICOM: SeriesInstanceUID, if a folder holds several series.
+        max_pixels: Reject more pixels or voxels than this before memory is allocated.
 
     Returns:
-        A image (H, W, C) or a volume (X, Y, Z), with several channels (X, Y, Z, C), on the grid
-        of the file as stored.
+        An image (H, W, C) or a volume (X, Y, Z), with several channels (X, Y, Z, C), on the grid
+        of the stored file.
 
     Raises:
-        ReadError: If the file cannot be read or cannot be trusted; one line says why.
+        ReadError: If the file cannot be read, is damaged or is not supported.
     """
     suffix = find_suffix(path)
     if suffix is None and is_dicom_source(path):
         image = read_dicom(path, series=series, max_pixels=max_pixels)
         if volume_channels > 1:
-            raise ReadError(path, f"it has 1 channel where {volume_channels} are wanted")
+            raise ReadError(path, f"it has 1 channel where {volume_channels} are expected")
         return image
     if _is_volume(path, suffix):
         return _read_volume(path, suffix, channels=volume_channels, max_pixels=max_pixels)
@@ -149,21 +148,21 @@ def read_mask_file(
     values: ClassValues | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> MaskFile:
-    """Read a mask with what is known about its file.
+    """Read a mask with its geometry and warnings.
 
     Args:
-        path: A PNG, JPEG, BMP, TIFF, NIfTI, NRRD or MetaImage file; a TIFF of several pages is a
-            volume without spacing.
+        path: A PNG, JPEG, BMP, TIFF, NIfTI, NRRD or MetaImage file. A TIFF file with several pages
+            is a volume without spacing.
         classes: Number of classes K, background included.
-        values: The file's values of each class; None: class indices, or 0 and the highest value
-            where there are two classes.
+        values: The values of each class in the file. None: class indices, or for two classes also 0
+            and the highest value.
         max_pixels: As in `read_image`.
 
     Returns:
         Class indices 0..K-1, (H, W) or (X, Y, Z), with affine, spacing and warnings.
 
     Raises:
-        ReadError: If the file cannot be read, or its values are no mask of K classes.
+        ReadError: If the file cannot be read, or its values are not a mask of K classes.
     """
     suffix = find_suffix(path)
     if _is_volume(path, suffix):
@@ -175,7 +174,7 @@ def read_mask_file(
 def read_mask(
     path: Path, *, classes: int, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> NDArray[np.uint8]:
-    """Read a mask as class indices; `read_mask_file` without its warnings.
+    """Read the class indices of a mask; see `read_mask_file`.
 
     Args:
         path: As in `read_mask_file`.
@@ -198,7 +197,7 @@ def read_ground_truth(
     values: ClassValues | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> MaskFile:
-    """Read the ground truth of a case, and unite its files where there are several.
+    """Read the ground truth of a case, and merge its mask files if there are several.
 
     Args:
         files: At least one mask file.
@@ -207,31 +206,31 @@ def read_ground_truth(
         max_pixels: As in `read_image`, for each file.
 
     Returns:
-        Class indices; path, affine and spacing are those of the first file.
+        Class indices. Path, affine and spacing are those of the first file.
 
     Raises:
-        ReadError: If a file cannot be read; the error names it.
-        MaskValuesError: If a file is no mask of these classes, or two give one pixel to different
-            objects of different classes.
+        ReadError: If a file cannot be read.
+        MaskValuesError: If a file is not a mask of these classes, or two files assign different
+            classes to a pixel.
         MaskSizeError: If the files differ in size.
     """
     whole = read_mask_file(files[0], classes=classes, values=values, max_pixels=max_pixels)
     if len(files) == 1:
         return whole
-    united, warnings = whole.array.copy(), whole.warnings
+    merged, warnings = whole.array.copy(), whole.warnings
     for path in files[1:]:
-        part = read_mask_file(path, classes=classes, values=values, max_pixels=max_pixels)
-        if part.array.shape != united.shape:
-            ours, theirs = (" x ".join(map(str, a.shape)) for a in (part.array, united))
+        mask = read_mask_file(path, classes=classes, values=values, max_pixels=max_pixels)
+        if mask.array.shape != merged.shape:
+            ours, theirs = (" x ".join(map(str, a.shape)) for a in (mask.array, merged))
             raise MaskSizeError(path, f"the mask is {ours} where {files[0].name} is {theirs}")
-        marked = part.array > 0
-        if ((united != part.array) & (united > 0) & marked).any():
+        foreground = mask.array > 0
+        if ((merged != mask.array) & (merged > 0) & foreground).any():
             raise MaskValuesError(
-                path, "it gives pixels to one class that another mask of its image gives to another"
+                path, "it assigns other classes to pixels than another mask of the same image"
             )
-        united[marked] = part.array[marked]
-        warnings += part.warnings
-    return replace(whole, array=united, warnings=tuple(dict.fromkeys(warnings)))
+        merged[foreground] = mask.array[foreground]
+        warnings += mask.warnings
+    return replace(whole, array=merged, warnings=tuple(dict.fromkeys(warnings)))
 
 
 def _read_volume(path: Path, suffix: str | None, *, channels: int, max_pixels: int) -> ImageFile:

@@ -1,9 +1,9 @@
-"""TIFF files of several pages, read as a volume that does not say where it lies.
+"""Read TIFF files with several pages as volumes without geometry.
 
-A page is a slice: columns are X, rows are Y, pages are Z, as in ITK and ImageJ. TIFF has no spacing
-of slices that one could trust, so there is neither spacing nor affine, and distances are in voxels.
-Pages are gray, of 8, 16 or 32 bit or real numbers, and all of one size and type. Pages of colors
-are no volume: they are refused, and saved as files of their own can be read.
+Columns are X, rows are Y, pages are Z, as in ITK and ImageJ. TIFF has no reliable slice spacing, so
+the volume has neither spacing nor affine, and distances are in voxels. Pages are gray, with 8, 16
+or 32 bit or real numbers, and have equal size and type. Several color pages are
+rejected.
 """
 
 import mmap
@@ -33,7 +33,7 @@ _Tags = Mapping[int, tuple[int, ...]]
 
 
 def has_pages(path: Path) -> bool:
-    """Tell whether a file is a TIFF of several whole pages; what is wrong with it is told later."""
+    """Return whether a file is a TIFF with several complete pages. Damage is reported later."""
     try:
         with path.open("rb") as stream:
             if find_format(stream.read(16)) != "TIFF":
@@ -45,17 +45,18 @@ def has_pages(path: Path) -> bool:
 
 
 def read_tiff_pages(path: Path, *, max_pixels: int) -> ImageFile:
-    """Read a TIFF of several pages.
+    """Read a TIFF with several pages.
 
     Args:
-        path: A file of which `has_pages` is true.
-        max_pixels: Refuse more pixels than this, of all pages together, before memory is taken.
+        path: A file for which `has_pages` is true.
+        max_pixels: Reject more pixels than this in all pages before memory is allocated.
 
     Returns:
         A volume (X, Y, Z): columns, rows, pages.
 
     Raises:
-        ReadError: If the file is damaged or too large, or its pages are not gray and alike.
+        ReadError: If the file is damaged or too large, or its pages are not gray, or differ in size
+            or type.
     """
     try:
         with path.open("rb") as stream:
@@ -86,8 +87,8 @@ def _find_size(path: Path, pages: Sequence[_Tags]) -> tuple[int, int]:
     if any(tags.get(_SAMPLES, (1,))[:1] != (1,) for tags in pages):
         raise ReadError(
             path,
-            f"it holds {len(pages)} pages of colors; pages of gray values are a volume, those of"
-            " colors are saved as files of their own",
+            f"it holds {len(pages)} pages of colors; pages of gray values are a volume, save color"
+            " pages as separate files",
         )
     return sizes.pop()
 
@@ -102,7 +103,7 @@ def _first(tags: _Tags, tag: int) -> int:
 def _decode(
     path: Path, image: TiffImageFile, pages: Sequence[int], size: tuple[int, int]
 ) -> NDArray[Any]:
-    """Give the pages (Z, Y, X)."""
+    """Return the pages (Z, Y, X)."""
     stack: NDArray[Any] | None = None
     for number, page in enumerate(pages):
         image.seek(page)

@@ -207,7 +207,7 @@ def count_need(
         fixed += 4 * _FLOAT * math.prod(plane)  # sums of entropies and of variances, and a class
     block = 0
     if isinstance(image, VolumeFile):
-        stored = math.prod(image.grid[:2]) * image.judged.dtype.itemsize
+        stored = math.prod(image.grid[:2]) * image.volume_header.dtype.itemsize
         # A plane as stored, as values, scaled in float64, and packed.
         fixed += image.channels * (3 * stored + 24 * math.prod(image.grid[:2]))
         fixed += _SHOWN_SLICES * stored + _SAMPLE_BYTES if overlay else 0

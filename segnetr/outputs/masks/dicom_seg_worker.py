@@ -68,7 +68,7 @@ def _read_slices(source: DicomSource, names: Sequence[str]) -> list[pydicom.Data
             with source.open(name) as stream:
                 data = pydicom.dcmread(stream, stop_before_pixels=True)
         except PARSE_ERRORS as error:
-            raise describe_damage(source.place(name), error) from error
+            raise describe_damage(source.full_path(name), error) from error
         for keyword in _MAY_BE_EMPTY:
             if keyword not in data:
                 setattr(data, keyword, None)

@@ -1,4 +1,4 @@
-"""`segnetr data prepare`: from official archives to a folder that the readers read, and audited."""
+"""Implement `segnetr data prepare`: install official archives in a data folder, and check them."""
 
 import contextlib
 import shutil
@@ -21,26 +21,26 @@ from segnetr.progress import Progress
 from segnetr.workflows.datasets.check import CheckOutcome, check_dataset
 
 LABELED = ("cifar10", "cifar100", "medmnist")
-"""Sets of labeled images that have official archives."""
+"""Classification datasets with official archives."""
 
 _DOWNLOADS = ".segnetr-downloads"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareRequest:
-    """What to prepare, from what, where to.
+    """The options of one run.
 
     Attributes:
-        dataset: Name of a data set.
-        data_dir: The folder that will hold it.
-        sources: Archives, or folders that hold archives or were unpacked; only read.
-        fetches: Fetch what the sources lack from the official addresses.
-        subset: Which of several independent sets, for those that consist of such.
-        accepts_license: The user has read the license and says yes.
-        keeps_archives: Keep what was fetched after it was unpacked.
-        workers: Processes of the audit.
-        limits: How much may come out of one source.
-        rules: How long to try to fetch.
+        dataset: Name of the dataset.
+        data_dir: The data folder.
+        sources: Archives, folders with archives, or extracted folders. They are only read.
+        fetches: Download missing archives from the official addresses.
+        subset: Name of the subset, for datasets with subsets.
+        accepts_license: The user accepts the license.
+        keeps_archives: Keep downloaded archives after extraction.
+        workers: Number of processes of the check.
+        limits: Limits for one source.
+        rules: Limits for downloads.
     """
 
     dataset: str
@@ -57,14 +57,14 @@ class PrepareRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareOutcome:
-    """What was done.
+    """The result of one run.
 
     Attributes:
-        dataset: The data set's name.
-        data_dir: The folder that holds it.
-        prepared: What was put in its place now.
-        known: What an earlier run had put there.
-        checks: The audit of what was put there now.
+        dataset: Name of the dataset.
+        data_dir: The data folder.
+        prepared: Archives installed by this run.
+        known: Archives installed by earlier runs.
+        checks: Results of the check of new files.
     """
 
     dataset: str
@@ -75,11 +75,11 @@ class PrepareOutcome:
 
     @property
     def issues(self) -> int:
-        """The number of issues that the audit found."""
+        """The number of issues found by the check."""
         return sum(len(check.issues) for check in self.checks)
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give everything as plain data."""
+        """Return the result as plain data."""
         return {
             "dataset": self.dataset,
             "data_dir": str(self.data_dir),
@@ -89,30 +89,30 @@ class PrepareOutcome:
         }
 
     def __str__(self) -> str:
-        """Give a line for each source, then the audit."""
+        """Return one line per source, then the results of the check."""
         lines = [f"{item.name}: {_describe(item)}" for item in self.prepared]
-        lines += [f"{item.name}: was prepared before, nothing to do" for item in self.known]
+        lines += [f"{item.name}: already installed" for item in self.known]
         lines += [str(check) for check in self.checks]
         if not self.prepared:
-            lines.append(f"{self.data_dir} is as it was; `segnetr data check` audits it again")
+            lines.append(f"{self.data_dir} is unchanged; `segnetr data check` checks it again")
         return "\n".join(lines)
 
 
 def prepare_dataset(
     request: PrepareRequest, *, confirm: Callable[[str], bool], progress: Progress
 ) -> PrepareOutcome:
-    """Check, unpack and lay out archives, all of them or none, then audit what is there.
+    """Verify, extract and install archives, all of them or none, then check the dataset.
 
     Args:
-        request: What to prepare.
-        confirm: Asked whether a license is accepted, where the request does not say so.
-        progress: What the user sees meanwhile.
+        request: The options.
+        confirm: Asks whether the license is accepted, if the request does not accept it.
+        progress: Shows progress.
 
     Raises:
-        UsageError: If there is nothing to prepare from, a name is unknown, a license was not
-            accepted, or files are in the way.
-        ArchiveError: If an archive is torn, not the official one, or attacks.
-        DownloadError: If a file could not be fetched.
+        UsageError: If there is no source, a name is unknown, the license is not accepted, or files
+            exist already.
+        ArchiveError: If an archive is damaged, differs from the official one, or is hostile.
+        DownloadError: If a download fails.
         WriteError: If the disk is full, or a folder cannot be written.
     """
     official = find_official_source(request.dataset)
@@ -127,7 +127,7 @@ def prepare_dataset(
         if missing:
             _require_license(request, official, missing, confirm)
         with open_transaction(request.data_dir) as transaction:
-            # A run that was killed may just have been completed.
+            # Opening the transaction may have completed a killed run.
             record = read_record(request.data_dir)
             todo, known, missing = _compare(sources, wanted, record, limits=request.limits)
             ingest = Ingest(
@@ -150,16 +150,16 @@ def prepare_dataset(
 
 
 def find_official_source(name: str) -> OfficialSource:
-    """Give what is known of a data set's archives; without archives where nothing is.
+    """Return the official archives of a dataset, or an entry without archives.
 
     Raises:
-        UsageError: If there is no data set of that name, or it needs no archive.
+        UsageError: If the dataset is unknown or needs no archive.
     """
     if name in LABELED:
         return OFFICIAL[name]
     spec = get_dataset(name)
     if spec.prepare is not None:
-        raise UsageError(f"{name}: is made by this program where it is missing; nothing to prepare")
+        raise UsageError(f"{name}: is generated by this program; nothing to prepare")
     unknown = OfficialSource(title=spec.title, page=spec.source, license=spec.license, archives=())
     return OFFICIAL.get(name, unknown)
 
@@ -177,13 +177,15 @@ def _refuse_useless(
         if official.archives and official.is_public:
             way += f", or --download ({official.size or 'size not known'}; {official.license})"
         raise UsageError(f"nothing to prepare {request.dataset} from; give {way}")
-    home = request.data_dir.resolve()
+    target = request.data_dir.resolve()
     for source in sources:
-        here = source.resolve()
-        if source.is_dir() and (here == home or here in home.parents or home in here.parents):
+        folder = source.resolve()
+        if source.is_dir() and (
+            folder == target or folder in target.parents or target in folder.parents
+        ):
             raise UsageError(
-                f"--source {source} and --data-dir {request.data_dir} lie in one another; choose "
-                "another --data-dir, or audit it where it is: segnetr data check"
+                f"--source {source} and --data-dir {request.data_dir} overlap; choose "
+                "another --data-dir, or check it in place: segnetr data check"
             )
 
 
@@ -194,7 +196,7 @@ def _compare(
     *,
     limits: Limits,
 ) -> tuple[list[Path], list[InstalledArchive], list[Archive]]:
-    """Give the sources to take, what was taken before, and the archives to fetch."""
+    """Return the sources to install, the installed ones, and the archives to download."""
     todo, known = [], []
     for source in sources:
         found = find_known(source, record, limits=limits)
@@ -202,10 +204,12 @@ def _compare(
             todo.append(source)
         else:
             known.append(found)
-    there = {item.name: item for item in record}
-    given = {path.name for path in sources}
-    known += [there[item.name] for item in wanted if item.name in there and item.name not in given]
-    missing = [item for item in wanted if item.name not in there and item.name not in given]
+    installed = {item.name: item for item in record}
+    local = {path.name for path in sources}
+    known += [
+        installed[item.name] for item in wanted if item.name in installed and item.name not in local
+    ]
+    missing = [item for item in wanted if item.name not in installed and item.name not in local]
     return todo, known, missing
 
 
@@ -229,7 +233,7 @@ def _fetch(missing: Sequence[Archive], request: PrepareRequest, progress: Progre
     files = []
     for archive in missing:
         if not has_hash(archive):
-            progress.on_message(f"{archive.name}: no hash was published, it cannot be proved")
+            progress.on_message(f"{archive.name}: no hash was published, so it cannot be verified")
         with _task(progress, f"fetch {archive.name}", archive.size or 0) as report:
             files.append(download(archive, folder, rules=request.rules, report=report))
     return files
@@ -253,7 +257,7 @@ def _check(
     prepared: Sequence[InstalledArchive],
     progress: Progress,
 ) -> Iterator[CheckOutcome]:
-    """Audit what was prepared: once, or each of several independent sets by itself."""
+    """Check the installed dataset, or each installed subset."""
     if not prepared:
         return
     entries = [entry for item in prepared for entry in item.entries]
@@ -263,9 +267,9 @@ def _check(
                 yield _check_classification(request, request.data_dir / entry)
             else:
                 yield _check_segmented(request, request.data_dir / entry, progress)
-        except UsageError as error:  # a part of the set is still missing, say
+        except UsageError as error:  # for example, an archive is still missing
             names = ", ".join(item.name for item in prepared)
-            raise UsageError(f"{names} unpacked into {request.data_dir}, but {error}") from error
+            raise UsageError(f"{names} extracted into {request.data_dir}, but {error}") from error
 
 
 def _check_segmented(request: PrepareRequest, root: Path, progress: Progress) -> CheckOutcome:
@@ -288,5 +292,5 @@ def _check_classification(request: PrepareRequest, root: Path) -> CheckOutcome:
 
 
 def _describe(item: InstalledArchive) -> str:
-    proof = "hash as published" if item.is_official else "no published hash to compare with"
-    return f"{item.files} files, {proof}, sha256 {item.sha256}"
+    check = "hash as published" if item.is_official else "no published hash to compare with"
+    return f"{item.files} files, {check}, sha256 {item.sha256}"

@@ -1,4 +1,4 @@
-"""Which slices make a volume: chosen by series, sorted by place, and checked for gaps.
+"""Select the slices of a DICOM series, sort them by position, and check for gaps.
 
 Source:
     DICOM PS3.3, C.7.6.2 (Image Plane Module): position, orientation and spacing of a slice.
@@ -17,20 +17,20 @@ from segnetr.data.readers.image_file import check_affine
 from segnetr.errors import ReadError
 
 _SHOWN_SERIES = 8
-# Headers are written with few decimals: what differs by less is the same.
+# Headers have few decimals, so smaller differences are ignored.
 _SAME_DIRECTION = 1e-3
 _SAME_STEP = 0.02
-_SAME_PLACE_MM = 0.01
+_SAME_POSITION_MM = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SliceVolume:
-    """Slices that make a volume.
+    """The slices of a volume.
 
     Attributes:
         slices: Headers from the first slice along Z to the last.
         affine: (4, 4), from (column, row, slice) to right, anterior, superior in mm.
-        dtype: Of the rescaled values.
+        dtype: Type of the rescaled values.
     """
 
     slices: tuple[SliceHeader, ...]
@@ -45,11 +45,11 @@ def choose_series(
 
     Args:
         path: The source, for messages.
-        headers: All files of it.
-        wanted: A SeriesInstanceUID; None: the only one.
+        headers: The headers of all its files.
+        wanted: A SeriesInstanceUID, or None if there is only one series.
 
     Raises:
-        ReadError: If there is no image, no such series, or several and none was named.
+        ReadError: If there is no image, no such series, or several series and `wanted` is None.
     """
     series: dict[str, list[SliceHeader]] = defaultdict(list)
     for header in headers:
@@ -58,10 +58,10 @@ def choose_series(
     if not series:
         raise ReadError(path, "it holds no DICOM image")
     for header in headers:
-        # A file that ends before its rows would else be left out, and the volume be a slice short.
+        # Otherwise a file truncated before its rows would be skipped, and a slice would be missing.
         if header.uid in series and header not in series[header.uid]:
             raise ReadError(
-                _place(path, header.name), "cut off: it has no pixels, as its series has"
+                _slice_path(path, header.name), "cut off: it has no pixels, as its series has"
             )
     if wanted is not None:
         if wanted not in series:
@@ -76,7 +76,7 @@ def choose_series(
 
 
 def list_series(series: dict[str, list[SliceHeader]]) -> str:
-    """Name series for people, in one line."""
+    """Return a one-line description of the series."""
     names = [
         f"{uid} ({', '.join(filter(None, (of[0].text, f'{len(of)} files')))})"
         for uid, of in sorted(series.items())
@@ -93,13 +93,13 @@ def arrange(path: Path, headers: Sequence[SliceHeader]) -> SliceVolume:
         headers: Slices of one series in any order.
 
     Raises:
-        ReadError: If slices differ in size, spacing, type or orientation, two lie at one place, one
-            is missing between others, or they do not stand straight behind each other.
+        ReadError: If slices differ in size, spacing, type or orientation, two slices have the same
+            position, one is missing, or they are shifted sideways.
     """
     first = headers[0]
     for header in headers:
-        _check_slice(_place(path, header.name), header)
-        _check_duplicates(_place(path, header.name), header, first)
+        _check_slice(_slice_path(path, header.name), header)
+        _check_duplicates(_slice_path(path, header.name), header, first)
     assert first.orientation is not None
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     normal = np.cross(row, column)
@@ -117,8 +117,8 @@ def arrange(path: Path, headers: Sequence[SliceHeader]) -> SliceVolume:
     return SliceVolume(slices=slices, affine=affine, dtype=_find_dtype(slices))
 
 
-def _place(path: Path, name: str) -> Path:
-    """Give the path of a slice for messages; a source may be the one slice itself."""
+def _slice_path(path: Path, name: str) -> Path:
+    """Return the path of a slice for messages. A source may be a single slice."""
     return path if path.name == name else path / name
 
 
@@ -176,43 +176,45 @@ def _check_duplicates(path: Path, header: SliceHeader, first: SliceHeader) -> No
 def _find_step(
     path: Path, slices: Sequence[SliceHeader], normal: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Give the vector from a slice to the next."""
+    """Return the vector from one slice to the next."""
     if len(slices) == 1:
         thickness = slices[0].thickness
         if thickness is None:
             raise ReadError(
-                _place(path, slices[0].name), "one slice alone, and its thickness is missing"
+                _slice_path(path, slices[0].name), "one slice alone, and its thickness is missing"
             )
         return normal * thickness
-    places = np.array([header.position for header in slices])
-    depths = places @ normal
+    positions = np.array([header.position for header in slices])
+    depths = positions @ normal
     steps = np.diff(depths)
-    # Of two in the middle the lower: a slice that is missing makes a step longer, never shorter.
+    # The lower median: a missing slice makes a step longer, never shorter.
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])
     for at, length in enumerate(steps):
         here, there = slices[at].name, slices[at + 1].name
-        if length < _SAME_PLACE_MM:
+        if length < _SAME_POSITION_MM:
             raise ReadError(
-                _place(path, there),
+                _slice_path(path, there),
                 f"it lies at the place of {here}: the series holds several times or echoes",
             )
-        if abs(length - usual) > max(_SAME_PLACE_MM, _SAME_STEP * usual):
+        if abs(length - usual) > max(_SAME_POSITION_MM, _SAME_STEP * usual):
             raise ReadError(
-                _place(path, there),
+                _slice_path(path, there),
                 f"a gap: it lies {length:.4g} mm behind {here}, where slices stand {usual:.4g} mm"
                 " apart",
             )
-    whole = places[-1] - places[0]
-    sideways = np.linalg.norm((places - places[0]) - np.outer(depths - depths[0], normal), axis=1)
-    if sideways.max() > max(_SAME_PLACE_MM, _SAME_STEP * usual):
+    total = positions[-1] - positions[0]
+    sideways = np.linalg.norm(
+        (positions - positions[0]) - np.outer(depths - depths[0], normal), axis=1
+    )
+    if sideways.max() > max(_SAME_POSITION_MM, _SAME_STEP * usual):
         raise ReadError(
             path, "its slices are shifted sideways (a tilted gantry); resample them to a box first"
         )
-    return np.asarray(whole / (len(slices) - 1))
+    return np.asarray(total / (len(slices) - 1))
 
 
 def _find_dtype(slices: Sequence[SliceHeader]) -> str:
-    """Choose the smallest type that holds every rescaled value."""
+    """Return the smallest type that holds all rescaled values."""
     if any(not header.slope.is_integer() or not header.intercept.is_integer() for header in slices):
         return "float32"
     low = high = 0.0

@@ -1,8 +1,8 @@
-"""Headers of DICOM slices; runs in a child process (`dicom_child`), because it parses.
+"""Read the headers of DICOM slices. Runs in a child process (`worker.py`), because it parses files.
 
-Files are looked for directly in a folder, or anywhere in a zip file, which is never unpacked to
-disk. What counts is the content (`DICM` at byte 128); a file that is named as DICOM and is none is
-refused. DICOMDIR is passed over: nothing it refers to is followed.
+Files are searched directly in a folder, or anywhere in a zip file, which is not extracted to disk.
+The content decides (`DICM` at byte 128). A file with a DICOM suffix and other content is rejected.
+DICOMDIR is skipped, and its references are not followed.
 """
 
 import errno
@@ -31,7 +31,7 @@ PARSE_ERRORS = (
     IndexError, AttributeError, OverflowError, NotImplementedError, RuntimeError, AssertionError,
     struct.error, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
-"""What pydicom and zipfile raise on damaged bytes; RecursionError is a RuntimeError."""
+"""Errors of pydicom and zipfile on damaged bytes. RecursionError is a RuntimeError."""
 
 _MOST_ENTRY_BYTES = 2**30
 _TAGS = (
@@ -45,24 +45,24 @@ _TAGS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceHeader:
-    """What is known of one file before its pixels are read.
+    """The header of one file, without pixels.
 
     Attributes:
         name: The file's name in its source.
         uid: SeriesInstanceUID.
-        text: Modality and description of the series, for people.
+        text: Modality and description of the series, for messages.
         rows: Number of rows, 0 for a file without pixels.
         columns: Number of columns.
         frames: Number of frames.
-        samples: Values for each pixel.
-        bits: Bits that a value takes, of those that are stored.
+        samples: Values per pixel.
+        bits: Bits used per value.
         is_signed: Whether values may be negative.
         spacing: (between rows, between columns) in mm, or None.
         orientation: Directions of a row and of a column (6,), left-posterior-superior, or None.
         position: Center of the first pixel (3,) in mm, left-posterior-superior, or None.
-        thickness: Distance to the next slice as the header has it, in mm, or None.
-        slope: Of the rescaling.
-        intercept: Of the rescaling.
+        thickness: Distance to the next slice in mm, or None.
+        slope: Slope of the rescaling.
+        intercept: Intercept of the rescaling.
         inverted: Whether low values are bright.
     """
 
@@ -85,7 +85,7 @@ class SliceHeader:
 
 
 class DicomSource:
-    """A folder, a zip file or one file, as a list of names that can be opened.
+    """A folder, a zip file or one file, with uniform access to its files.
 
     Args:
         path: The source.
@@ -100,12 +100,12 @@ class DicomSource:
             except PARSE_ERRORS as error:
                 raise ReadError(path, f"damaged zip file: {_one_line(error)}") from error
 
-    def place(self, name: str) -> Path:
-        """Give the path of a file for messages."""
+    def full_path(self, name: str) -> Path:
+        """Return the path of a file for messages."""
         return self.path if self.path.is_file() and self._archive is None else self.path / name
 
     def names(self) -> list[str]:
-        """List what may be DICOM, by name.
+        """Return the sorted names of possible DICOM files.
 
         Raises:
             ReadError: If there are too many files.
@@ -116,14 +116,14 @@ class DicomSource:
             found = [entry.name for entry in self.path.iterdir() if entry.is_file()]
         else:
             found = [self.path.name]
-        names = sorted(name for name in found if not _is_passed_over(name))
+        names = sorted(name for name in found if not _is_skipped(name))
         if len(names) > MOST_FILES:
             raise ReadError(self.path, f"it holds {len(names)} files; {MOST_FILES} are read")
         return names
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file of the source; one of an archive is read into memory, its checksum too."""
+        """Open a file of the source. Files in an archive are read into memory and verified."""
         if self._archive is None:
             path = self.path / name if self.path.is_dir() else self.path
             with path.open("rb") as stream:
@@ -135,10 +135,12 @@ class DicomSource:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            # A zip file that lost its beginning: zipfile seeks to a place before its first byte.
+            # The start of the zip file is missing: zipfile seeks to a negative position.
             raise ReadError(self.path, "damaged zip file: an entry lies outside of it") from error
         if len(content) > _MOST_ENTRY_BYTES:
-            raise ReadError(self.place(name), f"it unpacks to more than {_MOST_ENTRY_BYTES} bytes")
+            raise ReadError(
+                self.full_path(name), f"it unpacks to more than {_MOST_ENTRY_BYTES} bytes"
+            )
         yield io.BytesIO(content)
 
 
@@ -146,7 +148,7 @@ def read_headers(source: DicomSource) -> list[SliceHeader]:
     """Read the headers of all DICOM files of a source.
 
     Raises:
-        ReadError: If a file is damaged, or named as DICOM and none, or there is none at all.
+        ReadError: If a file is damaged or not DICOM despite its name, or there is no DICOM file.
     """
     headers = []
     for name in source.names():
@@ -154,22 +156,22 @@ def read_headers(source: DicomSource) -> list[SliceHeader]:
             with source.open(name) as stream:
                 header = _read_header(name, stream)
                 if header is not None and header.rows == 0:
-                    _check_end(source.place(name), stream)
+                    _check_end(source.full_path(name), stream)
         except PARSE_ERRORS as error:
-            raise describe_damage(source.place(name), error) from error
+            raise describe_damage(source.full_path(name), error) from error
         if header is not None:
             if not header.uid:
-                raise ReadError(source.place(name), "cut off: its SeriesInstanceUID is missing")
+                raise ReadError(source.full_path(name), "cut off: its SeriesInstanceUID is missing")
             headers.append(header)
         elif _is_named_like_a_slice(name):
-            raise ReadError(source.place(name), "it is no DICOM file: DICM is not at byte 128")
+            raise ReadError(source.full_path(name), "it is no DICOM file: DICM is not at byte 128")
     if not headers:
         raise ReadError(source.path, "it holds no DICOM file")
     return headers
 
 
 def describe_damage(path: Path, error: BaseException) -> ReadError:
-    """Turn what a parser raised into one line that names the file."""
+    """Convert an error of a parser into one line that names the file."""
     if isinstance(error, OSError) and error.errno is not None:
         return ReadError(path, describe_os_error(error))
     return ReadError(path, f"damaged DICOM file: {_one_line(error)}")
@@ -179,28 +181,28 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _is_passed_over(name: str) -> bool:
+def _is_skipped(name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
     return path.name.startswith(".") or path.name.upper() == "DICOMDIR" or "__MACOSX" in path.parts
 
 
 def _is_named_like_a_slice(name: str) -> bool:
-    """Tell a slice whose beginning is lost (`x.dcm`, `IM0007`, `1.2.840.7`) from a README."""
+    """Return whether a name looks like a slice: `x.dcm`, `IM0007`, `1.2.840.7`, not `README`."""
     path = PurePosixPath(name)
     is_bare = not path.suffix or path.suffix[1:].isdigit()
     return name.lower().endswith(DICOM_SUFFIXES) or (is_bare and any(map(str.isdigit, path.name)))
 
 
 def _check_end(path: Path, stream: IO[bytes]) -> None:
-    """Refuse a file without pixels that ends inside an element: it may be half of a slice.
+    """Reject a file without pixels that ends inside an element: it may be a truncated slice.
 
-    pydicom reads such a file without a word, and the slice would be missing in its series.
+    pydicom silently reads such a file, and the slice would be missing in its series.
     """
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     data = pydicom.dcmread(stream)
     if data.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian or not len(data):
-        return  # unpacking it to the end is a check by itself
+        return  # decompressing it to the end is already a check
     last: object = data.get_item(max(data.keys()))
     if not isinstance(last, RawDataElement) or last.value is None:
         return

@@ -1,9 +1,9 @@
-"""Work on files that nobody vouches for, in a child process with limits of memory and time.
+"""Parse untrusted files in a child process with limits on memory and time.
 
-Parsers of rich formats can be made to eat all memory or to run for ever (CVE-2026-3650 is one of
-them). The child limits itself before it opens a file; the parent ends it when its time is
-over. A request is one line of JSON, followed by bytes; a reply is one line of JSON, followed by
-bytes whose number it says. A refusal is one line of JSON on the error stream.
+Hostile files can make parsers of complex formats use all memory or run forever (for example
+CVE-2026-3650). The child limits itself before it opens a file, and the parent kills it after a
+timeout. A request is one line of JSON followed by bytes, and so is a reply. An error is one line of
+JSON on stderr.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import IO, Any, TypeAlias
 from segnetr.errors import ReadError
 
 Reply: TypeAlias = tuple[Mapping[str, Any], Iterable[bytes]]
-"""What a child answers: plain data, and bytes piece by piece."""
+"""The reply of a child: plain data, and chunks of bytes."""
 
 _REFUSED = 3
 _MOST_REPLY_BYTES = 2**26
@@ -31,11 +31,11 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a child may use.
+    """Limits of a child process.
 
     Attributes:
-        memory_bytes: Address space. Systems without such a limit (Windows) keep to the time.
-        seconds: Time on the clock, and on the processor.
+        memory_bytes: Address space. Not enforced on Windows.
+        seconds: Wall-clock time and CPU time.
     """
 
     memory_bytes: int
@@ -51,28 +51,28 @@ def ask_child(
     take: Callable[[Mapping[str, Any], IO[bytes]], Any],
     payload: bytes = b"",
 ) -> Any:
-    """Run a module that calls `answer_parent`, and take its reply.
+    """Run a module that calls `answer_parent`, and return its result.
 
     Args:
-        module: The module's dotted name.
-        request: Plain data for it.
-        path: What is worked on, for messages.
+        module: Dotted name of the module.
+        request: Plain data for the child.
+        path: The processed file, for messages.
         limits: Memory and time of the child.
-        take: Gets the reply's data and the stream of its bytes, and gives the result, not None;
-            raises EOFError if there are too few bytes.
+        take: Converts the reply's data and byte stream to a result other than None. Raises EOFError
+            if bytes are missing.
         payload: Bytes for the child.
 
     Returns:
-        What `take` gives.
+        The result of `take`.
 
     Raises:
-        ReadError: If the child refuses, dies, or passes a limit; the message says which.
+        ReadError: If the child reports an error, dies, or exceeds a limit.
     """
     line = json.dumps({**request, "limits": [limits.memory_bytes, limits.seconds]}) + "\n"
-    # -P: a folder of files from strangers is no place to import modules from.
+    # -P: never import modules from the folder of untrusted files.
     command = [sys.executable, "-P", "-m", module]
     environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
-    late = threading.Event()
+    timed_out = threading.Event()
     with (
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(
@@ -82,21 +82,21 @@ def ask_child(
             stderr=complaints,
             env=environment,
         ) as child,
-        _ended_after(child, limits.seconds, late),
+        _ended_after(child, limits.seconds, timed_out),
     ):
         assert child.stdin is not None
         assert child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it died: its complaint says more
+        with contextlib.suppress(BrokenPipeError):  # it died; stderr has the reason
             child.stdin.write(line.encode())
             child.stdin.write(payload)
-        with contextlib.suppress(BrokenPipeError):  # closing writes what still waits
+        with contextlib.suppress(BrokenPipeError):  # closing flushes buffered bytes
             child.stdin.close()
         result = _take_reply(child.stdout, take)
         child.stdout.close()
         code = child.wait()
         complaints.seek(0)
         complaint = complaints.read()
-    if late.is_set() or (code != 0 and code == -_CPU_TIME_SIGNAL):
+    if timed_out.is_set() or (code != 0 and code == -_CPU_TIME_SIGNAL):
         raise ReadError(path, f"reading it took longer than {limits.seconds} s")
     if code != 0 or result is None:
         raise _explain(path, code, complaint, limits)
@@ -104,10 +104,10 @@ def ask_child(
 
 
 def answer_parent(work: Callable[[Mapping[str, Any], IO[bytes]], Reply]) -> None:
-    """Limit this process, do the work that is asked for, and answer.
+    """Limit this process, run the request, and send the reply.
 
     Args:
-        work: Gets the request and the stream of its bytes; refuses by `ReadError`.
+        work: Receives the request and the stream of its bytes. May raise `ReadError`.
     """
     request = json.loads(sys.stdin.buffer.readline())
     memory_bytes, seconds = request.pop("limits")
@@ -125,12 +125,12 @@ def answer_parent(work: Callable[[Mapping[str, Any], IO[bytes]], Reply]) -> None
 
 
 def limit_process(memory_bytes: int, seconds: int) -> None:
-    """Limit the address space and the processor time of this process, where the system can."""
+    """Limit the address space and the CPU time of this process, if the system supports it."""
     if sys.platform == "win32":
         return
     import resource
 
-    # Not above what somebody else has set already.
+    # Existing lower limits stay.
     for kind, wanted in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CPU, seconds)):
         _, most = resource.getrlimit(kind)
         limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
@@ -141,16 +141,16 @@ def limit_process(memory_bytes: int, seconds: int) -> None:
 def _refuse(complaint: Mapping[str, Any]) -> None:
     sys.stderr.write("\n" + json.dumps(complaint) + "\n")
     sys.stderr.flush()
-    # At once: what waits in the buffers is half an answer.
+    # Exit immediately, so that buffered parts of a reply are not sent.
     os._exit(_REFUSED)
 
 
 @contextlib.contextmanager
 def _ended_after(
-    child: "subprocess.Popen[bytes]", seconds: int, late: threading.Event
+    child: "subprocess.Popen[bytes]", seconds: int, timed_out: threading.Event
 ) -> Iterator[None]:
     def end() -> None:
-        late.set()
+        timed_out.set()
         child.kill()
 
     clock = threading.Timer(seconds, end)
@@ -167,7 +167,7 @@ def _ended_after(
 def _take_reply(
     stream: IO[bytes], take: Callable[[Mapping[str, Any], IO[bytes]], Any]
 ) -> Any | None:
-    """Give the result, or None for half a reply: why it is half is in the complaint."""
+    """Return the result, or None for an incomplete reply. stderr has the reason."""
     line = stream.readline(_MOST_REPLY_BYTES)
     if not line.endswith(b"\n"):
         return None
@@ -178,21 +178,23 @@ def _take_reply(
 
 
 def _explain(path: Path, code: int, complaint: bytes, limits: Limits) -> ReadError:
-    """Turn the end of a child into one line."""
+    """Convert the exit status of a child into one line."""
     mebibytes = limits.memory_bytes >> 20
     last = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
     if code == _REFUSED:
-        told = json.loads(last)
-        if "memory" not in told:
-            return ReadError(_as_given(path, Path(told["path"])), told["reason"])
+        reported = json.loads(last)
+        if "memory" not in reported:
+            return ReadError(_as_given(path, Path(reported["path"])), reported["reason"])
         return ReadError(path, f"reading it needs more than {mebibytes} MiB of memory")
-    # The second is what numpy's library of linear algebra says.
+    # The second message is from numpy's linear algebra library.
     if last.startswith(("MemoryError", "OpenBLAS error: Memory allocation")):
         return ReadError(path, f"reading it needs more than {mebibytes} MiB of memory")
     return ReadError(path, f"its reader ended with code {code}: {' '.join(last.split())[:160]}")
 
 
-def _as_given(path: Path, told: Path) -> Path:
-    """Name a file below a path as the path was given: a child is told whole paths."""
-    whole = path.absolute()
-    return path / told.relative_to(whole) if told.is_relative_to(whole) else told
+def _as_given(path: Path, reported: Path) -> Path:
+    """Return a file relative to the given path, since a child receives absolute paths."""
+    absolute = path.absolute()
+    if reported.is_relative_to(absolute):
+        return path / reported.relative_to(absolute)
+    return reported

@@ -1,6 +1,6 @@
-"""DICOM series as volumes; the parsing is done by a child process with limits.
+"""Read DICOM series as volumes. A child process with limits parses the files.
 
-pydicom is wanted only where there is DICOM: `pip install 'segnetr[dicom]'`.
+pydicom is needed for DICOM only: `pip install 'segnetr[dicom]'`.
 """
 
 import importlib.util
@@ -23,17 +23,17 @@ _SECONDS, _SECONDS_PER_FILE = 120, 0.25
 
 
 def is_dicom_source(path: Path) -> bool:
-    """Tell whether a path is read as DICOM: a folder, a zip file, or a file of such a name."""
+    """Return whether a path is read as DICOM: a folder, a zip file, or a DICOM suffix."""
     if path.is_dir():
-        return find_suffix(path) is None  # a folder called x.png is a mistake
+        return find_suffix(path) is None  # a folder named x.png is an error
     return path.name.lower().endswith((*DICOM_SUFFIXES, ARCHIVE_SUFFIX))
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Tell whether a file of a folder is DICOM: by its name, or without a suffix by its bytes."""
+    """Return whether a file is DICOM: by its suffix, or without a suffix by its content."""
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
-    # DICOM files often have no suffix, or a piece of a UID that looks like one.
+    # DICOM files often have no suffix, or the last component of a UID looks like one.
     if path.suffix and not path.suffix[1:].isdigit():
         return False
     try:
@@ -44,7 +44,7 @@ def is_dicom_file(path: Path) -> bool:
 
 
 def list_series(path: Path) -> list[str]:
-    """Give the UIDs of the series in a folder or zip file.
+    """Return the UIDs of the series in a folder or zip file.
 
     Raises:
         ReadError: As `read_dicom`.
@@ -58,17 +58,17 @@ def read_dicom(path: Path, *, series: str | None = None, max_pixels: int) -> Ima
     """Read a DICOM series.
 
     Args:
-        path: A folder (the files directly in it), a zip file (all of it) or one file.
-        series: SeriesInstanceUID; None: the only one there is.
-        max_pixels: Refuse more voxels than this before memory is taken for them.
+        path: A folder (the files directly in it), a zip file (all files in it) or one file.
+        series: SeriesInstanceUID, or None if there is only one series.
+        max_pixels: Reject more voxels than this before memory is allocated.
 
     Returns:
-        An array (X, Y, Z): columns, rows, slices in the order of their places, rescaled.
+        A rescaled array (X, Y, Z): columns, rows, slices sorted by position.
 
     Raises:
-        ReadError: If pydicom is not installed; a file is damaged or cut off; there are several
-            series and none was named; slices are missing, doubled, shifted or turned; or the
-            parser needs more memory or time than it may.
+        ReadError: If pydicom is not installed; a file is damaged or truncated; there are several
+            series and `series` is None; slices are missing, duplicated, shifted or rotated; or the
+            parser exceeds its memory or time limit.
     """
     request = {
         "action": "read",
@@ -85,16 +85,16 @@ def read_dicom(path: Path, *, series: str | None = None, max_pixels: int) -> Ima
 
 
 def count_seconds(path: Path) -> int:
-    """Give the time a child may take for a source."""
+    """Return the time limit in seconds for a source."""
     files = sum(1 for _ in path.iterdir()) if path.is_dir() else path.stat().st_size // 2**17
     return _SECONDS + int(files * _SECONDS_PER_FILE)
 
 
 def require_package(path: Path, package: str) -> None:
-    """Refuse a file for which a package of the extra `dicom` is missing.
+    """Check that a package of the extra `dicom` is installed.
 
     Raises:
-        ReadError: If it is.
+        ReadError: If it is not.
     """
     if importlib.util.find_spec(package) is None:
         raise ReadError(path, f"DICOM needs {package}: pip install 'segnetr[dicom]'")

@@ -1,4 +1,4 @@
-"""The child process that parses DICOM; started by `dicom_series`, never imported by it."""
+"""Child process that parses DICOM. `series.py` starts it and never imports it."""
 
 import warnings as python_warnings
 from collections.abc import Iterator, Mapping
@@ -21,17 +21,19 @@ from segnetr.data.readers.dicom.sandbox import Reply, answer_parent
 from segnetr.data.readers.image_file import check_extent
 from segnetr.errors import ReadError
 
+_INVERTED = "low values are bright (MONOCHROME1); they are not inverted"
+
 
 def work(request: Mapping[str, Any], stream: IO[bytes]) -> Reply:
-    """Give the series of a source, or the voxels of one of them.
+    """Return the series of a source, or the voxels of one series.
 
     Args:
         request: `path`; `action`, "list" or "read"; for "read", `series` or None and `max_pixels`.
         stream: Not used.
 
     Returns:
-        For "list" the UIDs of the series with images. For "read" the geometry, and the slices one
-        after the other, row by row.
+        For "list" the UIDs of the series with images. For "read" the geometry, and the slices in
+        order, row by row.
 
     Raises:
         ReadError: As `segnetr.data.readers.dicom.series.read_dicom`.
@@ -53,7 +55,9 @@ def work(request: Mapping[str, Any], stream: IO[bytes]) -> Reply:
         "extent": extent,
         "dtype": volume.dtype,
         "affine": volume.affine.tolist(),
-        "warnings": ["low values are bright (MONOCHROME1); they stay so"] if first.inverted else [],
+        "warnings": ["low values are bright (MONOCHROME1); they are not inverted"]
+        if first.inverted
+        else [],
     }
     return facts, _read_slices(source, volume)
 
@@ -62,9 +66,9 @@ def _read_slices(source: DicomSource, volume: SliceVolume) -> Iterator[bytes]:
     for header in volume.slices:
         try:
             with source.open(header.name) as stream:
-                values = _read_pixels(source.place(header.name), header, stream)
+                values = _read_pixels(source.full_path(header.name), header, stream)
         except PARSE_ERRORS as error:
-            raise describe_damage(source.place(header.name), error) from error
+            raise describe_damage(source.full_path(header.name), error) from error
         if volume.dtype == "float32":
             scaled = values.astype(np.float32) * np.float32(header.slope)
             values = scaled + np.float32(header.intercept)
@@ -97,6 +101,6 @@ def _read_pixels(path: Path, header: SliceHeader, stream: IO[bytes]) -> NDArray[
 
 
 if __name__ == "__main__":
-    # What pydicom warns of is either harmless or an error to us a moment later.
+    # Warnings of pydicom are either harmless or followed by an error of our own.
     python_warnings.simplefilter("ignore")
     answer_parent(work)

@@ -84,7 +84,7 @@ def test_series_is_sorted_by_place_and_lies_where_itk_says(series: Path) -> None
     np.testing.assert_array_equal(image.array, draw_voxels())
     assert image.array.dtype == np.int16
     assert image.kind == "volume"
-    assert image.stored.names == ("4.dcm", "3.dcm", "2.dcm", "1.dcm")
+    assert image.source_header.names == ("4.dcm", "3.dcm", "2.dcm", "1.dcm")
     assert image.spacing == (1.25, 0.75, STEP)
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))
@@ -134,8 +134,8 @@ def test_several_series_are_listed_and_one_is_chosen(series: Path) -> None:
         write_slice(series / f"b{number}.dcm", pixels, number, SeriesInstanceUID=OTHER_UID)
     message = refuse(series)
     assert "2 series, choose one by --series UID" in message
-    assert f"{SERIES_UID} (MR drawn, 4 files)" in message
-    assert f"{OTHER_UID} (MR drawn, 3 files)" in message
+    assert f"{SERIES_UID} (MR synthetic, 4 files)" in message
+    assert f"{OTHER_UID} (MR synthetic, 3 files)" in message
     np.testing.assert_array_equal(read_here(series, SERIES_UID), draw_voxels())
     assert read_here(series, OTHER_UID).shape == (6, 5, 3)
     assert "no series 1.2.3; it has" in refuse(series, series="1.2.3")
@@ -393,10 +393,10 @@ def test_mask_of_a_series_is_a_dicom_segmentation_on_its_slices(
     assert stored.StudyInstanceUID == f"{ROOT_UID}.1"
     assert stored.PatientID == "synthetic"
     assert [item.SegmentLabel for item in stored.SegmentSequence] == ["near", "far"]
-    names = {name: number for number, name in enumerate(image.stored.names)}
+    names = {name: number for number, name in enumerate(image.source_header.names)}
     found = np.zeros(SHAPE, dtype=np.uint8)
     places = {}
-    for number, name in enumerate(image.stored.names):
+    for number, name in enumerate(image.source_header.names):
         data = pydicom.dcmread(series / Path(name).name, stop_before_pixels=True)
         places[data.SOPInstanceUID] = (number, list(data.ImagePositionPatient))
     assert len(names) == SHAPE[2]

@@ -66,7 +66,7 @@ def test_files_of_one_ground_truth_must_agree_in_size_and_class(tmp_path):
     with pytest.raises(MaskSizeError, match=r"30 x 48 where a_mask_0\.png is 40 x 48"):
         read_ground_truth(small.mask_files, classes=2)
     torn = make_case(tmp_path, "b", [blob(2) / 255, blob(4) / 255 * 2])
-    with pytest.raises(MaskValuesError, match="one class that another mask"):
+    with pytest.raises(MaskValuesError, match="other classes to pixels than another mask"):
         read_ground_truth(torn.mask_files, classes=3)
 
 
@@ -101,7 +101,9 @@ def test_volume_mask_is_mapped_by_the_table(tmp_path):
 
 def test_value_that_is_in_no_class_is_named(tmp_path):
     path = save(tmp_path / "g.png", np.array([[0, 128], [255, 77]]))
-    with pytest.raises(MaskValuesError, match=r"g\.png: it holds 77, which the description"):
+    with pytest.raises(
+        MaskValuesError, match=r"g\.png: it holds 77, which the dataset description"
+    ):
         read_mask_file(path, classes=3, values=GRAYS)
     color = save(tmp_path / "c.png", np.full((2, 2, 3), (1, 2, 3)))
     with pytest.raises(MaskValuesError, match=r"\(1, 2, 3\), which"):

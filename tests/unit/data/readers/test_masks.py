@@ -83,7 +83,7 @@ def test_colored_palette_is_read_by_its_indices(tmp_path: Path) -> None:
     path = save_palette(tmp_path / "m.png", labels, colors)
     assert np.array_equal(read_mask(path, classes=3), labels)
     turned = save_palette(tmp_path / "t.png", 1 - GROUND_TRUTH, {0: (255, 0, 0), 1: (0, 0, 0)})
-    with pytest.raises(ReadError, match="palette is no list of 2 classes"):
+    with pytest.raises(ReadError, match="palette does not list 2 classes"):
         read_mask(turned, classes=2)
 
 
@@ -94,7 +94,7 @@ def test_soft_edges_are_cut_in_the_middle_with_a_note(tmp_path: Path) -> None:
     assert len(np.unique(np.asarray(Image.open(path)))) > 2
     mask = read_mask_file(path, classes=2)
     assert np.array_equal(mask.array, np.kron(GROUND_TRUTH, np.ones((7, 7), np.uint8)))
-    assert "soft edges are cut at 128" in mask.warnings[0]
+    assert "soft edges are thresholded at 128" in mask.warnings[0]
 
 
 def test_values_between_away_from_edges_are_refused(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_values_between_away_from_edges_are_refused(tmp_path: Path) -> None:
         "two grays": GROUND_TRUTH * 100,
         "dark class": GROUND_TRUTH * 3,
     }.items():
-        with pytest.raises(ReadError, match="it is no mask of 2 classes: it holds the values"):
+        with pytest.raises(ReadError, match="not a mask of 2 classes: it holds the values"):
             read_mask(save(tmp_path / f"{name}.png", array), classes=2)
 
 
@@ -118,10 +118,10 @@ def test_refusal_counts_values_that_it_does_not_show(tmp_path: Path) -> None:
 
 def test_colors_and_masks_drawn_in_transparency_are_refused(tmp_path: Path) -> None:
     red = np.dstack([GROUND_TRUTH * 255, GROUND_TRUTH * 0, GROUND_TRUTH * 0])
-    with pytest.raises(ReadError, match=r"color image, no mask: 2 colors, \(0, 0, 0\)"):
+    with pytest.raises(ReadError, match=r"color image and not a mask: 2 colors, \(0, 0, 0\)"):
         read_mask(save(tmp_path / "r.png", red), classes=2)
     synthetic = np.dstack([np.full_like(GROUND_TRUTH, 255)] * 3 + [GROUND_TRUTH * 255])
-    with pytest.raises(ReadError, match="drawn in transparency"):
+    with pytest.raises(ReadError, match="in the alpha channel"):
         read_mask(save(tmp_path / "a.png", synthetic), classes=2)
 
 
@@ -142,7 +142,7 @@ def test_volume_of_probabilities_and_negative_labels_are_refused(tmp_path: Path)
         voxels = np.zeros((4, 4, 4), dtype=np.float32)
         voxels[1, 1, 1] = value
         nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
-        with pytest.raises(ReadError, match="no mask of 2 classes"):
+        with pytest.raises(ReadError, match="not a mask of 2 classes"):
             read_mask(tmp_path / f"{name}.nii", classes=2)
 
 

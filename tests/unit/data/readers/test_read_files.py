@@ -2,8 +2,11 @@
 
 import gzip
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import monai.transforms as mt
 import nibabel as nib
@@ -14,7 +17,7 @@ from PIL import Image
 
 from segnetr.data.readers.file_list import list_images
 from segnetr.data.readers.monai_reader import StrictReader
-from segnetr.data.readers.read_files import is_supported, read_image, read_mask
+from segnetr.data.readers.read_files import is_supported, open_image, read_image, read_mask
 from segnetr.errors import ReadError, UsageError
 
 SIZE = (24, 33)
@@ -270,3 +273,55 @@ def test_real_files_are_read_without_a_issue(folder: str, classes: int, real_dat
             assert mask.shape == (image.array.shape[:2] if mask.ndim == 2 else image.array.shape)
             assert mask.max() < classes
     assert masks or folder == "ct_totalseg"
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.tif"])
+def test_image_file_is_opened_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size limit, integrity check and decoding share one open file."""
+    path = tmp_path / name
+    Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(path)
+    opened: list[Path] = []
+    checked: list[int] = []
+    original = Path.open
+
+    def count(self: Path, *args: Any, **kwargs: Any) -> Any:
+        opened.append(self)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", count)
+    image = open_image(path, check_pixels=lambda _, pixels: checked.append(pixels))
+    assert image.grid == (6, 7)
+    assert checked == [42]
+    # A TIFF file is opened once more to count its pages.
+    assert opened == [path] * (2 if name == "a.tif" else 1)
+
+
+def test_pixel_limit_applies_before_an_image_is_decoded(tmp_path: Path) -> None:
+    """An error of the callback prevents the allocation of the pixels."""
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(path)
+
+    def reject(path: Path, pixels: int) -> None:
+        raise ReadError(path, f"{pixels} pixels")
+
+    with pytest.raises(ReadError, match="42 pixels"):
+        open_image(path, check_pixels=reject)
+
+
+def test_png_and_nifti_are_read_without_heavy_imports(tmp_path: Path) -> None:
+    """SimpleITK, MONAI and albumentations slow down a cold start."""
+    Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(tmp_path / "a.png")
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.eye(4)), tmp_path / "a.nii.gz")
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from segnetr.data.readers.read_files import open_image, read_image\n"
+        "for path in sys.argv[1:]:\n    open_image(Path(path)); read_image(Path(path))\n"
+        "print([name for name in ('SimpleITK', 'monai', 'albumentations') if name in sys.modules])"
+    )
+    paths = [str(tmp_path / name) for name in ("a.png", "a.nii.gz")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
