@@ -188,6 +188,8 @@ def _build_cloud(name: str, arrays: Mapping[str, NDArray[Any]]) -> Cloud:
         KeyError: If an array is missing.
         ValueError: If the shapes do not match, or a width is not above 0.
     """
+    # Version 0.1 wrote "centre".
+    arrays = {key.replace(".centre", ".center"): value for key, value in arrays.items()}
     keys = ("center", "scale", "axes", "lengths", "rest")
     center, scale, axes, lengths, rest = (arrays[f"{name}.{key}"] for key in keys)
     width = center.size

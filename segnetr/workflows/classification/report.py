@@ -70,7 +70,7 @@ def _describe_data(config: ClassifyConfig, data: Mapping[str, Any], split: Split
         "Split": describe_split(split),
         **data["facts"],
         "Source": data["source"],
-        "License of the data": data["license"],
+        "License of the data": (data.get("license") or data["licence"]),
         "Network": config.backbone.name,
         "Training size": "{} x {} pixels".format(*config.train.image_size),
         "Best weights by": f"validation {config.train.monitor}",
