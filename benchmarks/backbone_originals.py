@@ -1,4 +1,4 @@
-"""Times of the published codes, as recorded on another machine when this project was begun.
+"""Times of the published code, recorded on another machine at the start of this project.
 
 These codes are not installed here. What compares a time there with one here is a network that was
 timed on both machines: the time of each is divided by that of this yardstick.
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Original:
-    """A published code's pass over 8 images in float32, without gradient, at its own image size.
+    """The time of a published code for 8 images in float32, without gradient, at its image size.
 
     Attributes:
         seconds: What it took there.
@@ -26,7 +26,7 @@ class Original:
     is_same_code: bool
 
 
-# Processor time of one thread; the yardstick is timm's MobileViT-S, channels first.
+# CPU time of one thread; the yardstick is timm's MobileViT-S, channels first.
 _ONE_THREAD = {
     "moa_tiny": 1.326,
     "moa_small": 2.150,
@@ -75,7 +75,7 @@ ORIGINALS = {
 
 
 def compare_with_original(name: str, *, ours: float, yardstick: float) -> dict[str, Any]:
-    """Give the row of a network of ours beside its published code.
+    """Return the row that compares our network with its published code.
 
     Args:
         name: A key of `ORIGINALS`.

@@ -1,4 +1,4 @@
-"""The file of what `backbones.py` measured, piece by piece, and its table."""
+"""The results file of `backbones.py` and its table."""
 
 import json
 import sys
@@ -8,12 +8,12 @@ from typing import Any
 from segnetr.outputs.models.provenance import collect_provenance
 
 Row = dict[str, Any]
-# What makes two rows figures of the same thing, of which the later one holds.
+# Rows that agree in these fields measure the same; the later one replaces the earlier one.
 _IDENTITY = ("network", "mode", "by", "batch", "threads", "device")
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows measured so far; none where there is no file."""
+    """Return the recorded rows; none if there is no file."""
     if not path.exists():
         return []
     rows: list[Row] = json.loads(path.read_text())["rows"]
@@ -21,7 +21,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def merge_rows(known: list[Row], new: list[Row]) -> list[Row]:
-    """Put new figures in the place of those they measure again; others stay."""
+    """Replace the rows that were measured again; keep the others."""
     merged = {_identify(row): row for row in known}
     for row in new:
         merged[_identify(row)] = {**merged.get(_identify(row), {}), **row}
@@ -33,11 +33,11 @@ def _identify(row: Row) -> tuple[str, ...]:
 
 
 def write_rows(path: Path, rows: list[Row], *, device: str) -> None:
-    """Write all rows, with the machine and the versions of the last piece."""
+    """Write all rows, with the machine and versions of the last run."""
     made_by = collect_provenance(device=device)
     for package in ("timm", "transformers"):
         made_by["versions"][package] = getattr(sys.modules.get(package), "__version__", "not used")
-    # Folders are this machine's own.
+    # Folders belong to this machine.
     made_by["command"] = [
         "FOLDER" if Path(word).is_absolute() else word for word in made_by["command"]
     ]
@@ -46,7 +46,7 @@ def write_rows(path: Path, rows: list[Row], *, device: str) -> None:
 
 
 def render_table(rows: list[Row]) -> str:
-    """Lay out the figures as Markdown, peers first, then recorded times."""
+    """Return the results as Markdown, other packages first, then recorded times."""
     peers = [row for row in rows if row["mode"] != "original"]
     originals = [row for row in rows if row["mode"] == "original"]
     tables = [_peers_table(peers)] if peers else []

@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, struct.error) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{file}: torn or no checkpoint ({reason})") from None
+        raise CheckpointError(f"{file}: damaged or not a checkpoint ({reason})") from None
     return unwrap_state_dict(content, source=str(file))
 
 

@@ -305,8 +305,8 @@ def _make_blocks(config: MobileFormerConfig) -> list[nn.Module]:
     count = 1 + sum(map(len, config.stages))
     before = config.lite[1]
     for level, stage in enumerate(config.stages):
-        for place, (expansion, channels) in enumerate(stage):
-            halves = place == 0 and (level > 0 or config.lite[2] == 1)
+        for index, (expansion, channels) in enumerate(stage):
+            halves = index == 0 and (level > 0 or config.lite[2] == 1)
             rate = config.drop_path * (len(blocks) + 1) / count
             kind = DownBlock if halves else Block
             blocks.append(kind(before, channels, expansion, config, rate))

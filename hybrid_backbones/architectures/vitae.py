@@ -322,12 +322,9 @@ class PatchEmbedding(nn.Module):
         grid = (patches.shape[2], patches.shape[3])
         token = self.cls_token.expand(patches.shape[0], -1, -1)
         tokens = torch.cat((token, patches.flatten(2).transpose(1, 2)), 1)
-        return tokens + self._positions(grid), grid
-
-    def _positions(self, grid: tuple[int, int]) -> Tensor:
         resized = partial(resize_positions, grid=grid)
         own = (self.side, self.side)
-        return self.tables.resize(self.pos_embed, resized, own=own, size=grid)
+        return tokens + self.tables.resize(self.pos_embed, resized, own=own, size=grid), grid
 
 
 class PlainViTAE(Backbone):
@@ -396,12 +393,7 @@ class PlainViTAE(Backbone):
 
 
 def _spec(
-    name: str,
-    config: ViTAEConfig | PlainViTAEConfig,
-    *,
-    parameters: int,
-    gmacs: float,
-    top1: float,
+    name: str, config: ViTAEConfig | PlainViTAEConfig, *, parameters: int, gmacs: float, top1: float
 ) -> ModelSpec:
     cells = isinstance(config, ViTAEConfig)
     return ModelSpec(

@@ -25,7 +25,8 @@ class ConvSequence(nn.Sequential):
             if not isinstance(layer, nn.Conv2d):
                 x = layer(x)
                 continue
-            norm = activation = None
+            norm: nn.Module | None = None
+            activation: Activation | None = None
             if waiting and isinstance(waiting[0], nn.BatchNorm2d | nn.Identity):
                 norm = waiting.pop(0)
             if waiting and type(waiting[0]) in _ACTIVATIONS:

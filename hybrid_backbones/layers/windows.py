@@ -38,8 +38,8 @@ def relative_position_index(window: int) -> Tensor:
         Indices (S*S, S*S) into a table of (2S - 1)^2 rows.
     """
     steps = torch.arange(window)
-    places = torch.stack(torch.meshgrid(steps, steps, indexing="ij")).flatten(1)
-    offset = places[:, :, None] - places[:, None, :] + window - 1
+    positions = torch.stack(torch.meshgrid(steps, steps, indexing="ij")).flatten(1)
+    offset = positions[:, :, None] - positions[:, None, :] + window - 1
     return offset[0] * (2 * window - 1) + offset[1]
 
 
@@ -74,8 +74,8 @@ def shifted_window_mask(height: int, width: int, *, window: int, like: Tensor) -
     regions = []
     for side in (height, width):
         padded = side + -side % window
-        place = torch.arange(padded, device=like.device)
-        regions.append((place >= padded - window).long() + (place >= padded - shift).long())
+        position = torch.arange(padded, device=like.device)
+        regions.append((position >= padded - window).long() + (position >= padded - shift).long())
     region = regions[0][:, None] * 3 + regions[1][None, :]
     numbered = partition_windows(region[None, :, :, None], window)[0, :, :, 0]
     apart = numbered[:, :, None] != numbered[:, None, :]

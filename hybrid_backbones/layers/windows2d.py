@@ -48,8 +48,8 @@ def window_position_index(rows: int, columns: int, *, device: torch.device | Non
     Returns:
         Indices (R*S, R*S) into a table of (2R - 1) * (2S - 1) rows.
     """
-    places = (torch.arange(side, device=device) for side in (rows, columns))
-    down, right = (place.reshape(-1) for place in torch.meshgrid(*places, indexing="ij"))
+    positions = (torch.arange(side, device=device) for side in (rows, columns))
+    down, right = (position.reshape(-1) for position in torch.meshgrid(*positions, indexing="ij"))
     below = down[:, None] - down[None, :] + rows - 1
     across = right[:, None] - right[None, :] + columns - 1
     return below * (2 * columns - 1) + across

@@ -82,7 +82,7 @@ def test_truncated_file_is_refused(tmp_path, suffix, share):
     save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CheckpointError, match="torn or no checkpoint") as caught:
+    with pytest.raises(CheckpointError, match="damaged or not a checkpoint") as caught:
         read_checkpoint(file)
     assert str(file) in one_line(caught)
 
