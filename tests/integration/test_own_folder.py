@@ -73,7 +73,7 @@ def test_each_issue_is_a_line_and_code_four_and_training_refuses_it(command, tin
         Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
     empty = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")
     assert empty.returncode == 4
-    assert "shows no object" in empty.stderr
+    assert "has no foreground" in empty.stderr
 
 
 @pytest.mark.parametrize(

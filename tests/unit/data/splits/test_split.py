@@ -162,7 +162,7 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(asked):
 def test_no_cases_and_repeated_ids_are_refused():
     with pytest.raises(UsageError, match="no cases"):
         make_split([], seed=0, **SHARES)
-    with pytest.raises(DataError, match="c0001 is there 2 times"):
+    with pytest.raises(DataError, match="2 cases have the id c0001"):
         make_split([*make_cases(3), make_cases(2)[1]], seed=0, **SHARES)
 
 

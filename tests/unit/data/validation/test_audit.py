@@ -69,7 +69,7 @@ def test_each_issue_of_a_set_is_found_in_order(workers: int, tmp_path: Path) -> 
     for issue in issues:
         assert "\n" not in issue.message
         assert issue.message.startswith(f"{issue.path}: ")
-    assert "30 x 50 where its image small.png is 40 x 50" in issues[2].message
+    assert "30 x 50, but its image small.png is 40 x 50" in issues[2].message
 
 
 def test_sound_case_and_case_without_mask_have_no_issue(tmp_path: Path) -> None:
@@ -122,14 +122,14 @@ def test_volume_mask_on_another_grid_is_a_issue(tmp_path: Path) -> None:
 KILLER = """
 import os, signal
 from pathlib import Path
-from segnetr.data.validation.case_check import Finding
+from segnetr.data.validation.case_check import FileIssue
 
 def check(image, masks):
     marker = Path(masks[0])
     if image.name == "killer.png" or (image.name == "once.png" and not marker.exists()):
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return [Finding("mask-values", image, f"{image}: looked at")]
+    return [FileIssue("mask-values", image, f"{image}: checked")]
 """
 
 
