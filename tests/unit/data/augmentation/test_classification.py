@@ -296,13 +296,13 @@ def test_randaugment_applies_its_probability_and_count():
     )
     pipeline = build_classification_augmentation(config, image_size=SIZE, channels=3)
     pipeline.set_random_state(np.random.default_rng(0), random.Random(0))
-    draws = [pipeline.transforms[1].get_params()["synthetic"] for _ in range(500)]
+    draws = [pipeline.transforms[1].get_params()["operations"] for _ in range(500)]
     assert max(map(len, draws)) <= 3
-    assert np.mean([len(synthetic) for synthetic in draws]) == pytest.approx(1.2, abs=0.15)
-    names = {name for synthetic in draws for name, _ in synthetic}
+    assert np.mean([len(operations) for operations in draws]) == pytest.approx(1.2, abs=0.15)
+    names = {name for operations in draws for name, _ in operations}
     assert names == PUBLISHED
-    assert {abs(strength) for synthetic in draws for _, strength in synthetic} == {0.9}
-    assert {strength > 0 for synthetic in draws for _, strength in synthetic} == {True, False}
+    assert {abs(strength) for operations in draws for _, strength in operations} == {0.9}
+    assert {strength > 0 for operations in draws for _, strength in operations} == {True, False}
 
 
 @pytest.mark.parametrize("filter_name", ["bilinear", "bicubic"])
