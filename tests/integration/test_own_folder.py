@@ -80,7 +80,7 @@ def test_each_issue_is_a_line_and_code_four_and_training_refuses_it(command, tin
     ("rows", "kind", "said"),
     [
         (["0,p1,train", "1,p1,test", "2,p2,train", "3,p3,test"], "patient-in-two-splits", "p1"),
-        (["0,p1,train", "1,p2,train", "2,p3,train", "0,p4,test"], "duplicate-id", "2 cases are"),
+        (["0,p1,train", "1,p2,train", "2,p3,train", "0,p4,test"], "duplicate-id", "2 cases have"),
     ],
 )
 def test_table_that_would_flatter_is_refused_with_a_line_for_each_case(
