@@ -73,14 +73,14 @@ def test_each_issue_is_one_line_and_training_refuses_the_dataset(command, tiny, 
         Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
     empty = command("train", *where, *tiny, "--steps", 2, "--out", tmp_path / "run", "--quiet")
     assert empty.returncode == 4
-    assert "shows no object" in empty.stderr
+    assert "has no foreground" in empty.stderr
 
 
 @pytest.mark.parametrize(
     ("rows", "kind", "word"),
     [
         (["0,p1,train", "1,p1,test", "2,p2,train", "3,p3,test"], "patient-in-two-splits", "p1"),
-        (["0,p1,train", "1,p2,train", "2,p3,train", "0,p4,test"], "duplicate-id", "2 cases are"),
+        (["0,p1,train", "1,p2,train", "2,p3,train", "0,p4,test"], "duplicate-id", "2 cases have"),
     ],
 )
 def test_table_with_leaking_patients_or_duplicate_ids_is_rejected(

@@ -182,7 +182,7 @@ def test_empty_masks_only_are_one_line_and_exit_code_four(command, tiny, tmp_pat
     cache = ["--set", f"data.cache_dir={tmp_path / 'cache'}"]
     done = command("train", *data, *tiny, *cache, "--out", tmp_path / "run", "--quiet")
     assert done.returncode == 4
-    assert "it shows no object" in done.stderr
+    assert "it has no foreground" in done.stderr
 
 
 def test_broken_task_file_is_one_line_and_exit_code_four(command, tmp_path: Path) -> None:

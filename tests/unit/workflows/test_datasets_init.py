@@ -149,9 +149,9 @@ def test_volumes_are_known_as_volumes(tmp_path):
 @pytest.mark.parametrize(
     ("ground_truth", "words"),
     [
-        (mask(0), "the masks hold the value 0"),
+        (mask(0), "the masks contain the value 0"),
         (np.random.default_rng(0).integers(0, 255, (24, 30)), "or more"),
-        (255 - mask(255), "is it the background?"),
+        (255 - mask(255), "if it is the background"),
     ],
 )
 def test_what_cannot_be_decided_is_said(tmp_path, ground_truth, words):

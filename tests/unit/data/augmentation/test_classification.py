@@ -1,4 +1,4 @@
-"""Images with labels: every setting has an effect, seeds rule it all, evaluation is published."""
+"""Augmentation for classification: every setting has an effect, and seeds determine the result."""
 
 import math
 import random
@@ -56,7 +56,7 @@ def augment(config, seed, image=None, size=SIZE):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_everything_on_gives_the_size_type_and_range(channels, dtype):
+def test_all_augmentations_preserve_size_type_and_range(channels, dtype):
     config = replace(
         OFF, **{k: v for k, v in SETTINGS.items() if k != "padding"}, randaugment_probability=1.0
     )
@@ -85,7 +85,7 @@ def test_each_setting_alone_changes_the_image(name, channels):
         assert len(results) >= 2
 
 
-def test_equal_seeds_give_equal_images_and_leave_the_global_generators_alone():
+def test_images_depend_on_the_seed_and_global_generators_are_not_used():
     config = replace(OFF, **{k: v for k, v in SETTINGS.items() if k != "padding"})
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     first = [augment(config, seed).tobytes() for seed in range(8)]
@@ -119,7 +119,7 @@ def test_batches_are_equal_for_any_number_of_workers():
     assert torch.equal(*loads)
 
 
-def test_crops_have_the_wanted_areas_and_proportions():
+def test_crops_have_the_configured_areas_and_aspect_ratios():
     pipeline = build_classification_augmentation(
         ClassificationAugmentConfig(crop_scale=(0.1, 0.5), crop_ratio=(0.5, 2.0)),
         image_size=SIZE,
@@ -143,7 +143,7 @@ def test_crops_have_the_wanted_areas_and_proportions():
         assert 0 <= left <= 300 - across
 
 
-def test_crop_that_never_fits_is_the_middle_of_the_nearest_proportions():
+def test_crop_that_never_fits_is_central_with_the_nearest_aspect_ratio():
     config = ClassificationAugmentConfig(crop_scale=(1, 1), crop_ratio=(0.9, 1.1))
     pipeline = build_classification_augmentation(config, image_size=SIZE, channels=1)
     box = pipeline.transforms[0].get_params_dependent_on_data({"shape": (100, 400, 1)}, {})["box"]
@@ -162,7 +162,7 @@ def test_padded_crop_moves_the_image_over_black():
 
 @pytest.mark.parametrize("mode", ["pixel", "color", "mean"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_erasing_replaces_rectangles_by_what_the_mode_says(mode, dtype):
+def test_erasing_fills_rectangles_by_its_mode(mode, dtype):
     image = pixels(3, dtype, (64, 64))
     config = replace(OFF, erasing_probability=1.0, erasing_mode=mode)
     shares = []
@@ -208,14 +208,14 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def test_operations_are_the_fourteen_of_the_article():
+def test_operations_are_the_fourteen_of_the_paper():
     assert set(find_operations(3)) == PUBLISHED
     assert set(find_operations(1)) == PUBLISHED - {"color"}
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED - {"auto_contrast", "equalize"}))
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_strength_nought_changes_nothing(name, dtype):
+def test_strength_zero_changes_nothing(name, dtype):
     image = pixels(3, dtype)
     changed = find_operations(3)[name](image, 0.0)
     np.testing.assert_allclose(changed, image, atol=1e-6)
@@ -249,7 +249,7 @@ def test_eight_bit_and_floating_point_images_agree(name, channels):
         assert np.abs(coarse / 255 - fine).max() <= 2.5 / 255
 
 
-def test_operations_are_what_they_are_called():
+def test_operations_do_what_their_names_say():
     operations = find_operations(3)
     image = pixels(3)
     assert len(np.unique(operations["posterize"](image, 1.0) & 15)) == 1
@@ -266,7 +266,7 @@ def test_operations_are_what_they_are_called():
     np.testing.assert_array_equal(operations["auto_contrast"](flat, 1.0), flat)
 
 
-def test_geometric_operations_move_as_far_as_the_article_says():
+def test_geometric_operations_have_the_ranges_of_the_paper():
     operations = find_operations(1)
     image = np.zeros((331, 331, 1), dtype=np.uint8)
     image[160:171, 160:171] = 255
@@ -290,19 +290,19 @@ def test_geometric_operations_move_as_far_as_the_article_says():
         assert abs(math.degrees(math.atan(slope))) == pytest.approx(angle, abs=1)
 
 
-def test_probability_and_count_of_randaugment_are_kept():
+def test_randaugment_applies_its_probability_and_count():
     config = replace(
         OFF, randaugment_operations=3, randaugment_probability=0.4, randaugment_deviation=0.0
     )
     pipeline = build_classification_augmentation(config, image_size=SIZE, channels=3)
     pipeline.set_random_state(np.random.default_rng(0), random.Random(0))
-    draws = [pipeline.transforms[1].get_params()["synthetic"] for _ in range(500)]
+    draws = [pipeline.transforms[1].get_params()["operations"] for _ in range(500)]
     assert max(map(len, draws)) <= 3
-    assert np.mean([len(synthetic) for synthetic in draws]) == pytest.approx(1.2, abs=0.15)
-    names = {name for synthetic in draws for name, _ in synthetic}
+    assert np.mean([len(operations) for operations in draws]) == pytest.approx(1.2, abs=0.15)
+    names = {name for operations in draws for name, _ in operations}
     assert names == PUBLISHED
-    assert {abs(strength) for synthetic in draws for _, strength in synthetic} == {0.9}
-    assert {strength > 0 for synthetic in draws for _, strength in synthetic} == {True, False}
+    assert {abs(strength) for operations in draws for _, strength in operations} == {0.9}
+    assert {strength > 0 for operations in draws for _, strength in operations} == {True, False}
 
 
 @pytest.mark.parametrize("filter_name", ["bilinear", "bicubic"])
@@ -316,7 +316,7 @@ def test_evaluation_is_the_published_resizing_and_central_crop(filter_name):
     np.testing.assert_array_equal(fitted, np.asarray(resized)[top : top + 56, left : left + 56])
 
 
-def test_evaluation_squashes_where_told():
+def test_evaluation_can_resize_the_whole_image():
     image = pixels(1, size=(90, 131))
     config = ClassificationAugmentConfig(evaluation_fit="squash", evaluation_crop=0.5)
     fitted = build_classification_evaluation(config, image_size=(32, 40))(image=image)["image"]
@@ -326,7 +326,7 @@ def test_evaluation_squashes_where_told():
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("size", [(32, 32), (17, 61), (90, 131)])
-def test_evaluation_fits_any_channels_types_and_proportions(channels, dtype, size):
+def test_evaluation_supports_any_channels_types_and_aspect_ratios(channels, dtype, size):
     config = ClassificationAugmentConfig(evaluation_crop=0.9)
     pipeline = build_classification_evaluation(config, image_size=(32, 48))
     image = pixels(channels, dtype, size)
@@ -336,14 +336,14 @@ def test_evaluation_fits_any_channels_types_and_proportions(channels, dtype, siz
     assert 0 <= fitted.min() <= fitted.max() <= (255 if dtype == np.uint8 else 1)
 
 
-def test_image_of_the_right_size_is_not_touched_by_evaluation():
+def test_evaluation_does_not_change_images_of_the_right_size():
     image = pixels(3, size=(32, 32))
     config = ClassificationAugmentConfig()
     fitted = build_classification_evaluation(config, image_size=(32, 32))(image=image)["image"]
     np.testing.assert_array_equal(fitted, image)
 
 
-def test_import_tells_albumentations_to_ask_no_network():
+def test_import_disables_the_version_check_of_albumentations():
     code = (
         "import os; os.environ.pop('NO_ALBUMENTATIONS_UPDATE', None)\n"
         "import segnetr.data.augmentation.classification\n"

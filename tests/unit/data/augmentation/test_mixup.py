@@ -1,4 +1,4 @@
-"""Mixed batches: labels follow the pixels exactly, and the generator decides everything."""
+"""Mixup and CutMix: labels match the pixels, and the generator determines the result."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def mix(config, images, targets, classes, seed, epoch=0):
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([MIXUP, CUTMIX, BOTH]), counts, seeds)
-def test_labels_hold_exactly_the_share_of_each_image(config, count, seed):
+def test_labels_equal_the_share_of_each_image(config, count, seed):
     images, targets = constant_images(count)
     mixed, shares = mix(config, images, targets, count, seed)
     assert shares.shape == (count, count)
@@ -53,7 +53,7 @@ def test_cutmix_label_is_the_count_of_pixels(count, seed):
 
 @given(st.integers(1, 50), st.integers(1, 50), st.floats(0, 1), st.floats(0, 0.999),
        st.floats(0, 0.999))  # fmt: skip
-def test_rectangle_lies_inside_and_is_never_larger_than_meant(height, width, share, down, across):
+def test_rectangle_is_inside_and_never_larger_than_intended(height, width, share, down, across):
     rows, columns = cut_box(height, width, share=share, center=(down, across))
     assert 0 <= rows.start <= height
     assert 0 <= rows.stop <= height
@@ -65,7 +65,7 @@ def test_rectangle_lies_inside_and_is_never_larger_than_meant(height, width, sha
 
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from([MIXUP, CUTMIX, BOTH]), seeds)
-def test_equal_generators_mix_equally_and_the_batch_itself_stays(config, seed):
+def test_equal_generators_mix_equally_and_the_input_is_not_changed(config, seed):
     images, targets = constant_images(5)
     kept = images.clone()
     first, second = (mix(config, images, targets, 5, seed) for _ in range(2))
@@ -77,7 +77,7 @@ def test_equal_generators_mix_equally_and_the_batch_itself_stays(config, seed):
 @pytest.mark.parametrize(
     "config", [MIXUP, CUTMIX, BOTH, MixingConfig(), MixingConfig(mixup_alpha=1, probability=0)]
 )
-def test_every_call_takes_the_same_numbers_from_the_generator(config):
+def test_every_call_draws_the_same_number_of_values(config):
     images, targets = constant_images(4)
     generator = torch.Generator().manual_seed(3)
     BatchMixer(config, 4)(images, targets, epoch=0, generator=generator)
@@ -95,7 +95,7 @@ def test_every_call_takes_the_same_numbers_from_the_generator(config):
         (MixingConfig(cutmix_alpha=1, off_epoch=3), 9),
     ],
 )
-def test_batch_that_is_not_mixed_keeps_its_images_and_plain_labels(config, epoch):
+def test_unmixed_batch_keeps_its_images_and_labels(config, epoch):
     images, targets = constant_images(4)
     for seed in range(20):
         mixed, shares = mix(config, images, targets, 6, seed, epoch)
@@ -151,7 +151,7 @@ def test_smoothing_before_and_after_mixing_is_the_same():
     )
 
 
-def test_several_labels_are_mixed_as_they_are():
+def test_multi_labels_are_mixed():
     images, _ = constant_images(2)
     several = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
     for seed in range(10):
@@ -163,13 +163,13 @@ def test_several_labels_are_mixed_as_they_are():
 @pytest.mark.parametrize(
     "targets", [torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 4), torch.zeros(2)]
 )
-def test_labels_of_another_shape_are_refused(targets):
+def test_labels_with_a_wrong_shape_are_refused(targets):
     images, _ = constant_images(2)
     with pytest.raises(ValueError, match="expected"):
         mix(MIXUP, images, targets, 3, 0)
 
 
-def test_memory_layout_is_kept():
+def test_memory_layout_is_preserved():
     images, targets = constant_images(4)
     images = images.contiguous(memory_format=torch.channels_last)
     for config in (MIXUP, CUTMIX):

@@ -1,4 +1,4 @@
-"""Augmentation: every setting has an effect, image and mask move together, seeds rule it all."""
+"""Augmentation for segmentation: effects of the settings, alignment of masks, seeding."""
 
 import os
 import random
@@ -99,7 +99,7 @@ def read_global_states() -> tuple[Any, ...]:
     )
 
 
-def test_everything_switched_off_is_the_resizing_of_evaluation() -> None:
+def test_disabled_augmentation_equals_evaluation_resizing() -> None:
     image, mask = draw_pair()
     for seed in range(5):
         changed = augment(OFF, seed)
@@ -135,7 +135,7 @@ def test_black_border_is_black_and_background() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_cast_is_one_gain_for_each_color(dtype: type) -> None:
+def test_cast_is_one_gain_per_color(dtype: type) -> None:
     gray = np.full((48, 48, 3), 100 if dtype == np.uint8 else 0.4, dtype)
     image, _ = augment(replace(OFF, cast=0.4), 3, (gray, np.zeros((48, 48), np.uint8)))
     assert image.dtype == dtype
@@ -158,7 +158,7 @@ def test_uneven_light_is_smooth() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_stickers_leave_the_middle_alone(channels: int) -> None:
+def test_stickers_do_not_cover_the_center(channels: int) -> None:
     gray = np.full((64, 64, channels), 128, np.uint8)
     for seed in range(20):
         pair = (gray, np.zeros((64, 64), np.uint8))
@@ -180,7 +180,7 @@ def test_pen_strokes_are_thin_and_blue_or_purple() -> None:
         assert (image[changed].max(1) > image[changed][:, 1] - 1).all()
 
 
-def test_a_vignette_darkens_the_corners_and_leaves_the_middle_alone() -> None:
+def test_vignette_darkens_the_corners_and_not_the_center() -> None:
     gray = np.full((64, 80, 3), 128, np.uint8)
     for seed in range(20):
         pair = (gray, np.zeros((64, 80), np.uint8))
@@ -223,7 +223,7 @@ def test_flips_alone_reach_all_eight_orientations_exactly() -> None:
 
 @pytest.mark.parametrize("size", [(48, 48), (40, 64), (33, 97)])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_any_number_of_channels_and_any_size_come_out_right(
+def test_any_number_of_channels_and_any_size_are_supported(
     size: tuple[int, int], channels: int
 ) -> None:
     config = AugmentConfig(blur=1, noise=1, elastic=1, dropout=1)
@@ -240,7 +240,7 @@ def test_class_indices_are_never_mixed() -> None:
         assert set(np.unique(changed)) <= {0, 2}
 
 
-def test_warp_without_a_turn_keeps_the_middle_where_it_is() -> None:
+def test_warp_without_rotation_keeps_the_center() -> None:
     # Half a pixel wrong in the matrix would shift a shrunken image; here it must stay symmetric.
     image = np.zeros((64, 64, 3), np.uint8)
     image[24:40, 24:40] = 200
@@ -253,7 +253,7 @@ def test_warp_without_a_turn_keeps_the_middle_where_it_is() -> None:
         assert inner.sum() == pytest.approx(min(20, 16 * zoom * 48 / 64) ** 2, rel=0.35)
 
 
-def test_quarter_turn_by_degrees_turns_the_image() -> None:
+def test_rotation_by_90_degrees_rotates_the_image() -> None:
     pair = draw_pair((64, 64))
     step = WarpToSize((64, 64), flip=False, degrees=90, zoom=(1, 1), shift=0)
     step.py_random = type("Highest", (), {"uniform": staticmethod(max)})()
@@ -262,7 +262,7 @@ def test_quarter_turn_by_degrees_turns_the_image() -> None:
     assert np.array_equal(turned, np.rot90(pair[0], -1))
 
 
-def test_shrinking_much_averages_instead_of_skipping() -> None:
+def test_strong_shrinking_averages_instead_of_skipping_pixels() -> None:
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 200
     config = replace(OFF, rotate_degrees=1e-3)  # not the plain path
@@ -271,7 +271,7 @@ def test_shrinking_much_averages_instead_of_skipping() -> None:
     assert np.abs(inner - 100).max() < 15
 
 
-def test_outside_is_a_reflection_of_image_and_mask() -> None:
+def test_border_reflects_image_and_mask() -> None:
     image, mask = draw_pair()
     mask[:] = 1
     config = replace(OFF, scale=(0.5, 0.5), shift=0.3, rotate_degrees=45)
@@ -280,7 +280,7 @@ def test_outside_is_a_reflection_of_image_and_mask() -> None:
     assert (changed == 90).all()
 
 
-def test_turn_and_brightness_are_drawn_independently() -> None:
+def test_rotation_and_brightness_are_independent() -> None:
     # With one seed for all transforms, as albumentations has it, they would move in step.
     config = replace(OFF, shift=0.3, brightness=0.5)
     pair = draw_pair()[0] * 0 + np.uint8(100), draw_pair()[1]
@@ -292,7 +292,7 @@ def test_turn_and_brightness_are_drawn_independently() -> None:
     assert abs(np.corrcoef(brightness, place)[0, 1]) < 0.4
 
 
-def test_chain_gives_plain_tensors_of_the_right_kind(tmp_path: Path) -> None:
+def test_transform_returns_plain_tensors(tmp_path: Path) -> None:
     case = write_case(tmp_path, *draw_pair())
     chains = [
         training_transform(
@@ -317,7 +317,7 @@ def test_training_without_augmentation_equals_evaluation(tmp_path: Path) -> None
     assert torch.equal(train(case)["mask"], evaluate(case)["mask"])
 
 
-def test_sixteen_bits_pass_through_every_change(tmp_path: Path) -> None:
+def test_16_bit_images_are_augmented(tmp_path: Path) -> None:
     image, mask = draw_pair()
     deep = image.astype(np.uint16) * 257
     config = AugmentConfig(blur=1, noise=1, elastic=1, dropout=1)
@@ -336,7 +336,7 @@ def test_sixteen_bits_pass_through_every_change(tmp_path: Path) -> None:
     assert torch.allclose(plain(write_case(tmp_path, deep, mask))["image"], shallow, atol=0.003)
 
 
-def test_monai_transform_in_the_chain_is_seeded_with_the_rest(tmp_path: Path) -> None:
+def test_additional_monai_transform_is_seeded(tmp_path: Path) -> None:
     case = write_case(tmp_path, *draw_pair())
 
     def build(*extra: Any) -> Compose:
@@ -363,7 +363,7 @@ def test_monai_transform_in_the_chain_is_seeded_with_the_rest(tmp_path: Path) ->
     assert not torch.equal(first[0]["image"], run(plain, 0)["image"])
 
 
-def test_chain_can_be_taken_apart_and_put_together(tmp_path: Path) -> None:
+def test_transform_can_be_rebuilt_from_its_steps(tmp_path: Path) -> None:
     chain = evaluation_transform(SIZE, IntensityConfig(), 3)
     flip = RandFlipd(("image", "mask"), prob=1, spatial_axis=1)
     longer = Compose([*chain.transforms[:-1], flip, chain.transforms[-1]])
@@ -371,7 +371,7 @@ def test_chain_can_be_taken_apart_and_put_together(tmp_path: Path) -> None:
     assert torch.equal(longer(case)["image"], chain(case)["image"].flip(2))
 
 
-def test_pipeline_of_a_user_is_seeded_too() -> None:
+def test_custom_pipeline_is_seeded() -> None:
     pipeline = build_augmentation(AugmentConfig(), image_size=SIZE, channels=3)
     step = Albumentationsd(pipeline)
     assert isinstance(step, Randomizable)
@@ -381,7 +381,7 @@ def test_pipeline_of_a_user_is_seeded_too() -> None:
     assert np.array_equal(one["image"], two["image"])
 
 
-def test_no_global_random_state_is_used_or_moved(tmp_path: Path) -> None:
+def test_no_global_random_state_is_used_or_changed(tmp_path: Path) -> None:
     case = write_case(tmp_path, *draw_pair())
     config = AugmentConfig(blur=1, noise=1, elastic=1, dropout=1)
     chain = training_transform(
@@ -427,14 +427,14 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
         load_cached(tmp_path / "a.npy", case_id="a")
 
 
-def test_intensity_that_does_not_fit_is_refused_when_the_chain_is_built() -> None:
+def test_invalid_intensity_is_refused_when_the_transform_is_built() -> None:
     with pytest.raises(UsageError, match="3 values for images of 1 channel"):
         training_transform(OFF, image_size=SIZE, intensity=IntensityConfig(), channels=1)
     with pytest.raises(UsageError, match="3 values for images of 1 channel"):
         evaluation_transform(SIZE, IntensityConfig(), 1)
 
 
-def test_albumentations_is_imported_without_a_warning_and_without_asking_for_a_version() -> None:
+def test_import_of_albumentations_gives_no_warning_and_no_version_check() -> None:
     # The version check runs at import, in a process of its own that has not been told to skip it.
     code = (
         "import socket\n"

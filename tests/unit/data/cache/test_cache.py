@@ -1,4 +1,4 @@
-"""The cache decodes each image once, survives interruption and never trusts a torn copy."""
+"""The cache decodes each image once, survives interruption and rebuilds damaged copies."""
 
 import errno
 import multiprocessing
@@ -70,7 +70,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter:
     return counter
 
 
-def test_copies_have_the_wanted_shorter_side_and_types(tmp_path: Path) -> None:
+def test_copies_have_the_configured_shorter_side_and_types(tmp_path: Path) -> None:
     result = build(draw_cases(tmp_path / "data"), tmp_path / "cache")
     assert list(result.entries) == ["c0", "c1", "c2"]
     assert result.issues == []
@@ -82,7 +82,7 @@ def test_copies_have_the_wanted_shorter_side_and_types(tmp_path: Path) -> None:
     assert set(np.unique(mask)) == {0, 1}
 
 
-def test_copy_is_the_mean_over_areas(tmp_path: Path) -> None:
+def test_copy_is_an_area_average(tmp_path: Path) -> None:
     (case,) = draw_cases(tmp_path / "data", 1, (64, 64))
     entry = build([case], tmp_path / "cache").entries["c0"]
     original = np.asarray(Image.open(case.image), dtype=np.float64)
@@ -97,7 +97,7 @@ def test_small_image_is_not_enlarged(tmp_path: Path) -> None:
     assert np.array_equal(np.load(entry.image), np.asarray(Image.open(cases[0].image)))
 
 
-def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
+def test_16_bit_images_stay_16_bit(tmp_path: Path) -> None:
     (case,) = draw_cases(tmp_path / "data", 1)
     deep = np.linspace(0, 65535, 60 * 80).reshape(60, 80).astype(np.uint16)
     Image.fromarray(deep).save(case.image)
@@ -108,7 +108,7 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
     assert len(np.unique(image)) > 256
 
 
-def test_second_start_neither_hashes_nor_decodes(
+def test_second_build_neither_hashes_nor_decodes(
     tmp_path: Path, decoded: Counter, hashed: Counter
 ) -> None:
     cases = draw_cases(tmp_path / "data")
@@ -144,7 +144,7 @@ def test_changed_file_is_decoded_again(tmp_path: Path, decoded: Counter) -> None
         CacheSettings(side=32, channels=3, classes=2, max_pixels=100_000),
     ],
 )
-def test_other_settings_have_copies_of_their_own(tmp_path: Path, settings: CacheSettings) -> None:
+def test_other_settings_have_separate_copies(tmp_path: Path, settings: CacheSettings) -> None:
     cases = draw_cases(tmp_path / "data", 1)
     Image.fromarray(np.ones((60, 80), np.uint8)).save(cases[0].mask)
     first = build(cases, tmp_path / "cache").entries["c0"]
@@ -153,7 +153,7 @@ def test_other_settings_have_copies_of_their_own(tmp_path: Path, settings: Cache
 
 @pytest.mark.parametrize("name", ["image", "mask"])
 @pytest.mark.parametrize("damage", ["cut", "longer", "empty", "shape", "type", "gone", "text"])
-def test_damaged_copy_is_made_anew(tmp_path: Path, name: str, damage: str) -> None:
+def test_damaged_copy_is_rebuilt(tmp_path: Path, name: str, damage: str) -> None:
     cases = draw_cases(tmp_path / "data", 1)
     entry = build(cases, tmp_path / "cache").entries["c0"]
     path = getattr(entry, name)
@@ -211,7 +211,7 @@ def spoil(case: Case, kind: str) -> Case:
         ("no mask", "image", "mask-missing"),
     ],
 )
-def test_invalid_case_is_named_and_the_others_are_built(
+def test_invalid_case_is_reported_and_the_others_are_built(
     tmp_path: Path, kind: str, culprit: str, code: str
 ) -> None:
     cases = draw_cases(tmp_path / "data")
@@ -227,7 +227,7 @@ def test_invalid_case_is_named_and_the_others_are_built(
         assert issue.kind == code
 
 
-def test_issue_is_remembered_until_the_file_changes(tmp_path: Path, decoded: Counter) -> None:
+def test_issue_is_stored_until_the_file_changes(tmp_path: Path, decoded: Counter) -> None:
     cases = draw_cases(tmp_path / "data", 1)
     whole = cases[0].image.read_bytes()
     spoil(cases[0], "cut image")
@@ -238,7 +238,7 @@ def test_issue_is_remembered_until_the_file_changes(tmp_path: Path, decoded: Cou
     assert build(cases, tmp_path / "cache").issues == []
 
 
-def test_remembered_issue_names_the_file_where_it_is_now(tmp_path: Path) -> None:
+def test_stored_issue_names_the_current_path(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (case,) = draw_cases(tmp_path / name, 1)
         spoil(case, "cut image")
@@ -246,7 +246,7 @@ def test_remembered_issue_names_the_file_where_it_is_now(tmp_path: Path) -> None
         assert str(tmp_path / name) in issue.message
 
 
-def test_trouble_of_the_disk_is_no_lasting_issue(
+def test_disk_errors_are_not_stored_as_issues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = draw_cases(tmp_path / "data", 1)
@@ -283,7 +283,9 @@ def test_file_that_changes_while_it_is_read_is_refused(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_full_disk_is_one_line_and_leaves_no_torn_copy(tmp_path: Path, workers: int) -> None:
+def test_full_disk_is_a_one_line_error_and_leaves_no_partial_copy(
+    tmp_path: Path, workers: int
+) -> None:
     cases = draw_cases(tmp_path / "data")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -295,16 +297,16 @@ def test_full_disk_is_one_line_and_leaves_no_torn_copy(tmp_path: Path, workers: 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(raised.value)
     assert str(tmp_path / "cache") in str(raised.value)
-    assert_nothing_torn(tmp_path / "cache")
+    assert_no_partial_files(tmp_path / "cache")
     assert len(build(cases, tmp_path / "cache").entries) == 3
 
 
-def assert_nothing_torn(folder: Path) -> None:
+def assert_no_partial_files(folder: Path) -> None:
     assert list(folder.rglob("*.npy")) == []
     assert list((folder / f"v{CACHE_VERSION}" / "parts").iterdir()) == []
 
 
-def test_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+def test_cache_folder_that_is_a_file_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(WriteError, match=r"cannot write the cache .*data\.cache_dir"):
         build(draw_cases(tmp_path / "data", 1), tmp_path / "cache")
@@ -337,7 +339,7 @@ def _build_for_ever(cases: list[Case], folder: Path) -> None:
         number += 1
 
 
-def test_killed_builder_leaves_nothing_that_misleads_the_next(tmp_path: Path) -> None:
+def test_killed_builder_leaves_no_invalid_copies(tmp_path: Path) -> None:
     cases = draw_cases(tmp_path / "data", 4)
     folder = tmp_path / "cache"
     builder = multiprocessing.get_context("fork").Process(
@@ -358,7 +360,7 @@ def test_killed_builder_leaves_nothing_that_misleads_the_next(tmp_path: Path) ->
             assert after.entries[case_id].mask.read_bytes() == entry.mask.read_bytes()
 
 
-def test_two_builders_at_once_agree(tmp_path: Path) -> None:
+def test_parallel_builders_agree(tmp_path: Path) -> None:
     cases = draw_cases(tmp_path / "data", 6)
     context = multiprocessing.get_context("fork")
     builders = [context.Process(target=build, args=(cases, tmp_path / "cache")) for _ in range(3)]
@@ -374,7 +376,7 @@ def test_two_builders_at_once_agree(tmp_path: Path) -> None:
         assert result.entries[case_id].image.read_bytes() == entry.image.read_bytes()
 
 
-def test_parts_of_builders_killed_long_ago_are_removed(tmp_path: Path) -> None:
+def test_old_temporary_files_are_removed(tmp_path: Path) -> None:
     parts = tmp_path / "cache" / f"v{CACHE_VERSION}" / "parts"
     parts.mkdir(parents=True)
     old, new = parts / "old", parts / "new"
@@ -386,7 +388,7 @@ def test_parts_of_builders_killed_long_ago_are_removed(tmp_path: Path) -> None:
     assert new.exists()
 
 
-def test_originals_are_never_touched(tmp_path: Path) -> None:
+def test_original_files_are_never_modified(tmp_path: Path) -> None:
     cases = draw_cases(tmp_path / "data")
     before = {path: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     build(cases, tmp_path / "cache")
@@ -425,7 +427,7 @@ def test_default_folder_follows_the_environment(
         ((3, 7), 2, (2, 5)),
     ],
 )
-def test_reduced_size_keeps_the_aspect(
+def test_reduced_size_preserves_the_aspect_ratio(
     size: tuple[int, int], side: int, expected: tuple[int, int]
 ) -> None:
     assert reduce_size(size, side) == expected
@@ -433,9 +435,7 @@ def test_reduced_size_keeps_the_aspect(
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 5, 9])
 @pytest.mark.parametrize("size", [(10, 60), (20, 12), (40, 50), (23, 37), (31, 41)])
-def test_any_number_of_channels_is_resized_each_by_itself(
-    channels: int, size: tuple[int, int]
-) -> None:
+def test_channels_are_resized_independently(channels: int, size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (31, 41, channels), dtype=np.uint8)
     together = resize_image(image, size)
     assert together.shape == (*size, channels)
@@ -444,7 +444,7 @@ def test_any_number_of_channels_is_resized_each_by_itself(
         assert np.array_equal(together[..., channel : channel + 1], alone)
 
 
-def test_binary_mask_is_cut_at_half_the_cover_and_not_sampled() -> None:
+def test_binary_mask_is_thresholded_at_half_the_coverage() -> None:
     mask = np.zeros((63, 63), np.uint8)
     mask[:, 33] = mask[:, 35] = 1  # two thirds of column 11, but not its middle
     mask[:, 1] = 1  # a third of column 0, its middle
@@ -453,7 +453,7 @@ def test_binary_mask_is_cut_at_half_the_cover_and_not_sampled() -> None:
     assert not reduced[:, 0].any()
 
 
-def test_class_indices_are_never_mixed_into_a_third() -> None:
+def test_resizing_never_creates_a_third_class() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 20:40] = 2
     assert set(np.unique(resize_mask(mask, (23, 29)))) == {0, 2}

@@ -1,4 +1,4 @@
-"""Images that are there twice are found, and different ones are not taken for one."""
+"""Duplicate images are found, and different images are not reported."""
 
 import io
 from pathlib import Path
@@ -66,14 +66,14 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_each_changed_image_is_found_with_its_kind_and_nothing_else(images, kind):
+def test_each_changed_image_is_found_with_its_kind_and_without_false_positives(images, kind):
     pairs = pair_up(images, CHANGES[kind])
     assert [(pair.first, pair.second) for pair in pairs] == [(i, i + COUNT) for i in range(COUNT)]
     assert [pair.kind for pair in pairs] == [kind] * COUNT
     assert all(0.92 <= pair.likeness <= 1 for pair in pairs)
 
 
-def test_several_changes_at_once_are_found(images):
+def test_combined_changes_are_found(images):
     def change(pixels: Image.Image) -> Image.Image:
         turned = cut(pixels.transpose(FLIP.TRANSVERSE), 0.05, 0.0, 0.0, 0.04)
         return compress(turned.resize((turned.width * 3 // 4, turned.height * 3 // 4)))
@@ -84,17 +84,17 @@ def test_several_changes_at_once_are_found(images):
     assert {pair.orientation for pair in pairs} == {"mirrored across the diagonal"}
 
 
-def test_a_cut_says_what_is_left(images):
+def test_crop_states_the_overlap(images):
     for pair in pair_up(images[:6], lambda p: cut(p, 0.05, 0.05, 0.05, 0.05)):
         assert pair.overlap == pytest.approx(0.81, abs=0.02)
 
 
-def test_different_images_and_none_at_all_give_no_pair(images):
+def test_different_images_and_no_images_give_no_pair(images):
     assert find_duplicates([see(pixels, str(i)) for i, pixels in enumerate(images)]) == []
     assert find_duplicates([]) == []
 
 
-def test_flat_images_are_alike_only_where_their_bytes_are():
+def test_uniform_images_are_duplicates_only_if_their_bytes_are_equal():
     flat = [Image.new("RGB", (60, 60), (shade,) * 3) for shade in (10, 10, 200)]
     thumbnails = [see(pixels, str(i)) for i, pixels in enumerate(flat)]
     assert find_duplicates(thumbnails) == []
@@ -102,7 +102,7 @@ def test_flat_images_are_alike_only_where_their_bytes_are():
     assert (pair.first, pair.second, pair.kind) == (0, 2, "identical")
 
 
-def test_spots_on_black_are_alike_only_where_they_lie_on_each_other():
+def test_spots_on_black_are_duplicates_only_at_the_same_position():
     def spot(row: int, column: int) -> Image.Image:
         rows, columns = np.indices((200, 200))
         inside = np.hypot(rows - row, columns - column) < 4
@@ -116,7 +116,7 @@ def test_spots_on_black_are_alike_only_where_they_lie_on_each_other():
     assert (pair.first, pair.second, pair.kind) == (0, 4, "mirrored")
 
 
-def test_order_of_images_decides_nothing_but_who_is_first(images):
+def test_order_of_images_only_determines_which_is_first(images):
     thumbnails = [see(pixels, f"o{i}") for i, pixels in enumerate(images[:8])]
     thumbnails += [see(compress(pixels, 50), f"c{i}") for i, pixels in enumerate(images[:8])]
     order = np.random.default_rng(1).permutation(len(thumbnails))
@@ -132,14 +132,14 @@ def test_order_of_images_decides_nothing_but_who_is_first(images):
     assert names == again == {frozenset((f"o{i}", f"c{i}")) for i in range(8)}
 
 
-def test_turning_a_spectrum_is_turning_its_image():
+def test_transformed_spectrum_is_that_of_the_transformed_image():
     images = np.random.default_rng(0).random((3, SIDE, SIDE)).astype(np.float32)
     for way in range(len(ORIENTATIONS)):
         turned = transform_spectrum(transform(images), way)
         assert np.allclose(turned, transform(turn_image(images, way)), atol=1e-3)
 
 
-def test_near_words_are_found_across_blocks():
+def test_similar_hashes_are_found_across_blocks():
     generator = np.random.default_rng(5)
     words = generator.integers(0, 2**63, 50, dtype=np.uint64)
     near = words ^ np.uint64(0b111)
@@ -152,7 +152,7 @@ def test_near_words_are_found_across_blocks():
     assert hash_spectra(spectra).shape == (4,)
 
 
-def test_alignment_finds_the_window_a_part_was_cut_from(images):
+def test_alignment_finds_the_window_of_a_crop(images):
     whole = see(images[0].resize((512, 512)), "w").gray
     part = see(images[0].resize((512, 512)).crop((20, 0, 500, 512)), "p").gray
     start = np.array([[0.0, 0.0, 1.0, 1.0]])

@@ -1,4 +1,4 @@
-"""Thumbnails: made once for a content, made anew for another, of volumes the middle slice."""
+"""Thumbnails are cached by content and show the middle slice of volumes."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def write(path: Path, seed: int) -> Path:
     return path
 
 
-def test_known_files_are_not_decoded_again_and_changed_ones_are(tmp_path, monkeypatch):
+def test_known_files_are_not_decoded_again_but_changed_ones_are(tmp_path, monkeypatch):
     paths = [write(tmp_path / f"{i}.png", i) for i in range(3)]
     cache = tmp_path / "cache"
     assert load_cached_thumbnails(paths, folder=cache) is None
@@ -54,7 +54,7 @@ def test_known_files_are_not_decoded_again_and_changed_ones_are(tmp_path, monkey
     assert changed[1].sha256 == first[2].sha256
 
 
-def test_files_that_cannot_be_read_stop_nothing(tmp_path):
+def test_unreadable_files_do_not_stop_the_others(tmp_path):
     good, bad = write(tmp_path / "a.png", 0), tmp_path / "b.png"
     bad.write_bytes(good.read_bytes()[:200])
     found = collect_thumbnails([bad, good, tmp_path / "c.png"], folder=tmp_path / "x", **LIMIT)
@@ -63,7 +63,7 @@ def test_files_that_cannot_be_read_stop_nothing(tmp_path):
     assert "c.png: cannot be read" in str(found[2])
 
 
-def test_volume_gives_its_middle_slice(tmp_path):
+def test_thumbnail_of_a_volume_shows_its_middle_slice(tmp_path):
     voxels = np.zeros((20, 30, 5), np.int16)
     voxels[..., 2] = np.arange(20)[:, None] * 50
     path = tmp_path / "v.nii.gz"
@@ -74,7 +74,7 @@ def test_volume_gives_its_middle_slice(tmp_path):
     assert found.gray[-1].mean() > 235
 
 
-def test_volume_of_several_channels_shows_the_first(tmp_path):
+def test_thumbnail_of_a_multi_channel_volume_shows_the_first_channel(tmp_path):
     voxels = np.zeros((20, 30, 5, 2), np.int16)
     voxels[:, :, 2, 0] = np.arange(20)[:, None] * 50
     voxels[:, :, 2, 1] = 1000 - voxels[:, :, 2, 0]
@@ -87,7 +87,7 @@ def test_volume_of_several_channels_shows_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.float32, np.int32])
-def test_deep_values_look_like_eight_bit_ones(kind):
+def test_thumbnails_of_16_bit_and_8_bit_images_are_similar(kind):
     gray = np.random.default_rng(0).integers(0, 256, (64, 64, 1))
     plain = make_thumbnail(ImageFile(path=Path(), array=gray.astype(np.uint8), kind="image"))[1]
     deep = make_thumbnail(ImageFile(path=Path(), array=(gray * 17).astype(kind), kind="image"))

@@ -1,4 +1,4 @@
-"""Batches are a function of seed and step: workers, restarts and threads change nothing."""
+"""Batches depend only on seed and step, not on workers, restarts or threads."""
 
 import os
 import pickle
@@ -78,19 +78,21 @@ def read_global_states() -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_no_bit_of_any_batch(entries: list[CachedCase], workers: int) -> None:
+def test_batches_are_bit_identical_for_any_number_of_workers(
+    entries: list[CachedCase], workers: int
+) -> None:
     assert_equal(load(entries, workers=0), load(entries, workers=workers))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("start", [1, 4])
-def test_resumed_loader_gives_the_rest_of_the_unbroken_one(
+def test_resumed_loader_continues_the_unbroken_one(
     entries: list[CachedCase], workers: int, start: int
 ) -> None:
     assert_equal(load(entries, workers=0)[start:], load(entries, workers=workers, start=start))
 
 
-def test_threads_change_no_bit_of_any_batch(entries: list[CachedCase]) -> None:
+def test_batches_are_bit_identical_for_any_number_of_threads(entries: list[CachedCase]) -> None:
     threads = torch.get_num_threads()
     results = []
     try:
@@ -109,7 +111,7 @@ def test_seeds_and_epochs_differ(entries: list[CachedCase]) -> None:
     assert len({sample["image"].numpy().tobytes() for sample in samples}) == 4
 
 
-def test_batch_holds_exactly_what_its_type_says(entries: list[CachedCase]) -> None:
+def test_batch_matches_its_type(entries: list[CachedCase]) -> None:
     for workers in (0, 2):
         for batch in load(entries, workers=workers, steps=2):
             assert set(batch) == Batch.__required_keys__ | {"mask"}
@@ -119,7 +121,7 @@ def test_batch_holds_exactly_what_its_type_says(entries: list[CachedCase]) -> No
             assert all(type(case_id) is str for case_id in batch["case_id"])
 
 
-def test_global_random_states_are_left_alone(entries: list[CachedCase]) -> None:
+def test_global_random_states_are_not_changed(entries: list[CachedCase]) -> None:
     for workers in (0, 2):
         before = read_global_states()
         load(entries, workers=workers)
@@ -127,7 +129,7 @@ def test_global_random_states_are_left_alone(entries: list[CachedCase]) -> None:
         assert before == after
 
 
-def test_set_smaller_than_a_batch_fills_its_batches(entries: list[CachedCase]) -> None:
+def test_dataset_smaller_than_a_batch_fills_its_batches(entries: list[CachedCase]) -> None:
     sampler = ResumableSampler(2, batch_size=5, seed=0, steps=2)
     loader = training_loader(entries[:2], chain(), sampler=sampler, workers=0, seed=0)
     batches = list(loader)
@@ -137,7 +139,7 @@ def test_set_smaller_than_a_batch_fills_its_batches(entries: list[CachedCase]) -
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_gives_each_case_once_in_order(entries: list[CachedCase], workers: int) -> None:
+def test_evaluation_yields_each_case_once_in_order(entries: list[CachedCase], workers: int) -> None:
     transform = evaluation_transform(SIZE, IntensityConfig(), 3)
     loader = evaluation_loader(entries, transform, batch_size=2, workers=workers)
     for _ in range(2):  # persistent workers start over
@@ -158,7 +160,7 @@ def test_dataset_is_a_monai_dataset_with_rows(entries: list[CachedCase]) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_damaged_copy_ends_training_with_one_line_that_names_the_case(
+def test_damaged_copy_is_a_one_line_error_that_names_the_case(
     entries: list[CachedCase], workers: int
 ) -> None:
     entries[3].mask.write_bytes(b"torn")

@@ -1,4 +1,4 @@
-"""The order of cases is arithmetic: nothing but the step has to be kept."""
+"""The order of cases depends only on seed and step, so the sampler can be resumed at any step."""
 
 import pickle
 import random
@@ -21,7 +21,7 @@ def places(sampler: ResumableSampler) -> list[SampleKey]:
 
 
 @given(sizes, batches, seeds)
-def test_every_batch_is_full_and_every_epoch_holds_every_case_once(
+def test_every_batch_is_full_and_every_epoch_contains_every_case_once(
     size: int, batch_size: int, seed: int
 ) -> None:
     sampler = ResumableSampler(size, batch_size=batch_size, seed=seed, steps=3 * size)
@@ -36,7 +36,7 @@ def test_every_batch_is_full_and_every_epoch_holds_every_case_once(
 
 
 @given(sizes, batches, seeds, st.integers(0, 30))
-def test_resumed_order_is_the_rest_of_the_unbroken_one(
+def test_resumed_order_continues_the_unbroken_one(
     size: int, batch_size: int, seed: int, start: int
 ) -> None:
     unbroken = ResumableSampler(size, batch_size=batch_size, seed=seed, steps=30)
@@ -46,7 +46,7 @@ def test_resumed_order_is_the_rest_of_the_unbroken_one(
 
 
 @given(sizes, batches, seeds, st.integers(1, 4))
-def test_ranks_share_the_stream_as_accumulated_steps_of_one_process_do(
+def test_ranks_see_the_same_cases_as_accumulated_steps_of_one_process(
     size: int, batch_size: int, seed: int, world: int
 ) -> None:
     ranks = [
@@ -78,13 +78,13 @@ def test_orders_differ_between_epochs_and_seeds() -> None:
     assert len(orders) == 20
 
 
-def test_order_is_the_one_that_was_published() -> None:
+def test_order_equals_the_recorded_one() -> None:
     # A change here breaks the repetition of every run recorded so far.
     assert permute_rows(10, seed=0, epoch=0).tolist() == [7, 0, 5, 4, 3, 6, 9, 2, 1, 8]
     assert SampleKey(2, 7).seed(1) == 442406946
 
 
-def test_every_row_comes_first_about_equally_often() -> None:
+def test_every_row_is_first_about_equally_often() -> None:
     first = np.bincount([permute_rows(5, seed=0, epoch=e)[0] for e in range(2000)], minlength=5)
     assert first.min() > 320
     assert first.max() < 480
@@ -97,14 +97,14 @@ def test_seeds_of_samples_do_not_repeat() -> None:
     assert max(seeds) < 2**32
 
 
-def test_global_random_states_are_left_alone() -> None:
+def test_global_random_states_are_not_changed() -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     list(ResumableSampler(10, batch_size=4, seed=3, steps=9))
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     assert before == after
 
 
-def test_key_survives_the_way_to_a_worker() -> None:
+def test_key_can_be_pickled() -> None:
     key = SampleKey(3, 4)
     assert pickle.loads(pickle.dumps(key)) == key
 
@@ -130,7 +130,7 @@ label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=20)
 
 @settings(max_examples=25, deadline=None)
 @given(label_lists, seeds, st.integers(0, 5))
-def test_balanced_epoch_shows_each_class_equally_often(
+def test_balanced_epoch_uses_each_class_equally_often(
     labels: list[int], seed: int, epoch: int
 ) -> None:
     keys = balanced_rows(labels, seed=seed, epoch=epoch)
@@ -161,9 +161,7 @@ def test_classes_and_their_rows_are_even_over_many_balanced_epochs(
 
 @settings(max_examples=25, deadline=None)
 @given(label_lists, seeds)
-def test_no_use_of_a_case_comes_twice_so_that_none_is_augmented_alike(
-    labels: list[int], seed: int
-) -> None:
+def test_no_sample_key_is_repeated(labels: list[int], seed: int) -> None:
     keys = [key for epoch in range(4) for key in balanced_rows(labels, seed=seed, epoch=epoch)]
     assert len(set(keys)) == len(keys)
     for row in range(len(labels)):
@@ -173,7 +171,7 @@ def test_no_use_of_a_case_comes_twice_so_that_none_is_augmented_alike(
 
 @settings(max_examples=25, deadline=None)
 @given(label_lists, batches, seeds, st.integers(0, 9), st.integers(1, 3))
-def test_balanced_order_resumes_and_is_shared_by_ranks_as_the_plain_one(
+def test_balanced_order_can_be_resumed_and_shared_by_ranks(
     labels: list[int], batch_size: int, seed: int, start: int, world: int
 ) -> None:
     def make(**kwargs: int) -> ResumableSampler:

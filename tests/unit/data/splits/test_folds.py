@@ -1,4 +1,4 @@
-"""Folds: a partition into whole patients, stratified, the same whatever the order."""
+"""Folds partition patients, are stratified, and do not depend on the input order."""
 
 from collections import Counter
 from pathlib import Path
@@ -30,9 +30,7 @@ def count_groups(cases: list[Case]) -> int:
 
 @settings(max_examples=100, deadline=None)
 @given(patients, st.integers(2, 6), st.integers(0, 5), st.randoms(use_true_random=False))
-def test_folds_are_a_partition_into_whole_patients_whatever_the_order(
-    patient_ids, folds, seed, random
-):
+def test_folds_partition_patients_in_any_input_order(patient_ids, folds, seed, random):
     cases = cases_of(patient_ids)
     strata = {case.case_id: "abc"[i % 3] for i, case in enumerate(cases)}
     if count_groups(cases) < folds:
@@ -52,7 +50,7 @@ def test_folds_are_a_partition_into_whole_patients_whatever_the_order(
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(5, 80), st.integers(2, 5), st.integers(0, 9), st.integers(1, 4))
-def test_cases_that_stand_alone_are_spread_evenly_in_each_stratum(count, folds, seed, words):
+def test_cases_without_a_patient_are_distributed_evenly_in_each_stratum(count, folds, seed, words):
     cases = cases_of([None] * count)
     strata = {case.case_id: str(i % words) for i, case in enumerate(cases)}
     assigned = assign_folds(cases, folds=folds, seed=seed, strata=strata)
@@ -64,14 +62,14 @@ def test_cases_that_stand_alone_are_spread_evenly_in_each_stratum(count, folds, 
         assert max(counts) - min(counts) <= 1
 
 
-def test_seeds_give_other_folds_and_places_of_files_do_not():
+def test_folds_depend_on_the_seed_and_not_on_paths():
     cases = cases_of([None] * 40)
     moved = [Case(case_id=case.case_id, image=Path("y") / case.image) for case in cases]
     assert assign_folds(cases, folds=5, seed=1) == assign_folds(moved, folds=5, seed=1)
     assert assign_folds(cases, folds=5, seed=1) != assign_folds(cases, folds=5, seed=2)
 
 
-def test_each_case_is_validated_once_and_the_test_part_is_in_no_fold():
+def test_each_case_is_validated_once_and_test_cases_are_in_no_fold():
     cases = cases_of([str(i // 2) for i in range(60)])
     test = make_split(cases, validation_share=0.15, test_share=0.2, seed=0).test
     splits = [make_fold_split(cases, fold=fold, folds=4, seed=0, test=test) for fold in range(1, 5)]
@@ -83,7 +81,7 @@ def test_each_case_is_validated_once_and_the_test_part_is_in_no_fold():
     assert len({split.sha256 for split in splits}) == 4
 
 
-def test_settings_of_a_fold_divide_by_it_and_official_test_cases_stay():
+def test_settings_select_the_fold_and_keep_official_test_cases():
     parts = ["train"] * 12 + ["validation"] * 3 + ["test"] * 5
     cases = [
         Case(case_id=f"c{i:02d}", image=Path("x.jpg"), split=part) for i, part in enumerate(parts)
@@ -101,7 +99,7 @@ def test_folds_that_do_not_exist_are_refused(fold, folds):
         make_fold_split(cases_of([None] * 9), fold=fold, folds=folds, seed=0, test=())
 
 
-def test_strata_are_what_the_reader_names_then_the_label_then_the_diagnosis():
+def test_stratum_is_the_readers_then_the_label_then_the_diagnosis():
     image = Path("x.jpg")
     cases = [
         Case(case_id="a", image=image, label=1, extra={"stratum": "HCM", "diagnosis": "n"}),

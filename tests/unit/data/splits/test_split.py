@@ -1,4 +1,4 @@
-"""Splits: a partition, whole patients, no dependence on order, official where it can be."""
+"""Splits partition patients, do not depend on the input order, and use official splits."""
 
 import json
 from collections import Counter
@@ -36,7 +36,7 @@ def cases_of(patient_ids: list[str | None]) -> list[Case]:
 
 @settings(max_examples=120, deadline=None)
 @given(patients, shares, shares, st.integers(0, 5), st.randoms(use_true_random=False))
-def test_split_is_a_partition_into_whole_patients_whatever_the_order(
+def test_split_partitions_patients_in_any_input_order(
     patient_ids, validation_share, test_share, seed, random
 ):
     cases = cases_of(patient_ids)
@@ -82,14 +82,14 @@ def test_added_case_moves_at_most_three_others(count, seed):
     ("count", "expected"),
     [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (10, (6, 2, 2)), (200, (140, 30, 30))],
 )
-def test_shares_are_met_and_small_sets_still_validate(count, expected):
+def test_shares_are_met_and_small_datasets_have_validation_cases(count, expected):
     split = make_split(make_cases(count), seed=0, **SHARES)
     assert tuple(len(split.ids(name)) for name in SPLIT_NAMES) == expected
     assert split.origin == "seeded"
     assert split.seed == 0
 
 
-def test_each_part_gets_its_share_of_each_stratum():
+def test_each_split_gets_its_share_of_each_stratum():
     cases = make_cases(100)
     strata = {case.case_id: "rare" if i < 20 else "common" for i, case in enumerate(cases)}
     split = make_split(cases, validation_share=0.2, test_share=0.1, seed=3, strata=strata)
@@ -98,7 +98,7 @@ def test_each_part_gets_its_share_of_each_stratum():
     assert counts["validation"] == {"rare": 4, "common": 16}
 
 
-def test_patients_of_two_cases_in_five_strata_give_the_share_that_was_asked_for():
+def test_patients_with_two_cases_in_five_strata_meet_the_share():
     cases = cases_of([f"p{row // 2:02d}" for row in range(40)])
     strata = {case.case_id: str(row // 8) for row, case in enumerate(cases)}
     for seed in range(10):
@@ -107,14 +107,14 @@ def test_patients_of_two_cases_in_five_strata_give_the_share_that_was_asked_for(
         assert {strata[i] for i in split.test} == set("01234")
 
 
-def test_a_large_patient_does_not_swallow_a_small_share():
+def test_large_patient_does_not_exceed_a_small_share():
     cases = cases_of(["big"] * 20 + ["a", "b", "c"])
     for seed in range(20):
         split = make_split(cases, validation_share=0.1, test_share=0.0, seed=seed)
         assert len(split.validation) <= 2
 
 
-def test_seeds_differ_and_test_part_does_not_depend_on_the_validation_share():
+def test_test_split_depends_on_the_seed_and_not_on_the_validation_share():
     cases = make_cases(60)
     one = make_split(cases, seed=1, **SHARES)
     assert one != make_split(cases, seed=2, **SHARES)
@@ -128,33 +128,33 @@ def with_parts(train: int, validation: int, test: int) -> list[Case]:
     ]
 
 
-def test_complete_official_split_is_taken_as_it_is():
+def test_complete_official_split_is_used():
     split = make_split(with_parts(5, 2, 3), seed=7, **SHARES)
     assert (split.origin, split.seed) == ("official", None)
     assert split.validation == ("c005", "c006")
     assert split.test == ("c007", "c008", "c009")
 
 
-def test_official_test_part_is_kept_when_validation_is_missing():
+def test_official_test_split_is_used_if_validation_is_missing():
     split = make_split(with_parts(20, 0, 5), seed=0, **SHARES)
     assert split.test == tuple(f"c{i:03d}" for i in range(20, 25))
     assert len(split.validation) == 3
     assert split.origin == "seeded"
 
 
-def test_official_validation_part_is_kept_when_test_is_missing():
+def test_official_validation_split_is_used_if_test_is_missing():
     split = make_split(with_parts(20, 4, 0), seed=0, **SHARES)
     assert split.validation == ("c020", "c021", "c022", "c023")
     assert len(split.test) == 3
 
 
-def test_lone_official_validation_part_is_divided():
+def test_validation_split_without_others_is_split():
     split = make_split(with_parts(0, 14, 0), seed=0, **SHARES)
     assert [len(split.ids(name)) for name in SPLIT_NAMES] == [10, 2, 2]
 
 
 @pytest.mark.parametrize("asked", [(0.6, 0.5), (1.0, 0.0), (-0.1, 0.1), (0.1, float("nan"))])
-def test_shares_that_leave_nothing_to_train_on_are_refused(asked):
+def test_shares_without_training_cases_are_refused(asked):
     with pytest.raises(UsageError, match="share"):
         make_split(make_cases(9), validation_share=asked[0], test_share=asked[1], seed=0)
 
@@ -162,11 +162,11 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(asked):
 def test_no_cases_and_repeated_ids_are_refused():
     with pytest.raises(UsageError, match="no cases"):
         make_split([], seed=0, **SHARES)
-    with pytest.raises(DataError, match="c0001 is there 2 times"):
+    with pytest.raises(DataError, match="2 cases have the id c0001"):
         make_split([*make_cases(3), make_cases(2)[1]], seed=0, **SHARES)
 
 
-def test_written_split_is_read_back_and_leaves_one_file(tmp_path):
+def test_written_split_is_read_back_without_temporary_files(tmp_path):
     path = tmp_path / "run" / "splits.json"
     for cases in (make_cases(20), with_parts(3, 2, 1)):
         split = make_split(cases, seed=4, **SHARES)
@@ -188,7 +188,7 @@ def test_written_split_is_read_back_and_leaves_one_file(tmp_path):
         lambda _: "\x00",
     ],
 )
-def test_changed_split_is_refused_with_the_name_of_the_file(tmp_path, change):
+def test_modified_split_is_refused(tmp_path, change):
     path = tmp_path / "splits.json"
     write_split(make_split(make_cases(20), seed=0, **SHARES), path)
     path.write_text(change(path.read_text()))
@@ -197,12 +197,12 @@ def test_changed_split_is_refused_with_the_name_of_the_file(tmp_path, change):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_split_is_wrong_usage(tmp_path):
+def test_missing_split_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"splits\.json"):
         read_split(tmp_path / "splits.json")
 
 
-def test_split_that_cannot_be_written_keeps_the_old_one(tmp_path, monkeypatch):
+def test_failed_write_preserves_the_old_split(tmp_path, monkeypatch):
     path = tmp_path / "splits.json"
     first = make_split(make_cases(20), seed=0, **SHARES)
     write_split(first, path)

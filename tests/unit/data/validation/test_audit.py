@@ -1,4 +1,4 @@
-"""The audit names every issue of a data set, and survives what it reads."""
+"""The audit reports every issue of a dataset, and survives crashes of its workers."""
 
 import importlib
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_each_issue_of_a_set_is_found_in_order(workers: int, tmp_path: Path) -> None:
+def test_all_issues_of_a_dataset_are_found_in_order(workers: int, tmp_path: Path) -> None:
     cases, calls = make_set(tmp_path), []
     issues = check_cases(
         cases, SPEC, workers=workers, progress=lambda done, total: calls.append((done, total))
@@ -69,10 +69,10 @@ def test_each_issue_of_a_set_is_found_in_order(workers: int, tmp_path: Path) -> 
     for issue in issues:
         assert "\n" not in issue.message
         assert issue.message.startswith(f"{issue.path}: ")
-    assert "30 x 50 where its image small.png is 40 x 50" in issues[2].message
+    assert "30 x 50, but its image small.png is 40 x 50" in issues[2].message
 
 
-def test_sound_case_and_case_without_mask_have_no_issue(tmp_path: Path) -> None:
+def test_valid_case_and_case_without_mask_have_no_issue(tmp_path: Path) -> None:
     case = make_case(tmp_path, "a")
     assert check_case(case, spec=SPEC) == []
     assert check_case(Case(case_id="a", image=case.image), spec=SPEC) == []
@@ -82,7 +82,7 @@ def test_sound_case_and_case_without_mask_have_no_issue(tmp_path: Path) -> None:
     ]
 
 
-def test_pairs_that_are_not_whole_are_named(tmp_path: Path) -> None:
+def test_incomplete_pairs_are_reported(tmp_path: Path) -> None:
     whole = make_case(tmp_path, "whole")
     image, mask = tmp_path / "whole.png", tmp_path / "whole_mask.png"
     cases = [
@@ -104,7 +104,7 @@ def test_pairs_that_are_not_whole_are_named(tmp_path: Path) -> None:
     assert "the image of the mask whole_mask.png" in issues[2].message
 
 
-def test_volume_mask_on_another_grid_is_a_issue(tmp_path: Path) -> None:
+def test_volume_mask_on_another_grid_is_an_issue(tmp_path: Path) -> None:
     voxels = np.zeros((8, 8, 6), dtype=np.uint8)
     moved = np.eye(4)
     moved[0, 3] = 3.0
@@ -122,18 +122,18 @@ def test_volume_mask_on_another_grid_is_a_issue(tmp_path: Path) -> None:
 KILLER = """
 import os, signal
 from pathlib import Path
-from segnetr.data.validation.case_check import Finding
+from segnetr.data.validation.case_check import FileIssue
 
 def check(image, masks):
     marker = Path(masks[0])
     if image.name == "killer.png" or (image.name == "once.png" and not marker.exists()):
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return [Finding("mask-values", image, f"{image}: looked at")]
+    return [FileIssue("mask-values", image, f"{image}: checked")]
 """
 
 
-def test_killed_worker_names_its_case_and_stops_nothing(
+def test_killed_worker_is_an_issue_and_the_audit_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "killer_check.py").write_text(KILLER)

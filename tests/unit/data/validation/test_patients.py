@@ -1,4 +1,4 @@
-"""A patient in two official parts is named, case by case, so that leaving them out repairs it."""
+"""Patients in two official splits are reported case by case."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ def make(case_id: str, patient: str | None, part: str | None) -> Case:
     return Case(case_id=case_id, image=Path(f"{case_id}.png"), patient_id=patient, split=part)
 
 
-def test_cases_of_a_patient_in_two_parts_are_named_and_those_of_the_test_are_kept():
+def test_cases_of_a_patient_in_two_splits_are_reported_except_test_cases():
     cases = [
         make("a", "p", "train"),
         make("b", "p", "test"),

@@ -1,4 +1,4 @@
-"""A volume as slices: one scale for all of it, any axis, neighbors, pixel size, padding."""
+"""Slices of volumes: scaling, axes, neighbors, pixel size, padding, caching."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def write_case(folder: Path, number: int = 0, affine: np.ndarray | None = None) 
     )
 
 
-def test_values_are_scaled_over_what_is_not_zero() -> None:
+def test_values_are_scaled_by_the_non_zero_voxels() -> None:
     values = np.zeros((6, 6, 4), np.float32)
     values[2:4, :, :] = np.random.default_rng(1).normal(500, 20, (2, 6, 4))
     scaled = scale_volume(values, PER_VOLUME) / 65535 * 10 - 5
@@ -51,7 +51,7 @@ def test_values_are_scaled_over_what_is_not_zero() -> None:
     assert (scaled[0] == -5).all()
 
 
-def test_window_and_percentiles_cut_what_lies_outside() -> None:
+def test_window_and_percentiles_clip_values_outside() -> None:
     values = np.arange(-1000, 1000, dtype=np.int16).reshape(10, 10, 20)
     window = IntensityConfig(kind="window", low=-100.0, high=100.0)
     scaled = scale_volume(values, window)
@@ -64,12 +64,12 @@ def test_window_and_percentiles_cut_what_lies_outside() -> None:
 
 
 @pytest.mark.parametrize("kind", ["per_volume", "percentiles"])
-def test_constant_volume_gets_no_noise_blown_up(kind: str) -> None:
+def test_noise_of_a_constant_volume_is_not_amplified(kind: str) -> None:
     values = np.full((4, 4, 4), 700, np.int16)
     assert len(np.unique(scale_volume(values, IntensityConfig(kind=kind)))) == 1
 
 
-def test_each_modality_has_a_scale_of_its_own() -> None:
+def test_modalities_are_scaled_separately() -> None:
     values, _ = draw_volume()
     both = np.stack([values, 50 * values], axis=-1)
     scaled = scale_volume(both, PER_VOLUME)
@@ -86,13 +86,13 @@ def test_each_modality_has_a_scale_of_its_own() -> None:
         {"kind": "per_volume", "low": 1.0},
     ],
 )
-def test_limits_that_do_not_fit_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_limits_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="low"):
         IntensityConfig(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_slices_of_any_axis_go_back_to_where_they_came_from(axis: int) -> None:
+def test_slices_of_any_axis_are_restored(axis: int) -> None:
     values, _ = draw_volume((5, 7, 9))
     plain = IntensityConfig(mean=(0.0,), std=(1.0,))
     stack = open_stack(as_file(values), SliceConfig(axis=axis), plain)
@@ -102,7 +102,7 @@ def test_slices_of_any_axis_go_back_to_where_they_came_from(axis: int) -> None:
     np.testing.assert_array_equal(planes[2], np.take(values, 2, axis=axis))
 
 
-def test_neighbors_come_in_order_and_the_ends_are_repeated() -> None:
+def test_neighbors_are_in_order_and_the_ends_are_repeated() -> None:
     values = np.stack([np.full((3, 4), 10 * k) for k in range(4)], axis=-1).astype(np.uint8)
     plain = IntensityConfig(mean=(0.0,), std=(1.0,))
     stack = open_stack(as_file(values), SliceConfig(neighbors=2), plain)
@@ -110,13 +110,13 @@ def test_neighbors_come_in_order_and_the_ends_are_repeated() -> None:
     assert stack.view(2)[0, 0].tolist() == [0, 10, 20, 30, 30]
 
 
-def test_pixels_get_the_wanted_side() -> None:
+def test_slices_are_resampled_to_the_pixel_size() -> None:
     assert find_plane((100, 60), (1.5, 0.5), (1.0, 1.0)) == (150, 30)
     assert find_plane((100, 60), None, (1.0, 1.0)) == (100, 60)
     assert find_plane((3, 3), (0.1, 0.1), (5.0, 5.0)) == (1, 1)
 
 
-def test_padding_is_even_and_leaves_what_is_large_enough() -> None:
+def test_padding_is_even_and_skips_large_slices() -> None:
     padded = pad_plane(np.ones((3, 8, 2)), (6, 8), value=7)
     assert padded.shape == (6, 8, 2)
     assert (padded[[0, 4, 5]] == 7).all()
@@ -125,7 +125,7 @@ def test_padding_is_even_and_leaves_what_is_large_enough() -> None:
     assert pad_plane(whole, (6, 8), value=7) is whole
 
 
-def test_labels_are_resized_label_by_label() -> None:
+def test_masks_are_resized_by_label_shares() -> None:
     labels = np.zeros((40, 40), np.uint8)
     labels[8:20, 8:32], labels[20:32, 8:32] = 3, 7
     small = resize_labels(labels, (20, 20))
@@ -138,7 +138,7 @@ def test_labels_are_resized_label_by_label() -> None:
         )
 
 
-def test_cached_slices_are_those_of_the_stack(tmp_path: Path) -> None:
+def test_cached_slices_equal_those_of_the_stack(tmp_path: Path) -> None:
     case = write_case(tmp_path)
     (entry,) = build_cache([case], SETTINGS, folder=tmp_path, workers=0).entries.values()
     values, labels = draw_volume()
@@ -156,7 +156,7 @@ def test_cached_slices_are_those_of_the_stack(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mask, resize_labels(labels[..., index].copy(), (12, 14)))
 
 
-def test_spacing_makes_pixels_of_one_size_from_files_of_several(tmp_path: Path) -> None:
+def test_files_of_any_spacing_are_resampled_to_one_pixel_size(tmp_path: Path) -> None:
     how = VolumeSettings(axis=2, spacing_mm=(1.0, 1.0), intensity=PER_VOLUME)
     settings = CacheSettings(side=1000, channels=1, classes=2, volume=how)
     cases = [
@@ -182,14 +182,14 @@ def test_volume_is_decoded_once_for_any_number_of_neighbors(
 
 
 @pytest.mark.parametrize("affine", [OBLIQUE, MIRRORED])
-def test_oblique_and_mirrored_volumes_are_taken(tmp_path: Path, affine: np.ndarray) -> None:
+def test_oblique_and_mirrored_volumes_are_accepted(tmp_path: Path, affine: np.ndarray) -> None:
     result = build_cache(
         [write_case(tmp_path, affine=affine)], SETTINGS, folder=tmp_path, workers=0
     )
     assert result.issues == []
 
 
-def test_share_of_empty_slices_is_kept_below_its_limit() -> None:
+def test_share_of_empty_slices_is_limited() -> None:
     entries = [
         CachedCase(
             case_id=f"c{number}",
@@ -208,7 +208,7 @@ def test_share_of_empty_slices_is_kept_below_its_limit() -> None:
     assert [s.case_id for s in more][:3] == ["c0#0", "c0#1", "c0#2"]
 
 
-def test_window_holds_image_and_mask_together_and_pads_what_is_small() -> None:
+def test_window_aligns_image_and_mask_and_pads_small_slices() -> None:
     image = np.arange(60 * 40, dtype=np.float32).reshape(60, 40, 1)
     mask = np.zeros((60, 40), np.uint8)
     mask[50:, 30:] = 1
