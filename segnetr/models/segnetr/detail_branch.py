@@ -11,8 +11,8 @@ class DetailBranch(nn.Module):
     """A small convolutional branch on the image that preserves structures of a pixel.
 
     A backbone that begins at stride 4 or 16 has no finer map. The branch computes the missing
-    levels from the image: a `Stem` at stride 1, then a strided 3x3 convolution and an MBConv for each stride 2, 4, ... below the backbone's finest. Sides are
-    ceil(H / s), as in a backbone.
+    levels from the image: a `Stem` at stride 1, then a strided 3x3 convolution and an MBConv for
+    each stride 2, 4, ... below the backbone's finest. Sides are ceil(H / s), as in a backbone.
 
     Args:
         in_channels: Channels of the images.

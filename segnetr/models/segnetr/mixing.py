@@ -49,9 +49,10 @@ class WindowMixing(nn.Module):
     """Weights along the windows, separately for each position in a window.
 
     The matrices are built for one grid of windows. On another grid, the window axis of both
-    matrices is resampled bilinearly, and the input side is rescaled so that sums keep their magnitude. This
-    reduces accuracy, because every weight is applied near the position it was trained for, and
-    resamples 4 * L * hidden values in each forward pass. Prefer windows of the trained size.
+    matrices is resampled bilinearly, and the input side is rescaled so that sums keep their
+    magnitude. This reduces accuracy, because every weight is applied near the position it was
+    trained for, and resamples 4 * L * hidden values in each forward pass. Prefer windows of the
+    trained size.
 
     Args:
         grid: Windows along the height and the width, L = their product.
