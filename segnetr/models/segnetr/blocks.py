@@ -2,7 +2,7 @@
 
 Source:
     Cheng et al., SegNetr, arXiv:2307.02953, section 2.1 and figure 1. The text says "Norm, FFN and
-    residual connections"; where they sit is our reading.
+    residual connections" without their order, which is our choice.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from segnetr.models.segnetr.mbconv import MBConv
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockSettings:
-    """What all blocks of a network share.
+    """Settings shared by all blocks of a network.
 
     Attributes:
         mixing: Axis of the interaction FFN, see `segnetr.models.segnetr.mixing`.
@@ -37,7 +37,7 @@ class BlockSettings:
     interaction: InteractionKind = "both"
 
     def build_mbconv(self, channels: int) -> MBConv:
-        """Make an MBConv of one width."""
+        """Build an MBConv with the same number of input and output channels."""
         return MBConv(channels, expansion=self.expansion, squeeze_ratio=self.squeeze_ratio)
 
 
@@ -46,7 +46,7 @@ ANY_SIZE = BlockSettings(mixing="position", mixing_ratio=2.0)
 
 
 class ChannelFeedForward(nn.Module):
-    """LayerNorm and a two-layer perceptron along the channels; (N, D, H, W) -> (N, D, H, W).
+    """LayerNorm and a two-layer MLP along the channels; (N, D, H, W) -> (N, D, H, W).
 
     Args:
         channels: Width, D.
@@ -77,7 +77,7 @@ class SegNetrBlock(nn.Module):
         channels: Width, D.
         window: Side of the local windows, P, in feature pixels; the global ones have 2P. The paper
             takes a fourteenth of the map's side.
-        settings: What all blocks of the network share.
+        settings: Settings shared by all blocks of the network.
         size: Height and width of the maps that window mixing is built for, in feature pixels;
             needed for "window" mixing alone.
 

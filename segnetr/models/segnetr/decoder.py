@@ -17,7 +17,7 @@ from segnetr.models.segnetr.skip import FusedUpsampling, SkipKind
 
 
 def choose_window(stride: int, windows: Sequence[int]) -> int:
-    """Give the side of the local windows at a level of any encoder, in feature pixels.
+    """Return the side of the local windows at a level of any encoder, in feature pixels.
 
     The paper's windows belong to the strides 2, 4, 8, 16; a level takes those of the nearest of
     these (a deeper one the last), and the pixel grid has none: an MBConv alone stands there.
@@ -38,7 +38,7 @@ class SegNetrDecoder(nn.Module):
         in_channels: Width of each encoder map, finest first.
         strides: Image pixels per feature pixel of each encoder map, finest first.
         windows: Side of the local windows at each level, finest first; 0: MBConv alone.
-        settings: What all blocks share.
+        settings: Settings shared by all blocks.
         size: Image height and width that window mixing is built for.
         skip: How encoder maps join: "irsc", "concat" or "add".
 

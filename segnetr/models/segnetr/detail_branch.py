@@ -8,17 +8,17 @@ from segnetr.models.segnetr.mbconv import MBConv
 
 
 class DetailBranch(nn.Module):
-    """A light convolutional path from the image, so that structures of a pixel survive.
+    """A small convolutional branch on the image that preserves structures of a pixel.
 
-    A backbone that begins at stride 4 or 16 has no finer map to give; the path computes the missing
-    levels from the image itself: a `Stem` at stride 1, then a strided 3x3 convolution and an MBConv
-    for each stride 2, 4, ... below the backbone's finest. Sides are ceil(H / s), as a backbone's.
+    A backbone that begins at stride 4 or 16 has no finer map. The branch computes the missing
+    levels from the image: a `Stem` at stride 1, then a strided 3x3 convolution and an MBConv for
+    each stride 2, 4, ... below the backbone's finest. Sides are ceil(H / s), as in a backbone.
 
     Args:
         in_channels: Channels of the images.
         width: Channels at the pixel grid; doubled at each level.
         finest_stride: The backbone's finest stride, in pixels, 2 or more.
-        settings: What all blocks share.
+        settings: Settings shared by all blocks.
 
     Attributes:
         out_channels: Width of each map, finest first.

@@ -39,7 +39,7 @@ class Stem(nn.Module):
     Args:
         in_channels: Channels of the images, C.
         width: Width of the map, K.
-        settings: What all blocks share.
+        settings: Settings shared by all blocks.
     """
 
     def __init__(self, in_channels: int, width: int, *, settings: BlockSettings) -> None:
@@ -66,7 +66,7 @@ class SegNetrEncoder(nn.Module):
         in_channels: Channels of the images.
         width: Width of the stem and of the first stage, C; doubled at each later stage.
         windows: Side of the local windows in each stage, in feature pixels.
-        settings: What all blocks share.
+        settings: Settings shared by all blocks.
         size: Image height and width that window mixing is built for, multiples of the last stride.
     """
 
@@ -99,11 +99,11 @@ class SegNetrEncoder(nn.Module):
 
     @property
     def transferable(self) -> nn.Module:
-        """The part whose weights can come from another training."""
+        """The module whose weights can be loaded from another training run."""
         return self
 
     def own_parts(self) -> tuple[nn.Module, ...]:
-        """Give the parts that start from this package's initialization."""
+        """Return the modules that use this package's initialization."""
         return (self,)
 
     def forward(self, image: Tensor) -> list[Tensor]:

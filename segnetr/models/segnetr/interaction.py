@@ -1,10 +1,9 @@
-"""Local and global interaction: every place weighed against others, near ones and far ones.
+"""Local and global interaction: attention weights inside windows and across displaced windows.
 
-The paper cuts the map into windows, takes the mean over the channels, sends it through an FFN and a
-softmax, multiplies the windows with the result and puts them back. The weights are the same for all
-channels, so cutting and putting back can act on the map of means alone:
-merge(partition(x) * a) == x * merge(a). Only that tiny map is moved here, which is exact (a test
-compares with the literal way) and saves two copies of the large map in each branch.
+The paper partitions the map into windows, averages over the channels, applies an FFN and a softmax,
+multiplies the windows by the result and merges them. The weights are the same for all channels, so
+only the map of channel means has to be partitioned: merge(partition(x) * a) == x * merge(a). This
+is exact (a test compares it with the literal form) and saves two copies of the map in each branch.
 
 Source:
     Cheng et al., SegNetr, arXiv:2307.02953, section 2.1 and figure 1. Learned scalar weights of the
@@ -33,15 +32,15 @@ class Interaction(Protocol):
     """A branch of the block: turns channel means into weights."""
 
     def attention_weights(self, means: Tensor) -> Tensor:
-        """Turn channel means (N, 1, H, W) into weights (N, 1, H, W)."""
+        """Return the weights (N, 1, H, W) of channel means (N, 1, H, W)."""
         ...
 
 
 class LocalInteraction(nn.Module):
     """Weights inside (or, with window mixing, between) the windows of the map.
 
-    (N, C, H, W) -> (N, C, H, W), any H and W: a map that has no whole number of windows is filled
-    up with zeros, and the filling is cut off again.
+    (N, C, H, W) -> (N, C, H, W), any H and W: a map that is not a multiple of the window is
+    padded with zeros, and the result is cropped.
 
     Args:
         window: Side of a window, P, in feature pixels.
@@ -58,11 +57,11 @@ class LocalInteraction(nn.Module):
         self.mixing = build_mixing(window, mixing=mixing, ratio=ratio, size=size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh maps (N, C, H, W)."""
+        """Return maps (N, C, H, W) multiplied by their attention weights."""
         return x * self.attention_weights(x.mean(1, keepdim=True))
 
     def attention_weights(self, means: Tensor) -> Tensor:
-        """Turn channel means (N, 1, H, W) into weights (N, 1, H, W)."""
+        """Return the weights (N, 1, H, W) of channel means (N, 1, H, W)."""
         height, width = means.shape[-2:]
         padded = pad_to_multiple(means, self.window)
         weights = window_attention_weights(padded, self.window, self.mixing)
@@ -72,12 +71,12 @@ class LocalInteraction(nn.Module):
 class GlobalInteraction(nn.Module):
     """Weights in double windows of the displaced map.
 
-    As `LocalInteraction`, but windows of side P change places first and windows of side 2P are
-    then cut. The filling goes up to a multiple of 2P, so that the number of windows that change
-    places is even and the displacement undoes itself.
+    Like `LocalInteraction`, but windows of side P are displaced first and the map is then
+    partitioned into windows of side 2P. The map is padded to a multiple of 2P, so that the number
+    of displaced windows is even and the displacement is its own inverse.
 
     Args:
-        window: Side of the windows that move, P, in feature pixels; those weighed have 2P.
+        window: Side of the windows that move, P, in feature pixels; attention windows have 2P.
         mixing: Along which axis the FFN works, see `segnetr.models.segnetr.mixing`.
         ratio: Hidden width of the FFN over its input width.
         size: Height and width of the maps that window mixing is built for, in feature pixels.
@@ -91,11 +90,11 @@ class GlobalInteraction(nn.Module):
         self.mixing = build_mixing(2 * window, mixing=mixing, ratio=ratio, size=size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh maps (N, C, H, W)."""
+        """Return maps (N, C, H, W) multiplied by their attention weights."""
         return x * self.attention_weights(x.mean(1, keepdim=True))
 
     def attention_weights(self, means: Tensor) -> Tensor:
-        """Turn channel means (N, 1, H, W) into weights (N, 1, H, W)."""
+        """Return the weights (N, 1, H, W) of channel means (N, 1, H, W)."""
         height, width = means.shape[-2:]
         moved = displace_windows(pad_to_multiple(means, 2 * self.window), self.window)
         weights = window_attention_weights(moved, 2 * self.window, self.mixing)
@@ -144,12 +143,12 @@ class InteractionFusion(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh maps (N, C, H, W) by both branches at once."""
+        """Return maps (N, C, H, W) weighted by both branches and normalized."""
         fused: Tensor = self.norm(x * self.attention_weights(x.mean(1, keepdim=True)))
         return fused
 
     def attention_weights(self, means: Tensor) -> Tensor:
-        """Turn channel means (N, 1, H, W) into the sum of both weights (N, 1, H, W)."""
+        """Return the weighted sum (N, 1, H, W) of both branches' weights."""
         if self.local is None or self.global_ is None:
             branch: Interaction | None = self.local or self.global_
             assert branch is not None
@@ -162,7 +161,7 @@ class InteractionFusion(nn.Module):
 def build_mixing(
     window: int, *, mixing: MixingKind, ratio: float, size: tuple[int, int]
 ) -> nn.Module:
-    """Make the FFN for windows of one side; none where the softmax would see a single entry."""
+    """Build the FFN for one window size; `NoMixing` if the softmax would have a single entry."""
     if mixing == "position":
         return PositionMixing(window * window, ratio=ratio) if window > 1 else NoMixing()
     grid = (-(-size[0] // window), -(-size[1] // window))
@@ -170,7 +169,7 @@ def build_mixing(
 
 
 def window_attention_weights(means: Tensor, window: int, mixing: nn.Module) -> Tensor:
-    """Partition channel means (N, 1, H, W), mix, and put the weights back (N, 1, H, W)."""
+    """Partition channel means (N, 1, H, W), mix, and merge the weights (N, 1, H, W)."""
     grid = (means.shape[-2] // window, means.shape[-1] // window)
     weights = mixing(partition_windows(means, window).squeeze(-1), grid)
     return merge_windows(weights.unsqueeze(-1), grid, window)

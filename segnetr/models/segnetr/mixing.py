@@ -1,17 +1,18 @@
-"""The interaction FFN: from channel means to a weight for every place.
+"""The interaction FFN: from channel means to a weight for every position.
 
 Two readings of the paper's "linear computation" on the partitioned map (N, L, P*P), L windows of
 P x P positions (arXiv:2307.02953, section 2.1):
 
-- `WindowMixing` works along the L windows, for each position in a window by itself. This is what a
-  linear layer on the last axis of the common unfolding (N, P*P, L) does, and only it reproduces the
-  published parameters, in particular those of the patch-size ablation.
-- `PositionMixing` works along the P*P positions, for each window by itself: the literal text. It
+- `WindowMixing` works along the L windows, separately for each position in a window. It is a linear
+  layer on the last axis of the usual unfolding (N, P*P, L). Only this reading reproduces the
+  published parameter counts, in particular those of the patch-size ablation.
+- `PositionMixing` works along the P*P positions, separately for each window: the literal text. It
   fits any image size. With P = 1 there is nothing to mix, so the layer then has no parameters.
 
 Both are LayerNorm, Linear, GELU, Linear and softmax. The softmax is multiplied by the number of
-entries, so that the mean weight is 1 whatever the image size: the norm after the fusion makes the
-factor disappear in theory, and it keeps small weights away from that norm's epsilon.
+entries, so that the mean weight is 1 whatever the image size: in theory the
+norm after the fusion cancels the factor; in practice it prevents small weights from being dominated
+by the epsilon of that norm.
 """
 
 import torch
@@ -45,12 +46,13 @@ class PositionMixing(nn.Module):
 
 
 class WindowMixing(nn.Module):
-    """Weights along the windows, for each position in a window by itself.
+    """Weights along the windows, separately for each position in a window.
 
-    The matrices belong to one grid of windows. On another grid the axis of the windows is resampled
-    (bilinearly) in both matrices, the input side rescaled so that sums keep their size. That costs
-    accuracy, as every weight then speaks of a place near the one it was trained for, and a
-    resampling of 4 * L * hidden values in each pass: prefer windows of the trained size.
+    The matrices are built for one grid of windows. On another grid, the window axis of both
+    matrices is resampled bilinearly, and the input side is rescaled so that sums keep their
+    magnitude. This reduces accuracy, because every weight is applied near the position it was
+    trained for, and resamples 4 * L * hidden values in each forward pass. Prefer windows of the
+    trained size.
 
     Args:
         grid: Windows along the height and the width, L = their product.
@@ -79,7 +81,7 @@ class WindowMixing(nn.Module):
         return (logits.softmax(-1) * count).transpose(1, 2)
 
     def _on(self, grid: tuple[int, int], values: Tensor) -> Tensor:
-        """Resample the last axis of `values` from the own grid to another one."""
+        """Resample the last axis of `values` from `self.grid` to another grid."""
         if grid == self.grid:
             return values
         own = values.reshape(-1, 1, *self.grid)
@@ -88,7 +90,7 @@ class WindowMixing(nn.Module):
 
 
 class NoMixing(nn.Module):
-    """Weight 1 everywhere: what the softmax over a single entry gives, without parameters."""
+    """Weight 1 everywhere: the softmax over a single entry, without parameters."""
 
     def forward(self, means: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return ones in the shape of `means`."""

@@ -4,8 +4,7 @@ Source:
     Cheng et al., SegNetr, arXiv:2307.02953, section 2.2 and figure 2: patch merging (PM) halves the
     sides and keeps all values; the skip takes alternately half of the merged channels, patch
     reverse (PR) brings them back to the finer grid, and they meet the up-sampled decoder map there.
-    Concatenation is our reading of "fuse": a redrawing of the figure has it, and only it aligns the
-    widths as the text says.
+    We read "fuse" as concatenation: only it gives the widths stated in the text.
 
     The merged channels come quadrant by quadrant, as in Swin (Liu et al., arXiv:2103.14030, section
     3.1): all channels of the upper left pixels, of the lower left, upper right, lower right. With
@@ -13,18 +12,19 @@ Source:
     PR(PM(x)[:, ::2]) == x[:, ::2]: the skip is half of the encoder's channels, in place. In the
     order of `torch.nn.PixelUnshuffle` the same slice would keep half of the *pixels* instead.
 
-    With a backbone as encoder (our reading, for the paper has its own alone): its map of stride s
-    and width C is merged to stride 2s and 4C, every second merged channel is kept, patch reverse
-    gives C/2 at stride s, and these stand beside C/2 channels of the up-sampled decoder map. An
-    odd side would be filled up for the merging and cut after the reverse, which changes nothing:
-    again x[:, ::2]. So the skip asks for nothing but an even C, and the backbone's own way of going
-    down (strided convolutions, patch embedding) stays as published.
+    With a backbone as encoder (our extension, since the paper only has its own encoder): the map of
+    stride s and width C is merged to stride 2s and 4C channels, every second merged channel is
+    selected, patch reverse gives C/2 channels at stride s, and these are concatenated with C/2
+    channels of the upsampled decoder map. An odd side would be padded before merging and cropped
+    after the reverse, which again gives x[:, ::2]. The skip therefore only needs an even C, and the
+    backbone's own downsampling (strided convolutions, patch embedding) is unchanged.
 """
 
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from segnetr.models.kernels.pointwise_conv import normalize_channels, pointwise_conv
@@ -34,7 +34,7 @@ SkipKind = Literal["irsc", "concat", "add"]
 
 
 def merge_patches(x: Tensor) -> Tensor:
-    """Put the four pixels of each 2x2 patch into the channels (PM).
+    """Move the four pixels of each 2x2 patch into the channels (PM).
 
     Args:
         x: Maps (N, C, H, W), H and W even.
@@ -48,7 +48,7 @@ def merge_patches(x: Tensor) -> Tensor:
 
 
 def reverse_patches(x: Tensor) -> Tensor:
-    """Put the four quadrants of the channels back to the pixels (PR), undoing `merge_patches`.
+    """Move the four quadrants of the channels back to pixels (PR), the inverse of `merge_patches`.
 
     Args:
         x: Maps (N, 4C, H, W), quadrant by quadrant.
@@ -56,18 +56,15 @@ def reverse_patches(x: Tensor) -> Tensor:
     Returns:
         Maps (N, C, 2H, 2W).
     """
-    height, width = x.shape[-2:]
-    quadrants = x.unflatten(1, (2, 2, -1))
-    pixels: Tensor = quadrants.permute(0, 3, 4, 2, 5, 1)
-    return pixels.reshape(-1, x.shape[1] // 4, 2 * height, 2 * width)
+    return rearrange(x, "n (column row c) h w -> n c (h row) (w column)", row=2, column=2)
 
 
 class PatchMerging(nn.Module):
-    """Halve the sides without losing a value, then project; (N, C, H, W) -> (N, K, H/2, W/2).
+    """Merge 2x2 patches and project to K channels; (N, C, H, W) -> (N, K, H/2, W/2).
 
     Args:
-        in_channels: Width before, C.
-        out_channels: Width after, K.
+        in_channels: Input channels, C.
+        out_channels: Output channels, K.
 
     Source:
         arXiv:2307.02953, section 2.2, for the merging; the norm and the linear map from 4C are
@@ -88,13 +85,13 @@ class PatchMerging(nn.Module):
 
 
 class InformationRetentionSkip(nn.Module):
-    """IRSC: half of the encoder's channels, in place, beside the up-sampled decoder map.
+    """IRSC: concatenate every second encoder channel with the upsampled decoder map.
 
-    (N, C, H, W) and (N, K, H, W) -> (N, K + C/2, H, W). Contract: both maps on one grid of any
-    stride and any sides; C even; K free, C/2 where the fused map is to have the encoder's width.
-    Has no parameters and fits any encoder and decoder. Written as the slice that patch merging,
-    taking every second channel and patch reverse amount to (see the module's text; a test holds
-    it).
+    (N, C, H, W) and (N, K, H, W) -> (N, K + C/2, H, W). Both maps have the same size, at any
+    stride. C must be even. Use K = C/2 if the fused map should have the encoder's width. The module
+    has no parameters and fits any encoder and decoder. It is written as the slice that equals patch
+    merging, selecting every second channel, and patch reverse (see the module docstring; a test
+    checks the equality).
 
     Args:
         encoder_channels: Width of the encoder's map, C, even.
@@ -114,12 +111,12 @@ class InformationRetentionSkip(nn.Module):
         self.out_channels = decoder_channels + encoder_channels // 2
 
     def forward(self, encoder_map: Tensor, upsampled: Tensor) -> Tensor:
-        """Fuse (N, C, H, W) and (N, K, H, W) to (N, K + C/2, H, W)."""
+        """Return the fused map of (N, C, H, W) and (N, K, H, W): (N, K + C/2, H, W)."""
         return torch.cat((upsampled, encoder_map[:, ::2]), 1)
 
 
 class ConcatenationSkip(nn.Module):
-    """The skip of U-Net: all of the encoder's channels beside the decoder's, then a 1x1 projection.
+    """The skip of U-Net: concatenate encoder and decoder maps, then project with a 1x1 convolution.
 
     Args:
         encoder_channels: Width of the encoder's map, C.
@@ -135,12 +132,12 @@ class ConcatenationSkip(nn.Module):
         self.project = nn.Conv2d(encoder_channels + decoder_channels, encoder_channels, 1)
 
     def forward(self, encoder_map: Tensor, upsampled: Tensor) -> Tensor:
-        """Fuse (N, C, H, W) and (N, K, H, W) to (N, C, H, W)."""
+        """Return the fused map of (N, C, H, W) and (N, K, H, W): (N, C, H, W)."""
         return pointwise_conv(self.project, torch.cat((upsampled, encoder_map), 1))
 
 
 class AdditionSkip(nn.Module):
-    """The skip of LinkNet: both maps added; they have one width.
+    """The skip of LinkNet: add both maps, which have the same width.
 
     Args:
         encoder_channels: Width of both maps, C.
@@ -154,15 +151,16 @@ class AdditionSkip(nn.Module):
         self.out_channels = encoder_channels
 
     def forward(self, encoder_map: Tensor, upsampled: Tensor) -> Tensor:
-        """Fuse two maps (N, C, H, W) to one."""
+        """Return the sum of two maps (N, C, H, W)."""
         return encoder_map + upsampled
 
 
 class FusedUpsampling(nn.Module):
-    """Bring a coarse decoder map to the grid of an encoder map and fuse both.
+    """Upsample a coarse decoder map to the size of an encoder map and fuse both.
 
-    A 1x1 convolution narrows the coarse map before it grows: half of the encoder's width with
-    "irsc", so that the fused map has the encoder's width; the whole of it otherwise.
+    A 1x1 convolution reduces the channels of the coarse map before upsampling: to half of the
+    encoder's width with "irsc", so that the fused map has the encoder's width; to the full width
+    otherwise.
 
     Args:
         coarse_channels: Width of the coarse map.

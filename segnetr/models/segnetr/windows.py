@@ -1,14 +1,14 @@
-"""Cutting maps into windows, moving windows, and undoing both.
+"""Partition maps into windows, displace windows, and invert both.
 
 SegNetr names four operations: local partition (LP), local reverse (LR), global partition (GP) and
 global reverse (GR). Here LP is `partition_windows`, LR is `merge_windows`, GP is
-`partition_displaced` and GR is `merge_displaced`. All of them only move values.
+`partition_displaced` and GR is `merge_displaced`. They move values and do not change them.
 
 Source:
     Cheng et al., SegNetr, arXiv:2307.02953, section 2.1 (local-global interaction).
-    The order of the displacement is our reading: windows are counted from 1 and the motion is
-    cyclic. Counted from 0, a window would change places inside the same double window, and the
-    global branch would see what the local one sees.
+    The paper does not define the order of the displacement. We count windows from 1 and move them
+    cyclically. Counted from 0, windows would be swapped inside the same double window, and the
+    global branch would see the same pixels as the local one.
 """
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Grow maps with zeros at the bottom and at the right.
+    """Pad maps with zeros at the bottom and right.
 
     Args:
         x: Maps (N, C, H, W).
@@ -32,14 +32,15 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def partition_windows(x: Tensor, size: int) -> Tensor:
-    """Cut maps into square windows that do not overlap (LP).
+    """Partition maps into square windows without overlap (LP).
 
     Args:
         x: Maps (N, C, H, W). H and W are multiples of `size`.
         size: Side of a window, P, in feature pixels.
 
     Returns:
-        Windows (N, L, P*P, C) with L = H/P * W/P, row by row; in a window, row by row too.
+        Windows (N, L, P*P, C) with L = H/P * W/P. Windows, and positions inside a
+        window, are in row-major order.
 
     Raises:
         ValueError: If H or W is no multiple of `size`; pad first, with `pad_to_multiple`.
@@ -52,7 +53,7 @@ def partition_windows(x: Tensor, size: int) -> Tensor:
 
 
 def merge_windows(windows: Tensor, grid: tuple[int, int], size: int) -> Tensor:
-    """Put windows back to maps (LR), the inverse of `partition_windows`.
+    """Merge windows into maps (LR), the inverse of `partition_windows`.
 
     Args:
         windows: Windows (N, L, P*P, C).
@@ -69,35 +70,35 @@ def merge_windows(windows: Tensor, grid: tuple[int, int], size: int) -> Tensor:
 
 
 def displace_windows(x: Tensor, size: int) -> Tensor:
-    """Move every window by one place along both axes, cyclically.
+    """Move every window by one position along both axes, cyclically.
 
-    Along the width, windows 1, 3, 5, ... (counted from 1) go one place to the left and windows
-    2, 4, 6, ... one to the right; along the height, up and down. The first goes to the last place
-    and the last to the first: of 14 windows the new order is 14, 3, 2, 5, 4, ..., 13, 12, 1.
-    Doing it twice gives the map back, because the motion exchanges pairs.
+    Along the width, windows 1, 3, 5, ... (counted from 1) move one position left and windows
+    2, 4, 6, ... one position right; along the height, up and down. The first and the last window
+    are swapped: the new order of 14 windows is 14, 3, 2, 5, 4, ..., 13, 12, 1.
+    The operation swaps pairs, so it is its own inverse.
 
-    From six windows along an axis on, every double window then holds windows of two former double
-    windows at least. With four, the two double windows only change places, and with two there is
-    only one: maps that small are seen whole by the double windows' neighbors anyway.
+    With six or more windows along an axis, every double window then contains windows of at least
+    two original double windows. With four windows, the two double windows are only swapped; with
+    two windows there is only one double window.
 
     Args:
         x: Maps (N, C, H, W).
-        size: Side of a window, P, in feature pixels. H and W are multiples of 2P: of an odd number
-            of windows the first and the last would both want the same place.
+        size: Side of a window, P, in feature pixels. H and W are multiples of 2P: with an odd
+            number of windows, the pairs would overlap.
 
     Returns:
-        Maps (N, C, H, W) with their windows moved.
+        Maps (N, C, H, W) with displaced windows.
 
     Raises:
         ValueError: If H or W is no multiple of 2P; pad first, with `pad_to_multiple`.
     """
     height, width = x.shape[-2:]
     _check_grid(height, width, 2 * size)
-    return _exchange(_exchange(x, -1, size), -2, size)
+    return _swap(_swap(x, -1, size), -2, size)
 
 
 def partition_displaced(x: Tensor, size: int) -> Tensor:
-    """Move windows of side P, then cut windows of side 2P (GP).
+    """Displace windows of side P, then partition into windows of side 2P (GP).
 
     Args:
         x: Maps (N, C, H, W). H and W are multiples of 2P.
@@ -113,7 +114,7 @@ def partition_displaced(x: Tensor, size: int) -> Tensor:
 
 
 def merge_displaced(windows: Tensor, grid: tuple[int, int], size: int) -> Tensor:
-    """Put displaced double windows back (GR), the inverse of `partition_displaced`.
+    """Merge displaced double windows into maps (GR), the inverse of `partition_displaced`.
 
     Args:
         windows: Windows (N, L, 4*P*P, C).
@@ -126,8 +127,8 @@ def merge_displaced(windows: Tensor, grid: tuple[int, int], size: int) -> Tensor
     return displace_windows(merge_windows(windows, grid, 2 * size), size)
 
 
-def _exchange(x: Tensor, axis: int, size: int) -> Tensor:
-    """Exchange windows (2, 3), (4, 5), ... and (last, first) along one axis."""
+def _swap(x: Tensor, axis: int, size: int) -> Tensor:
+    """Swap windows (2, 3), (4, 5), ... and (last, first) along one axis."""
     shifted = torch.roll(x, -size, axis)
     pairs = shifted.unflatten(axis, (-1, 2, size))
     return torch.roll(pairs.flip(axis - 1).flatten(axis - 2, axis), size, axis)
