@@ -1,50 +1,74 @@
-"""The losses of training, by name, all with one contract.
+"""Training losses by name.
 
-Every loss takes logits (N, K, H, W) and a mask (N, 1, H, W) of int64 class indices, background 0,
-and gives one float32 value that is never negative. Softmax and one-hot happen inside, in float32
-also under autocast: sums over a whole image overflow float16 and lose digits in bfloat16.
+Every loss takes logits (N, K, H, W) and a mask (N, 1, H, W) of int64 class indices, background 0.
+It returns one float32 scalar that is never negative. Softmax and one-hot encoding are applied
+inside, in float32 even under autocast: sums over a whole image overflow float16 and lose precision
+in bfloat16.
 
-The overlap losses (Dice, Tversky) leave the background out: it fills most of a image, and its
-overlap is high whatever the network does. They are computed for each image and each foreground
-class and then averaged, so the loss of a batch is the mean of the losses of its images.
-Cross-entropy and focal loss count every class, background included.
+The overlap losses (Dice, Tversky) exclude the background: it fills most of an image, and its
+overlap is high for any prediction. They are computed per image and per foreground class and then
+averaged, so the loss of a batch is the mean of the losses of its images. Cross-entropy and focal
+loss include every class.
 
-Difference from MONAI's `DiceFocalLoss`: its focal part takes a sigmoid of each logit, although the
-network is used with a softmax; here both parts see the same softmax.
+Difference from MONAI's `DiceFocalLoss`: its focal term applies a sigmoid to each logit, although
+the network is used with a softmax. Here both terms use the same softmax.
+
+To add a loss, write a function that returns its terms and add one line to `LOSSES`. torch and MONAI
+are imported when a loss is built, so that the table can be read without them.
 """
 
-from collections.abc import Callable
-from typing import Final, cast
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
 
 from segnetr.errors import UsageError
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-LOSS_NAMES: Final = ("dice_ce", "ce", "dice", "dice_focal", "tversky")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 
 # A missed pixel costs more than a false alarm: lesions are small (Salehi et al., arXiv:1706.05721).
-_TVERSKY_FALSE_ALARM: Final = 0.3
-_TVERSKY_MISS: Final = 0.7
+_TVERSKY_FALSE_POSITIVE: Final = 0.3
+_TVERSKY_FALSE_NEGATIVE: Final = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class LossBuilder:
+    """One entry of `LOSSES`.
+
+    Attributes:
+        help: One sentence for `--help` and the documentation.
+        build_terms: Returns the terms whose sum is the loss. Each term maps float32 logits and a
+            one-hot ground truth, both (N, K, H, W), to a scalar.
+    """
+
+    help: str
+    build_terms: Callable[[], tuple[Loss, ...]]
 
 
 def build_loss(name: str, *, num_classes: int) -> Loss:
     """Build a loss.
 
     Args:
-        name: One of `LOSS_NAMES`.
-        num_classes: K, background included, at least 2.
+        name: A key of `LOSSES`.
+        num_classes: K, including the background; at least 2.
 
     Returns:
-        A function of logits (N, K, H, W) and mask (N, 1, H, W) to a float32 scalar.
+        A function from logits (N, K, H, W) and a mask (N, 1, H, W) to a float32 scalar.
 
     Raises:
         UsageError: If the name is unknown or there is no foreground class.
     """
     if num_classes < 2:
-        raise UsageError(f"num_classes={num_classes}: give at least 2, the background counts")
-    terms = _build_terms(name)
+        raise UsageError(
+            f"num_classes={num_classes}: must be at least 2, because the background counts"
+        )
+    terms = _get_builder(name).build_terms()
+    import torch
 
     def loss(logits: Tensor, mask: Tensor) -> Tensor:
         _check_shapes(logits, mask, num_classes)
@@ -52,44 +76,74 @@ def build_loss(name: str, *, num_classes: int) -> Loss:
             scores = logits.float()
             ground_truth = torch.zeros_like(scores).scatter_(1, mask, 1.0)
             total = torch.stack([term(scores, ground_truth) for term in terms]).sum()
-            # 1 - Dice of a perfect image rounds to about -1e-7.
+            # 1 - Dice of a perfect prediction rounds to about -1e-7.
             return total.clamp_min(0.0)
 
     return loss
 
 
 def cross_entropy(logits: Tensor, ground_truth: Tensor) -> Tensor:
-    """Mean cross-entropy over all pixels, of logits and one-hot ground truth, both (N, K, H, W).
+    """Return the mean cross-entropy over all pixels.
 
     Written as a sum over classes: torch's own kernel for class indices has no deterministic
     version on a GPU.
+
+    Args:
+        logits: Logits (N, K, H, W).
+        ground_truth: One-hot ground truth (N, K, H, W).
     """
+    import torch
+
     return -(torch.log_softmax(logits, dim=1) * ground_truth).sum(dim=1).mean()
 
 
-def _build_terms(name: str) -> tuple[Loss, ...]:
-    if name == "ce":
-        return (cross_entropy,)
-    if name not in LOSS_NAMES:
-        raise UsageError(f"unknown loss {name!r}; choose one of {', '.join(LOSS_NAMES)}")
-    # Imported here: MONAI takes seconds, and cross-entropy does without it.
-    from monai.losses import DiceLoss, FocalLoss, TverskyLoss
+def _cross_entropy() -> tuple[Loss, ...]:
+    return (cross_entropy,)
 
-    if name == "tversky":
-        tversky = TverskyLoss(
-            include_background=False,
-            softmax=True,
-            alpha=_TVERSKY_FALSE_ALARM,
-            beta=_TVERSKY_MISS,
-        )
-        return (cast(Loss, tversky),)
-    dice = cast(Loss, DiceLoss(include_background=False, softmax=True))
-    extra: dict[str, tuple[Loss, ...]] = {
-        "dice": (),
-        "dice_ce": (cross_entropy,),
-        "dice_focal": (cast(Loss, FocalLoss(include_background=True, use_softmax=True)),),
-    }
-    return (dice, *extra[name])
+
+def _dice() -> tuple[Loss, ...]:
+    from monai.losses.dice import DiceLoss
+
+    return (cast("Loss", DiceLoss(include_background=False, softmax=True)),)
+
+
+def _dice_cross_entropy() -> tuple[Loss, ...]:
+    return (*_dice(), cross_entropy)
+
+
+def _dice_focal() -> tuple[Loss, ...]:
+    from monai.losses.focal_loss import FocalLoss
+
+    return (*_dice(), cast("Loss", FocalLoss(include_background=True, use_softmax=True)))
+
+
+def _tversky() -> tuple[Loss, ...]:
+    from monai.losses.tversky import TverskyLoss
+
+    tversky = TverskyLoss(
+        include_background=False,
+        softmax=True,
+        alpha=_TVERSKY_FALSE_POSITIVE,
+        beta=_TVERSKY_FALSE_NEGATIVE,
+    )
+    return (cast("Loss", tversky),)
+
+
+LOSSES: Final[dict[str, LossBuilder]] = {
+    "dice_ce": LossBuilder("Dice loss plus cross-entropy.", _dice_cross_entropy),
+    "ce": LossBuilder("Cross-entropy over all classes.", _cross_entropy),
+    "dice": LossBuilder("Dice loss over the foreground classes.", _dice),
+    "dice_focal": LossBuilder("Dice loss plus focal loss, for rare classes.", _dice_focal),
+    "tversky": LossBuilder("Tversky loss; false negatives cost more.", _tversky),
+}
+
+
+def _get_builder(name: str) -> LossBuilder:
+    if name in LOSSES:
+        return LOSSES[name]
+    nearest = difflib.get_close_matches(name, LOSSES, n=1)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise UsageError(f"unknown loss {name!r}; {hint}choose one of {', '.join(LOSSES)}")
 
 
 def _check_shapes(logits: Tensor, mask: Tensor, num_classes: int) -> None:

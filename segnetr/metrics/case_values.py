@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from segnetr.metrics.registry import get_metric
 from segnetr.metrics.score import Score
 from segnetr.metrics.summary import MEAN
 
@@ -22,8 +23,8 @@ def tabulate_cases(scores: Iterable[Score]) -> CaseTable:
 
 
 def is_lower_better(metric: str) -> bool:
-    """Whether a metric is a distance, which is best at 0; the others are shares, best at 1."""
-    return metric.startswith(("hd95", "assd"))
+    """Return whether a smaller value of a metric, by its stored name, is a better one."""
+    return not get_metric(metric).higher_is_better
 
 
 def pair_cases(first: CaseTable, second: CaseTable, *, metric: str) -> dict[str, _Pair]:
@@ -44,7 +45,7 @@ def pair_cases(first: CaseTable, second: CaseTable, *, metric: str) -> dict[str,
         (first, second) value by case, by class; where there are several classes also of "mean",
         each case's mean over its classes.
     """
-    perfect = 0.0 if is_lower_better(metric) else 1.0
+    perfect = get_metric(metric).perfect
     pairs: dict[str, _Pair] = {}
     collected: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for class_name, ours in first[metric].items():

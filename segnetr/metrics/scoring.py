@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segnetr.metrics.case_masks import CaseMasks
+from segnetr.metrics.registry import METRICS, MetricSpec
 from segnetr.metrics.score import GROUND_TRUTH_PIXELS, PREDICTED_PIXELS, SHARED_PIXELS, Score
 from segnetr.metrics.summary import MEAN
-from segnetr.metrics.surface import BoolArray, measure_surfaces
-
-_Values = dict[str, float | None]
 
 
 def score_masks(
@@ -45,33 +44,47 @@ def score_masks(
             class bears the reserved name "mean".
     """
     size = _check(prediction, ground_truth, classes=classes, case_id=case_id, spacing=spacing)
-    unit = "px" if spacing is None else "mm"
-    names = (f"hd95_{unit}", f"assd_{unit}", f"nsd_{nsd_tolerance:g}{unit}")
-    is_isic = ground_truth.ndim == 2 and len(classes) == 2
-    scores: list[Score] = []
+    is_binary_image = ground_truth.ndim == 2 and len(classes) == 2
+    specs = {
+        spec.stored_name("px" if spacing is None else "mm", tolerance=nsd_tolerance): spec
+        for spec in METRICS.values()
+        if spec.score is not None and (is_binary_image or not spec.binary_images_only)
+    }
     diagonal = math.hypot(
         *(count * side for count, side in zip(ground_truth.shape, size, strict=True))
     )
+    scores: list[Score] = []
     boxes = _find_boxes(prediction, ground_truth, classes=len(classes))
     for index, class_name in enumerate(classes[1:], start=1):
         box = boxes[index - 1]
-        found, true = prediction[box] == index, ground_truth[box] == index
-        values = _overlap(found, true)
-        if is_isic:
-            iou = values["iou"]
-            values["isic_jaccard"] = iou if iou is not None and iou >= isic_threshold else 0.0
-        distances = _distances(found, true, size=size, tolerance=nsd_tolerance, diagonal=diagonal)
-        values |= dict(zip(names, distances, strict=True))
+        case = CaseMasks(
+            predicted=prediction[box] == index,
+            true=ground_truth[box] == index,
+            spacing=size,
+            nsd_tolerance=nsd_tolerance,
+            isic_threshold=isic_threshold,
+        )
+        values = {name: _score(spec, case, diagonal=diagonal) for name, spec in specs.items()}
         values |= {
-            GROUND_TRUTH_PIXELS: float(np.count_nonzero(true)),
-            PREDICTED_PIXELS: float(np.count_nonzero(found)),
-            SHARED_PIXELS: float(np.count_nonzero(found & true)),
+            GROUND_TRUTH_PIXELS: float(case.true_pixels),
+            PREDICTED_PIXELS: float(case.predicted_pixels),
+            SHARED_PIXELS: float(case.shared_pixels),
         }
         scores += [
             Score(case_id=case_id, class_name=class_name, metric=metric, value=value)
             for metric, value in values.items()
         ]
     return scores
+
+
+def _score(spec: MetricSpec, case: CaseMasks, *, diagonal: float) -> float | None:
+    """Return the value of one metric, or its penalty where one of the masks is empty."""
+    assert spec.score is not None
+    if not (case.predicted_pixels or case.true_pixels):
+        return spec.both_empty
+    if not (case.predicted_pixels and case.true_pixels):
+        return diagonal if spec.penalty == "diagonal" else 0.0
+    return spec.score(case)
 
 
 def _check(
@@ -107,14 +120,6 @@ def _check(
     return size
 
 
-def _overlap(found: BoolArray, true: BoolArray) -> _Values:
-    shared = np.count_nonzero(found & true)
-    total = np.count_nonzero(found) + np.count_nonzero(true)
-    if total == 0:
-        return {"dice": 1.0, "iou": 1.0}
-    return {"dice": 2 * shared / total, "iou": shared / (total - shared)}
-
-
 def _find_boxes(
     prediction: npt.NDArray[np.integer], ground_truth: npt.NDArray[np.integer], *, classes: int
 ) -> list[tuple[slice, ...]]:
@@ -139,24 +144,6 @@ def _find_boxes(
             else empty
         )
     return boxes
-
-
-def _distances(
-    found: BoolArray,
-    true: BoolArray,
-    *,
-    size: tuple[float, ...],
-    tolerance: float,
-    diagonal: float,
-) -> tuple[float | None, float | None, float | None]:
-    """HD95, ASSD and NSD; the penalty for what is missed or imagined, nothing for two empties."""
-    has_found, has_true = bool(found.any()), bool(true.any())
-    if not (has_found or has_true):
-        return None, None, None
-    if not (has_found and has_true):
-        return diagonal, diagonal, 0.0
-    surfaces = measure_surfaces(found, true, spacing=size)
-    return surfaces.hd95, surfaces.assd, surfaces.nsd(tolerance)
 
 
 def _size(mask: npt.NDArray[np.integer]) -> str:

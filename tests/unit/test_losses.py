@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from segnetr.errors import UsageError
-from segnetr.losses import LOSS_NAMES, build_loss
+from segnetr.losses import LOSSES, build_loss
 
-every_loss = pytest.mark.parametrize("name", LOSS_NAMES)
+every_loss = pytest.mark.parametrize("name", LOSSES)
 shapes = st.tuples(st.integers(1, 3), st.integers(2, 4), st.integers(2, 9), st.integers(2, 9))
 
 

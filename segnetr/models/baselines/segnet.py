@@ -16,7 +16,9 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segnetr.config.schema.segmentation import UShapeConfig
 from segnetr.models.segnetr.initialization import initialize
+from segnetr.models.segnetr.segmentation import SegmentationModel
 from segnetr.models.segnetr.skip import FusedUpsampling
 
 _DEPTHS = (2, 2, 3, 3, 3)
@@ -29,11 +31,11 @@ class SegNet(nn.Module):
         in_channels: Channels of the images.
         num_classes: Classes with the background, K.
         widths: Channels of the five levels, strides 1 to 16.
-        retains: Information retention instead of pooling indices.
+        use_irsc: Information retention instead of pooling indices.
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, *, widths: Sequence[int], retains: bool = False
+        self, in_channels: int, num_classes: int, *, widths: Sequence[int], use_irsc: bool = False
     ) -> None:
         super().__init__()
         befores = [in_channels, *widths[:-1]]
@@ -49,7 +51,7 @@ class SegNet(nn.Module):
         )
         self.fusions = (
             nn.ModuleList(FusedUpsampling(width, width, kind="irsc") for width in widths)
-            if retains
+            if use_irsc
             else None
         )
         self.head = nn.Conv2d(widths[0], num_classes, 3, padding=1)
@@ -83,3 +85,13 @@ def _convolutions(widths: Sequence[int]) -> nn.Sequential:
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)
+
+
+def build_segnet(
+    config: UShapeConfig, *, in_channels: int, num_classes: int, image_size: tuple[int, int]
+) -> SegmentationModel:
+    """Build the network; arguments as in `segnetr.models.build.build_model`."""
+    del image_size
+    network = SegNet(in_channels, num_classes, widths=config.widths, use_irsc=config.skip == "irsc")
+    # Two feature pixels in the coarsest map: a batch norm rejects a single value.
+    return SegmentationModel(network, multiple=32, least=64)

@@ -1,26 +1,18 @@
-"""The networks SegNetr is compared with.
+"""The U-Net that SegNetr is compared with.
 
-The U-Net is the one the SegNetr paper counts (29.59 Mi parameters): Ronneberger et al., U-Net,
-arXiv:1505.04597, with padded convolutions, biases and no batch norm; IRSC and SegNetr blocks can
-take the place of its skips and second convolutions (the SegNetr paper's claim that both fit any
-U-shape). UNet++, SegNet and UNeXt stand in files of their own. BasicUNet, AttentionUnet
-(Oktay et al., arXiv:1804.03999) and SwinUNETR (Hatamizadeh et al., arXiv:2201.01266) are MONAI's,
-two-dimensional and otherwise untouched.
+This is the network whose parameters the SegNetr paper counts (29.59 Mi): Ronneberger et al., U-Net,
+arXiv:1505.04597, with padded convolutions, biases and no batch norm. IRSC can replace its skips and
+SegNetr blocks its second convolutions, because the SegNetr paper claims that both fit any U-shaped
+network.
 """
 
 import torch
-from monai.networks.nets.attentionunet import AttentionUnet
-from monai.networks.nets.basic_unet import BasicUNet
-from monai.networks.nets.swin_unetr import SwinUNETR
 from torch import Tensor, nn
 
-from segnetr.config.schema.segmentation import MonaiConfig, UShapeConfig
-from segnetr.errors import UsageError
-from segnetr.models.baselines.segnet import SegNet
-from segnetr.models.baselines.unet_plus_plus import UNetPlusPlus
-from segnetr.models.baselines.unext import UNeXt
+from segnetr.config.schema.segmentation import UNetConfig
 from segnetr.models.segnetr.blocks import SegNetrBlock
 from segnetr.models.segnetr.initialization import initialize
+from segnetr.models.segnetr.segmentation import SegmentationModel
 from segnetr.models.segnetr.skip import InformationRetentionSkip
 
 # The paper's windows at strides 2 to 16; the pixel grid keeps its convolutions.
@@ -33,10 +25,11 @@ class UNet(nn.Module):
     Args:
         in_channels: Channels of the images.
         num_classes: Classes with the background, K.
-        width: Channels of the first level, doubled at each later one.
-        retains: Skips by information retention: the grown map has half of the level's width, the
-            encoder gives the other half; else U-Net's concatenation.
-        interacts: A SegNetr block in place of each second convolution below the pixel grid.
+        width: Channels of the first level; doubled at each coarser level.
+        use_irsc: Use information retention skips: the upsampled map has half of the level's width
+            and the encoder map contributes the other half. Otherwise concatenate, as in U-Net.
+        use_segnetr_blocks: Replace each second convolution below full resolution by a SegNetr
+            block.
     """
 
     def __init__(
@@ -45,18 +38,18 @@ class UNet(nn.Module):
         num_classes: int,
         *,
         width: int = 64,
-        retains: bool = False,
-        interacts: bool = False,
+        use_irsc: bool = False,
+        use_segnetr_blocks: bool = False,
     ) -> None:
         super().__init__()
         widths = [width << level for level in range(5)]
-        windows = _WINDOWS if interacts else (0,) * len(_WINDOWS)
+        windows = _WINDOWS if use_segnetr_blocks else (0,) * len(_WINDOWS)
         self.down = nn.ModuleList(
             _level(before, after, window)
             for before, after, window in zip([in_channels, *widths], widths, windows, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
-        share = 2 if retains else 1
+        share = 2 if use_irsc else 1
         self.grow = nn.ModuleList(
             nn.ConvTranspose2d(2 * fine, fine // share, 2, stride=2) for fine in widths[:-1]
         )
@@ -66,14 +59,14 @@ class UNet(nn.Module):
         )
         self.skips = (
             nn.ModuleList(InformationRetentionSkip(fine, fine // 2) for fine in widths[:-1])
-            if retains
+            if use_irsc
             else None
         )
         self.head = nn.Conv2d(width, num_classes, 1)
         initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Turn images (N, C, H, W) into logits (N, K, H, W)."""
+        """Return logits (N, K, H, W) of images (N, C, H, W)."""
         pyramid = [self.down[0](image)]
         for stage in list(self.down)[1:]:
             pyramid.append(stage(self.pool(pyramid[-1])))
@@ -90,51 +83,19 @@ class UNet(nn.Module):
         return logits
 
 
-def build_u_shape(config: UShapeConfig, *, in_channels: int, num_classes: int) -> nn.Module:
-    """Make a network of the paper's skip ablation; sides multiples of 32.
-
-    Args:
-        config: Which one, its widths, its skips.
-        in_channels: Channels of the images.
-        num_classes: Classes with the background.
-    """
-    kinds = {"unet_plus_plus": UNetPlusPlus, "segnet": SegNet, "unext": UNeXt}
-    network: nn.Module = kinds[config.architecture](
-        in_channels, num_classes, widths=config.widths, retains=config.skip == "irsc"
+def build_unet(
+    config: UNetConfig, *, in_channels: int, num_classes: int, image_size: tuple[int, int]
+) -> SegmentationModel:
+    """Build a U-Net; arguments as in `segnetr.models.build.build_model`."""
+    del image_size
+    unet = UNet(
+        in_channels,
+        num_classes,
+        width=config.width,
+        use_irsc=config.skip == "irsc",
+        use_segnetr_blocks=config.block == "segnetr",
     )
-    return network
-
-
-def build_monai(config: MonaiConfig, *, in_channels: int, num_classes: int) -> nn.Module:
-    """Make a two-dimensional network of MONAI.
-
-    Args:
-        config: Which one, and its widths.
-        in_channels: Channels of the images.
-        num_classes: Classes with the background.
-
-    Raises:
-        UsageError: If the widths do not fit the network.
-    """
-    features = config.features
-    network: nn.Module
-    if config.architecture == "basic_unet":
-        if len(features) != 6:
-            raise _wrong_features(config, "six widths")
-        network = BasicUNet(2, in_channels, num_classes, features)
-    elif config.architecture == "attention_unet":
-        if len(features) < 2:
-            raise _wrong_features(config, "two widths or more")
-        network = AttentionUnet(2, in_channels, num_classes, features, (2,) * (len(features) - 1))
-    else:
-        if features[0] % 12:
-            raise _wrong_features(config, "a first width that is a multiple of 12")
-        network = SwinUNETR(in_channels, num_classes, feature_size=features[0], spatial_dims=2)
-    return network
-
-
-def _wrong_features(config: MonaiConfig, need: str) -> UsageError:
-    return UsageError(f"model.features {list(config.features)}: {config.architecture} needs {need}")
+    return SegmentationModel(unet, multiple=16)
 
 
 def _level(before: int, after: int, window: int) -> nn.Sequential:

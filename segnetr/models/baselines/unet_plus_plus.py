@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segnetr.config.schema.segmentation import UShapeConfig
 from segnetr.models.segnetr.initialization import initialize
+from segnetr.models.segnetr.segmentation import SegmentationModel
 
 
 class UNetPlusPlus(nn.Module):
@@ -28,14 +30,14 @@ class UNetPlusPlus(nn.Module):
         in_channels: Channels of the images.
         num_classes: Classes with the background, K.
         widths: Channels of the five levels, strides 1 to 16.
-        retains: Skips by information retention instead of whole maps.
+        use_irsc: Skips by information retention instead of whole maps.
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, *, widths: Sequence[int], retains: bool = False
+        self, in_channels: int, num_classes: int, *, widths: Sequence[int], use_irsc: bool = False
     ) -> None:
         super().__init__()
-        self.step = 2 if retains else 1
+        self.step = 2 if use_irsc else 1
         self.down = nn.ModuleList(
             _node(before, after) for before, after in pairwise([in_channels, *widths])
         )
@@ -76,3 +78,15 @@ def _node(before: int, after: int) -> nn.Sequential:
 
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def build_unet_plus_plus(
+    config: UShapeConfig, *, in_channels: int, num_classes: int, image_size: tuple[int, int]
+) -> SegmentationModel:
+    """Build the network; arguments as in `segnetr.models.build.build_model`."""
+    del image_size
+    network = UNetPlusPlus(
+        in_channels, num_classes, widths=config.widths, use_irsc=config.skip == "irsc"
+    )
+    # Two feature pixels in the coarsest map: a batch norm rejects a single value.
+    return SegmentationModel(network, multiple=32, least=64)

@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segnetr.config.schema.segmentation import UShapeConfig
 from segnetr.models.kernels.pointwise_conv import normalize_channels, pointwise_conv
 from segnetr.models.segnetr.initialization import initialize
+from segnetr.models.segnetr.segmentation import SegmentationModel
 from segnetr.models.segnetr.skip import InformationRetentionSkip
 
 _REACH = 2  # feature pixels a group of channels is shifted by at the most; 5 groups
@@ -94,11 +96,11 @@ class UNeXt(nn.Module):
         in_channels: Channels of the images.
         num_classes: Classes with the background, K.
         widths: Channels of the five levels, strides 2 to 32.
-        retains: Skips by information retention instead of addition.
+        use_irsc: Skips by information retention instead of addition.
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, *, widths: Sequence[int], retains: bool = False
+        self, in_channels: int, num_classes: int, *, widths: Sequence[int], use_irsc: bool = False
     ) -> None:
         super().__init__()
         self.down = nn.ModuleList(
@@ -109,10 +111,10 @@ class UNeXt(nn.Module):
         )
         coarse_to_fine = list(pairwise(reversed(widths)))
         self.up = nn.ModuleList(
-            _convolution(coarse, fine // 2 if retains else fine) for coarse, fine in coarse_to_fine
+            _convolution(coarse, fine // 2 if use_irsc else fine) for coarse, fine in coarse_to_fine
         )
         self.skips = nn.ModuleList(
-            InformationRetentionSkip(fine, fine // 2) if retains else _Addition()
+            InformationRetentionSkip(fine, fine // 2) if use_irsc else _Addition()
             for _, fine in coarse_to_fine
         )
         deep = (widths[3], widths[2])
@@ -151,3 +153,13 @@ def _convolution(before: int, after: int) -> nn.Sequential:
 
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def build_unext(
+    config: UShapeConfig, *, in_channels: int, num_classes: int, image_size: tuple[int, int]
+) -> SegmentationModel:
+    """Build the network; arguments as in `segnetr.models.build.build_model`."""
+    del image_size
+    network = UNeXt(in_channels, num_classes, widths=config.widths, use_irsc=config.skip == "irsc")
+    # Two feature pixels in the coarsest map: a batch norm rejects a single value.
+    return SegmentationModel(network, multiple=32, least=64)

@@ -153,6 +153,20 @@ class SegNetr(nn.Module):
         return logits
 
 
+def build_segnetr(
+    config: SegNetrConfig, *, in_channels: int, num_classes: int, image_size: tuple[int, int]
+) -> SegmentationModel:
+    """Build a SegNetr; arguments as in `segnetr.models.build.build_model`.
+
+    Raises:
+        UsageError: If there is no such encoder, or its settings do not fit.
+    """
+    network = SegNetr(
+        config, in_channels=in_channels, num_classes=num_classes, image_size=image_size
+    )
+    return SegmentationModel(network, multiple=network.multiple, least=network.least)
+
+
 def round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
     """Give the next height and width that are multiples of a number."""
     height, width = size

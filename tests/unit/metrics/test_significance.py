@@ -9,6 +9,7 @@ from scipy import stats
 from segnetr.metrics import Score
 from segnetr.metrics.case_values import pair_cases, tabulate_cases
 from segnetr.metrics.significance import correct_holm, measure_difference
+from segnetr.outputs.tables.comparison import ComparisonRow
 
 
 def by_case(values):
@@ -107,3 +108,30 @@ def test_mean_over_classes_takes_the_same_classes_from_both():
     first = table({"a": {"1": 0.5}, "b": {"1": None}}, metric="dice")
     second = table({"a": {"1": 0.7}, "b": {"1": None}}, metric="dice")
     assert pair_cases(first, second, metric="dice")["mean"] == ({"1": 0.5}, {"1": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("metric", "winner"), [("assd_mm", "small"), ("hd95_px", "small"), ("nsd_2mm", "large")]
+)
+def test_compare_names_the_run_with_the_smaller_distance_or_the_larger_share(metric, winner):
+    cases = [f"c{number}" for number in range(12)]
+    small = table({"a": dict.fromkeys(cases, 0.2)}, metric=metric)
+    large = table({"a": dict.fromkeys(cases, 0.8)}, metric=metric)
+    first, second = pair_cases(small, large, metric=metric)["a"]
+    row = ComparisonRow(
+        first="small",
+        second="large",
+        class_name="a",
+        metric=metric,
+        result=measure_difference(first, second),
+        p_corrected=0.001,
+    )
+    assert row.verdict == f"{winner} is better"
+    assert (row.better, row.worse) == ((0, 12) if winner == "small" else (12, 0))
+
+
+def test_an_empty_mask_beside_a_false_alarm_counts_as_a_surface_distance_of_zero():
+    first = table({"a": {"1": None, "2": 4.0}}, metric="assd_px")
+    second = table({"a": {"1": 50.0, "2": 5.0}}, metric="assd_px")
+    ours, _ = pair_cases(first, second, metric="assd_px")["a"]
+    assert ours == {"1": 0.0, "2": 4.0}
