@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from segnetr.metrics.registry import METRICS
 from segnetr.outputs.charts.axes import Axis, draw_axes
 from segnetr.outputs.charts.svg import circle, document, element, line, text
 
@@ -27,7 +28,6 @@ _TITLES = {
     "grad_norm": "Gradient norm",
 }
 _RENAMED = {"total": "loss"}
-_HIGHER_IS_BETTER = ("dice", "accuracy", "balanced_accuracy", "auroc", "f1")
 _NOT_CURVES = ("step", "phase", "epoch")
 
 
@@ -92,7 +92,7 @@ def chart_training_log(rows: Sequence[Mapping[str, object]]) -> list[LineChart]:
         LineChart(
             title=_TITLES.get(name, name.replace("_", " ")),
             lines=[Line(name=phase, points=curve) for phase, curve in points[name].items()],
-            mark_best=name in _HIGHER_IS_BETTER,
+            mark_best=name in METRICS and METRICS[name].higher_is_better,
         )
         for name in dict.fromkeys(order)
     ]

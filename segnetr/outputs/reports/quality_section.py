@@ -145,7 +145,7 @@ def _draw_chart(cases: Sequence[QualityCase], words: str) -> str:
 def _tabulate(cases: Sequence[QualityCase]) -> Table:
     """Return a row for each case: out-of-distribution cases first, then by predicted Dice."""
     ranked = sorted(cases, key=lambda case: (not case.quality.is_ood, case.quality.dice))
-    rows = []
+    rows: list[list[str | Badge]] = []
     for case in ranked[:_MOST_ROWS]:
         quality = case.quality
         warning = format_warning(quality)

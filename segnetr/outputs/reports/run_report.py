@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segnetr.config.schema.postprocessing import PostprocessingTrial
 from segnetr.metrics import MEAN, Summary, select_summary
+from segnetr.metrics.registry import get_metric
 from segnetr.outputs.charts.interval_bar import draw_interval_bar
 from segnetr.outputs.reports.case_section import CaseSection, describe_cases
 from segnetr.outputs.reports.figures import Figure, choose_within
@@ -106,7 +107,7 @@ def _list_tiles(summaries: Sequence[Summary]) -> list[Tile]:
     """Return overlap, distance and the number of false negatives."""
     metrics = {row.metric for row in summaries}
     selected = [name for name in _TILE_METRICS if name in metrics]
-    selected += sorted(name for name in metrics if name.startswith("hd95"))
+    selected += sorted(name for name in metrics if get_metric(name).name == "hd95")
     tiles = []
     for metric in selected:
         row = select_summary(summaries, metric)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segnetr.config.schema.segmentation import EvaluateConfig
 from segnetr.errors import ReadError
 from segnetr.metrics import PIXEL_COUNTS, Score, Summary, Unscored, name_outcome
+from segnetr.metrics.registry import get_metric
 from segnetr.storage.manifest import write_json, write_text_atomic
 
 if TYPE_CHECKING:
@@ -29,12 +30,6 @@ RULES = {
     "interval": "95 %, percentile bootstrap over patients",
     "dice_pooled": "pixels of all cases added before dividing",
     "mean": "rows of class 'mean': the mean over the classes of each case",
-}
-_METRIC_NAMES = {
-    "dice": "Dice",
-    "iou": "IoU (Jaccard)",
-    "isic_jaccard": "ISIC Jaccard (thresholded)",
-    "dice_pooled": "Dice, pooled",
 }
 _ID_COLUMNS = ("case_id", "class", "outcome")
 
@@ -211,17 +206,16 @@ def show_number(value: float | None, *, metric: str) -> str:
 
 def is_length(metric: str) -> bool:
     """Return whether a metric is a length in mm or pixels; other metrics are shares."""
-    return metric.startswith(("hd95", "assd"))
+    return get_metric(metric).unit == "length"
 
 
 def name_metric(metric: str) -> str:
     """Return the title of a metric: "HD95 (mm)" for `hd95_mm`, "NSD at 2 px" for `nsd_2px`."""
-    if metric in _METRIC_NAMES:
-        return _METRIC_NAMES[metric]
-    kind, _, rest = metric.partition("_")
-    if kind == "nsd":
-        return f"NSD at {rest[:-2]} {rest[-2:]}"
-    return f"{kind.upper()} ({rest})" if rest in ("mm", "px") else metric
+    spec = get_metric(metric)
+    rest = metric.removeprefix(f"{spec.name}_")
+    if spec.has_tolerance:
+        return f"{spec.title} at {rest[:-2]} {rest[-2:]}"
+    return f"{spec.title} ({rest})" if spec.unit == "length" else spec.title
 
 
 def show_interval(row: Summary) -> str:

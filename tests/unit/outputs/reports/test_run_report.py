@@ -157,7 +157,7 @@ def test_page_shows_scores_with_intervals_and_counts():
     assert f"{dice.mean:.3f}" in text
     assert f"{dice.low:.3f} to {dice.high:.3f}" in text
     for words in ("false negatives", "false positives", "empty in both", "HD95 (px)",
-                  "NSD at 2 px", "ISIC Jaccard", "Dice, pooled", "False negatives"):  # fmt: skip
+                  "NSD at 2 px", "ISIC Jaccard", "Pooled Dice", "False negatives"):  # fmt: skip
         assert words in text, words
     cells = re.findall(r"<td class=\"number\">(\d+)</td>", render_run_report(
         RunReport(title="t", summaries=rows)))  # fmt: skip
