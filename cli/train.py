@@ -11,7 +11,7 @@ from .console import print_result
 from .settings import read_settings
 
 if TYPE_CHECKING:
-    from segnetr.workflows.training.cross_validation import CrossOutcome
+    from segnetr.workflows.training.cross_validation import CrossValidationOutcome
     from segnetr.workflows.training.outcome import TrainOutcome
 
 STOP_CODES = {"interrupted": 130, "terminated": 143}
@@ -84,7 +84,7 @@ def train(
     from segnetr.workflows.training.train import train as run
 
     progress = Progress(quiet=quiet or as_json)
-    outcome: CrossOutcome | TrainOutcome
+    outcome: CrossValidationOutcome | TrainOutcome
     if fold is None:
         outcome = run(settings, out=out, resume=resume, progress=progress)
     else:

@@ -83,7 +83,7 @@ def test_run_holds_what_a_segmentation_run_holds(run):
     assert split["origin"] == "official"
     assert card["split_sha256"] == split["sha256"]
     assert not [path for path in run.rglob("*") if path.suffix in {".pt", ".pth", ".pkl"}]
-    assert "test part, 6 cases" in (run / "report.html").read_text()
+    assert "test split, 6 cases" in (run / "report.html").read_text()
 
 
 class StopAt(Progress):
@@ -181,7 +181,7 @@ def test_evaluating_again_other_parts_and_mirrored(command, run, npz, tmp_path):
     first = json.loads((run / "evaluation" / "summary.json").read_text())
     assert json.loads((tmp_path / "again" / "summary.json").read_text()) == first
     part = command("evaluate", run, "--part", "validation", "--tta", "flips", "--json")
-    assert "validation part, 6 cases" in json.loads(part.stdout)["title"]
+    assert "validation split, 6 cases" in json.loads(part.stdout)["title"]
     other = command(
         "evaluate", run, "--dataset", "medmnist", "--data-dir", npz, "--part", "train", "--out",
         tmp_path / "other", "--set", "evaluate.calibration_bins=4", "--json",

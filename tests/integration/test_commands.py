@@ -37,7 +37,7 @@ def test_trained_run_holds_everything_a_reader_needs(trained):
     summary = json.loads((trained / "evaluation" / "summary.json").read_text())
     assert {"dice", "iou", "isic_jaccard"} <= {row["metric"] for row in summary["summaries"]}
     page = (trained / "report.html").read_text()
-    assert "test part, 3 cases" in page
+    assert "test split, 3 cases" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
 

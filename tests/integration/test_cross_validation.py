@@ -29,7 +29,7 @@ def crossed(command, images, tiny, tmp_path_factory) -> Path:
     before = (run / "fold-2" / "metrics.jsonl").stat().st_mtime_ns
     done = command("train", *arguments, "--fold", "all", "--resume")
     assert done.returncode == 0, done.stderr
-    assert "fold 2 of 3: done before" in done.stderr
+    assert "fold 2 of 3: already done" in done.stderr
     assert (run / "fold-2" / "metrics.jsonl").stat().st_mtime_ns == before
     return run
 
@@ -57,7 +57,7 @@ def test_report_shows_each_fold_and_all_cases(crossed, command):
     (dice,) = [row for row in summary["summaries"] if row["metric"] == "dice"]
     assert dice["cases"] == 9
     tested = json.loads((crossed / "evaluation" / "summary.json").read_text())
-    assert "test part, 3 cases" in tested["title"]
+    assert "test split, 3 cases" in tested["title"]
     page = crossed / "report.html"
     page.unlink()
     assert command("report", crossed).returncode == 0

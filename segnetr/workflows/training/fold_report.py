@@ -66,7 +66,7 @@ class FoldOutcome:
     test: EvaluateOutcome | None
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the scores as plain data."""
+        """Return the scores as plain data."""
         return {
             "folder": str(self.folder),
             "report": str(self.report),

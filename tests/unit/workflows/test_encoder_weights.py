@@ -154,5 +154,5 @@ def test_changed_run_missing_file_and_pickled_code_are_one_line(tmp_path: Path) 
 
 def test_network_without_an_encoder_says_so(tmp_path: Path) -> None:
     unet = build_model(UNetConfig(width=4), in_channels=3, num_classes=2, image_size=(64, 64))
-    with pytest.raises(UsageError, match="no encoder of its own"):
+    with pytest.raises(UsageError, match="no separate encoder"):
         load_encoder_weights(unet, tmp_path)

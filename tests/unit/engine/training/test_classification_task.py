@@ -89,7 +89,7 @@ def test_score_that_the_cases_do_not_define_is_left_out_and_not_monitored():
     assert "auroc" not in scores
     assert scores["balanced_accuracy"] == 0.25
     task = ClassificationTask(num_classes=3, several=False, monitor="auroc")
-    with pytest.raises(UsageError, match="do not define it"):
+    with pytest.raises(UsageError, match="is undefined"):
         task.validate(Fixed(), one_class)
     with pytest.raises(UsageError, match="no case for validation"):
         task.validate(Fixed(), [])

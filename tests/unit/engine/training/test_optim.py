@@ -57,6 +57,15 @@ def test_optimizer_is_the_named_one_with_the_decay_on_matrices_only(name, kind):
     assert {group["lr"] for group in optimizer.param_groups} == {0.2}
 
 
+def test_vectors_of_torch_modules_are_not_decayed():
+    """Vectors that are neither biases nor parameters of norms."""
+    model = nn.ModuleDict({"act": nn.PReLU(4), "attention": nn.MultiheadAttention(4, 2)})
+    decayed, undecayed = (names_of(model, group) for group in split_parameters(model))
+    assert "act.weight" in undecayed
+    assert "attention.in_proj_bias" in undecayed
+    assert {"attention.in_proj_weight", "attention.out_proj.weight"} <= set(decayed)
+
+
 def test_network_without_matrices_gets_an_optimizer():
     assert len(build_optimizer(nn.BatchNorm2d(3), TrainConfig()).param_groups) == 1
 

@@ -123,11 +123,11 @@ def test_changed_byte_in_any_file_is_refused(tmp_path, name):
     ("name", "content", "said"),
     [
         ("state.json", b'{"format": 99}', "format 99"),
-        ("state.json", b'{"format": 1}', "not a checkpoint of ours"),
+        ("state.json", b'{"format": 1}', "not a checkpoint of segnetr"),
         ("state.json", b"[]", "format None"),
         ("state.json", b"\xff\xfe", "cannot be read"),
-        ("random.json", b"[{}]", "not a checkpoint of ours"),
-        ("model.safetensors", b"\x80\x04cposix\nsystem\n", "is no safetensors file"),
+        ("random.json", b"[{}]", "not a checkpoint of segnetr"),
+        ("model.safetensors", b"\x80\x04cposix\nsystem\n", "not a safetensors file"),
     ],
 )
 def test_foreign_content_under_a_valid_seal_is_one_line(tmp_path, name, content, said):

@@ -282,7 +282,7 @@ def test_two_damaged_checkpoints_are_refused_in_one_line(tmp_path):
     train(tmp_path / "run")
     for name in ("last", "previous"):
         flip_byte(tmp_path / "run/checkpoints" / name / "model.safetensors")
-    with pytest.raises(ModelFileError, match="no whole checkpoint") as caught:
+    with pytest.raises(ModelFileError, match="no undamaged checkpoint") as caught:
         train(tmp_path / "run", resume=True)
     assert "\n" not in str(caught.value)
 
