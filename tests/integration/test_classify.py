@@ -231,7 +231,7 @@ def test_several_labels_a_image_from_training_to_prediction(command, tmp_path):
         "--set", "regularization.balanced_sampling=true",
     )  # fmt: skip
     assert balanced.returncode == 2
-    assert "one label a image" in one_line(balanced)
+    assert "one label per image" in one_line(balanced)
 
 
 def test_lesions_of_a_table_stay_together_and_are_resampled_together(command, tmp_path):

@@ -117,7 +117,7 @@ def test_wrong_use_of_folds_is_one_line(crossed, command, images, tiny, tmp_path
     where = ["--dataset", "isic2018", "--data-dir", images, *tiny, "--steps", 1]
     wrong = {
         ("--fold", "all", "--folds", "3", "--out", crossed): "--resume",
-        ("--fold", "all", "--folds", "4", "--out", crossed, "--resume"): "divided into 3 folds",
+        ("--fold", "all", "--folds", "4", "--out", crossed, "--resume"): "has 3 folds, not 4",
         ("--fold", "9", "--folds", "3", "--out", tmp_path / "a"): "folds 1 to 3",
         ("--fold", "x", "--out", tmp_path / "a"): "--fold x",
         ("--folds", "3", "--out", tmp_path / "a"): "--fold",
