@@ -69,7 +69,7 @@ def test_two_processes_equal_one_with_two_passes(two, tmp_path):
         assert_allclose(weight, other[name], rtol=1e-4, atol=1e-6)
 
 
-def test_encoder_that_was_frozen_first_is_trained_by_both_processes_alike(tmp_path):
+def test_encoder_that_was_frozen_at_first_is_trained_equally_by_both_processes(tmp_path):
     options = ("--plain", "--freeze", "1", "--batch-size", "2")
     done = run(tmp_path / "two" / "run", *options, "--dump", processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -82,7 +82,7 @@ def test_encoder_that_was_frozen_first_is_trained_by_both_processes_alike(tmp_pa
         assert_allclose(weight, two[name], rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_resume_to_the_bit_with_dropout_and_batch_norm(tmp_path):
+def test_two_processes_resume_exactly_with_dropout_and_batch_norm(tmp_path):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     assert run(unbroken, processes=2).returncode == 0
     assert run(broken, "--kill-at-step", "3", processes=2).returncode != 0

@@ -66,7 +66,7 @@ def run(command, npz, tmp_path_factory) -> Path:
     return out
 
 
-def test_run_holds_what_a_segmentation_run_holds(run):
+def test_run_has_the_same_files_as_a_segmentation_run(run):
     names = {path.name for path in run.iterdir()}
     assert names >= {
         "config.yaml", "splits.json", "provenance.json", "metrics.jsonl", "metrics.csv", "log.txt",
@@ -141,7 +141,7 @@ def test_resume_with_other_labels_or_settings_is_refused(command, run, npz, tmp_
     assert "labels" in one_line(relabeled)
 
 
-def test_prediction_writes_one_row_a_file_and_one_bad_file_stops_nothing(command, run, tmp_path):
+def test_prediction_writes_one_row_per_file_and_skips_a_damaged_file(command, run, tmp_path):
     source = tmp_path / "in"
     source.mkdir()
     for label in (0, 1):
@@ -201,7 +201,7 @@ def test_written_configuration_repeats_the_run(command, run, tmp_path):
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-def test_several_labels_a_image_from_training_to_prediction(command, tmp_path):
+def test_several_labels_per_image_from_training_to_prediction(command, tmp_path):
     generator = np.random.default_rng(0)
     arrays = {}
     for part, count in (("train", 12), ("val", 6), ("test", 6)):
@@ -259,7 +259,7 @@ def put(path: Path, seed: int) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def test_folders_with_a_torn_image_are_refused_unless_it_may_be_left_out(command, tmp_path):
+def test_folder_with_a_damaged_image_is_rejected_unless_it_may_be_skipped(command, tmp_path):
     root = tmp_path / "set"
     for label in "ab":
         for number in range(8):
@@ -282,7 +282,7 @@ def test_folders_with_a_torn_image_are_refused_unless_it_may_be_left_out(command
         assert {i[0] for i in split[name]} == {"a", "b"}
 
 
-def test_a_set_without_copies_is_read_as_it_comes(command, tmp_path):
+def test_dataset_without_cached_copies_is_read_directly(command, tmp_path):
     for label in "ab":
         for number in range(4):
             put(tmp_path / "set" / label / f"{number}.png", number)

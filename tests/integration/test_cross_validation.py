@@ -93,7 +93,7 @@ def test_fold_alone_repeats_the_fold_of_all(crossed, command, images, tiny, tmp_
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-def test_terminated_fold_goes_on_to_the_same_bits(start, images, tiny, tmp_path):
+def test_terminated_fold_resumes_exactly(start, images, tiny, tmp_path):
     arguments = ["train", "--dataset", "isic2018", "--data-dir", images, "--steps", 20, *tiny]
     arguments += ["--set", "train.save_every=1", "--folds", 2, "--quiet"]
     broken = start(*arguments, "--fold", 2, "--out", tmp_path / "broken")

@@ -117,7 +117,7 @@ def test_first_convolution_is_fitted_to_other_channels(tmp_path: Path) -> None:
     assert any("3 channels in the file, 1 here" in note for note in report.notes)
 
 
-def test_too_little_is_refused_with_the_keys_and_taken_when_told(tmp_path: Path) -> None:
+def test_partial_weights_are_rejected_with_their_keys_unless_accepted(tmp_path: Path) -> None:
     state = classifier()
     half = dict(list(state.items())[: len(state) // 2])
     file = tmp_path / "half.safetensors"
@@ -131,7 +131,7 @@ def test_too_little_is_refused_with_the_keys_and_taken_when_told(tmp_path: Path)
     assert 0 < load_encoder_weights(model, file, accept_partial=True).share < 0.9
 
 
-def test_weights_of_nothing_alike_are_refused_even_when_partial_is_accepted(tmp_path: Path) -> None:
+def test_weights_without_any_match_are_rejected_even_if_partial_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     save_file({"something.weight": torch.zeros(3)}, file)
     with pytest.raises(UsageError, match=r"0 of \d+ tensors matched"):

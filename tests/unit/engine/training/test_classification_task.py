@@ -45,7 +45,7 @@ def test_loss_of_mixed_labels_is_the_mixture_of_losses():
     assert mixed == pytest.approx(0.3 * loss(task, label=one) + 0.7 * loss(task, label=other))
 
 
-def test_weights_multiply_the_loss_of_a_image_whatever_its_batch():
+def test_class_weights_scale_the_loss_of_an_image_independently_of_its_batch():
     weights = torch.tensor([3.0, 1.0, 0.5])
     task = ClassificationTask(num_classes=3, several=False, class_weights=weights)
     each = F.cross_entropy(LOGITS, LABELS, reduction="none") * weights[LABELS]

@@ -117,7 +117,7 @@ def test_given_steps_win_over_epochs():
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_optimizer_goes_on_to_the_bit_from_named_tensors(name, layout):
+def test_optimizer_restored_from_named_tensors_continues_exactly(name, layout):
     def step(model, optimizer, seed):
         image = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
         (model(image) ** 2).sum().backward()
@@ -163,7 +163,7 @@ def names_of(model, parameters):
         ("vitaev2_s", "layers.0.NC.0.norm1.bias", "layers.0.NC.0.attn.qkv.weight"),
     ],
 )  # fmt: skip
-def test_backbones_say_what_is_not_decayed(name, no_weight_decay, decayed):
+def test_no_weight_decay_of_backbones_is_respected(name, no_weight_decay, decayed):
     with torch.device("meta"):
         model = create_model(name, num_classes=2)
     yes, no = (names_of(model, part) for part in split_parameters(model))
