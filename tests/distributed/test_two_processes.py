@@ -1,4 +1,4 @@
-"""Two processes over gloo, started by torchrun as a user starts them."""
+"""Two processes over gloo, started by torchrun."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_both_processes_end_with_the_same_weights(two):
     assert any(name.startswith("average.") for name in first)
 
 
-def test_only_one_process_writes_and_speaks(two):
+def test_only_rank_zero_writes_and_prints(two):
     out, output = two
     assert output.count("step 6\n") == 1
     steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -69,7 +69,7 @@ def test_two_processes_equal_one_with_two_passes(two, tmp_path):
         assert_allclose(weight, other[name], rtol=1e-4, atol=1e-6)
 
 
-def test_encoder_that_was_frozen_at_first_is_trained_equally_by_both_processes(tmp_path):
+def test_unfrozen_encoder_is_trained_equally_by_both_processes(tmp_path):
     options = ("--plain", "--freeze", "1", "--batch-size", "2")
     done = run(tmp_path / "two" / "run", *options, "--dump", processes=2)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -82,7 +82,7 @@ def test_encoder_that_was_frozen_at_first_is_trained_equally_by_both_processes(t
         assert_allclose(weight, two[name], rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_resume_exactly_with_dropout_and_batch_norm(tmp_path):
+def test_two_processes_resume_bit_exactly_with_dropout_and_batch_norm(tmp_path):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     assert run(unbroken, processes=2).returncode == 0
     assert run(broken, "--kill-at-step", "3", processes=2).returncode != 0
@@ -100,8 +100,8 @@ def test_resume_with_another_number_of_processes_is_refused(two):
     assert "processes were 2, now 1" in done.stdout
 
 
-def test_processes_that_do_not_find_each_other_are_refused():
-    """What accelerate does alone: each process a lone rank 0, without a word."""
+def test_processes_that_do_not_form_one_group_are_refused():
+    """Simulate accelerate on a CPU without our setting: every process is rank 0."""
     code = (
         "import accelerate, segnetr.engine.training.runtime as r\n"
         "real = r.Accelerator\n"
