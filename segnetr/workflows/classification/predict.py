@@ -64,9 +64,8 @@ def predict_classes(
 ) -> ClassPredictions:
     """Write the class probabilities of files and folders.
 
-    A file that cannot be read does not stop the others. `predictions.json` in `out` names the model
-    and the failed inputs. Explanations of the most probable class are written to `explanations/` in
-    `out`, under the names of the files.
+    Unreadable files are skipped. `predictions.json` in `out` lists the model and the failed
+    inputs. Explanations of the most probable class are written to `explanations/` in `out`.
 
     Raises:
         UsageError: If an input is missing or of an unknown format, a flag for masks is set, or
