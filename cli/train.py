@@ -11,7 +11,7 @@ from . import flags as f
 from .command import STOP_CODES, Console, command
 
 if TYPE_CHECKING:
-    from segnetr.workflows.training.cross_validation import CrossOutcome
+    from segnetr.workflows.training.cross_validation import CrossValidationOutcome
     from segnetr.workflows.training.outcome import TrainOutcome
 
 
@@ -64,7 +64,7 @@ def train(
     from segnetr.workflows.training.train import train as run
 
     progress = console.progress()
-    outcome: CrossOutcome | TrainOutcome
+    outcome: CrossValidationOutcome | TrainOutcome
     if fold is None:
         outcome = run(settings, out=out, resume=resume, progress=progress)
     else:

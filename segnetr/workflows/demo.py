@@ -1,4 +1,4 @@
-"""`segnetr demo`: the whole job on drawn images, in a few minutes on two cores."""
+"""`segnetr demo`: train, evaluate and predict on synthetic images, in minutes on two cores."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,42 +16,42 @@ from segnetr.workflows.prediction.predict import PredictOptions, PredictOutcome,
 from segnetr.workflows.training.outcome import TrainOutcome
 from segnetr.workflows.training.train import train
 
-_PREDICTED = 6
-_MARK = ".segnetr-demo"
+_NUM_PREDICTED = 6
+_MARKER = ".segnetr-demo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOutcome:
-    """What the demo made: a run, and masks of images the run was not trained on."""
+    """A run, and masks of images that were not used in training."""
 
     trained: TrainOutcome
     predicted: PredictOutcome
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give both steps as plain data."""
+        """Return both steps as plain data."""
         return {"train": self.trained.to_dict(), "predict": self.predicted.to_dict()}
 
     def __str__(self) -> str:
-        """Give both steps as lines for people, the report last."""
+        """Return both steps as lines of text, the report last."""
         return f"{self.predicted}\n{self.trained}"
 
 
 def demo(out: Path, *, assignments: Sequence[str] = (), progress: Progress) -> DemoOutcome:
-    """Draw images, train a small SegNetr on them, score it, predict some, write the report.
+    """Draw images, train a small SegNetr, score it, predict some images and write the report.
 
     Args:
-        out: Folder of the demo: `data` holds the images, `run` the run, `predictions` masks of
-            test images. What an earlier demo made there is made again, but for the images.
-        assignments: Settings put over the recipe `experiment/demo`.
-        progress: What the user sees meanwhile.
+        out: Folder of the demo, with the images in `data`, the run in `run`, and masks of test
+            images in `predictions`. Run and predictions of an earlier demo are replaced.
+        assignments: Settings that override the recipe `experiment/demo`.
+        progress: Shows the progress.
 
     Raises:
-        UsageError: If `out` holds something that no demo made.
+        UsageError: If `out` contains other files.
     """
-    if out.exists() and any(out.iterdir()) and not (out / _MARK).is_file():
-        raise UsageError(f"--out {out}: holds other files; choose an empty or a new folder")
+    if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise UsageError(f"--out {out}: contains other files; choose an empty or a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    (out / _MARK).touch()
+    (out / _MARKER).touch()
     for folder in ("run", "predictions"):
         shutil.rmtree(out / folder, ignore_errors=True)
     config = load_config(
@@ -61,7 +61,7 @@ def demo(out: Path, *, assignments: Sequence[str] = (), progress: Progress) -> D
     )
     trained = train(config, out=out / "run", progress=progress)
     cases = {case.case_id: case for case in open_dataset(config.data).cases}
-    held_out = read_split(RunDir(trained.run).splits).test[:_PREDICTED]
+    held_out = read_split(RunDir(trained.run).splits).test[:_NUM_PREDICTED]
     predicted = predict(
         [cases[case_id].image for case_id in held_out],
         [trained.run],

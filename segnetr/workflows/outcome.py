@@ -1,4 +1,4 @@
-"""What a workflow gives back: facts for machines, a text for people."""
+"""Results of workflows, as plain data and as text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ class Outcome(Protocol):
     """A result that a command prints."""
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the result as plain data, ready for JSON."""
+        """Return the result as plain data for JSON."""
         ...
 
     def __str__(self) -> str:
-        """Give the result as lines for people."""
+        """Return the result as lines of text."""
         ...
 
 
@@ -22,19 +22,19 @@ class Table:
     """Rows with named columns.
 
     Attributes:
-        name: What the rows are, the key in JSON.
-        rows: One mapping a row, all with the same keys; numbers stay numbers.
+        name: Name of the rows, the key in JSON.
+        rows: A mapping for each row, all with the same keys; numbers are not converted to text.
     """
 
     name: str
     rows: Sequence[Mapping[str, Any]]
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the rows under their name."""
+        """Return the rows under their name."""
         return {self.name: [dict(row) for row in self.rows]}
 
     def __str__(self) -> str:
-        """Align the rows in columns."""
+        """Return the rows as a text table."""
         from segnetr.outputs.tables.scores import text_table
 
         shown = [

@@ -8,7 +8,7 @@ import pytest
 pytestmark = [pytest.mark.slow]
 
 
-def test_benchmark_trains_each_encoder_once_and_keeps_what_is_done(
+def test_benchmark_trains_each_encoder_once_and_saves_finished_rows(
     command, images: Path, tiny: list[str], tmp_path: Path
 ) -> None:
     arguments = ["benchmark", "--encoders", "segnetr,mobile_former_26m", "--dataset", "isic2018"]

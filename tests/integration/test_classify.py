@@ -66,7 +66,7 @@ def run(command, npz, tmp_path_factory) -> Path:
     return out
 
 
-def test_run_holds_what_a_segmentation_run_holds(run):
+def test_run_has_the_same_files_as_a_segmentation_run(run):
     names = {path.name for path in run.iterdir()}
     assert names >= {
         "config.yaml", "splits.json", "provenance.json", "metrics.jsonl", "metrics.csv", "log.txt",
@@ -83,7 +83,7 @@ def test_run_holds_what_a_segmentation_run_holds(run):
     assert split["origin"] == "official"
     assert card["split_sha256"] == split["sha256"]
     assert not [path for path in run.rglob("*") if path.suffix in {".pt", ".pth", ".pkl"}]
-    assert "test part, 6 cases" in (run / "report.html").read_text()
+    assert "test split, 6 cases" in (run / "report.html").read_text()
 
 
 class StopAt(Progress):
@@ -141,7 +141,7 @@ def test_resume_with_other_labels_or_settings_is_refused(command, run, npz, tmp_
     assert "labels" in one_line(relabeled)
 
 
-def test_prediction_writes_one_row_a_file_and_one_bad_file_stops_nothing(command, run, tmp_path):
+def test_prediction_writes_one_row_per_file_and_skips_a_damaged_file(command, run, tmp_path):
     source = tmp_path / "in"
     source.mkdir()
     for label in (0, 1):
@@ -181,7 +181,7 @@ def test_evaluating_again_other_parts_and_mirrored(command, run, npz, tmp_path):
     first = json.loads((run / "evaluation" / "summary.json").read_text())
     assert json.loads((tmp_path / "again" / "summary.json").read_text()) == first
     part = command("evaluate", run, "--split", "validation", "--tta", "flips", "--json")
-    assert "validation part, 6 cases" in json.loads(part.stdout)["title"]
+    assert "validation split, 6 cases" in json.loads(part.stdout)["title"]
     other = command(
         "evaluate", run, "--dataset", "medmnist", "--data-dir", npz, "--split", "train", "--out",
         tmp_path / "other", "--set", "evaluate.calibration_bins=4", "--json",
@@ -201,7 +201,7 @@ def test_written_configuration_repeats_the_run(command, run, tmp_path):
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-def test_several_labels_a_image_from_training_to_prediction(command, tmp_path):
+def test_several_labels_per_image_from_training_to_prediction(command, tmp_path):
     generator = np.random.default_rng(0)
     arrays = {}
     for part, count in (("train", 12), ("val", 6), ("test", 6)):
@@ -231,7 +231,7 @@ def test_several_labels_a_image_from_training_to_prediction(command, tmp_path):
         "--set", "regularization.balanced_sampling=true",
     )  # fmt: skip
     assert balanced.returncode == 2
-    assert "one label a image" in one_line(balanced)
+    assert "one label per image" in one_line(balanced)
 
 
 def test_lesions_of_a_table_stay_together_and_are_resampled_together(command, tmp_path):
@@ -259,7 +259,7 @@ def put(path: Path, seed: int) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def test_folders_with_a_torn_image_are_refused_unless_it_may_be_left_out(command, tmp_path):
+def test_folder_with_a_damaged_image_is_rejected_unless_it_may_be_skipped(command, tmp_path):
     root = tmp_path / "set"
     for label in "ab":
         for number in range(8):
@@ -282,7 +282,7 @@ def test_folders_with_a_torn_image_are_refused_unless_it_may_be_left_out(command
         assert {i[0] for i in split[name]} == {"a", "b"}
 
 
-def test_a_set_without_copies_is_read_as_it_comes(command, tmp_path):
+def test_dataset_without_cached_copies_is_read_directly(command, tmp_path):
     for label in "ab":
         for number in range(4):
             put(tmp_path / "set" / label / f"{number}.png", number)

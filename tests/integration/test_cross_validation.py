@@ -29,7 +29,7 @@ def crossed(command, images, tiny, tmp_path_factory) -> Path:
     before = (run / "fold-2" / "metrics.jsonl").stat().st_mtime_ns
     done = command("train", *arguments, "--fold", "all", "--resume")
     assert done.returncode == 0, done.stderr
-    assert "fold 2 of 3: done before" in done.stderr
+    assert "fold 2 of 3: already done" in done.stderr
     assert (run / "fold-2" / "metrics.jsonl").stat().st_mtime_ns == before
     return run
 
@@ -93,7 +93,7 @@ def test_fold_alone_repeats_the_fold_of_all(crossed, command, images, tiny, tmp_
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-def test_terminated_fold_goes_on_to_the_same_bits(start, images, tiny, tmp_path):
+def test_terminated_fold_resumes_exactly(start, images, tiny, tmp_path):
     arguments = ["train", "--dataset", "isic2018", "--data-dir", images, "--steps", 20, *tiny]
     arguments += ["--set", "train.save_every=1", "--folds", 2, "--quiet"]
     broken = start(*arguments, "--fold", 2, "--out", tmp_path / "broken")
@@ -117,7 +117,7 @@ def test_wrong_use_of_folds_is_one_line(crossed, command, images, tiny, tmp_path
     where = ["--dataset", "isic2018", "--data-dir", images, *tiny, "--steps", 1]
     wrong = {
         ("--fold", "all", "--folds", "3", "--out", crossed): "--resume",
-        ("--fold", "all", "--folds", "4", "--out", crossed, "--resume"): "divided into 3 folds",
+        ("--fold", "all", "--folds", "4", "--out", crossed, "--resume"): "has 3 folds, not 4",
         ("--fold", "9", "--folds", "3", "--out", tmp_path / "a"): "folds 1 to 3",
         ("--fold", "x", "--out", tmp_path / "a"): "--fold x",
         ("--folds", "3", "--out", tmp_path / "a"): "--fold",

@@ -1,4 +1,4 @@
-"""A run killed at any moment and resumed is the unbroken run, to the bit."""
+"""A run that is killed at any moment and resumed equals an uninterrupted run, bit by bit."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_run_killed_at_random_moments_equals_the_unbroken_run(unbroken, tmp_path
 @pytest.mark.parametrize(
     ("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")]
 )
-def test_signal_from_outside_saves_and_the_run_goes_on(unbroken, tmp_path, number, word):
+def test_signal_saves_a_checkpoint_and_the_run_can_be_resumed(unbroken, tmp_path, number, word):
     out = tmp_path / "run"
     with start(out, "--slow", "0.3", "--workers", "2") as process:
         for line in process.stdout:
@@ -111,7 +111,7 @@ def test_signal_from_outside_saves_and_the_run_goes_on(unbroken, tmp_path, numbe
     assert_same_run(unbroken, out)
 
 
-def test_file_size_limit_of_the_system_is_one_line_and_leaves_whole_checkpoints(tmp_path):
+def test_file_size_limit_is_a_one_line_error_and_leaves_complete_checkpoints(tmp_path):
     out = tmp_path / "run"
     assert run(out, "--kill-at-step", "5")[0] == -signal.SIGKILL
     # Larger than the logs, smaller than the random state of a checkpoint.

@@ -1,4 +1,9 @@
+"""The progress display on a terminal, in a pipe and in the log of a run."""
+
 import io
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -6,6 +11,8 @@ from segnetr.progress import LogFile, ObserverGroup, Progress, format_seconds
 
 
 class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
     def isatty(self):
         return True
 
@@ -17,7 +24,13 @@ def colors(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
 
 
+def strip_codes(text):
+    """Remove the control codes of a terminal."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
 def show(stream, **options):
+    """Show three steps, a validation and a message."""
     progress = Progress(stream=stream, **options)
     for step in (1, 50, 100):
         progress.on_step(step, 100, {"total": 0.5}, 2.0)
@@ -41,20 +54,26 @@ def test_pipe_gets_plain_lines_without_control_characters():
 
 
 @pytest.mark.usefixtures("colors")
-def test_terminal_gets_a_bar_that_fills_and_colors():
+def test_bar_on_a_terminal_fills_and_has_colors():
     text = show(Terminal())
-    assert "[............" in text
-    assert "[############............]" in text
-    assert "[########################]" in text
+    bars = re.findall(r"(\x1b\[38[^m]*m[━╸]+|)\x1b\[[^m]*m[━╺]*\x1b\[0m train", text)
+    assert bars
+    assert "━" * 24 in strip_codes(text)
+    assert "train 50/100  2/s  0:25 left  total 0.5" in strip_codes(text)
     assert "\x1b[32mvalidation" in text
+    assert "\x1b[33mresumed" in text
 
 
 @pytest.mark.usefixtures("colors")
-def test_no_color_is_honoured(monkeypatch):
+def test_no_color_draws_the_bar_without_colors(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     text = show(Terminal())
     assert "\x1b[3" not in text
-    assert "[############............]" in text
+    lines = [line for line in re.split(r"[\r\n]+", strip_codes(text)) if "train" in line]
+    filled = [line.partition(" train")[0].count("━") for line in lines]
+    assert filled == sorted(filled)
+    assert (filled[0], filled[-1]) == (0, 24)
+    assert 12 in filled
 
 
 @pytest.mark.usefixtures("colors")
@@ -62,10 +81,44 @@ def test_bar_never_breaks_the_line_of_a_narrow_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     stream = Terminal()
     Progress(stream=stream).on_step(1, 10, {"total": 0.123456, "other": 5.0}, 3.0)
-    assert len(stream.getvalue().removeprefix("\r\x1b[K")) < 30
+    text = strip_codes(stream.getvalue())
+    assert "train" in text
+    assert max(map(len, re.split(r"[\r\n]+", text))) <= 30
+    assert "\n" not in text.strip()
 
 
-def test_quiet_shows_nothing():
+@pytest.mark.usefixtures("colors")
+def test_long_messages_and_brackets_are_printed_as_they_are():
+    stream = Terminal()
+    message = "[bold]" + "/long/path" * 30
+    Progress(stream=stream).on_message(message)
+    assert strip_codes(stream.getvalue()) == message + "\n"
+
+
+@pytest.mark.usefixtures("colors")
+def test_cursor_is_shown_again_after_a_task_that_fails():
+    stream = Terminal()
+
+    def fail():
+        with Progress(stream=stream).task("decode", 2) as advance:
+            advance(1, 2)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert stream.getvalue().rfind("\x1b[?25h") > stream.getvalue().rfind("\x1b[?25l") > -1
+
+
+def test_rich_is_not_imported_in_a_pipe():
+    code = (
+        "import io, sys; from segnetr.progress import Progress\n"
+        "Progress(stream=io.StringIO()).on_message('text')\n"
+        "sys.exit('rich' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_quiet_prints_nothing():
     stream = io.StringIO()
     assert show(stream, quiet=True) == ""
     with Progress(stream=stream, quiet=True).task("decode", 3) as advance:
@@ -73,7 +126,7 @@ def test_quiet_shows_nothing():
     assert stream.getvalue() == ""
 
 
-def test_steps_in_a_pipe_are_told_now_and_then_but_the_last_always():
+def test_steps_in_a_pipe_are_printed_at_intervals_and_the_last_step_always():
     stream = io.StringIO()
     progress = Progress(stream=stream)
     for step in range(1, 1001):
@@ -81,7 +134,7 @@ def test_steps_in_a_pipe_are_told_now_and_then_but_the_last_always():
     assert stream.getvalue().splitlines() == ["train 1/1000", "train 1000/1000"]
 
 
-def test_task_counts_and_closes_with_a_line():
+def test_task_prints_its_counts_and_a_last_line():
     stream = io.StringIO()
     with Progress(stream=stream).task("decode", 2) as advance:
         for done in (1, 2):
@@ -92,21 +145,21 @@ def test_task_counts_and_closes_with_a_line():
     assert lines[-1] == "decode 2 in 0:00"
 
 
-def test_failed_task_does_not_say_that_it_is_done():
+def test_failed_task_prints_no_last_line():
     stream = io.StringIO()
     with pytest.raises(KeyError), Progress(stream=stream).task("decode", 2):
         raise KeyError
     assert "decode 2 in" not in stream.getvalue()
 
 
-def test_log_file_keeps_lines_of_earlier_starts(tmp_path):
+def test_log_file_appends_to_the_lines_of_earlier_runs(tmp_path):
     path = tmp_path / "log.txt"
     for text in ("one", "two"):
         ObserverGroup(LogFile(path)).on_message(text)
     LogFile(path).on_step(5, 5, {"total": 0.5}, 2.0)
     LogFile(path).on_validation(5, {"dice": 0.5}, best=False)
-    said = [line.split(" ", 1)[1] for line in path.read_text().splitlines()]
-    assert said == [
+    lines = [line.split(" ", 1)[1] for line in path.read_text().splitlines()]
+    assert lines == [
         "one", "two", "step 5/5 total=0.5 2 steps/s", "validation at step 5: dice 0.5000",
     ]  # fmt: skip
 
@@ -114,5 +167,5 @@ def test_log_file_keeps_lines_of_earlier_starts(tmp_path):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")]
 )
-def test_durations_are_read_as_clocks_show_them(seconds, text):
+def test_durations_are_formatted_as_hours_minutes_and_seconds(seconds, text):
     assert format_seconds(seconds) == text

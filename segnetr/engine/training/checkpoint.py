@@ -1,6 +1,6 @@
-"""Everything a training needs to go on to the bit, in one sealed folder without pickle.
+"""Checkpoints: the complete state of a training for exact resume, without pickle.
 
-Tensors are safetensors, the rest is JSON, and `MANIFEST.sha256` covers both.
+Tensors are stored as safetensors and all other values as JSON. `MANIFEST.sha256` covers both.
 """
 
 import json
@@ -28,15 +28,15 @@ _STATE, _RANDOM = "state.json", "random.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainState:
-    """Where a training stands.
+    """Progress of a training.
 
     Attributes:
         step: Optimizer steps done.
-        validated_step: The step of the last validation; 0: none yet.
+        validated_step: Step of the last validation; 0: none yet.
         best_score: Best validation score so far.
-        best_step: The step that gave it.
-        without_gain: Validations since then.
-        seconds: Time spent in this training, over all its starts.
+        best_step: Step of the best score.
+        without_gain: Number of validations since the best score.
+        seconds: Training time, including the time before a resume.
     """
 
     step: int = 0
@@ -49,17 +49,17 @@ class TrainState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A training at the end of one step.
+    """The state of a training after a step.
 
     Attributes:
-        state: Where it stands.
-        identity: What it is a training of, as hashes of configuration and split by name.
-        weights: The network's parameters and buffers by name.
-        average: Those of the moving average; None without one.
-        optimizer: The optimizer's state, `KEY.PARAMETER` -> tensor.
-        scaler: State of the float16 scaler; empty without one.
-        random: The random generators, one entry for each process.
-        threads: Threads of a CPU kernel; another number changes the last bits.
+        state: Its progress.
+        identity: Hashes of configuration and split by name.
+        weights: Parameters and buffers of the network by name.
+        average: Parameters and buffers of the moving average; None without an average.
+        optimizer: State of the optimizer, `KEY.PARAMETER` -> tensor.
+        scaler: State of the float16 scaler; empty without a scaler.
+        random: State of the random generators of each process.
+        threads: Number of CPU threads; another number changes the last bits of results.
     """
 
     state: TrainState
@@ -74,11 +74,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestWeights:
-    """The weights with the best validation score; the moving average where there is one.
+    """The weights with the best validation score, averaged if the training averages weights.
 
     Attributes:
         weights: Parameters and buffers by name.
-        step: Optimizer steps they had.
+        step: Optimizer steps done before.
         score: Their validation score.
         identity: As in `Checkpoint`.
     """
@@ -90,7 +90,7 @@ class BestWeights:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint into an empty folder; the caller seals it."""
+    """Write a checkpoint into an empty folder; the caller adds the manifest."""
     write_tensors(folder / _WEIGHTS, checkpoint.weights)
     if checkpoint.average is not None:
         write_tensors(folder / _AVERAGE, checkpoint.average)
@@ -109,10 +109,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint, every byte of it checked.
+    """Read a checkpoint and verify its hashes.
 
     Raises:
-        ModelFileError: If it is missing, torn, changed or of another format.
+        ModelFileError: If it is missing, truncated, modified or of another format.
     """
     verify_manifest(folder, required=(_WEIGHTS, _OPTIMIZER, _RANDOM, _STATE))
     plain = _read_state(folder)
@@ -129,21 +129,21 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             threads=plain["threads"],
         )
 
-    return _build_or_refuse(folder, build)
+    return _build_checked(folder, build)
 
 
 def write_best(folder: Path, best: BestWeights) -> None:
-    """Write the best weights into an empty folder; the caller seals it."""
+    """Write the best weights into an empty folder; the caller adds the manifest."""
     write_tensors(folder / _WEIGHTS, best.weights)
     plain = {"step": best.step, "score": best.score, "identity": dict(best.identity)}
     write_json(folder / _STATE, {"format": FORMAT_VERSION, **plain})
 
 
 def read_best(folder: Path) -> BestWeights:
-    """Read the best weights, every byte of them checked.
+    """Read the best weights and verify their hashes.
 
     Raises:
-        ModelFileError: If they are missing, torn, changed or of another format.
+        ModelFileError: If they are missing, truncated, modified or of another format.
     """
     verify_manifest(folder, required=(_WEIGHTS, _STATE))
     plain = _read_state(folder)
@@ -157,11 +157,11 @@ def read_best(folder: Path) -> BestWeights:
             identity=rename_sections(plain["identity"]),
         )
 
-    return _build_or_refuse(folder, build)
+    return _build_checked(folder, build)
 
 
 def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Name every entry that differs between two identities, with both values."""
+    """Return a line with both values for each entry that differs between two identities."""
     names = sorted({*before, *now})
     return [
         f"{name} was {before.get(name, 'not given')}, now {now.get(name, 'not given')}"
@@ -171,19 +171,19 @@ def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name as safetensors; `OSError` passes through.
+    """Write tensors by name as safetensors; `OSError` is not converted.
 
-    Copied beforehand are only tensors that safetensors refuses as they are: those on another
-    device, in another layout, or in memory that one before them has as well.
+    Tensors are copied first only if safetensors cannot write them directly: tensors on another
+    device, not contiguous, or sharing memory with a previous tensor.
     """
     plain: dict[str, Tensor] = {}
-    taken: set[int] = set()
+    written: set[int] = set()
     for name, tensor in tensors.items():
         value = tensor.detach()
         storage = value.untyped_storage().data_ptr()
-        if value.device.type != "cpu" or not value.is_contiguous() or storage in taken:
+        if value.device.type != "cpu" or not value.is_contiguous() or storage in written:
             value = value.cpu().clone(memory_format=torch.contiguous_format)
-        taken.add(storage)
+        written.add(storage)
         plain[name] = value
     write_bytes(path, format_tensors(plain))
 
@@ -199,7 +199,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
     except SafetensorError as error:
-        raise ModelFileError(f"{path}: is no safetensors file ({error})") from error
+        raise ModelFileError(f"{path}: not a safetensors file ({error})") from error
 
 
 def _read_json(path: Path) -> Any:
@@ -220,8 +220,8 @@ def _read_state(folder: Path) -> dict[str, Any]:
     return dict(plain)
 
 
-def _build_or_refuse(folder: Path, build: Callable[[], Content]) -> Content:
+def _build_checked(folder: Path, build: Callable[[], Content]) -> Content:
     try:
         return build()
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{folder}: not a checkpoint of ours ({error!r})") from error
+        raise ModelFileError(f"{folder}: not a checkpoint of segnetr ({error!r})") from error

@@ -1,4 +1,4 @@
-"""Classification of images: its loss, and how it is judged while it is trained."""
+"""Classification of images: loss and validation scores."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -15,21 +15,21 @@ from segnetr.metrics.classification import Answers, measure_all
 Monitor = Literal["accuracy", "balanced_accuracy", "auroc", "f1", "loss"]
 
 _SHOWN = ("accuracy", "balanced_accuracy", "auroc", "f1")
-# The error of calibration is not shown while training.
+# Only used for the calibration error, which is not shown during training.
 _BINS = 15
 
 
 class ClassificationTask:
-    """One label a image, or several.
+    """Classification with one or with several labels per image.
 
-    The loss is the cross entropy of softmax and labels; with several labels, the mean over the
-    classes of the binary cross entropy of sigmoid and labels. Labels may be parts of several
-    classes, as mixup and cutmix make them. The loss of a image does not depend on the others of
-    its batch, also with weights: they are not divided by their sum.
+    The loss is the cross entropy of softmax and labels. With several labels, it is the binary cross
+    entropy of sigmoid and labels, averaged over the classes. Labels may be fractions of several
+    classes, as with mixup and cutmix. The loss of an image does not depend on the other images of
+    its batch: class weights are not divided by their sum.
 
     Attributes:
-        monitor: The validation score that decides which weights are best.
-        higher_is_better: How it is read.
+        monitor: The validation score that selects the best weights.
+        higher_is_better: Whether higher values of this score are better.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class ClassificationTask:
         class_weights: Tensor | None = None,
         monitor: Monitor = "balanced_accuracy",
     ) -> None:
-        """Make the task.
+        """Create the task.
 
         Args:
             num_classes: K.
-            several: A image has any number of labels.
-            label_smoothing: Share of the target that is spread over all classes.
-            class_weights: (K,), of each class; with several labels, of its true decisions.
+            several: Whether an image has any number of labels.
+            label_smoothing: Share of the target that is distributed over all classes.
+            class_weights: (K,), weight of each class; with several labels, of its positive labels.
             monitor: See above.
         """
         self._num_classes, self._several = num_classes, several
@@ -56,16 +56,16 @@ class ClassificationTask:
         self.higher_is_better = monitor != "loss"
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Give the loss of a batch, images (N, C, H, W) and labels (N,) or (N, K)."""
+        """Return the loss of a batch of images (N, C, H, W) and labels (N,) or (N, K)."""
         logits = model(batch["image"])
         return {"total": self._losses(logits, self._targets(batch["label"])).mean()}
 
     @torch.no_grad()
     def validate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Give "loss" (without smoothing and weights) and the scores that the cases define.
+        """Return "loss" (without smoothing and weights) and the scores that are defined.
 
         Raises:
-            UsageError: If there is no image, or the cases do not define the monitored score.
+            UsageError: If there is no image, or the monitored score is undefined.
         """
         probabilities, ground_truth, losses, case_ids = [], [], [], []
         for batch in batches:
@@ -77,26 +77,26 @@ class ClassificationTask:
             case_ids += batch["case_id"]
         if not losses:
             raise UsageError("no case for validation; raise data.validation_share or add cases")
-        answers = Answers(
+        predictions = Answers(
             case_ids=tuple(case_ids),
             probabilities=np.concatenate(probabilities),
             ground_truth=np.concatenate(ground_truth).astype(np.int64),
             several=self._several,
             groups=("",) * len(case_ids),
         )
-        measures = measure_all(answers, bins=_BINS)
+        measures = measure_all(predictions, bins=_BINS)
         scores = {name: float(measures[name][0]) for name in _SHOWN}
         scores = {name: value for name, value in scores.items() if value == value}
         scores["loss"] = sum(losses) / len(losses)
         if self.monitor not in scores:
             raise UsageError(
-                f"train.monitor {self.monitor!r}: the validation cases do not define it, for all "
-                "are of one class; use --set train.monitor=loss, or change data.split_seed"
+                f"train.monitor {self.monitor!r} is undefined, because all validation cases are of "
+                "one class; use --set train.monitor=loss, or change data.split_seed"
             )
         return scores
 
     def estimate(self, logits: Tensor) -> Tensor:
-        """Turn logits (N, K) into probabilities."""
+        """Convert logits (N, K) to probabilities."""
         return logits.sigmoid() if self._several else logits.softmax(dim=1)
 
     def _targets(self, label: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class ClassificationTask:
         return label.float()
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Give the loss of each image, (N,)."""
+        """Return the loss of each image, (N,)."""
         weights = None if self._weights is None else self._weights.to(logits.device)
         if self._several:
             smooth = targets * (1 - self._smoothing) + self._smoothing / 2
@@ -126,16 +126,16 @@ class ClassificationTask:
 
 
 def balance_classes(labels: Tensor, *, num_classes: int, several: bool) -> Tensor:
-    """Give weights that make up for rare classes.
+    """Return class weights that compensate for rare classes.
 
     Args:
-        labels: (N,) class indices; or (N, K) of 0 and 1 where a case has several labels.
+        labels: (N,) class indices; with several labels (N, K), 0 or 1.
         num_classes: K.
-        several: See above.
+        several: Whether a case has any number of labels.
 
     Returns:
-        (K,). One label: N / (K n_k), so that the mean weight of a case is 1. Several: false over
-        true cases of each class.
+        (K,). One label: N / (K n_k), so that the mean weight of a case is 1. Several labels: the
+        number of negative cases of each class divided by the number of its positive cases.
     """
     if several:
         true = labels.sum(dim=0).float()

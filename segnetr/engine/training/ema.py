@@ -1,4 +1,4 @@
-"""The moving average of a network's weights."""
+"""Exponential moving average (EMA) of the weights of a network."""
 
 import copy
 
@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 class ModelEMA:
-    """A copy of a network whose weights follow those of the trained one slowly.
+    """A copy of a network with the exponential moving average of its weights.
 
-    The decay rises with the updates, min(decay, (1 + t) / (10 + t)), so that the first average is
-    not the random start. Buffers, as the statistics of batch norms, are copied as they are.
+    The decay rises with the number of updates t, min(decay, (1 + t) / (10 + t)), so that the
+    random initial weights are forgotten quickly. Buffers, for example batch-norm statistics, are
+    copied without averaging.
 
     Attributes:
         model: The copy, in evaluation mode, without gradients.
@@ -23,15 +24,15 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, updates: int) -> None:
-        """Move towards the network.
+        """Update the average with the current weights.
 
         Args:
             model: The trained network, of the same architecture.
-            updates: Updates before this one, t.
+            updates: Number of updates before this one, t.
         """
         decay = min(self.decay, (1 + updates) / (10 + updates))
         averages: list[Tensor] = list(self.model.parameters())
         weights: list[Tensor] = [weight.detach() for weight in model.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - decay)
-        for kept, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            kept.copy_(buffer)
+        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(buffer)

@@ -1,6 +1,6 @@
-"""Training an encoder that knows something already: slower, layer by layer, or later.
+"""Fine-tuning of a pretrained encoder: lower learning rate, layer-wise decay, freezing.
 
-All of it is a function of the step, so that a resumed run is the unbroken one.
+Everything is a function of the step, so that a resumed run equals an uninterrupted one.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from segnetr.engine.training.optim import layer_factors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderFinetuning:
-    """How the encoder of a network is trained, where that differs from the rest.
+    """How the encoder of a network is trained, if that differs from the rest.
 
     Attributes:
-        module: The encoder, a part of the network.
-        lr_factor: Its learning rate over that of the rest.
-        layer_decay: Factor from each layer of it to the one below; 1: none.
-        frozen_epochs: It stays as it is for so many passes over the training cases: no gradient,
-            statistics of norms unchanged, dropout off.
+        module: The encoder, a submodule of the network.
+        lr_factor: Learning rate of the encoder divided by that of the rest.
+        layer_decay: Factor on the learning rate from each layer to the layer before it; 1: none.
+        frozen_epochs: Number of initial epochs in which the encoder is frozen: no gradient, fixed
+            norm statistics, no dropout.
     """
 
     module: nn.Module
@@ -29,15 +29,16 @@ class EncoderFinetuning:
     frozen_epochs: int = 0
 
     def factors(self, model: nn.Module) -> dict[str, float]:
-        """Give the learning rate of each of its parameters over that of the rest.
+        """Return the learning-rate factor of each parameter of the encoder.
 
-        The last layer has `lr_factor * layer_decay`, the one below once more the decay.
+        The last layer has `lr_factor * layer_decay`, the layer before it
+        `lr_factor * layer_decay**2`, and so on.
 
         Args:
-            model: The network that the encoder is a part of.
+            model: The network that contains the encoder.
 
         Returns:
-            Factors by the parameter's name in `model`; those that are 1 are left out.
+            Factors by parameter name in `model`, without those that are 1.
 
         Source:
             Bao et al., BEiT, arXiv:2106.08254, section 3.2.
@@ -55,11 +56,14 @@ class EncoderFinetuning:
 
 
 def number_layers(module: nn.Module) -> dict[int, int]:
-    """Number the layers of any other encoder from its input: id of each parameter to its layer.
+    """Return the layer number of each parameter of an encoder, counted from its input.
 
-    A layer is an entry of the innermost list of modules that a parameter stands in, as the blocks
-    of a stage; lists are met in the order of definition. What stands in none belongs to the layer
-    before it, at the beginning to layer 0.
+    A layer is an entry of the innermost `ModuleList` that contains the parameter, for example a
+    block of a stage, in the order of definition. A parameter outside of lists belongs to the layer
+    before it, or to layer 0 at the beginning.
+
+    Returns:
+        From the `id` of a parameter to the number of its layer.
     """
     lists = {name for name, part in module.named_modules() if isinstance(part, nn.ModuleList)}
     order: dict[str, int] = {}
@@ -76,22 +80,23 @@ def number_layers(module: nn.Module) -> dict[int, int]:
 
 
 class EncoderFreeze:
-    """Holds an encoder still in the first steps of a training.
+    """Freezes an encoder in the first steps of a training.
 
     Args:
-        module: The encoder, its parameters as they are when it is trained.
-        steps: It stays as it is before this step.
-        without_gradient: Take it out of the backward pass meanwhile. Not under a wrapper that
-            averages gradients over processes, which waits for all of them: they are dropped there.
+        module: The encoder, with `requires_grad` as it is when the encoder is trained.
+        steps: Number of steps in which it is frozen.
+        without_gradient: Exclude the frozen encoder from the backward pass. With several processes
+            this is not possible, because averaging waits for all gradients; they are computed and
+            dropped.
     """
 
     def __init__(self, module: nn.Module, *, steps: int, without_gradient: bool) -> None:
         self._module, self._steps, self._without_gradient = module, steps, without_gradient
-        # Some backbones have fixed parameters (ViTAE's random features), which stay fixed.
+        # Some backbones have parameters that are never trained (ViTAE's random features).
         self._parameters = [p for p in module.parameters() if p.requires_grad]
 
     def before_passes(self, step: int) -> None:
-        """Freeze or free the encoder of a network that was just put into training mode."""
+        """Freeze or unfreeze the encoder of a network that is in training mode."""
         if not self._steps:
             return
         frozen = step < self._steps
@@ -101,7 +106,7 @@ class EncoderFreeze:
                 parameter.requires_grad_(not frozen)
 
     def after_passes(self, step: int) -> None:
-        """Forget the gradients that were averaged all the same."""
+        """Drop the gradients of the frozen encoder."""
         if step < self._steps:
             for parameter in self._parameters:
                 parameter.grad = None

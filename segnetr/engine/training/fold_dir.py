@@ -1,4 +1,4 @@
-"""The folder of a cross-validation: a run for each fold, and what is made of them together."""
+"""The folder of a cross-validation: a run for each fold, and the results over all folds."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,12 @@ _INDEX = "cross_validation.json"
 
 
 class FoldDir:
-    """A cross-validation's folder by the names of its parts.
+    """Paths in the folder of a cross-validation.
 
     Attributes:
-        path: The folder itself.
-        run: Its own files: configuration, split, provenance, scores on the test part, report.
-        index: Says how many folds there are.
+        path: The folder.
+        run: Files of the whole: configuration, split, provenance, scores on the test split, report.
+        index: JSON file with the number of folds.
         out_of_fold: Scores of each case by the network that was not trained on it.
         masks: The masks of these predictions.
     """
@@ -30,18 +30,18 @@ class FoldDir:
         self.masks = self.out_of_fold / "masks"
 
     def open(self, folds: int) -> None:
-        """Make the folder for a number of folds, or make sure that it is for that number.
+        """Create the folder, or check that an existing one has this number of folds.
 
         Raises:
-            UsageError: If it holds another cross-validation, or a run that is none.
+            UsageError: If it contains another cross-validation, or a run without folds.
             WriteError: If it cannot be written.
         """
         if self.run.has_checkpoint():
-            raise UsageError(f"{self.path}: holds a run without folds; choose another --out")
+            raise UsageError(f"{self.path}: contains a run without folds; choose another --out")
         if self.index.is_file():
             if self.count() != folds:
                 raise UsageError(
-                    f"{self.path}: is divided into {self.count()} folds, not {folds}; give "
+                    f"{self.path}: has {self.count()} folds, not {folds}; use "
                     f"--folds {self.count()} or another --out"
                 )
             return
@@ -49,7 +49,7 @@ class FoldDir:
         write_json(self.index, {"format": _FORMAT, "folds": folds})
 
     def count(self) -> int:
-        """Give the number of folds.
+        """Return the number of folds.
 
         Raises:
             ModelFileError: If the index cannot be read.
@@ -60,10 +60,10 @@ class FoldDir:
                 raise ValueError(content)
             return int(content["folds"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelFileError(f"{self.index}: no index of a cross-validation") from error
+            raise ModelFileError(f"{self.index}: not the index of a cross-validation") from error
 
     def fold(self, number: int) -> RunDir:
-        """Give the run of one fold, 1 to `count()`."""
+        """Return the run of one fold, 1 to `count()`."""
         return RunDir(self.path / f"fold-{number}")
 
     def is_done(self, number: int) -> bool:
@@ -72,11 +72,11 @@ class FoldDir:
         return run.model.is_dir() and (run.evaluation / "summary.json").is_file()
 
     def missing(self) -> list[int]:
-        """Give the folds that are not done."""
+        """Return the folds that are not done."""
         return [number for number in range(1, self.count() + 1) if not self.is_done(number)]
 
     def models(self) -> list[Path]:
-        """Give the run folders of all folds, for an ensemble.
+        """Return the run folders of all folds, for an ensemble.
 
         Raises:
             ModelFileError: If a fold is not done.
@@ -86,11 +86,11 @@ class FoldDir:
             done = self.count() - len(missing)
             raise ModelFileError(
                 f"{self.path}: {done} of {self.count()} folds are done; train the rest with "
-                f"--fold all --resume, or give one fold's folder, as {self.fold(1).path}"
+                f"--fold all --resume, or use the folder of one fold, as {self.fold(1).path}"
             )
         return [self.fold(number).path for number in range(1, self.count() + 1)]
 
 
 def is_cross_validation(path: Path) -> bool:
-    """Tell whether a folder is that of a cross-validation."""
+    """Return whether a folder is the folder of a cross-validation."""
     return (path / _INDEX).is_file()

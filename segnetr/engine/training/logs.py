@@ -1,7 +1,6 @@
-"""The numbers of a run: metrics.jsonl, metrics.csv and TensorBoard.
+"""Metric logs of a run: metrics.jsonl, metrics.csv and TensorBoard.
 
-Lines hold nothing that depends on the clock, so that a resumed run writes the very lines of an
-unbroken one.
+Lines contain no times, so that a resumed run writes the same lines as an uninterrupted one.
 """
 
 import json
@@ -23,15 +22,15 @@ _HEADER = "step,phase,name,value\n"
 
 
 class MetricLog:
-    """Writes the numbers of steps and validations; a context manager.
+    """Context manager that writes the values of steps and validations.
 
     A line of `metrics.jsonl` is `{"step": 12, "phase": "train", "total": 0.7, ...}`; the table
     `metrics.csv` has one row for each value: step, phase, name, value.
 
     Args:
         run: Where to write.
-        start_step: Lines of later steps, left by a run that was killed after its checkpoint, are
-            dropped; 0 starts anew.
+        start_step: Lines of later steps, written after the checkpoint of a killed run, are
+            removed; 0 removes all lines.
 
     Raises:
         WriteError: If the files cannot be written.
@@ -39,9 +38,9 @@ class MetricLog:
 
     def __init__(self, run: RunDir, *, start_step: int) -> None:
         self._run = run
-        kept = _read_records(run.metrics_jsonl, last_step=start_step)
-        write_text_atomic(run.metrics_jsonl, "".join(map(_format_json, kept)))
-        write_text_atomic(run.metrics_csv, _HEADER + "".join(map(_format_rows, kept)))
+        records = _read_records(run.metrics_jsonl, last_step=start_step)
+        write_text_atomic(run.metrics_jsonl, "".join(map(_format_json, records)))
+        write_text_atomic(run.metrics_csv, _HEADER + "".join(map(_format_rows, records)))
         with as_write_error(run.path):
             self._lines: TextIO = run.metrics_jsonl.open("a", encoding="utf-8")
             self._table: TextIO = run.metrics_csv.open("a", encoding="utf-8")
@@ -78,7 +77,7 @@ class MetricLog:
                 self._board.add_scalar(f"{phase}/{name}", value, step)
 
     def sync(self) -> None:
-        """Force all lines to the disk; done before a checkpoint, which counts on them.
+        """Flush all lines to the disk; called before a checkpoint, which requires them.
 
         Raises:
             WriteError: If the disk is full.
@@ -89,7 +88,7 @@ class MetricLog:
 
 
 def read_metrics(run: RunDir) -> list[dict[str, Any]]:
-    """Read all lines of a run's `metrics.jsonl`; none where there is no such file."""
+    """Read all lines of the `metrics.jsonl` of a run; empty if there is no such file."""
     return _read_records(run.metrics_jsonl, last_step=sys.maxsize)
 
 
@@ -101,7 +100,7 @@ def _read_records(path: Path, *, last_step: int) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except ValueError:
-            # The line that was being written when the run was killed.
+            # An incomplete line of a run that was killed.
             break
         if record["step"] <= last_step:
             records.append(record)
@@ -113,6 +112,6 @@ def _format_json(record: Mapping[str, Any]) -> str:
 
 
 def _format_rows(record: Mapping[str, Any]) -> str:
-    place = f"{record['step']},{record['phase']}"
+    prefix = f"{record['step']},{record['phase']}"
     values = {name: value for name, value in record.items() if name not in ("step", "phase")}
-    return "".join(f"{place},{name},{value!r}\n" for name, value in values.items())
+    return "".join(f"{prefix},{name},{value!r}\n" for name, value in values.items())

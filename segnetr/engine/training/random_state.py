@@ -1,4 +1,4 @@
-"""The state of every random generator of a process, as plain data."""
+"""Capture and restore the random generators of a process."""
 
 import random
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomState:
-    """Where the generators of one process stand.
+    """State of the random generators of one process.
 
     Attributes:
-        python: State of `random`: version, words, the Gaussian kept for later.
-        numpy: State of numpy's legacy generator: words, position, the Gaussian kept for later.
+        python: State of `random`: version, words, cached Gaussian.
+        numpy: State of numpy's legacy generator: words, position, cached Gaussian.
         torch_cpu: State of torch's generator on the CPU, uint8.
         torch_cuda: States of torch's generators on the GPUs, uint8 each.
     """
@@ -27,7 +27,7 @@ class RandomState:
     torch_cuda: tuple[Tensor, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
-        """Give the state as JSON can hold it."""
+        """Return the state as plain data for JSON."""
         return {
             "python": dict(self.python),
             "numpy": dict(self.numpy),
@@ -37,7 +37,7 @@ class RandomState:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "RandomState":
-        """Read what `to_plain` gave."""
+        """Build the state from the result of `to_plain`."""
         return cls(
             python=plain["python"],
             numpy=plain["numpy"],
@@ -47,14 +47,14 @@ class RandomState:
 
 
 def seed_generators(seed: int) -> None:
-    """Start the generators of python, numpy and torch (all devices) from one seed."""
+    """Seed the generators of python, numpy and torch (all devices)."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that foreign code draws from
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator of third-party code
     torch.manual_seed(seed)
 
 
 def capture_random() -> RandomState:
-    """Read where the generators of this process stand."""
+    """Return the state of the generators of this process."""
     version, words, kept = random.getstate()
     _, keys, position, has_kept, numpy_kept = np.random.get_state(legacy=True)  # noqa: NPY002
     return RandomState(
@@ -71,7 +71,7 @@ def capture_random() -> RandomState:
 
 
 def restore_random(state: RandomState) -> None:
-    """Put the generators of this process where they stood."""
+    """Restore the generators of this process."""
     python, numpy = state.python, state.numpy
     random.setstate((python["version"], tuple(python["words"]), python["kept"]))
     words = np.array(numpy["words"], dtype=np.uint32)

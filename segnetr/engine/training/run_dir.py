@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and checkpoints that survive every interruption."""
+"""The folder of a run: its paths, and checkpoints that survive every interruption."""
 
 import shutil
 from collections.abc import Mapping
@@ -22,21 +22,21 @@ from segnetr.storage.manifest import build_aside, recover_folder, replace_folder
 
 
 class RunDir:
-    """A run's folder by the names of its parts.
+    """Paths and checkpoints in the folder of a run.
 
     Attributes:
-        path: The folder itself.
+        path: The folder.
         config: The resolved configuration (YAML).
-        splits: Which case belongs to which part (JSON).
+        splits: The split of the cases (JSON).
         provenance: Versions, machine, command (JSON).
-        metrics_jsonl: One line for each step and validation.
+        metrics_jsonl: One line per step and validation.
         metrics_csv: The same as a table: step, phase, name, value.
-        timings: How long the training took (JSON).
-        log: What was said, with the time.
+        timings: Duration of the training (JSON).
+        log: Messages with their times.
         tensorboard: Event files.
         checkpoints: The folders `last`, `previous` and `best`.
-        model: What predict, export and serve read.
-        evaluation: Scores on the test part.
+        model: The model folder, for prediction and export.
+        evaluation: Scores on the test split.
         figures: Images.
         report: The HTML page.
     """
@@ -61,11 +61,11 @@ class RunDir:
         self.report = self.path / "report.html"
 
     def create(self, *, resume: bool = False) -> None:
-        """Make the folder, or make sure that there is something to resume.
+        """Create the folder, or check that there is a run to resume.
 
         Raises:
-            UsageError: If a new run finds checkpoints here, or a resumed one finds none.
-            WriteError: If the folder cannot be made or written to.
+            UsageError: If a new run finds checkpoints, or a resumed run finds none.
+            WriteError: If the folder cannot be created or written to.
         """
         self.check(resume=resume)
         with as_write_error(self.path):
@@ -77,7 +77,7 @@ class RunDir:
             probe.unlink()
 
     def check(self, *, resume: bool) -> None:
-        """Look whether the folder fits a new or a resumed run; nothing is written.
+        """Check that the folder fits a new or a resumed run; nothing is written.
 
         Raises:
             UsageError: As `create`.
@@ -88,21 +88,22 @@ class RunDir:
             )
         if not resume and self.has_checkpoint():
             raise UsageError(
-                f"{self.path}: holds a run already; go on with --resume or choose another --out"
+                f"{self.path}: already contains a run; continue it with --resume or choose another "
+                "--out"
             )
 
     def has_checkpoint(self) -> bool:
-        """Whether a training has saved itself here."""
-        kept = (self.last, self.previous, self.checkpoints / ".previous.old")
-        return any(folder.is_dir() for folder in kept)
+        """Return whether the folder contains a checkpoint."""
+        folders = (self.last, self.previous, self.checkpoints / ".previous.old")
+        return any(folder.is_dir() for folder in folders)
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Write `last`, and keep the one before it as `previous`.
+        """Write `last`, and rename the previous `last` to `previous`.
 
-        One whole checkpoint exists at every moment, also where the disk is full.
+        There is a complete checkpoint at any time, even if the disk is full.
 
         Raises:
-            WriteError: If it cannot be written; the older ones are then untouched.
+            WriteError: If it cannot be written; the older checkpoints are unchanged.
         """
         build = partial(write_checkpoint, checkpoint=checkpoint)
         with build_aside(build, self.last) as aside, as_write_error(self.last):
@@ -116,13 +117,13 @@ class RunDir:
             aside.rename(self.last)
 
     def load_checkpoint(self) -> tuple[Checkpoint, str | None]:
-        """Read the newest whole checkpoint.
+        """Read the newest undamaged checkpoint.
 
         Returns:
-            The checkpoint, and a line for the user where it is not `last`.
+            The checkpoint, and a message for the user if it is not `last`.
 
         Raises:
-            ModelFileError: If neither `last` nor `previous` is whole.
+            ModelFileError: If both `last` and `previous` are damaged.
         """
         try:
             return read_checkpoint(self.last), None
@@ -131,11 +132,14 @@ class RunDir:
         try:
             checkpoint = read_checkpoint(self.previous)
         except ModelFileError as error:
-            raise ModelFileError(f"no whole checkpoint: {damage}; {error}") from error
-        return checkpoint, f"{damage}; going on from {self.previous}, step {checkpoint.state.step}"
+            raise ModelFileError(f"no undamaged checkpoint: {damage}; {error}") from error
+        return (
+            checkpoint,
+            f"{damage}; continuing from {self.previous}, step {checkpoint.state.step}",
+        )
 
     def set_aside(self, folder: Path) -> None:
-        """Move a damaged checkpoint out of the way, so that it never becomes `previous`.
+        """Rename a damaged checkpoint, so that it never becomes `previous`.
 
         Args:
             folder: `last` or `best`; it becomes `damaged_last` or `damaged_best`.
@@ -150,10 +154,10 @@ class RunDir:
                 folder.rename(damaged)
 
     def save_best(self, best: BestWeights) -> None:
-        """Write the weights with the best score in the place of older ones.
+        """Replace the weights with the best score.
 
         Raises:
-            WriteError: If they cannot be written; older ones are then untouched.
+            WriteError: If they cannot be written; the older weights are unchanged.
         """
         replace_folder(partial(write_best, best=best), self.best)
 
@@ -161,19 +165,19 @@ class RunDir:
         """Read the weights with the best score.
 
         Raises:
-            ModelFileError: If they are missing, torn or changed.
+            ModelFileError: If they are missing, truncated or modified.
         """
         return read_best(self.best)
 
     def load_final_weights(self, *, keep: Literal["best", "last"]) -> Mapping[str, Tensor]:
-        """Read the weights a finished training ends with.
+        """Read the final weights of a finished training.
 
         Args:
-            keep: "best": those with the best validation score, if there is one. "last": those of
-                the last step, the moving average where there is one.
+            keep: "best": the weights with the best validation score, if there is one. "last": the
+                weights of the last step, averaged if the training averages weights.
 
         Raises:
-            ModelFileError: If they are missing, torn or changed.
+            ModelFileError: If they are missing, truncated or modified.
         """
         if keep == "best" and self.best.is_dir():
             return self.load_best().weights

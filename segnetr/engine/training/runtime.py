@@ -1,8 +1,8 @@
-"""The one door to the distributed engine: devices, processes, precision.
+"""Devices, processes and mixed precision; the only module that uses Hugging Face accelerate.
 
-Hugging Face accelerate starts the process group and wraps the network; everything else stays
-visible. Mixed precision is torch's own autocast and scaler, because accelerate would patch the
-network's `forward`, and checkpoints are ours (`segnetr.engine.training.checkpoint`).
+accelerate starts the process group and wraps the network. Mixed precision uses torch's autocast and
+scaler, because accelerate would patch the `forward` of the network. Checkpoints are written by
+`segnetr.engine.training.checkpoint`.
 """
 
 import contextlib
@@ -25,19 +25,19 @@ from segnetr.errors import SegNetrError, UsageError
 
 Amp = Literal["auto", "bf16", "fp16", "off"]
 
-# The others wait here while the main process validates alone.
-_PATIENCE = timedelta(hours=6)
-_LET_GO_SECONDS = 0.5
+# The other processes wait in a collective call while the main process validates alone.
+_TIMEOUT = timedelta(hours=6)
+_CLOSE_SECONDS = 0.5
 
 
 def choose_device(name: str) -> torch.device:
-    """Find the device that a setting names.
+    """Return the device of a setting.
 
     Args:
-        name: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:INDEX".
+        name: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:INDEX".
 
     Raises:
-        UsageError: If there is no such device on this machine.
+        UsageError: If this machine has no such device.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -50,27 +50,27 @@ def choose_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index) >= count:
         raise UsageError(
-            f"device {name!r}: this machine has {count} CUDA devices; try --device cpu"
+            f"device {name!r}: this machine has {count} CUDA devices; use --device cpu"
         )
     return torch.device("cuda", int(index))
 
 
 class Runtime:
-    """One process of a training: its device, its rank, its precision.
+    """One process of a training: its device, rank and precision.
 
-    Started by `torchrun`, every process makes one; started plainly, there is one process. Use it
-    as a context manager, or call `close`.
+    Under `torchrun`, every process creates one; otherwise there is a single process. Use it as a
+    context manager, or call `close`.
 
     Attributes:
-        device: Where network and batches go.
+        device: Device of the network and of batches.
         rank: Number of this process, 0 to `world` - 1.
         world: Number of processes.
         amp_dtype: Type of matrix products under autocast, or None without mixed precision.
-        scaler: Keeps float16 gradients in range; does nothing for other types.
+        scaler: Scales float16 gradients; does nothing for other types.
 
     Raises:
-        UsageError: If the device or the precision is not to be had here.
-        SegNetrError: If `torchrun` started several processes that do not find each other.
+        UsageError: If the device or the precision is not available.
+        SegNetrError: If `torchrun` started several processes that cannot connect.
     """
 
     def __init__(self, device: str = "auto", *, amp: Amp = "off") -> None:
@@ -80,13 +80,13 @@ class Runtime:
             torch.cuda.set_device(self.device)
         # accelerate keeps one state per process and refuses a second with another device.
         AcceleratorState._reset_state(reset_partial_state=True)
-        # Without `cpu=True` on a machine without a GPU, accelerate starts lone runs under
-        # torchrun, each of them rank 0, without a word; the check below would catch it.
+        # Without `cpu=True` on a machine without a GPU, accelerate silently starts independent
+        # processes under torchrun, all with rank 0; the check below would detect it.
         self._accelerator = Accelerator(
             cpu=self.device.type == "cpu",
             mixed_precision="no",
             device_placement=False,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_TIMEOUT)],
         )
         self.rank = int(self._accelerator.process_index)
         self.world = int(self._accelerator.num_processes)
@@ -112,20 +112,20 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Leave the group of processes."""
+        """Leave the process group."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # A thread of gloo drops the tensors of the last exchange once it gets Python's lock.
-            # Where the process ends first, it never does, and the end waits for the thread.
-            time.sleep(_LET_GO_SECONDS)
+            # A thread of gloo releases the tensors of the last collective call once it gets the
+            # GIL. If the process ends before that, the exit waits for this thread forever.
+            time.sleep(_CLOSE_SECONDS)
             torch.distributed.destroy_process_group()
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files and talks to the user."""
+        """Whether this process writes files and shows messages."""
         return self.rank == 0
 
     def place(self, model: nn.Module, *, channels_last: bool) -> nn.Module:
-        """Bring a network to the device, in the memory layout asked for; in place."""
+        """Move a network to the device and to a memory layout, in place."""
         model.to(self.device)
         if channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -134,18 +134,18 @@ class Runtime:
     def prepare(self, model: nn.Module, *, compiled: bool) -> nn.Module:
         """Wrap a placed network so that its gradients are averaged over the processes.
 
-        With one process, and not compiled, the network itself comes back. A wrapper shares the
-        network's parameters and leaves it as it is.
+        A single process without compilation gets the network itself. The wrapper shares the
+        parameters of the network and does not change it.
         """
         if compiled:
             with warnings.catch_warnings():
-                # torch's compiler still imports a module of its own that uses TorchScript.
+                # torch.compile imports a torch module that uses the deprecated TorchScript.
                 warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
                 model = cast(nn.Module, torch.compile(model, dynamic=False))
         return cast(nn.Module, self._accelerator.prepare_model(model, device_placement=False))
 
     def move(self, batch: Batch, *, channels_last: bool) -> Batch:
-        """Bring a batch to the device."""
+        """Move a batch to the device."""
         image = batch["image"].to(self.device, non_blocking=True)
         moved: Batch = {**batch, "image": image}
         if channels_last:
@@ -157,62 +157,62 @@ class Runtime:
         return moved
 
     def autocast(self) -> torch.autocast:
-        """Give the context in which a network is run."""
+        """Return the autocast context for running a network."""
         return torch.autocast(
             self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
         )
 
     @contextlib.contextmanager
     def accumulate(self, model: nn.Module, *, last: bool) -> Iterator[None]:
-        """Run one of several passes of a step; gradients are averaged in the last one only."""
+        """Return the context of an accumulated pass; only the last one averages gradients."""
         with contextlib.nullcontext() if last else self._accelerator.no_sync(model):
             yield
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of a loss to the parameters, scaled for float16."""
+        """Backpropagate a loss, scaled for float16."""
         self.scaler.scale(loss).backward()
 
     def clip(
         self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, *, norm: float
     ) -> Tensor:
-        """Shorten the gradient to a largest norm, 0: no limit, and give its norm before."""
+        """Clip the gradient to a maximum norm (0: no limit), and return its norm before."""
         self.scaler.unscale_(optimizer)
         return nn.utils.clip_grad_norm_(parameters, norm if norm > 0 else float("inf"))
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take one step, unless float16 gradients overflowed, and forget the gradients."""
+        """Update the parameters, unless float16 gradients overflowed, and clear the gradients."""
         self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Average a vector over the processes; all of them have to call it."""
+        """Average a vector over the processes; a collective call."""
         if self.world == 1:
             return values
         return cast(Tensor, self._accelerator.reduce(values, reduction="mean"))
 
     def gather(self, value: Any) -> list[Any]:
-        """Collect one plain value from every process, in the order of ranks."""
+        """Collect a plain value of every process, in the order of ranks."""
         return [value] if self.world == 1 else list(gather_object([value]))
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process makes this call."""
         self.gather(None)
 
     def broadcast(self, values: Mapping[str, float] | None) -> dict[str, float]:
-        """Give every process the values that the main process has; the others pass None."""
+        """Return the values of the main process in every process; the others pass None."""
         return dict(next(found for found in self.gather(values) if found is not None))
 
     @contextlib.contextmanager
     def determinism(self, *, wanted: bool) -> Iterator[None]:
-        """Ask torch for deterministic algorithms, and put its settings back afterwards."""
+        """Use deterministic algorithms, and restore the settings of torch afterwards."""
         before = torch.are_deterministic_algorithms_enabled()
         benchmark = torch.backends.cudnn.benchmark
         if wanted:
-            # cuBLAS reads this when it starts; without it torch refuses matrix products.
+            # cuBLAS reads this at its start; without it torch rejects matrix products.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(mode=True)
-        # Choosing kernels by a race of their speed makes two equal runs differ.
+        # The benchmark mode selects kernels by measured speed, so that equal runs differ.
         torch.backends.cudnn.benchmark = False
         try:
             yield
@@ -221,7 +221,7 @@ class Runtime:
             torch.backends.cudnn.benchmark = benchmark
 
     def batches(self, batches: Iterable[Batch], *, channels_last: bool) -> Iterator[Batch]:
-        """Bring batches to the device, one by one."""
+        """Move batches to the device, one by one."""
         for batch in batches:
             yield self.move(batch, channels_last=channels_last)
 
@@ -236,5 +236,5 @@ def _choose_amp(amp: Amp, device: torch.device) -> torch.dtype | None:
     if amp == "fp16" and not on_gpu:
         raise UsageError("amp 'fp16' needs a GPU; use --amp bf16 or --amp off")
     if amp == "bf16" and not has_bf16:
-        raise UsageError(f"amp 'bf16': {device} does not have it; use --amp fp16 or --amp off")
+        raise UsageError(f"amp 'bf16': {device} does not support it; use --amp fp16 or --amp off")
     return torch.bfloat16 if amp == "bf16" else torch.float16

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop, not as an end in the middle of a step."""
+"""Handle SIGINT and SIGTERM as requests to stop after the current step."""
 
 import signal
 import threading
@@ -9,11 +9,11 @@ StopSignal = Literal["interrupted", "terminated"]
 
 
 class SignalHandler:
-    """Catches the first SIGINT or SIGTERM; a second one acts as usual.
+    """Context manager that catches the first SIGINT or SIGTERM; a second one acts as usual.
 
-    Outside the main thread, where Python has no signals, nothing is caught. A signal that was
-    ignored where the program was started stays ignored: a script's shell starts `segnetr train &`
-    so, that an interrupt from the keyboard ends what is in front and not what was put behind it.
+    Outside the main thread nothing is caught, because Python handles signals in the main thread
+    only. A signal that is ignored at the start stays ignored: shells start `segnetr train &` with
+    SIGINT ignored, so that Ctrl-C does not stop background jobs.
 
     Attributes:
         caught: "interrupted" (SIGINT), "terminated" (SIGTERM), or None.
@@ -26,18 +26,18 @@ class SignalHandler:
 
     def __init__(self) -> None:
         self.caught: StopSignal | None = None
-        self._former: dict[int, object] = {}
+        self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "SignalHandler":
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in self._MEANING}
-            # None: a handler that is not Python's, and that Python could not put back.
-            self._former = {
+            # None: a handler that was not installed from Python, and cannot be restored.
+            self._previous = {
                 number: handler
                 for number, handler in handlers.items()
                 if handler not in (signal.SIG_IGN, None)
             }
-            for number in self._former:
+            for number in self._previous:
                 signal.signal(number, self._catch)
         return self
 
@@ -49,6 +49,6 @@ class SignalHandler:
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        self._former = {}
+        self._previous = {}

@@ -1,4 +1,4 @@
-"""`segnetr benchmark`: many networks on the same images and budget, side by side."""
+"""`segnetr benchmark`: train several networks on the same images and budget, and compare them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,17 +28,17 @@ PAIRS: Mapping[str, tuple[str, str]] = {
     "unext": ("model/unext", "model/unext_irsc"),
     "segnetr": ("ablation/skip_concat", "ablation/skip_irsc"),
 }
-"""Networks of the paper's skip ablation: recipe with the plain skip, recipe with IRSC."""
+"""Networks of the skip ablation in the paper: recipe with plain skips, recipe with IRSC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkOutcome:
-    """A table, and where it was written.
+    """A table and its files.
 
     Attributes:
-        title: What was compared.
-        rows: One mapping a row.
-        files: The files that were written.
+        title: Title of the comparison.
+        rows: A mapping for each row.
+        files: The written files.
     """
 
     title: str
@@ -46,7 +46,7 @@ class BenchmarkOutcome:
     files: Sequence[Path]
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the table as plain data."""
+        """Return the table as plain data."""
         return {
             "title": self.title,
             "rows": [dict(row) for row in self.rows],
@@ -54,7 +54,7 @@ class BenchmarkOutcome:
         }
 
     def __str__(self) -> str:
-        """Give the table as lines for people."""
+        """Return the table as lines of text."""
         lines = [self.title, text_table(self.rows)]
         return "\n".join([*lines, *(f"file: {file}" for file in self.files)])
 
@@ -62,38 +62,41 @@ class BenchmarkOutcome:
 def benchmark_encoders(
     config: RunConfig, encoders: Sequence[str], *, out: Path, progress: Progress
 ) -> BenchmarkOutcome:
-    """Train SegNetr with each encoder on the same cases and budget, and draw Dice against cost.
+    """Train SegNetr with each encoder on the same cases and budget, and plot Dice against cost.
 
-    Rows that are done are kept in `out`, so that an interrupted benchmark goes on with the next.
+    Finished rows are saved in `out`, so that an interrupted benchmark continues with the next one.
 
     Args:
-        config: What all have in common; its model is a SegNetr, whose encoder is exchanged.
-        encoders: Their names; "all": the native one and every backbone.
-        out: Where to write: `encoders.json`, `.md`, `.svg`, `rows/`, `runs/`.
-        progress: What the user sees meanwhile.
+        config: Common configuration; its model is a SegNetr, whose encoder is replaced.
+        encoders: Names of encoders; "all": the native one and every backbone.
+        out: Folder of `encoders.json`, `.md`, `.svg`, `rows/` and `runs/`.
+        progress: Shows the progress.
 
     Raises:
-        UsageError: If an encoder is unknown, the model no SegNetr, or `out` holds other rows.
+        UsageError: If an encoder is unknown, the model is not a SegNetr, or `out` contains rows of
+            other settings.
     """
     model = config.model
     if not isinstance(model, SegNetrConfig):
         raise UsageError(
-            f"model {model.architecture!r} has no encoder to exchange; use --model segnetr"
+            f"model {model.architecture!r} has no encoder to replace; use --model segnetr"
         )
     names = list_encoders() if list(encoders) == ["all"] else list(dict.fromkeys(encoders))
     for name in names:
         check_encoder(name, {})
     rows = []
     for name in names:
-        exchanged = replace(model, encoder=name, encoder_settings={})
-        row = measure_row(name, replace(config, model=exchanged), out=out, progress=progress)
+        replaced = replace(model, encoder=name, encoder_settings={})
+        row = measure_row(name, replace(config, model=replaced), out=out, progress=progress)
         rows.append(row)
-        _write(out / "encoders", "SegNetr with each encoder", [r.shown() for r in rows], config)
+        _write(
+            out / "encoders", "SegNetr with each encoder", [r.to_table_row() for r in rows], config
+        )
     image = out / "encoders.svg"
     write_text_atomic(image, draw_scatter_file(_panels(rows)))
     return BenchmarkOutcome(
         title=f"SegNetr with each encoder: {_describe(config)}",
-        rows=[row.shown() for row in rows],
+        rows=[row.to_table_row() for row in rows],
         files=[out / "encoders.json", out / "encoders.md", image],
     )
 
@@ -101,16 +104,16 @@ def benchmark_encoders(
 def benchmark_skips(
     config: RunConfig, pairs: Sequence[str], *, out: Path, progress: Progress
 ) -> BenchmarkOutcome:
-    """Train networks with their own skips and with IRSC, and compare them case by case.
+    """Train networks with plain skips and with IRSC, and compare them case by case.
 
     Args:
-        config: What all have in common; its model is not used.
-        pairs: Names of `PAIRS`; none: all.
-        out: Where to write: `irsc.json`, `.md`, `rows/`, `runs/`.
-        progress: What the user sees meanwhile.
+        config: Common configuration; its model is not used.
+        pairs: Names of `PAIRS`; empty: all.
+        out: Folder of `irsc.json`, `.md`, `rows/` and `runs/`.
+        progress: Shows the progress.
 
     Raises:
-        UsageError: If a pair is unknown, or `out` holds rows of other settings.
+        UsageError: If a pair is unknown, or `out` contains rows of other settings.
     """
     for name in pairs:
         if name not in PAIRS:

@@ -1,4 +1,4 @@
-"""One network of a benchmark: what it costs, how fast it is, how well it does; kept when done."""
+"""A row of a benchmark: cost, speed and Dice of a network, saved when it is finished."""
 
 import json
 import statistics
@@ -26,36 +26,36 @@ from segnetr.workflows.evaluation.evaluate import EvaluateOutcome
 from segnetr.workflows.training.train import train
 
 REFERENCE = "model/segnetr"
-"""The network that speed is a ratio to."""
+"""The reference network for relative speed."""
 
 _WARM_UPS, _REPEATS = 1, 5
 _TIMED_IMAGES = 2
 
 
 class InterruptedBenchmarkError(SegNetrError):
-    """A benchmark that was stopped by a signal; finished rows are kept."""
+    """A signal stopped the benchmark; finished rows are saved."""
 
     def __init__(self, name: str, stopped: str) -> None:
-        super().__init__(f"{name}: {stopped}; the same command goes on where it was")
+        super().__init__(f"{name}: {stopped}; run the same command to continue")
         self.exit_code = 143 if stopped == "terminated" else 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One network, measured.
+    """Measurements of a network.
 
     Attributes:
-        name: Of the network.
-        parameters: Trainable numbers.
-        gmac: Multiply-adds of one image of the training size, in 1e9.
-        milliseconds: Median time of one image in prediction.
-        speed: Throughput over that of `segnetr`, both measured in turns.
-        dice: Mean Dice on the scored part.
+        name: Name of the network.
+        parameters: Number of trainable parameters.
+        gmac: Multiply-adds for an image of the training size, in 1e9.
+        milliseconds: Median prediction time of an image.
+        speed: Throughput divided by that of `segnetr`, in interleaved measurements.
+        dice: Mean Dice on the scored split.
         low: Lower end of its 95 % bootstrap interval.
-        high: Upper end.
-        train_minutes: Time of the training.
+        high: Upper end of this interval.
+        train_minutes: Training time.
         per_case: Dice by case.
-        identity: Hashes of the settings it was made with.
+        identity: Hashes of the settings.
     """
 
     name: str
@@ -70,8 +70,8 @@ class Row:
     per_case: dict[str, float]
     identity: dict[str, str]
 
-    def shown(self) -> dict[str, Any]:
-        """Give the figures of a table."""
+    def to_table_row(self) -> dict[str, Any]:
+        """Return the values of the table, rounded."""
         return {
             "network": self.name,
             "parameters": self.parameters,
@@ -86,19 +86,19 @@ class Row:
 
 
 def measure_row(name: str, config: RunConfig, *, out: Path, progress: Progress) -> Row:
-    """Measure one network, or read what an earlier call measured.
+    """Train and measure a network, or read the row of an earlier call.
 
-    A training that was interrupted goes on where it was.
+    An interrupted training is resumed.
 
     Args:
-        name: Of the network, and of its file and folder.
-        config: Everything about its training.
-        out: Folder of the benchmark: `rows/NAME.json`, `runs/NAME/`.
-        progress: What the user sees meanwhile.
+        name: Name of the network, and of its file and folder.
+        config: The whole configuration.
+        out: Folder of the benchmark, with `rows/NAME.json` and `runs/NAME/`.
+        progress: Shows the progress.
 
     Raises:
-        UsageError: If a row of other settings stands there, or nothing can be scored.
-        InterruptedBenchmarkError: If a signal came.
+        UsageError: If there is a row of other settings, or nothing can be scored.
+        InterruptedBenchmarkError: If a signal stopped the training.
     """
     stem = name.replace(":", "-").replace("/", "-")
     file, run = out / "rows" / f"{stem}.json", RunDir(out / "runs" / stem)
@@ -110,7 +110,7 @@ def measure_row(name: str, config: RunConfig, *, out: Path, progress: Progress) 
     if outcome.stopped in ("interrupted", "terminated"):
         raise InterruptedBenchmarkError(name, outcome.stopped)
     if not isinstance(outcome.evaluation, EvaluateOutcome):
-        raise UsageError(f"{config.data.dataset}: no test and no validation part to score")
+        raise UsageError(f"{config.data.dataset}: no test and no validation case to score")
     row = Row(
         name=name,
         **_measure_cost(config),
@@ -127,11 +127,11 @@ def _read_row(file: Path, identity: dict[str, str]) -> Row:
     try:
         row = Row(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{file}: no row of a benchmark ({error}); remove it") from error
+        raise UsageError(f"{file}: not a row of a benchmark ({error}); remove the file") from error
     if row.identity != identity:
         changed = [key for key in identity if row.identity.get(key) != identity[key]]
         raise UsageError(
-            f"{file}: a row of other settings ({', '.join(changed)}); give another --out"
+            f"{file}: a row of other settings ({', '.join(changed)}); choose another --out"
         )
     return row
 
@@ -153,14 +153,18 @@ def _measure_cost(config: RunConfig) -> dict[str, Any]:
     }
     image = torch.zeros(_TIMED_IMAGES, channels, *size, device=device)
     reference = build(load_config([REFERENCE]).model).to(device)
-    theirs, ours = time_in_turns([reference, network.to(device)], image)
-    return {**costs, "milliseconds": 1000 * ours / _TIMED_IMAGES, "speed": theirs / ours}
+    reference_seconds, seconds = time_interleaved([reference, network.to(device)], image)
+    return {
+        **costs,
+        "milliseconds": 1000 * seconds / _TIMED_IMAGES,
+        "speed": reference_seconds / seconds,
+    }
 
 
-def time_in_turns(networks: list[nn.Module], image: torch.Tensor) -> list[float]:
-    """Give the median seconds of a prediction of each network, measured in turns.
+def time_interleaved(networks: list[nn.Module], image: torch.Tensor) -> list[float]:
+    """Return the median prediction time of each network in seconds, in interleaved measurements.
 
-    In turns, because what else runs on a machine comes and goes, and then touches all alike.
+    Interleaving makes other load on the machine affect all networks equally.
     """
     seconds: list[list[float]] = [[] for _ in networks]
     finish: Callable[[], None] = torch.cuda.synchronize if image.is_cuda else lambda: None

@@ -1,4 +1,4 @@
-"""`segnetr evaluate` for a classifier: probabilities of a part, from the original files, scored."""
+"""`segnetr evaluate` for a classifier: predict cases from their original files and score them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,6 @@ from segnetr.config.schema.classification import (
 from segnetr.data.classification.case import ClassificationCase, ClassificationSet, encode_labels
 from segnetr.data.classification.loaders import load_image
 from segnetr.data.classification.open import open_classification_set
-from segnetr.data.splits.split import read_split
 from segnetr.engine.inference.classifier import Classifier
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import ReadError, UsageError
@@ -34,15 +33,20 @@ from segnetr.outputs.tables.classification import (
 from segnetr.progress import Progress
 from segnetr.workflows.classification.network import open_classifier
 from segnetr.workflows.evaluation.evaluate import EvaluateOptions, choose_part
+from segnetr.workflows.evaluation.scored_cases import (
+    ScoredCases,
+    select_other_cases,
+    select_own_cases,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassEvaluation:
-    """Scores of a classifier and where they were written.
+    """Scores of a classifier and the folder with their files.
 
     Attributes:
-        title: What was scored, for people.
-        folder: Where summary.json, per_case.csv and per_class.csv lie.
+        title: The scored cases in words.
+        folder: Folder of summary.json, per_case.csv and per_class.csv.
         summary: The scores.
         unscored: Cases that could not be read.
     """
@@ -53,7 +57,7 @@ class ClassEvaluation:
     unscored: tuple[UnscoredCase, ...]
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the scores as plain data."""
+        """Return the scores as plain data."""
         return {
             "title": self.title,
             "folder": str(self.folder),
@@ -62,7 +66,7 @@ class ClassEvaluation:
         }
 
     def __str__(self) -> str:
-        """Give the scores as tables, and what could not be scored."""
+        """Return the scores as a table, and the cases that could not be scored."""
         lines = [f"scores: {self.title}", class_summary_table(self.summary)]
         lines += [f"not scored: {case.reason}" for case in self.unscored]
         return "\n".join([*lines, f"files:  {self.folder}"])
@@ -71,11 +75,12 @@ class ClassEvaluation:
 def evaluate_classifier(
     run_folder: Path, options: EvaluateOptions, *, out: Path | None = None, progress: Progress
 ) -> ClassEvaluation:
-    """Predict the cases of a part or of another data set, and score them.
+    """Predict the cases of a split or of another dataset, and score them.
 
     Raises:
-        UsageError: If the run is none, has no such part, or the other data set other classes.
-        ModelFileError: If its model cannot be trusted.
+        UsageError: If the folder is not a run, has no such split, or the other dataset has other
+            classes.
+        ModelFileError: If its model is missing or damaged.
     """
     run = RunDir(run_folder)
     config = load_classify_config([run.config])
@@ -84,18 +89,20 @@ def evaluate_classifier(
     )
     changes = {} if options.tta is None else {"tta": options.tta}
     card, classifier = open_classifier(run_folder, changes=changes, device=options.device or "auto")
-    cases, title, folder = _choose_cases(run, config, options, card)
-    answers, unscored = _answer(cases, classifier, card, config.data.max_pixels, progress)
+    selected = _choose_cases(run, config, options, card)
+    title, folder = selected.title, out or selected.folder
+    predictions, unscored = _predict_cases(
+        selected.cases, classifier, card, config.data.max_pixels, progress
+    )
     summary = summarize_classes(
-        answers,
+        predictions,
         card.classes,
         bins=scoring.calibration_bins,
         bootstrap=scoring.bootstrap,
         seed=scoring.seed,
     )
-    folder = out or folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_class_cases_csv(folder / "per_case.csv", answers, card.classes)
+    write_class_cases_csv(folder / "per_case.csv", predictions, card.classes)
     write_classes_csv(folder / "per_class.csv", summary.classes)
     write_class_summary(
         folder / "summary.json", summary, title=title, config=scoring, unscored=unscored
@@ -105,7 +112,7 @@ def evaluate_classifier(
 
 def _choose_cases(
     run: RunDir, config: ClassifyConfig, options: EvaluateOptions, card: ClassifierCard
-) -> tuple[list[ClassificationCase], str, Path]:
+) -> ScoredCases[ClassificationCase]:
     if options.dataset is not None:
         data = parse_plain(
             ClassificationDataConfig,
@@ -115,41 +122,41 @@ def _choose_cases(
                 "in_channels": card.in_channels if card.in_channels in (1, 3) else None,
             },
         )
-        opened = _with_classes_of(open_classification_set(data), card)
-        cases = [c for c in opened.cases if options.part in (None, c.split)]
-        if not cases:
-            raise UsageError(f"{options.data_dir}: no case in the part {options.part!r}")
-        part = f", {options.part} part" if options.part else ""
-        title = f"{opened.title}{part}, {len(cases)} cases"
-        return cases, title, run.path / f"evaluation-{opened.name}"
+        opened = _match_classes(open_classification_set(data), card)
+        return select_other_cases(
+            run,
+            opened.cases,
+            options.part,
+            name=opened.name,
+            dataset=opened.title,
+            root=options.data_dir,
+        )
     data = config.data
     if options.data_dir is not None:
         data = replace(data, data_dir=options.data_dir)
-    name = choose_part(run, options.part)
-    if name is None:
-        raise UsageError(f"{run.path}: all cases were trained on; name another set by --dataset")
-    opened = _with_classes_of(open_classification_set(data), card)
-    wanted = set(read_split(run.splits).ids(name))  # type: ignore[arg-type]
-    cases = [case for case in opened.cases if case.case_id in wanted]
-    if len(cases) != len(wanted):
-        raise UsageError(
-            f"{data.data_dir}: {len(wanted) - len(cases)} cases of the split are missing"
-        )
-    suffix = "" if options.part is None else f"-{name}"
-    title = f"{opened.title}, {name} part, {len(cases)} cases"
-    return cases, title, run.path / f"evaluation{suffix}"
+    split = choose_part(run, options.part)
+    opened = _match_classes(open_classification_set(data), card)
+    return select_own_cases(
+        run,
+        opened.cases,
+        split,
+        dataset=opened.title,
+        root=data.data_dir,
+        is_default=options.part is None,
+    )
 
 
-def _with_classes_of(opened: ClassificationSet, card: ClassifierCard) -> ClassificationSet:
-    """Number the labels of a data set as the model does.
+def _match_classes(opened: ClassificationSet, card: ClassifierCard) -> ClassificationSet:
+    """Map the labels of a dataset to the class indices of the model.
 
     Raises:
-        UsageError: If the data set has classes, channels or a kind of labels the model has not.
+        UsageError: If the model does not have the classes, channels or kind of labels of the
+            dataset.
     """
-    foreign = [name for name in opened.classes if name not in card.classes]
-    if foreign:
+    unknown = [name for name in opened.classes if name not in card.classes]
+    if unknown:
         raise UsageError(
-            f"{opened.title} has the class {foreign[0]!r}, which the model does not know; it "
+            f"{opened.title} has the class {unknown[0]!r}, which the model does not know; it "
             f"knows {', '.join(card.classes[:20])}"
         )
     if (opened.kind == "multi") != card.several or opened.in_channels != card.in_channels:
@@ -157,23 +164,24 @@ def _with_classes_of(opened: ClassificationSet, card: ClassifierCard) -> Classif
             f"{opened.title} has {opened.in_channels} channel(s) and {opened.kind} labels; the "
             f"model takes {card.in_channels} and {'multi' if card.several else 'single'}"
         )
-    numbers = [card.classes.index(name) for name in opened.classes]
+    indices = [card.classes.index(name) for name in opened.classes]
     cases = tuple(
-        replace(case, labels=tuple(sorted(numbers[label] for label in case.labels)))
+        replace(case, labels=tuple(sorted(indices[label] for label in case.labels)))
         for case in opened.cases
     )
     return replace(opened, classes=card.classes, cases=cases)
 
 
-def _answer(
+def _predict_cases(
     cases: Sequence[ClassificationCase],
     classifier: Classifier,
     card: ClassifierCard,
     max_pixels: int,
     progress: Progress,
 ) -> tuple[Answers, list[UnscoredCase]]:
-    read: list[ClassificationCase] = []
-    found = []
+    """Return the predictions with their ground truth, and the cases that could not be read."""
+    scored: list[ClassificationCase] = []
+    probabilities = []
     unscored: list[UnscoredCase] = []
     with progress.task("score", len(cases)) as advance:
         for start in range(0, len(cases), classifier.batch_size):
@@ -185,22 +193,18 @@ def _answer(
                     unscored.append(UnscoredCase(case_id=case.case_id, reason=str(error)))
                 else:
                     images.append(classifier.prepare(image))
-                    read.append(case)
+                    scored.append(case)
             if images:
-                found.append(classifier.estimate(images))
+                probabilities.append(classifier.estimate(images))
             advance(min(start + classifier.batch_size, len(cases)), len(cases))
-    if not read:
+    if not scored:
         raise UsageError(f"no case could be read: {unscored[0].reason}")
-    answers = Answers(
-        case_ids=tuple(case.case_id for case in read),
-        probabilities=np.concatenate(found),
-        ground_truth=_as_table(read, card),
+    predictions = Answers(
+        case_ids=tuple(case.case_id for case in scored),
+        probabilities=np.concatenate(probabilities),
+        # As 0 and 1, (N, K), for one label as for several.
+        ground_truth=encode_labels(scored, classes=card.num_classes, kind="multi"),
         several=card.several,
-        groups=tuple(case.patient_id or "" for case in read),
+        groups=tuple(case.patient_id or "" for case in scored),
     )
-    return answers, unscored
-
-
-def _as_table(cases: Sequence[ClassificationCase], card: ClassifierCard) -> "np.ndarray[Any, Any]":
-    """Give the ground truth as 0 and 1, (N, K), whatever the kind of labels."""
-    return encode_labels(cases, classes=card.num_classes, kind="multi")
+    return predictions, unscored

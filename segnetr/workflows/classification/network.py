@@ -1,4 +1,4 @@
-"""From the settings of a backbone to a network, and from a finished one to its model folder."""
+"""Build backbones with a classifier, load start weights, and write and open classifiers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,15 +33,15 @@ from segnetr.outputs.models.classifier_file import (
 from segnetr.outputs.models.provenance import collect_versions
 
 _SMALL_SIDE = 32
-_LEAST_LIKENESS = 0.5
+_MIN_MATCH = 0.5
 
 
 def check_backbone(config: ClassifyConfig) -> None:
-    """Refuse a backbone that is not there or does not take such images, before anything else.
+    """Check that the backbone exists and accepts images of the training size.
 
     Raises:
-        UsageError: If the name is unknown (the nearest is given), or the entry is made for 32 x 32
-            images and gets others.
+        UsageError: If the name is unknown (suggests the closest one), the backbone is for 32 x 32
+            images and the training size differs, or the batch size is 1.
     """
     name, size = config.backbone.name, config.train.image_size
     try:
@@ -50,28 +50,26 @@ def check_backbone(config: ClassifyConfig) -> None:
         raise UsageError(str(error)) from None
     if entry.image_size == _SMALL_SIDE and size != (_SMALL_SIDE, _SMALL_SIDE):
         raise UsageError(
-            f"{name} is made for CIFAR's {_SMALL_SIDE} x {_SMALL_SIDE} images, not "
+            f"{name} is for CIFAR images of {_SMALL_SIDE} x {_SMALL_SIDE} pixels, not "
             f"{size[0]} x {size[1]}; use --set train.image_size={_SMALL_SIDE}, or another backbone"
         )
     if config.train.batch_size < 2:
-        raise UsageError(
-            "--batch-size 1: the batch normalization of these networks needs two images at least"
-        )
+        raise UsageError("--batch-size 1: batch normalization needs at least two images")
 
 
 def build_backbone(
     config: BackboneConfig, *, in_channels: int, num_classes: int, drop_path: float | None
 ) -> Backbone:
-    """Build a backbone with a classifier, from scratch.
+    """Build a randomly initialized backbone with a classifier.
 
     Args:
         config: Its name and the changed fields.
         in_channels: Channels of the images.
-        num_classes: Width of the classifier.
-        drop_path: Rate of stochastic depth; None: the entry's own.
+        num_classes: Outputs of the classifier.
+        drop_path: Rate of stochastic depth; None: the default of the backbone.
 
     Raises:
-        UsageError: If the name or a field is unknown, or a value does not fit.
+        UsageError: If the name or a field is unknown, or a value is invalid.
     """
     fields = {**config.overrides, **({} if drop_path is None else {"drop_path": drop_path})}
     try:
@@ -83,11 +81,11 @@ def build_backbone(
     return network
 
 
-def start_from_published(network: Backbone, path: Path) -> list[str]:
-    """Put a published checkpoint into a backbone, and give what was done to make it fit.
+def load_pretrained(network: Backbone, path: Path) -> list[str]:
+    """Load a published checkpoint into a backbone, and return messages about adapted tensors.
 
     Raises:
-        ModelFileError: If it is missing, torn, holds code, or is of another network.
+        ModelFileError: If it is missing, damaged, contains code, or belongs to another network.
     """
     try:
         state = read_checkpoint(path)
@@ -97,38 +95,40 @@ def start_from_published(network: Backbone, path: Path) -> list[str]:
         return list(load_published(network, state).notes)
     except CheckpointError as error:
         guess = guess_network(state)
-        looks = f"; it looks like {guess}" if guess else ""
-        raise ModelFileError(f"{path}: {error}{looks}") from None
+        hint = f"; it looks like {guess}" if guess else ""
+        raise ModelFileError(f"{path}: {error}{hint}") from None
 
 
 def guess_network(state: Mapping[str, Tensor]) -> str | None:
-    """Name the backbone whose own or published names and shapes a checkpoint has, if one has most.
+    """Return the backbone whose tensor names and shapes match a checkpoint best.
 
     Args:
-        state: Tensors by name.
+        state: Tensors by name, as in our or in the published checkpoints.
+
+    Returns:
+        Its name, or None if no backbone matches at least half of the tensors.
     """
-    best, most = None, _LEAST_LIKENESS
+    best, highest = None, _MIN_MATCH
     for name in list_models():
         with torch.device("meta"):
             network = create_model(name, num_classes=1)
         own = {key: tuple(value.shape) for key, value in network.state_dict().items()}
         renamed = network.convert_published(dict(state)) if own.keys() - state.keys() else state
         same = sum(own.get(key) == tuple(value.shape) for key, value in renamed.items())
-        likeness = same / max(len(own), len(renamed))
-        if likeness > most:
-            best, most = name, likeness
+        match = same / max(len(own), len(renamed))
+        if match > highest:
+            best, highest = name, match
     return best
 
 
-def start_from_run(network: Backbone, path: Path) -> list[str]:
-    """Put the weights of an earlier classifier into a backbone; another head stays as it is.
+def load_run_weights(network: Backbone, path: Path) -> list[str]:
+    """Load the weights of an earlier classifier into a backbone, except a head of another size.
 
     Returns:
-        What was left out, one line each.
+        Messages about tensors that were not loaded.
 
     Raises:
-        ModelFileError: If the run has no classifier that can be trusted, or one of another
-            backbone.
+        ModelFileError: If the run has no intact classifier, or one of another backbone.
     """
     card, weights = read_classifier(path)
     own = network.state_dict()
@@ -136,13 +136,16 @@ def start_from_run(network: Backbone, path: Path) -> list[str]:
     notes = []
     for name in sorted(head & weights.keys() & own.keys()):
         if weights[name].shape != own[name].shape:
-            notes.append(f"{name}: {len(weights[name])} classes there, {len(own[name])} here; anew")
+            notes.append(
+                f"{name}: {len(weights[name])} classes in the file, {len(own[name])} here; "
+                "not loaded"
+            )
             weights[name] = own[name]
     wrong = _find_misfits(own, weights)
     if wrong:
         raise ModelFileError(
             f"{path}: its weights are of {card.backbone} and do not fit ({len(wrong)} of "
-            f"{len(own)}, as {wrong[0]}); give train.weights of the same --backbone and channels"
+            f"{len(own)}, as {wrong[0]}); use train.weights of the same --backbone and channels"
         )
     network.load_state_dict(weights)
     return notes
@@ -156,7 +159,7 @@ def write_run_classifier(
     split: Split,
     result: TrainResult,
 ) -> None:
-    """Write the weights a training ends with, and what is needed to apply them.
+    """Write the model folder of a finished training: weights and model card.
 
     Raises:
         ModelFileError: If the run's checkpoints cannot be read.
@@ -187,16 +190,16 @@ def write_run_classifier(
 def open_classifier(
     path: Path, *, changes: Mapping[str, Any] | None = None, device: str = "auto"
 ) -> tuple[ClassifierCard, Classifier]:
-    """Load a classifier once, ready for any number of files.
+    """Load a classifier for prediction.
 
     Args:
         path: A run, or a model folder.
-        changes: Settings put over the model's own `predict` section.
-        device: Where it runs.
+        changes: Settings that override the `predict` section of the model.
+        device: Device of the network.
 
     Raises:
-        ModelFileError: If the model is missing, torn, changed or foreign.
-        UsageError: If a changed setting does not fit, or there is no such device.
+        ModelFileError: If the model is missing, truncated, modified or not a classifier.
+        UsageError: If a setting is invalid, or there is no such device.
     """
     card, network = load_classifier(path)
     settings: ClassifyPredictConfig = parse_plain(

@@ -1,4 +1,4 @@
-"""`segnetr predict` with a classifier: a table of probabilities, one row a file."""
+"""`segnetr predict` with a classifier: write a table of probabilities, one row per file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ EXPLANATIONS = "explanations"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassPredictions:
-    """What became of each input.
+    """The results of all inputs.
 
     Attributes:
         table: The table of probabilities.
-        done: One record a file: its path and the probabilities by class.
-        failed: Inputs that could not be read, each with the reason.
+        done: A record for each file: its path and the probabilities by class.
+        failed: Inputs that could not be read, with the reasons.
     """
 
     table: Path
@@ -42,11 +42,11 @@ class ClassPredictions:
     failed: tuple[Mapping[str, str], ...]
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the outcome as plain data."""
+        """Return the outcome as plain data."""
         return {"table": str(self.table), "done": list(self.done), "failed": list(self.failed)}
 
     def __str__(self) -> str:
-        """Give the outcome as lines for people, what failed at the end."""
+        """Return the outcome as lines of text, failed inputs last."""
         lines = [f"table:  {len(self.done)} rows in {self.table}"]
         if self.failed:
             lines.append(f"failed: {len(self.failed)}")
@@ -62,24 +62,23 @@ def predict_classes(
     *,
     progress: Progress,
 ) -> ClassPredictions:
-    """Give the probabilities of files and folders by a classifier that is loaded once.
+    """Write the class probabilities of files and folders.
 
-    A file that cannot be read does not stop the rest. `predictions.json` in `out` names the model
-    and what failed. Explanations of the most probable class go to `explanations/` in `out`, under
-    the names of the files.
+    Unreadable files are skipped. `predictions.json` in `out` lists the model and the failed
+    inputs. Explanations of the most probable class are written to `explanations/` in `out`.
 
     Raises:
-        UsageError: If an input is missing or of no known kind, masks are asked for, or several
-            models are given.
-        ModelFileError: If the model cannot be trusted.
+        UsageError: If an input is missing or of an unknown format, a flag for masks is set, or
+            there are several models.
+        ModelFileError: If the model is missing or damaged.
         WriteError: If the table cannot be written.
     """
     model = models[0]
     if len(models) > 1:
         raise UsageError(
-            f"{model} and {len(models) - 1} more: classifiers answer one by one; give one --model"
+            f"{model} and {len(models) - 1} more: classifiers cannot be combined; use one --model"
         )
-    _refuse_mask_flags(model, options)
+    _reject_mask_flags(model, options)
     if options.overlay or options.save_prob:
         raise UsageError(
             f"{model} is a classifier: --overlay and --save-prob are for masks; its probabilities "
@@ -92,19 +91,19 @@ def predict_classes(
     failed: list[Mapping[str, str]] = []
     with progress.task("predict", len(files)) as advance:
         for start in range(0, len(files), classifier.batch_size):
-            seen: list[_Seen] = []
+            inputs_read: list[_Input] = []
             for path, relative in files[start : start + classifier.batch_size]:
                 try:
-                    seen.append(_look(path, relative, card, classifier, options))
+                    inputs_read.append(_read_input(path, relative, card, classifier, options))
                 except ReadError as error:
                     failed.append({"input": str(path), "reason": str(error)})
                     progress.on_message(str(error))
-            if seen:
-                answers = classifier.estimate([one.image for one in seen]).tolist()
-                names += [str(one.path) for one in seen]
-                rows += answers
+            if inputs_read:
+                probabilities = classifier.estimate([one.image for one in inputs_read]).tolist()
+                names += [str(one.path) for one in inputs_read]
+                rows += probabilities
                 if options.explain:
-                    _explain(seen, answers, classifier, out)
+                    _explain(inputs_read, probabilities, classifier, out)
             advance(min(start + classifier.batch_size, len(files)), len(files))
     out.mkdir(parents=True, exist_ok=True)
     table = out / TABLE_NAME
@@ -117,7 +116,7 @@ def predict_classes(
     return ClassPredictions(table=table, done=done, failed=tuple(failed))
 
 
-def _refuse_mask_flags(model: Path, options: PredictOptions) -> None:
+def _reject_mask_flags(model: Path, options: PredictOptions) -> None:
     for name, given in (
         ("--max-memory", options.max_memory is not None),
         ("--skip-existing", options.skip_existing),
@@ -126,12 +125,12 @@ def _refuse_mask_flags(model: Path, options: PredictOptions) -> None:
         ("--series", options.series is not None),
     ):
         if given:
-            raise UsageError(f"{model} is a classifier: {name} is for models that make masks")
+            raise UsageError(f"{model} is a classifier: {name} is for segmentation models")
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """One file: where it is, what the network sees of it, and the same normalized."""
+class _Input:
+    """A file, its pixels at the input size of the network, and the same pixels normalized."""
 
     path: Path
     relative: Path
@@ -139,22 +138,25 @@ class _Seen:
     image: Tensor
 
 
-def _look(
+def _read_input(
     path: Path,
     relative: Path,
     card: ClassifierCard,
     classifier: Classifier,
     options: PredictOptions,
-) -> _Seen:
+) -> _Input:
     case = ClassificationCase(case_id=path.name, image=path, labels=())
     pixels = load_image(case, channels=card.in_channels, max_pixels=options.max_pixels)
-    return _Seen(path, relative, classifier.fit(pixels), classifier.prepare(pixels))
+    return _Input(path, relative, classifier.fit(pixels), classifier.prepare(pixels))
 
 
 def _explain(
-    seen: Sequence[_Seen], answers: Sequence[Sequence[float]], classifier: Classifier, out: Path
+    inputs: Sequence[_Input],
+    probabilities: Sequence[Sequence[float]],
+    classifier: Classifier,
+    out: Path,
 ) -> None:
-    for one, row in zip(seen, answers, strict=True):
+    for one, row in zip(inputs, probabilities, strict=True):
         explain_image(
             classifier.model,
             one.image[None].to(classifier.device),

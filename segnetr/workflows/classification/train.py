@@ -42,8 +42,8 @@ from segnetr.workflows.classification.evaluate import ClassEvaluation, evaluate_
 from segnetr.workflows.classification.network import (
     build_backbone,
     check_backbone,
-    start_from_published,
-    start_from_run,
+    load_pretrained,
+    load_run_weights,
     write_run_classifier,
 )
 from segnetr.workflows.classification.report import report_classifier
@@ -214,9 +214,9 @@ def _build_trainer(
     if not resume:
         notes = []
         if config.backbone.pretrained is not None:
-            notes += start_from_published(network, config.backbone.pretrained)
+            notes += load_pretrained(network, config.backbone.pretrained)
         if config.train.weights is not None:
-            notes += start_from_run(network, config.train.weights)
+            notes += load_run_weights(network, config.train.weights)
         for note in notes:
             progress.on_message(note)
     training_cases = split.select(opened.cases, "train")

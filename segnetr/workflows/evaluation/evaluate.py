@@ -19,6 +19,11 @@ from segnetr.workflows.datasets.loading import open_dataset
 from segnetr.workflows.evaluation.case_figures import write_case_images
 from segnetr.workflows.evaluation.case_predictions import CasePredictor
 from segnetr.workflows.evaluation.evaluation_record import EvaluationRecord, write_evaluation
+from segnetr.workflows.evaluation.scored_cases import (
+    ScoredCases,
+    select_other_cases,
+    select_own_cases,
+)
 from segnetr.workflows.prediction.mask_writer import MaskWriter
 from segnetr.workflows.prediction.model_folder import open_predictor
 
@@ -94,7 +99,8 @@ def evaluate_run(
     scoring: EvaluateConfig = parse_plain(
         EvaluateConfig, {**plain(config.evaluate), **options.changes}
     )
-    spec, cases, title, folder = _choose_cases(run, config, options)
+    spec, selected = _choose_cases(run, config, options)
+    cases, title, folder = selected.cases, selected.title, out or selected.folder
     changes = {} if options.tta is None else {"tta": options.tta}
     card, predictor = open_predictor(run_folder, changes=changes, device=options.device or "auto")
     _check_classes(spec, card.classes)
@@ -123,7 +129,6 @@ def evaluate_run(
             max_pixels=config.data.max_pixels,
         )
     evaluation = replace(evaluation, unscored=(*unread, *evaluation.unscored))
-    folder = out or folder
     write_evaluation(
         folder,
         evaluation,
@@ -177,38 +182,33 @@ def choose_part(run: RunDir, wanted: str | None = None) -> str | None:
 
 def _choose_cases(
     run: RunDir, config: RunConfig, options: EvaluateOptions
-) -> tuple[DatasetSpec, list[Case], str, Path]:
+) -> tuple[DatasetSpec, ScoredCases[Case]]:
     if options.dataset is not None:
         recipe = load_config(
             flags={"data.dataset": options.dataset, "data.data_dir": options.data_dir}
         )
         opened = open_dataset(recipe.data)
-        cases = [case for case in opened.cases if case.mask is not None]
-        if options.part is not None:
-            cases = [case for case in cases if case.split == options.part]
-        if not cases:
-            raise UsageError(f"{opened.root}: no case with a mask to score")
-        split = f", {options.part} split" if options.part else ""
-        title = f"{opened.spec.title}{split}, {len(cases)} cases"
-        return opened.spec, cases, title, run.path / f"evaluation-{opened.spec.name}"
+        return opened.spec, select_other_cases(
+            run,
+            [case for case in opened.cases if case.mask is not None],
+            options.part,
+            name=opened.spec.name,
+            dataset=opened.spec.title,
+            root=opened.root,
+        )
     data = config.data
     if options.data_dir is not None:
         data = replace(data, data_dir=options.data_dir)
-    name = choose_part(run, options.part)
-    if name is None:
-        raise UsageError(
-            f"{run.path}: every case was trained on; add --dataset with another dataset"
-        )
+    split = choose_part(run, options.part)
     opened = open_dataset(data)
-    wanted = set(read_split(run.splits).ids(name))  # type: ignore[arg-type]
-    cases = [case for case in opened.cases if case.case_id in wanted]
-    if len(cases) != len(wanted):
-        raise UsageError(
-            f"{opened.root}: {len(wanted) - len(cases)} cases of the split are missing"
-        )
-    suffix = "" if options.part is None else f"-{name}"
-    title = f"{opened.spec.title}, {name} split, {len(cases)} cases"
-    return opened.spec, cases, title, run.path / f"evaluation{suffix}"
+    return opened.spec, select_own_cases(
+        run,
+        opened.cases,
+        split,
+        dataset=opened.spec.title,
+        root=opened.root,
+        is_default=options.part is None,
+    )
 
 
 def _check_classes(spec: DatasetSpec, classes: Sequence[str]) -> None:

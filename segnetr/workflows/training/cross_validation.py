@@ -1,4 +1,4 @@
-"""`segnetr train --fold`: a run for each fold, and one report over all of them."""
+"""`segnetr train --fold`: train a run for each fold, and report over all folds."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,43 +12,42 @@ from segnetr.errors import UsageError
 from segnetr.progress import Progress
 from segnetr.workflows.training.fold_report import FoldOutcome, gather_folds
 from segnetr.workflows.training.outcome import STOPPED_BY_SIGNAL
-from segnetr.workflows.training.run_setup import default_run_folder
+from segnetr.workflows.training.run_setup import default_run_folder, require_out
 from segnetr.workflows.training.train import name_network, train
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrossOutcome:
-    """What a cross-validation came to.
+class CrossValidationOutcome:
+    """The outcome of a cross-validation.
 
     Attributes:
         run: Its folder.
-        missing: Folds that are still to be trained.
-        stopped: Why the last training ended; "finished" where all that was asked for is done.
-        together: Scores over all folds; None while folds are missing.
+        missing: Folds that are not trained yet.
+        stopped: Stop reason of the last training; "finished" if all requested folds were done.
+        scores: Scores over all folds; None while folds are missing.
     """
 
     run: Path
     missing: tuple[int, ...]
     stopped: str
-    together: FoldOutcome | None
+    scores: FoldOutcome | None
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the outcome as plain data."""
-        together = None if self.together is None else self.together.to_dict()
+        """Return the outcome as plain data."""
         return {
             "run": str(self.run),
             "missing": list(self.missing),
             "stopped": self.stopped,
-            "out_of_fold": together,
+            "out_of_fold": None if self.scores is None else self.scores.to_dict(),
         }
 
     def __str__(self) -> str:
-        """Give the outcome as lines for people."""
-        if self.together is not None:
-            return f"run:    {self.run}\n{self.together}"
-        left = ", ".join(map(str, self.missing))
-        lines = [f"run:    {self.run}", f"folds still to train: {left}"]
-        lines.append("the report over folds comes with the last: --fold all --resume goes on")
+        """Return the outcome as lines of text."""
+        if self.scores is not None:
+            return f"run:    {self.run}\n{self.scores}"
+        missing = ", ".join(map(str, self.missing))
+        lines = [f"run:    {self.run}", f"folds still to train: {missing}"]
+        lines.append("the report follows after the last fold; continue with --fold all --resume")
         return "\n".join(lines)
 
 
@@ -59,81 +58,82 @@ def cross_validate(
     out: Path | None = None,
     resume: bool = False,
     progress: Progress,
-) -> CrossOutcome:
-    """Train a network for each fold, or for one, and score it on that fold's cases.
+) -> CrossValidationOutcome:
+    """Train a network for each fold, or for one fold, and score it on the cases of the fold.
 
-    A fold's cases choose nothing about the network that is scored on them: the last weights are
-    kept (not the best ones in validation), and no training is stopped early.
+    The cases of a fold must not influence the network that is scored on them, so the last weights
+    are used instead of the best ones, and no training stops early.
 
     Args:
-        config: The whole configuration; `data.folds` says how many folds there are.
-        fold: Only this one; the report is made when the last of them is done, in any order.
+        config: The whole configuration; `data.folds` is the number of folds.
+        fold: Train this fold only; the report is written once all folds are done, in any order.
         out: The folder; None: `runs/<dataset>/<architecture>/<date-time>`.
-        resume: Go on with the fold that stopped, and pass over the finished ones.
-        progress: What the user sees meanwhile.
+        resume: Continue the interrupted fold, and skip the finished ones.
+        progress: Shows the progress.
 
     Raises:
-        UsageError: If the folder is in use or holds something else, or there is no such fold.
+        UsageError: If the folder is in use or contains other files, or there is no such fold.
         DataError: As `train`.
     """
     folds = config.data.folds
-    chosen = _choose(fold, folds)
-    if resume and out is None:
-        raise UsageError("--resume needs --out: the folder of the run to go on with")
-    home = FoldDir(out or default_run_folder(config.data.dataset, name_network(config)))
-    if resume and not home.index.is_file():
-        raise UsageError(f"{home.path}: no cross-validation to resume; start without --resume")
-    _refuse_used(home, chosen, resume=resume)
-    home.open(folds)
+    chosen = _choose_folds(fold, folds)
+    require_out(out, resume=resume)
+    folder = FoldDir(out or default_run_folder(config.data.dataset, name_network(config)))
+    if resume and not folder.index.is_file():
+        raise UsageError(f"{folder.path}: no cross-validation to resume; start without --resume")
+    _reject_used(folder, chosen, resume=resume)
+    folder.open(folds)
     settings = replace(config, train=replace(config.train, keep="last", patience=0))
     if settings != config:
-        progress.on_message("folds keep the last weights and are not stopped early")
-    stopped = _train_folds(settings, home, chosen, resume=resume, progress=progress)
-    missing = tuple(home.missing())
-    together = None
+        progress.on_message("folds use the last weights and do not stop early")
+    stopped = _train_folds(settings, folder, chosen, resume=resume, progress=progress)
+    missing = tuple(folder.missing())
+    scores = None
     if not missing and stopped not in STOPPED_BY_SIGNAL:
-        together = gather_folds(home, settings, progress=progress)
-    return CrossOutcome(run=home.path, missing=missing, stopped=stopped, together=together)
+        scores = gather_folds(folder, settings, progress=progress)
+    return CrossValidationOutcome(run=folder.path, missing=missing, stopped=stopped, scores=scores)
 
 
-def _choose(fold: int | None, folds: int) -> list[int]:
+def _choose_folds(fold: int | None, folds: int) -> list[int]:
     if fold is not None:
         if not 1 <= fold <= folds:
             raise UsageError(f"--fold {fold}: there are folds 1 to {folds} (--folds)")
         return [fold]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("--fold all runs in one process; under torchrun give --fold 1, 2, ...")
+        raise UsageError(
+            "--fold all runs in one process; under torchrun use --fold 1, then --fold 2, ..."
+        )
     return list(range(1, folds + 1))
 
 
-def _refuse_used(home: FoldDir, chosen: Sequence[int], *, resume: bool) -> None:
-    """Look at all folds before hours go into the first of them."""
+def _reject_used(folder: FoldDir, chosen: Sequence[int], *, resume: bool) -> None:
+    """Check the folders of all folds before the first training starts."""
     if resume:
         return
-    used = [number for number in chosen if home.fold(number).has_checkpoint()]
+    used = [number for number in chosen if folder.fold(number).has_checkpoint()]
     if used:
         raise UsageError(
-            f"{home.fold(used[0]).path}: holds a run already; go on with --resume or choose "
-            "another --out"
+            f"{folder.fold(used[0]).path}: already contains a run; continue it with --resume or "
+            "choose another --out"
         )
 
 
 def _train_folds(
-    config: RunConfig, home: FoldDir, chosen: Sequence[int], *, resume: bool, progress: Progress
+    config: RunConfig, folder: FoldDir, chosen: Sequence[int], *, resume: bool, progress: Progress
 ) -> str:
-    """Train folds in turn until one is interrupted, and say why the last ended."""
+    """Train the folds until one is interrupted, and return the last stop reason."""
     stopped = "finished"
     for number in chosen:
-        if resume and home.is_done(number):
-            progress.on_message(f"fold {number} of {config.data.folds}: done before")
+        if resume and folder.is_done(number):
+            progress.on_message(f"fold {number} of {config.data.folds}: already done")
             continue
-        run = home.fold(number)
+        run = folder.fold(number)
         progress.on_message(f"fold {number} of {config.data.folds}")
         outcome = train(
             replace(config, data=replace(config.data, fold=number)),
             out=run.path,
             resume=resume and run.has_checkpoint(),
-            masks=home.masks,
+            masks=folder.masks,
             progress=progress,
         )
         stopped = outcome.stopped

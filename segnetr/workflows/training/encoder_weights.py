@@ -1,4 +1,4 @@
-"""Handing weights over to an encoder: from a classifier's run, a segmentation run, or a file."""
+"""Load encoder weights from a classification run, a segmentation run, or a checkpoint file."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ from segnetr.models.segnetr.encoder import SegNetrEncoder
 from segnetr.outputs.models.model_file import CARD_NAME, WEIGHTS_NAME, find_model_folder
 from segnetr.storage.manifest import MANIFEST_NAME, verify_manifest
 
-LEAST_SHARE = 0.9
-"""Share of the encoder's tensors that must come from the source unless told otherwise."""
+MIN_SHARE = 0.9
+"""Share of the encoder's tensors that must match, unless `accept_partial` is set."""
 
-# Where an encoder's tensors stand in a segmentation network, a wrapper, or by themselves.
+# Name prefixes of the encoder in a plain checkpoint, a segmentation network, or a wrapper.
 _PREFIXES = (
     *("", "network.encoder.pyramid.backbone.backbone.", "network.encoder.pyramid.backbone."),
     *("network.encoder.", "backbone.", "encoder."),
 )
-_NAMED = 5
-# What converting a checkpoint of another family can run into.
-_FOREIGN = (CheckpointError, KeyError, ValueError, IndexError, RuntimeError, TypeError)
+_MAX_NAMES = 5
+# Errors of converting a checkpoint of another architecture.
+_CONVERSION_ERRORS = (CheckpointError, KeyError, ValueError, IndexError, RuntimeError, TypeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferReport:
-    """What came over.
+    """The tensors that were transferred to an encoder.
 
     Attributes:
         source: The file that was read.
-        matched: Tensors of the encoder that have their values from it.
-        missing: Tensors of the encoder that keep their random start.
-        unused: Tensors of the source without a place, as a classifier's head.
-        notes: What was adapted, one line each.
+        matched: Tensors of the encoder that were loaded from the file.
+        missing: Tensors of the encoder that keep their random initialization.
+        unused: Tensors of the file that the encoder does not have, as a classification head.
+        notes: Adapted and skipped tensors, one line each.
     """
 
     source: Path
@@ -48,53 +48,53 @@ class TransferReport:
 
     @property
     def share(self) -> float:
-        """Matched tensors over those of the encoder, 0 to 1."""
+        """Share of the encoder's tensors that matched, 0 to 1."""
         return len(self.matched) / max(1, len(self.matched) + len(self.missing))
 
     def lines(self) -> list[str]:
-        """Say it in one line for each kind."""
+        """Return messages with the number of matched, missing and unused tensors."""
         total = len(self.matched) + len(self.missing)
         lines = [
             f"encoder weights: {len(self.matched)} of {total} tensors matched "
             f"({self.share:.0%}) from {self.source}"
         ]
         for word, keys in (("missing", self.missing), ("unused", self.unused)):
-            lines.append(f"encoder weights: {len(keys)} {word}{_name_some(keys)}")
+            lines.append(f"encoder weights: {len(keys)} {word}{_list_names(keys)}")
         return [*lines, *(f"encoder weights: {note}" for note in self.notes)]
 
 
 def find_transferable(model: nn.Module) -> nn.Module | None:
-    """Give the encoder of a network that weights can be handed to; None where it has none."""
+    """Return the encoder of a network that can load encoder weights, or None."""
     encoder = getattr(getattr(model, "network", None), "encoder", None)
     return encoder.transferable if isinstance(encoder, SegNetrEncoder | BackboneEncoder) else None
 
 
-def require_transferable(model: nn.Module, asked: str) -> nn.Module:
-    """Give the encoder of a network, for a setting that needs one.
+def require_transferable(model: nn.Module, setting: str) -> nn.Module:
+    """Return the encoder of a network, for a setting that requires one.
 
     Raises:
-        UsageError: If the network has none.
+        UsageError: If the network has no such encoder; names the setting.
     """
     encoder = find_transferable(model)
     if encoder is None:
-        raise UsageError(f"{asked}: this network has no encoder of its own; use --model segnetr")
+        raise UsageError(f"{setting}: this network has no separate encoder; use --model segnetr")
     return encoder
 
 
 def load_encoder_weights(
     model: nn.Module, source: Path, *, accept_partial: bool = False
 ) -> TransferReport:
-    """Put weights of another training into the encoder of a network.
+    """Load weights of another training into the encoder of a network.
 
     Args:
         model: A network of `build_model`.
-        source: A run, its model folder, or a checkpoint file: of a classifier or a segmentation
-            network of ours, or in the official layout of the backbone. Never unpickled.
-        accept_partial: Also take fewer than nine tenths of the encoder's tensors.
+        source: A run, its model folder, or a checkpoint file of a classifier or a segmentation
+            network, or an official checkpoint of the backbone. It is never unpickled.
+        accept_partial: Also accept a source with less than nine tenths of the encoder's tensors.
 
     Raises:
-        UsageError: If the network has no encoder, or too few tensors fit.
-        ModelFileError: If the source is missing, torn, changed or unsafe.
+        UsageError: If the network has no encoder, or too few tensors match.
+        ModelFileError: If the source is missing, truncated, modified or unsafe.
     """
     encoder = require_transferable(model, "--encoder-weights")
     file = _find_file(source)
@@ -106,10 +106,10 @@ def load_encoder_weights(
         (_match(encoder, candidate, file) for candidate in _read_layouts(encoder, state)),
         key=lambda found: found[0].share,
     )
-    if not report.matched or (report.share < LEAST_SHARE and not accept_partial):
+    if not report.matched or (report.share < MIN_SHARE and not accept_partial):
         raise UsageError(
             f"--encoder-weights {source}: {'; '.join(report.lines())}; fewer than "
-            f"{LEAST_SHARE:.0%} fit: give weights of the same --encoder, or --accept-partial"
+            f"{MIN_SHARE:.0%} match: use weights of the same --encoder, or add --accept-partial"
         )
     with torch.no_grad():
         own = encoder.state_dict()
@@ -128,7 +128,7 @@ def _find_file(source: Path) -> Path:
 
 
 def _read_layouts(encoder: nn.Module, state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Give the tensors under the names that the encoder may know them by."""
+    """Return the tensors under each naming scheme that the encoder may use."""
     for prefix in _PREFIXES:
         yield {
             key.removeprefix(prefix): value
@@ -138,14 +138,14 @@ def _read_layouts(encoder: nn.Module, state: Mapping[str, Tensor]) -> Iterator[d
     if isinstance(encoder, Backbone):
         try:
             yield encoder.convert_published(state)
-        except _FOREIGN:
+        except _CONVERSION_ERRORS:
             return
 
 
 def _match(
     encoder: nn.Module, candidate: Mapping[str, Tensor], file: Path
 ) -> tuple[TransferReport, dict[str, Tensor]]:
-    # Counters of batch norms decide nothing, and some published files have none.
+    # Batch counters of batch norms have no effect, and some published files lack them.
     own = {k: v for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
     first = getattr(encoder, "first_convolution", ())
     firsts = (first,) if isinstance(first, str) else tuple(first)
@@ -168,13 +168,16 @@ def _match(
         matched=tuple(values),
         missing=tuple(key for key in own if key not in values),
         unused=tuple(unused),
-        notes=(*notes[:_NAMED], *([f"and {len(notes) - _NAMED} more"] * (len(notes) > _NAMED))),
+        notes=(
+            *notes[:_MAX_NAMES],
+            *([f"and {len(notes) - _MAX_NAMES} more"] * (len(notes) > _MAX_NAMES)),
+        ),
     )
     return report, values
 
 
-def _name_some(keys: tuple[str, ...]) -> str:
+def _list_names(keys: tuple[str, ...]) -> str:
     if not keys:
         return ""
-    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
-    return f" ({', '.join(keys[:_NAMED])}{more})"
+    more = f" and {len(keys) - _MAX_NAMES} more" if len(keys) > _MAX_NAMES else ""
+    return f" ({', '.join(keys[:_MAX_NAMES])}{more})"

@@ -1,4 +1,4 @@
-"""What a training gives back, of whatever task."""
+"""The outcome of a training, for all tasks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from segnetr.engine.training.trainer import TrainResult
 from segnetr.workflows.outcome import Outcome
 
 STOPPED_BY_SIGNAL = frozenset({"interrupted", "terminated"})
-"""Reasons after which a training is to be resumed, and is not scored yet."""
+"""Stop reasons after which a training can be resumed, and is not scored yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOutcome:
-    """A finished training: where it lies and how well it does.
+    """A training that ended or was interrupted.
 
     Attributes:
         run: The run folder.
-        result: Steps, best validation score, why it stopped.
-        evaluation: Scores on the test part; None after an interruption.
+        result: Steps, best validation score, stop reason.
+        evaluation: Scores on the test split; None after an interruption.
         report: The HTML page; None after an interruption.
     """
 
@@ -34,7 +34,7 @@ class TrainOutcome:
         return self.result.stopped
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the outcome as plain data."""
+        """Return the outcome as plain data."""
         return {
             "run": str(self.run),
             "steps": self.result.steps,
@@ -47,7 +47,7 @@ class TrainOutcome:
         }
 
     def __str__(self) -> str:
-        """Give the outcome as lines for people."""
+        """Return the outcome as lines of text."""
         result = self.result
         lines = [
             f"run:    {self.run}",
@@ -56,7 +56,7 @@ class TrainOutcome:
         if result.best_score is not None:
             lines.append(f"best:   {result.best_score:.4f} in validation, step {result.best_step}")
         if self.report is None:
-            return "\n".join([*lines, "to go on: the same command with --resume"])
+            return "\n".join([*lines, "to continue: run the same command with --resume"])
         if self.evaluation is not None:
             lines.append(str(self.evaluation))
         return "\n".join([*lines, f"report: {self.report}"])

@@ -16,16 +16,17 @@ from segnetr.engine.inference.postprocessing_search import (
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import UsageError
 from segnetr.outputs.models.model_file import read_model, write_model
-from segnetr.progress import LogFile, Progress
+from segnetr.progress import Progress
 from segnetr.workflows.prediction.model_folder import open_image, open_predictor
+from segnetr.workflows.training.run_setup import log_messages
 
 
 def check_search_settings(config: RunConfig, split: Split) -> None:
-    """Refuse, before anything is trained, to choose repairs where there is nothing to do so on.
+    """Check before the training that a postprocessing search is possible.
 
     Raises:
-        UsageError: If repairs are named already, there is no validation case, or the validation
-            cases are those a fold is scored on.
+        UsageError: If postprocessing is configured already, there is no validation case, or the
+            validation cases are the cases that a fold is scored on.
     """
     settings = config.predict
     if not settings.search_postprocessing:
@@ -37,13 +38,12 @@ def check_search_settings(config: RunConfig, split: Split) -> None:
         )
     if config.data.fold is not None:
         raise UsageError(
-            "predict.search_postprocessing with --fold would choose on the very cases that the "
-            "fold is "
-            "scored on; leave one of them out"
+            "predict.search_postprocessing with --fold would select settings on the same cases "
+            "that the fold is scored on; remove one of them"
         )
     if not split.validation:
         raise UsageError(
-            "predict.search_postprocessing needs validation cases; give --set "
+            "predict.search_postprocessing needs validation cases; add --set "
             "data.validation_share=0.15"
         )
 
@@ -56,18 +56,18 @@ def search_postprocessing(
     cases: Sequence[Case],
     progress: Progress,
 ) -> None:
-    """Try repairs on the validation cases, and write those that help into the model.
+    """Try postprocessing steps on the validation cases, and add those that help to the model.
 
     Args:
-        run: The run, whose model is written.
+        run: The run with a written model.
         config: Its configuration.
-        spec: How masks are read.
+        spec: Description of the dataset, for reading masks.
         cases: The validation cases.
-        progress: What the user sees meanwhile.
+        progress: Shows the progress.
 
     Raises:
         ReadError: If a case cannot be read.
-        WriteError: If the model cannot be written again; the former one is then untouched.
+        WriteError: If the model cannot be written; the previous model is unchanged.
     """
     if not config.predict.search_postprocessing:
         return
@@ -80,29 +80,29 @@ def search_postprocessing(
     chooser = PostChooser(sizes)
     plain = {"search_postprocessing": False, "postprocessing": ()}
     card, predictor = open_predictor(run.path, changes=plain, device=config.train.device)
-    with progress.task("repair", len(cases)) as advance:
+    with progress.task("postprocessing", len(cases)) as advance:
         for number, case in enumerate(cases, start=1):
             image = open_image(card, case.image, max_pixels=limit)
-            found = ThresholdLabels(image.grid, classes=len(spec.classes))
-            predictor.predict(image, watch=found)
+            labels_by_threshold = ThresholdLabels(image.grid, classes=len(spec.classes))
+            predictor.predict(image, watch=labels_by_threshold)
             ground_truth = read_case_ground_truth(case, spec, max_pixels=limit).array
-            chooser.add(case.case_id, found.labels, ground_truth, classes=len(spec.classes))
+            chooser.add(
+                case.case_id, labels_by_threshold.labels, ground_truth, classes=len(spec.classes)
+            )
             advance(number, len(cases))
     patients = {case.case_id: case.patient_id for case in cases if case.patient_id}
-    repair, trials = chooser.choose(patients=patients, seed=config.evaluate.seed)
+    best, trials = chooser.choose(patients=patients, seed=config.evaluate.seed)
     card, weights = read_model(run.path)
     settings = replace(
-        card.predict,
-        threshold=repair.threshold,
-        postprocessing=repair.steps,
-        search_postprocessing=False,
+        card.predict, threshold=best.threshold, postprocessing=best.steps, search_postprocessing=False
     )
     write_model(
         run.model, weights, card=replace(card, predict=settings, postprocessing_trials=trials)
     )
     taken = [f"{trial.step} (+{trial.gain:.4f})" for trial in trials if trial.taken]
-    line = "repairs chosen on validation: " + (", ".join(taken) or "none helps for sure")
+    line = "postprocessing selected on validation: " + (
+        ", ".join(taken) or "no step improves the Dice significantly"
+    )
     if trials[0].low is None:
         line += f"; fewer than {FEWEST_PATIENTS} patients"
-    progress.on_message(line)
-    LogFile(run.log).on_message(line)
+    log_messages(run, [line], progress)

@@ -74,8 +74,7 @@ def train(
         device=config.train.device,
     )
     check_model(config.model)
-    opened = open_dataset(config.data)
-    pipeline = build_pipeline(opened, config)
+    pipeline = build_pipeline(open_dataset(config.data), config)
     model = _build_network(pipeline)
     # The checkpoint of a resumed run contains all weights.
     messages = [] if resume else _load_start_weights(model, config.train)
@@ -85,7 +84,7 @@ def train(
         split = resume_split(run, cases) if resume else divide(cases, config.data)
         check_search_settings(config, split)
         if runtime.is_main:
-            dataset = _describe_dataset(opened)
+            dataset = _describe_dataset(pipeline.opened)
             if not resume:
                 dataset["leaks"] = _find_leakage(cases, split, config, progress)
             create_run(
@@ -102,7 +101,7 @@ def train(
         result = trainer.fit(resume=resume)
         if result.stopped in STOPPED_BY_SIGNAL or not runtime.is_main:
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
-        write_run_model(run, config, spec=opened.spec, split=split, result=result)
+        write_run_model(run, config, spec=pipeline.spec, split=split, result=result)
     return _finish(run, pipeline, split, result, progress, masks=masks)
 
 

@@ -117,7 +117,7 @@ def test_first_convolution_is_fitted_to_other_channels(tmp_path: Path) -> None:
     assert any("3 channels in the file, 1 here" in note for note in report.notes)
 
 
-def test_too_little_is_refused_with_the_keys_and_taken_when_told(tmp_path: Path) -> None:
+def test_partial_weights_are_rejected_with_their_keys_unless_accepted(tmp_path: Path) -> None:
     state = classifier()
     half = dict(list(state.items())[: len(state) // 2])
     file = tmp_path / "half.safetensors"
@@ -131,7 +131,7 @@ def test_too_little_is_refused_with_the_keys_and_taken_when_told(tmp_path: Path)
     assert 0 < load_encoder_weights(model, file, accept_partial=True).share < 0.9
 
 
-def test_weights_of_nothing_alike_are_refused_even_when_partial_is_accepted(tmp_path: Path) -> None:
+def test_weights_without_any_match_are_rejected_even_if_partial_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     save_file({"something.weight": torch.zeros(3)}, file)
     with pytest.raises(UsageError, match=r"0 of \d+ tensors matched"):
@@ -154,5 +154,5 @@ def test_changed_run_missing_file_and_pickled_code_are_one_line(tmp_path: Path) 
 
 def test_network_without_an_encoder_says_so(tmp_path: Path) -> None:
     unet = build_model(UNetConfig(width=4), in_channels=3, num_classes=2, image_size=(64, 64))
-    with pytest.raises(UsageError, match="no encoder of its own"):
+    with pytest.raises(UsageError, match="no separate encoder"):
         load_encoder_weights(unet, tmp_path)

@@ -1,4 +1,4 @@
-"""What every training begins with."""
+"""Shared steps of all trainings."""
 
 import pytest
 import torch
@@ -8,12 +8,12 @@ from segnetr.workflows.training import run_setup
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("cpu", 1), ("cuda", 0)])
-def test_training_on_a_processor_alone_keeps_freed_memory(monkeypatch, kind, kept) -> None:
-    told = []
+def test_malloc_is_tuned_on_a_cpu_only(monkeypatch, kind, kept) -> None:
+    calls = []
     monkeypatch.setattr(run_setup, "choose_device", lambda _: torch.device(kind))
-    monkeypatch.setattr(run_setup, "tune_malloc", lambda: told.append(kind))
+    monkeypatch.setattr(run_setup, "tune_malloc", lambda: calls.append(kind))
     run_setup.setup_process(kind)
-    assert len(told) == kept
+    assert len(calls) == kept
 
 
 def test_device_that_is_not_there_is_refused_and_nothing_is_set(monkeypatch) -> None:

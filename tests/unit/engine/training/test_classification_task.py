@@ -45,7 +45,7 @@ def test_loss_of_mixed_labels_is_the_mixture_of_losses():
     assert mixed == pytest.approx(0.3 * loss(task, label=one) + 0.7 * loss(task, label=other))
 
 
-def test_weights_multiply_the_loss_of_a_image_whatever_its_batch():
+def test_class_weights_scale_the_loss_of_an_image_independently_of_its_batch():
     weights = torch.tensor([3.0, 1.0, 0.5])
     task = ClassificationTask(num_classes=3, several=False, class_weights=weights)
     each = F.cross_entropy(LOGITS, LABELS, reduction="none") * weights[LABELS]
@@ -89,7 +89,7 @@ def test_score_that_the_cases_do_not_define_is_left_out_and_not_monitored():
     assert "auroc" not in scores
     assert scores["balanced_accuracy"] == 0.25
     task = ClassificationTask(num_classes=3, several=False, monitor="auroc")
-    with pytest.raises(UsageError, match="do not define it"):
+    with pytest.raises(UsageError, match="is undefined"):
         task.validate(Fixed(), one_class)
     with pytest.raises(UsageError, match="no case for validation"):
         task.validate(Fixed(), [])

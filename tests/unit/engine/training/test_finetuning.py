@@ -89,7 +89,7 @@ def train(out: Path, *, epochs: int, stop: int = 0, resume: bool = False) -> Net
     return network
 
 
-def test_frozen_encoder_stays_as_it_is_with_its_statistics_and_the_rest_learns(
+def test_frozen_encoder_and_its_statistics_do_not_change_while_the_rest_trains(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(5)
@@ -99,7 +99,7 @@ def test_frozen_encoder_stays_as_it_is_with_its_statistics_and_the_rest_learns(
     assert moved == {key for key in before if not key.startswith("encoder.")}
 
 
-def test_freed_encoder_learns_and_a_run_stopped_while_frozen_resumes_to_the_bit(
+def test_unfrozen_encoder_trains_and_a_run_stopped_while_frozen_resumes_exactly(
     tmp_path: Path,
 ) -> None:
     whole = train(tmp_path / "whole", epochs=1).state_dict()

@@ -33,7 +33,7 @@ def test_lines_hold_step_phase_and_values_to_the_last_digit(run):
 
 
 @pytest.mark.parametrize("torn", ["", '{"step": 6, "pha'])
-def test_lines_after_the_resumed_step_are_dropped_and_written_again(run, torn):
+def test_lines_after_the_resumed_step_are_removed_and_rewritten(run, torn):
     write(run, [1, 2, 3, 4])
     expected = run.metrics_jsonl.read_bytes(), run.metrics_csv.read_bytes()
     with run.metrics_jsonl.open("a") as file:

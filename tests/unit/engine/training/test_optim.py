@@ -57,6 +57,15 @@ def test_optimizer_is_the_named_one_with_the_decay_on_matrices_only(name, kind):
     assert {group["lr"] for group in optimizer.param_groups} == {0.2}
 
 
+def test_vectors_of_torch_modules_are_not_decayed():
+    """Vectors that are neither biases nor parameters of norms."""
+    model = nn.ModuleDict({"act": nn.PReLU(4), "attention": nn.MultiheadAttention(4, 2)})
+    decayed, undecayed = (names_of(model, group) for group in split_parameters(model))
+    assert "act.weight" in undecayed
+    assert "attention.in_proj_bias" in undecayed
+    assert {"attention.in_proj_weight", "attention.out_proj.weight"} <= set(decayed)
+
+
 def test_network_without_matrices_gets_an_optimizer():
     assert len(build_optimizer(nn.BatchNorm2d(3), TrainConfig()).param_groups) == 1
 
@@ -108,7 +117,7 @@ def test_given_steps_win_over_epochs():
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_optimizer_goes_on_to_the_bit_from_named_tensors(name, layout):
+def test_optimizer_restored_from_named_tensors_continues_exactly(name, layout):
     def step(model, optimizer, seed):
         image = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
         (model(image) ** 2).sum().backward()
@@ -154,7 +163,7 @@ def names_of(model, parameters):
         ("vitaev2_s", "layers.0.NC.0.norm1.bias", "layers.0.NC.0.attn.qkv.weight"),
     ],
 )  # fmt: skip
-def test_backbones_say_what_is_not_decayed(name, no_weight_decay, decayed):
+def test_no_weight_decay_of_backbones_is_respected(name, no_weight_decay, decayed):
     with torch.device("meta"):
         model = create_model(name, num_classes=2)
     yes, no = (names_of(model, part) for part in split_parameters(model))

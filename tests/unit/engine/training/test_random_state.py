@@ -20,7 +20,7 @@ def draw():
     )  # fmt: skip
 
 
-def test_generators_go_on_where_they_stood_after_a_way_through_json():
+def test_generators_restored_from_json_continue_exactly():
     seed_generators(3)
     draw()  # leaves halves of Gaussian pairs behind, which are part of the state
     text = json.dumps(capture_random().to_plain())

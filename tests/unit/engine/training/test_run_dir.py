@@ -46,7 +46,7 @@ def assert_same_tensors(one, other):
         assert torch.equal(one[name], other[name])
 
 
-def test_checkpoint_comes_back_to_the_bit(tmp_path):
+def test_checkpoint_round_trip_is_exact(tmp_path):
     run, written = RunDir(tmp_path / "run"), make_checkpoint()
     run.create()
     run.save_checkpoint(written)
@@ -123,14 +123,14 @@ def test_changed_byte_in_any_file_is_refused(tmp_path, name):
     ("name", "content", "said"),
     [
         ("state.json", b'{"format": 99}', "format 99"),
-        ("state.json", b'{"format": 1}', "not a checkpoint of ours"),
+        ("state.json", b'{"format": 1}', "not a checkpoint of segnetr"),
         ("state.json", b"[]", "format None"),
         ("state.json", b"\xff\xfe", "cannot be read"),
-        ("random.json", b"[{}]", "not a checkpoint of ours"),
-        ("model.safetensors", b"\x80\x04cposix\nsystem\n", "is no safetensors file"),
+        ("random.json", b"[{}]", "not a checkpoint of segnetr"),
+        ("model.safetensors", b"\x80\x04cposix\nsystem\n", "not a safetensors file"),
     ],
 )
-def test_foreign_content_under_a_valid_seal_is_one_line(tmp_path, name, content, said):
+def test_invalid_content_with_a_valid_manifest_is_a_one_line_error(tmp_path, name, content, said):
     run = RunDir(tmp_path / "run")
     run.create()
     run.save_checkpoint(make_checkpoint())
@@ -226,7 +226,7 @@ KILLED_SAVER = textwrap.dedent(
 )
 
 
-def test_save_killed_at_any_moment_leaves_the_newest_whole_checkpoint(tmp_path):
+def test_save_killed_at_any_moment_leaves_the_newest_complete_checkpoint(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", KILLED_SAVER, str(tmp_path / "run")],
         capture_output=True, text=True, check=False,

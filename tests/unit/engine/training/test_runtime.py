@@ -26,7 +26,7 @@ def test_device_that_is_not_there_is_refused_with_a_way_out(name):
 
 
 @needs_no_gpu
-def test_auto_takes_the_cpu_where_there_is_nothing_else():
+def test_auto_uses_the_cpu_without_a_gpu():
     assert choose_device("auto") == torch.device("cpu")
     assert Runtime("auto", amp="auto").amp_dtype is None
 

@@ -80,7 +80,7 @@ def test_training_lowers_the_loss_and_reports_its_end(tmp_path):
     assert result.seconds > 0
 
 
-def test_learning_rates_follow_their_factors_and_resume_to_the_bit(tmp_path):
+def test_learning_rate_factors_apply_and_resume_exactly(tmp_path):
     weights = engine_run.make_network().state_dict()
     names = [name for name, _ in engine_run.make_network().named_parameters()]
     options = {"lr_factors": {names[0]: 0.0, names[-1]: 0.25}}
@@ -109,7 +109,7 @@ def test_best_checkpoint_holds_the_best_validated_weights(tmp_path):
     assert task.validate(model.eval(), batches)["dice"] == pytest.approx(best_score, abs=1e-6)
 
 
-def test_best_weights_are_the_average_where_there_is_one(tmp_path):
+def test_best_weights_are_averaged_if_there_is_an_average(tmp_path):
     for decay in (0.0, 0.9):
         out = tmp_path / str(decay)
         train(out, replace(CONFIG, steps=2, ema_decay=decay))
@@ -119,7 +119,7 @@ def test_best_weights_are_the_average_where_there_is_one(tmp_path):
         assert all(torch.equal(best.weights[name], expected[name]) for name in expected)
 
 
-def test_lower_is_better_where_the_task_says_so(tmp_path):
+def test_lower_scores_are_better_if_the_task_says_so(tmp_path):
     task = SegmentationTask(build_loss("ce", num_classes=2), num_classes=2)
     task.monitor, task.higher_is_better = "loss", False
     result = train(tmp_path / "run", replace(CONFIG, lr=0.05), task=task)
@@ -145,7 +145,7 @@ def test_signal_ends_the_step_and_saves_and_the_resumed_run_equals_an_unbroken_o
     assert_same_run(tmp_path / "unbroken", broken)
 
 
-def test_signal_in_a_validation_gives_it_up_and_the_resumed_run_makes_up_for_it(tmp_path):
+def test_signal_interrupts_a_validation_and_the_resumed_run_repeats_it(tmp_path):
     train(tmp_path / "unbroken")
     broken = tmp_path / "broken"
 
@@ -215,7 +215,7 @@ def test_resume_without_a_checkpoint_is_refused_and_makes_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_resume_with_another_identity_names_what_differs_with_both_values(tmp_path):
+def test_resume_with_another_identity_names_each_difference_with_both_values(tmp_path):
     train(tmp_path / "run", progress=Recorder(step_2=interrupt()))
     other = {"config": "c" * 8, "split": "66666666", "extra": "x"}
     with pytest.raises(UsageError, match="split was 55555555, now 66666666") as caught:
@@ -282,7 +282,7 @@ def test_two_damaged_checkpoints_are_refused_in_one_line(tmp_path):
     train(tmp_path / "run")
     for name in ("last", "previous"):
         flip_byte(tmp_path / "run/checkpoints" / name / "model.safetensors")
-    with pytest.raises(ModelFileError, match="no whole checkpoint") as caught:
+    with pytest.raises(ModelFileError, match="no undamaged checkpoint") as caught:
         train(tmp_path / "run", resume=True)
     assert "\n" not in str(caught.value)
 
@@ -363,7 +363,7 @@ def test_time_limit_ends_a_training_with_a_validation_and_a_checkpoint(tmp_path)
     assert read_checkpoint(tmp_path / "run/checkpoints/last").state.step == 1
 
 
-def test_validation_and_saving_follow_the_epoch_where_nothing_is_given(tmp_path):
+def test_validation_and_saving_happen_once_per_epoch_by_default(tmp_path):
     recorder = Recorder()
     config = replace(CONFIG, steps=9, batch_size=3, validate_every=0, save_every=0)
     train(tmp_path / "run", config, progress=recorder)
@@ -425,7 +425,7 @@ def test_settings_of_torch_are_put_back(tmp_path):
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_other_threads_are_said_aloud(tmp_path):
+def test_resume_with_another_number_of_threads_shows_a_message(tmp_path):
     train(tmp_path / "run", progress=Recorder(step_2=interrupt()))
     path = tmp_path / "run/checkpoints/last"
     kept = read_checkpoint(path)

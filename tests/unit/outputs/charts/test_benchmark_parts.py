@@ -19,7 +19,7 @@ from segnetr.progress import Progress
 from segnetr.storage.manifest import write_json
 from segnetr.workflows.benchmarking import benchmark
 from segnetr.workflows.benchmarking import row as benchmark_row
-from segnetr.workflows.benchmarking.row import Row, measure_row, time_in_turns
+from segnetr.workflows.benchmarking.row import Row, measure_row, time_interleaved
 
 QUIET = Progress(quiet=True)
 
@@ -114,7 +114,7 @@ def test_networks_are_timed_interleaved() -> None:
             calls.append(self.name)
             return image
 
-    seconds = time_in_turns([Named("a"), Named("b")], torch.zeros(1))
+    seconds = time_interleaved([Named("a"), Named("b")], torch.zeros(1))
     assert calls == ["a", "b"] * (len(calls) // 2)
     assert all(value > 0 for value in seconds)
 
@@ -176,7 +176,7 @@ def test_encoders_are_compared_one_by_one_and_drawn(
     assert "| cvt_13 |" in (tmp_path / "encoders.md").read_text(encoding="utf-8")
     with pytest.raises(UsageError, match=r"did you mean 'cvt_13'"):
         benchmark.benchmark_encoders(config, ["cvt13"], out=tmp_path, progress=QUIET)
-    with pytest.raises(UsageError, match="no encoder to exchange"):
+    with pytest.raises(UsageError, match="no encoder to replace"):
         benchmark.benchmark_encoders(
             load_config(["model/unet"]), ["cvt_13"], out=tmp_path, progress=QUIET
         )

@@ -28,8 +28,8 @@ from segnetr.storage.manifest import write_manifest
 from segnetr.workflows.classification.network import (
     build_backbone,
     check_backbone,
-    start_from_published,
-    start_from_run,
+    load_pretrained,
+    load_run_weights,
 )
 
 NAME = "mobilevit_xxs"
@@ -125,9 +125,9 @@ def test_one_flipped_byte_is_rejected(written, tmp_path):
 def test_training_starts_from_a_run_and_skips_a_different_head(written):
     folder, network = written
     same, other = build(), build(classes=5)
-    assert start_from_run(same, folder) == []
+    assert load_run_weights(same, folder) == []
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in same.state_dict().items())
-    notes = start_from_run(other, folder)
+    notes = load_run_weights(other, folder)
     assert len(notes) == 2
     assert "3 classes there, 5 here" in notes[0]
     stem = next(iter(network.state_dict()))
@@ -137,7 +137,7 @@ def test_training_starts_from_a_run_and_skips_a_different_head(written):
 @pytest.mark.parametrize("network", [("mobilevit_xs", 1), (NAME, 3)])
 def test_error_for_weights_of_another_backbone_is_one_line(written, network):
     with pytest.raises(ModelFileError, match=f"of {NAME} and do not fit") as caught:
-        start_from_run(build(name=network[0], channels=network[1]), written[0])
+        load_run_weights(build(name=network[0], channels=network[1]), written[0])
     assert "\n" not in str(caught.value)
 
 
@@ -150,9 +150,7 @@ def test_error_for_damaged_unrelated_or_hostile_checkpoint_is_one_line(tmp_path,
     monkeypatch.chdir(tmp_path)
     whole = tmp_path / "whole.pth"
     torch.save({"model": create_model(NAME).state_dict()}, whole)
-    assert "1000 classes in the file, 3 here" in " ".join(
-        start_from_published(build(channels=3), whole)
-    )
+    assert "1000 classes in the file, 3 here" in " ".join(load_pretrained(build(channels=3), whole))
     torn = tmp_path / "torn.pth"
     torn.write_bytes(whole.read_bytes()[:5000])
     foreign = tmp_path / "foreign.pth"
@@ -169,7 +167,7 @@ def test_error_for_damaged_unrelated_or_hostile_checkpoint_is_one_line(tmp_path,
         (tmp_path / "gone.pth", "no such checkpoint"),
     ):
         with pytest.raises(ModelFileError, match=words) as caught:
-            start_from_published(build(channels=3), path)
+            load_pretrained(build(channels=3), path)
         assert "\n" not in str(caught.value)
         assert str(path) in str(caught.value)
     assert not (tmp_path / "trace-of-hostile-code").exists()
@@ -179,7 +177,7 @@ def test_error_for_checkpoint_of_another_network_names_the_likely_network(tmp_pa
     path = tmp_path / "x.pth"
     torch.save(create_model("mobilevit_xs", num_classes=7).state_dict(), path)
     with pytest.raises(ModelFileError, match="looks like mobilevit_xs"):
-        start_from_published(build(channels=3), path)
+        load_pretrained(build(channels=3), path)
 
 
 @pytest.mark.parametrize(
