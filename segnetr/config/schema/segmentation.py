@@ -266,6 +266,8 @@ class PredictConfig:
         overlap: Overlap of neighboring windows, share of the window.
         window_batch: Windows in one forward pass.
         weights: "gaussian": the middle of a window counts most; "constant": all of it alike.
+        inferer: "bounded" needs memory for one row of windows only; "monai" uses MONAI's
+            SlidingWindowInferer, with the same result up to rounding.
         tta: "flips": mean over the four mirrorings of a image; "d4": over its turns by a quarter
             as well, eight in all.
         threshold: A pixel is foreground where its most probable foreground class stands to the
@@ -283,6 +285,7 @@ class PredictConfig:
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     window_batch: Positive = 4
     weights: Literal["gaussian", "constant"] = "gaussian"
+    inferer: Literal["bounded", "monai"] = "bounded"
     tta: Literal["none", "flips", "d4"] = "none"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     post: tuple[PostprocessingStep, ...] = ()

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.config.schema.postprocessing import PostprocessingTrial
+from segnetr.engine.inference.accumulator import Region
 from segnetr.engine.inference.postprocessing import Labels, choose_labels, postprocess
-from segnetr.engine.inference.region import Place
 from segnetr.metrics.mean_dice import find_mean_dice
 from segnetr.metrics.paired import compare_paired
 
@@ -65,14 +65,14 @@ class ThresholdLabels:
         self._classes = classes
         self._held: list[NDArray[np.float32]] = []
 
-    def __call__(self, place: Place, index: int, probability: NDArray[np.float32]) -> None:
-        """Take in a part of a class; see `segnetr.engine.inference.region.ProbabilityCallback`."""
+    def __call__(self, region: Region, index: int, probability: NDArray[np.float32]) -> None:
+        """Add a region of a class; a `segnetr.engine.inference.accumulator.ProbabilityCallback`."""
         self._held.append(probability)
         if index == self._classes - 1:
-            together = np.stack(self._held)
+            stacked = np.stack(self._held)
             self._held.clear()
             for value, labels in self.labels.items():
-                place.cut(labels)[...] = choose_labels(together, value)
+                region.cut(labels)[...] = choose_labels(stacked, value)
 
 
 class PostChooser:

@@ -133,7 +133,7 @@ def evaluate_run(
         records=log.records,
         reliability=log.reliability(),
     )
-    write_case_images(folder, cases, evaluation, model=model, believed=log.believed)
+    write_case_images(folder, cases, evaluation, model=model, believed=log.predicted_quality)
     return EvaluateOutcome(title=title, folder=folder, evaluation=evaluation)
 
 

@@ -84,7 +84,7 @@ def search_postprocessing(
         for number, case in enumerate(cases, start=1):
             image = open_image(card, case.image, max_pixels=limit)
             found = ThresholdLabels(image.grid, classes=len(spec.classes))
-            predictor.predict(image, watch=found)
+            predictor.predict(image, callback=found)
             ground_truth = read_case_ground_truth(case, spec, max_pixels=limit).array
             chooser.add(case.case_id, found.labels, ground_truth, classes=len(spec.classes))
             advance(number, len(cases))

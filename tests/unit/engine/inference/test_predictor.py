@@ -247,7 +247,7 @@ def test_nan_from_the_network_is_refused_by_name() -> None:
         def forward(self, image: Tensor) -> Tensor:
             return torch.full((len(image), 2, *image.shape[2:]), float("nan"))
 
-    with pytest.raises(ReadError, match=r"drawn\.png: the network answers this image with NaN"):
+    with pytest.raises(ReadError, match=r"drawn\.png: the network returned NaN for this image"):
         make_predictor(Broken()).predict(pixels(draw_disc(40, 40)))
 
 

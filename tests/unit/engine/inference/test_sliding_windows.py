@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.engine.inference.predictor import Predictor
-from segnetr.engine.inference.sliding_windows import BandSums, gather_planes, lay_windows
+from segnetr.engine.inference.sliding_windows import (
+    WindowAccumulator,
+    gather_planes,
+    make_window_grid,
+)
 from segnetr.errors import ModelFileError, UsageError
 
 CPU = torch.device("cpu")
@@ -96,13 +100,13 @@ def test_windows_of_several_slices_go_through_the_network_together(
 
 
 def test_only_the_rows_of_one_band_are_held() -> None:
-    grid = lay_windows((1000, 16), (8, 8), overlap=0.5, weights="gaussian", device=CPU)
-    sums = BandSums(grid, index=3, num_classes=2, dtype=torch.float32)
+    grid = make_window_grid((1000, 16), (8, 8), overlap=0.5, weights="gaussian", device=CPU)
+    sums = WindowAccumulator(grid, index=3, num_classes=2, dtype=torch.float32)
     assert sums._sums.shape == (2, 8, 16)
     bands = [
         band for corner in grid.corners for band in sums.add(corner, torch.full((2, 8, 8), 0.25))
     ]
-    bands.append(sums.finish())
+    bands.append(sums.result())
     assert [band.top for band in bands] == list(range(0, 993, 4))
     ((index, plane),) = gather_planes(iter(bands), 1000)
     assert index == 3
@@ -114,14 +118,14 @@ def test_half_precision_sums_cost_three_decimal_places_and_no_more() -> None:
     planes = []
     for dtype in (torch.float32, torch.float16):
         torch.manual_seed(0)
-        grid = lay_windows((50, 40), (16, 16), overlap=0.7, weights="gaussian", device=CPU)
-        sums = BandSums(grid, index=0, num_classes=4, dtype=dtype)
+        grid = make_window_grid((50, 40), (16, 16), overlap=0.7, weights="gaussian", device=CPU)
+        sums = WindowAccumulator(grid, index=0, num_classes=4, dtype=dtype)
         bands = [
             band
             for corner in grid.corners
             for band in sums.add(corner, torch.randn(4, 16, 16).softmax(0))
         ]
-        planes.append(next(gather_planes(iter([*bands, sums.finish()]), 50))[1])
+        planes.append(next(gather_planes(iter([*bands, sums.result()]), 50))[1])
     assert float((planes[0] - planes[1]).abs().max()) < 4e-3
     assert not torch.equal(planes[0], planes[1])
 
@@ -156,10 +160,10 @@ def test_networks_of_other_window_sizes_answer_together_on_the_grid() -> None:
         make_predictor(Mixed(), size=(20, 20), mode="resize"),
     ]
     alone = [each.predict(volume, keep_probabilities=True) for each in members]
-    joined = Predictor.join(members).predict(volume, keep_probabilities=True)
+    joined = Predictor.ensemble(members).predict(volume, keep_probabilities=True)
     expected = np.mean([each.probabilities for each in alone], axis=0)
     np.testing.assert_allclose(joined.probabilities, expected, atol=1e-6)
-    voted = Predictor.join(members, combination="vote").predict(volume, keep_probabilities=True)
+    voted = Predictor.ensemble(members, combination="vote").predict(volume, keep_probabilities=True)
     voices = np.stack([each.labels for each in alone])
     shares = np.stack([(voices == index).mean(axis=0) for index in range(5)])
     np.testing.assert_allclose(voted.probabilities, shares, atol=1e-6)
@@ -181,4 +185,4 @@ def test_networks_with_other_classes_or_axes_do_not_answer_together() -> None:
         num_classes=3, channels=1,
     )  # fmt: skip
     with pytest.raises(ModelFileError, match="classes 5 and 3"):
-        Predictor.join([first, other])
+        Predictor.ensemble([first, other])

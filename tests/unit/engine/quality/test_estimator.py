@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig, SegNetrConfig
 from segnetr.data.readers.image_file import ImageFile
-from segnetr.engine.inference.predictor import FeatureHook, Predictor
+from segnetr.engine.inference.predictor import Prediction, Predictor
 from segnetr.engine.quality.embedding import find_deepest_level
-from segnetr.engine.quality.estimator import Quality, QualityModel, combine
-from segnetr.engine.quality.feature_collector import ImageFeatures
+from segnetr.engine.quality.estimator import Quality, QualityModel, combine_quality
+from segnetr.engine.quality.feature_collector import FeatureCollector, FeatureConfig, ImageFeatures
 from segnetr.engine.quality.fitting import KnownCase, TemperatureFit, fit_quality_model
-from segnetr.engine.quality.intensity_statistics import Appearance
-from segnetr.engine.quality.probability_features import FEATURES, VIEWS_FEATURE, MapFeatures
+from segnetr.engine.quality.intensity_statistics import IntensityStatistics
+from segnetr.engine.quality.probability_features import FEATURES, VIEWS_FEATURE, ProbabilityFeatures
 from segnetr.errors import ModelFileError
 from segnetr.models.build import build_model
 from segnetr.outputs.models.model_file import ModelCard, read_model, write_model
@@ -82,12 +82,12 @@ def make_map(classes: int, size: tuple[int, int], seed: int = 1) -> Tensor:
 
 def gather(answer: Tensor, steps: list[int], **changes: Any) -> dict[str, float]:
     settings = {"num_classes": 2, "temperature": 1.0, "background": 1.0, "views": 1}
-    features = MapFeatures(tuple(answer.shape[1:]), **{**settings, **changes})
+    features = ProbabilityFeatures(tuple(answer.shape[1:]), **{**settings, **changes})
     top = 0
     for rows in steps:
-        features.add(top, answer[:, top : top + rows])
+        features.update(top, answer[:, top : top + rows])
         top += rows
-    return features.finish()
+    return features.result()
 
 
 def test_features_do_not_depend_on_the_bands_they_come_in():
@@ -139,19 +139,20 @@ def test_view_agreement_is_the_mean_soft_dice_of_all_pairs_of_views():
 
 
 @pytest.mark.parametrize("mode", ["resize", "window"])
-def test_judging_changes_no_label_and_no_probability(mode):
+def test_collecting_features_changes_neither_labels_nor_probabilities(mode):
     plain = make_predictor(mode=mode).predict(image(), keep_probabilities=True)
     watched = make_predictor(mode=mode)
-    watched.observe(FeatureHook(level="down", temperature=2.0))
-    seen = watched.predict(image(), keep_probabilities=True, keep_uncertainty=True)
+    collector = FeatureCollector(FeatureConfig(level="down", temperature=2.0))
+    seen: Prediction = watched.predict(
+        image(), keep_probabilities=True, keep_uncertainty=True, hooks=[collector]
+    )
     assert np.array_equal(plain.labels, seen.labels)
     assert np.array_equal(plain.probabilities, seen.probabilities)
-    (observation,) = seen.observations
-    assert set(observation.features) == {*FEATURES, VIEWS_FEATURE}
-    assert observation.embedding.shape == (4,)
-    assert plain.observations == ()
+    features = collector.result("image", None)
+    assert set(features.features) == {*FEATURES, VIEWS_FEATURE}
+    assert features.embedding.shape == (4,)
     assert plain.uncertainty is None
-    assert not watched.networks[0].model.down._forward_hooks  # nobody looks on any more
+    assert not watched.networks[0].model.down._forward_hooks  # the hook was removed
 
 
 def test_maps_are_the_entropy_of_the_mean_and_the_variance_over_views():
@@ -181,7 +182,7 @@ def test_one_view_has_no_variance_and_two_networks_have_one():
     other = make_predictor(tta="none")
     with torch.no_grad():
         other.networks[0].model.up.weight.mul_(-1)
-    both = Predictor.join([make_predictor(tta="none"), other])
+    both = Predictor.ensemble([make_predictor(tta="none"), other])
     found = both.predict(image(), keep_uncertainty=True, keep_probabilities=True)
     assert found.uncertainty is not None
     first, second = (
@@ -238,7 +239,7 @@ def observe(count: int, seed: int = 0, **facts: Any) -> list[ImageFeatures]:
                     "kind": "image",
                     "spacing": None,
                     "features": features,
-                    "appearance": source.normal(size=11),
+                    "intensity": source.normal(size=11),
                     "embedding": source.normal(size=6),
                     **facts,
                 }
@@ -252,7 +253,7 @@ def know(seen: list[ImageFeatures]) -> list[KnownCase]:
         KnownCase(
             case_id=f"c{number}",
             group=f"c{number}",
-            seen=one,
+            features=one,
             dice=float(np.clip(one.features["expected_dice"] - 0.1, 0, 1)),
         )
         for number, one in enumerate(seen)
@@ -272,7 +273,7 @@ def fit_model(**facts: Any) -> QualityModel:
 def test_model_predicts_the_dice_and_an_interval_around_it():
     model = fit_model()
     for seen in observe(10, 5):
-        quality = model.judge(seen)
+        quality = model.estimate(seen)
         assert quality.dice == pytest.approx(seen.features["expected_dice"] - 0.1, abs=0.03)
         assert 0 <= quality.low <= quality.dice <= quality.high <= 1
         assert quality.level == 0.9
@@ -282,7 +283,7 @@ def test_few_cases_promise_less_and_too_few_nothing():
     known = know(observe(20, 2))
     settings: dict[str, Any] = {"level": "down", "temperature": 1.0, "views": 1}
     assert fit_quality_model(observe(9), known[:5], **settings).interval_level == 0.8
-    with pytest.raises(ValueError, match="promise no interval"):
+    with pytest.raises(ValueError, match="too few for an interval"):
         fit_quality_model(observe(9), known[:3], **settings)
     one_patient = [replace(case, group=f"p{number // 5}") for number, case in enumerate(known)]
     # Twenty cases of four patients are four draws.
@@ -292,14 +293,14 @@ def test_few_cases_promise_less_and_too_few_nothing():
 def test_image_of_another_kind_brightness_or_level_is_unlike_and_the_reason_is_said():
     model = fit_model()
     (usual,) = observe(1, 8)
-    assert not model.judge(usual).is_ood
-    dark = model.judge(replace(usual, appearance=usual.appearance + 9))
+    assert not model.estimate(usual).is_ood
+    dark = model.estimate(replace(usual, intensity=usual.intensity + 9))
     assert dark.is_ood
     assert dark.ood_score > 1
     assert dark.reasons[0].startswith("intensity ")
-    deep = model.judge(replace(usual, embedding=usual.embedding + 9))
+    deep = model.estimate(replace(usual, embedding=usual.embedding + 9))
     assert [reason.split()[0] for reason in deep.reasons] == ["embedding"]
-    other = model.judge(replace(usual, kind="volume"))
+    other = model.estimate(replace(usual, kind="volume"))
     assert other.reasons[0] == "a volume, trained on images"
     assert other.ood_score > 1
 
@@ -307,27 +308,27 @@ def test_image_of_another_kind_brightness_or_level_is_unlike_and_the_reason_is_s
 def test_spacing_outside_that_of_the_training_set_is_unlike():
     model = fit_model(kind="volume", spacing=(1.0, 1.0, 5.0))
     (usual,) = observe(1, 8, kind="volume", spacing=(1.1, 1.0, 4.5))
-    assert not model.judge(usual).is_ood
-    thin = model.judge(replace(usual, spacing=(1.0, 1.0, 1.0)))
+    assert not model.estimate(usual).is_ood
+    thin = model.estimate(replace(usual, spacing=(1.0, 1.0, 1.0)))
     assert thin.reasons == ("spacing 1 x 1 x 1 mm",)
-    assert model.judge(replace(usual, spacing=None)).reasons == ("spacing not known",)
+    assert model.estimate(replace(usual, spacing=None)).reasons == ("spacing not known",)
 
 
 def test_calibration_case_is_recalled_by_the_fit_without_it():
     model = fit_model()
     case = model.cases[3]
     told = Quality(dice=0.1, low=0, high=0.2, level=0.9, is_ood=False, ood_score=0.5)
-    assert model.recall(case.case_id, told).dice == case.predicted
-    assert model.recall("another", told) is told
+    assert model.out_of_fold(case.case_id, told).dice == case.predicted
+    assert model.out_of_fold("another", told) is told
 
 
 def test_members_of_an_ensemble_are_averaged_and_vote_on_the_flag():
     calm = Quality(dice=0.8, low=0.7, high=0.9, level=0.9, is_ood=False, ood_score=0.5)
     loud = replace(calm, dice=0.5, low=0.4, high=0.6, level=0.8, is_ood=True, reasons=("x",))
-    both = combine([calm, loud])
+    both = combine_quality([calm, loud])
     assert both.dice == pytest.approx(0.65)
     assert (both.level, both.is_ood, both.reasons) == (0.8, False, ())
-    most = combine([calm, loud, loud])
+    most = combine_quality([calm, loud, loud])
     assert most.is_ood
     assert most.reasons == ("2 of 3 models", "x")
 
@@ -336,7 +337,7 @@ def test_temperature_weighs_small_and_large_cases_alike():
     fit = TemperatureFit()
     fit.add(make_map(2, (4, 4)).numpy(), np.zeros((4, 4), dtype=np.uint8))
     fit.add(make_map(2, (300, 300)).numpy(), make_map(2, (300, 300)).argmax(0).numpy().astype("u1"))
-    assert fit.finish() > 1  # by pixels the second, which is right everywhere, would rule
+    assert fit.result() > 1  # by pixels the second, which is right everywhere, would rule
 
 
 # The file of it.
@@ -392,8 +393,10 @@ def test_quality_reads_back_to_the_last_bit_and_leaves_the_weights_alone(folder,
     again = read_quality(plain)
     for name in (QUALITY_NAME, CLOUDS_NAME):
         assert (plain / name).read_bytes() == (folder / name).read_bytes()
-    (seen,) = observe(1, 3, embedding=np.zeros(len(first.familiarity.clouds["embedding"].center)))
-    assert again.judge(seen) == first.judge(seen)
+    (seen,) = observe(
+        1, 3, embedding=np.zeros(len(first.ood_detector.densities["embedding"].center))
+    )
+    assert again.estimate(seen) == first.estimate(seen)
     assert read_model(plain)[0] == read_model(folder)[0]
 
 
@@ -499,9 +502,9 @@ def test_appearance_tells_gray_from_color_and_does_not_depend_on_the_type_of_the
     looks = {}
     for name, values in (("color", color), ("gray", gray), ("gray x 3", gray.repeat(3, axis=2)),
                          ("16 bit", color.astype(np.uint16) * 257)):  # fmt: skip
-        appearance = Appearance(3)
-        appearance.see(values)
-        looks[name] = appearance.finish()
+        appearance = IntensityStatistics(3)
+        appearance.update(values)
+        looks[name] = appearance.result()
     assert np.allclose(looks["color"], looks["16 bit"])
     assert np.array_equal(looks["gray"], looks["gray x 3"])
     assert looks["gray"][9] == 0 < looks["color"][9]

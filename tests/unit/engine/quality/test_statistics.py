@@ -6,7 +6,7 @@ from scipy import stats
 
 from segnetr.engine.quality.conformal import choose_level, find_radius
 from segnetr.engine.quality.dice_regression import fit_dice_regression
-from segnetr.engine.quality.ood import find_limit, fit_cloud, measure_left_out
+from segnetr.engine.quality.ood import find_limit, fit_detector, measure_left_out
 from segnetr.engine.quality.rank_correlation import correlate_ranks
 from segnetr.engine.quality.temperature import fit_temperature, scale_probabilities
 
@@ -57,7 +57,7 @@ def test_interval_promises_what_so_many_cases_can():
     assert [choose_level(cases) for cases in (3, 4, 8, 9, 200)] == [None, 0.8, 0.8, 0.9, 0.9]
     assert find_radius([0.3, 0.1, 0.2, 0.9], 0.8) == 0.9
     assert find_radius(np.arange(19.0).tolist(), 0.9) == 17
-    with pytest.raises(ValueError, match="3 errors cannot promise"):
+    with pytest.raises(ValueError, match="3 errors are too few"):
         find_radius([0.1, 0.2, 0.3], 0.8)
 
 
@@ -130,21 +130,21 @@ def test_distance_from_many_cases_is_mahalanobis():
     inverse = np.linalg.inv(np.cov(points.T))
     away = probe - points.mean(axis=0)
     expected = np.sqrt(np.einsum("ij,jk,ik->i", away, inverse, away) / 4)
-    assert np.allclose(fit_cloud(points).measure(probe), expected, rtol=0.02)
+    assert np.allclose(fit_detector(points).measure(probe), expected, rtol=0.02)
 
 
 def test_cloud_of_few_cases_and_many_numbers_knows_its_own_kind():
     source = np.random.default_rng(5)
     axes = source.normal(size=(5, 300))
     draw = lambda count: source.normal(size=(count, 5)) @ axes + source.normal(size=(count, 300))  # noqa: E731
-    cloud = fit_cloud(draw(20))
+    cloud = fit_detector(draw(20))
     limit = find_limit(cloud.measure(draw(15)).tolist())
     assert (cloud.measure(draw(200)) <= limit).mean() > 0.95
     assert (cloud.measure(draw(20) + 8 * source.normal(size=300)) > limit).all()
 
 
 def test_cloud_of_equal_cases_gives_finite_distances():
-    cloud = fit_cloud(np.ones((6, 3)))
+    cloud = fit_detector(np.ones((6, 3)))
     assert np.isfinite(cloud.measure(np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 1.0]]))).all()
     assert cloud.measure(np.array([[2.0, 1.0, 1.0]])) > 10
 
@@ -161,6 +161,6 @@ def test_left_out_distance_is_that_from_the_points_of_other_patients():
     points = np.random.default_rng(8).normal(size=(9, 3))
     groups = ["a", "a", *"bcdefgh"]
     found = measure_left_out(points, groups=groups)
-    assert found[:2] == pytest.approx(fit_cloud(points[2:]).measure(points[:2]).tolist())
-    assert found[8] == pytest.approx(fit_cloud(points[:8]).measure(points[8:])[0])
+    assert found[:2] == pytest.approx(fit_detector(points[2:]).measure(points[:2]).tolist())
+    assert found[8] == pytest.approx(fit_detector(points[:8]).measure(points[8:])[0])
     assert measure_left_out(points, groups=["a"] * 9) == []
