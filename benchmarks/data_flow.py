@@ -93,16 +93,38 @@ def trace_batch(folder: Path) -> list[str]:
     """Return the files that a case passes through from the reader to its first training batch.
 
     Args:
-        folder: An empty folder for the synthetic dataset and its cache.
+        folder: An empty folder for the images, the masks and the cache.
     """
-    from segnetr.config.load import load_config
+    import numpy as np
+    from PIL import Image
 
-    config = load_config(
-        ["experiment/demo"],
-        flags={"data.data_dir": folder / "data", "data.cache_dir": folder / "cache"},
+    from segnetr.config.schema.segmentation import AugmentConfig, IntensityConfig
+    from segnetr.data.augmentation.transforms import training_transform
+    from segnetr.data.cache.segmentation import CacheSettings, build_cache
+    from segnetr.data.case import Case
+    from segnetr.data.loading.loaders import training_loader
+    from segnetr.data.loading.sampler import ResumableSampler
+
+    generator = np.random.default_rng(0)
+    cases = []
+    for number in range(2):
+        image, mask = folder / f"{number}.png", folder / f"{number}_mask.png"
+        pixels = generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(image)
+        Image.fromarray(np.uint8(pixels[..., 0] > 127) * np.uint8(255)).save(mask)
+        cases.append(Case(case_id=str(number), image=image, mask=mask))
+    transform = training_transform(
+        AugmentConfig(), image_size=(32, 32), intensity=IntensityConfig(), channels=3
     )
-    del config
-    return []
+    settings = CacheSettings(side=64, channels=3, classes=2)
+
+    def run() -> None:
+        cache = build_cache(cases, settings, folder=folder / "cache", workers=0)
+        entries = list(cache.entries.values())
+        sampler = ResumableSampler(len(entries), batch_size=2, seed=0, steps=1)
+        (_,) = training_loader(entries, transform, sampler=sampler, workers=0, seed=0)
+
+    return trace_files(run)
 
 
 def write_tiny_model(folder: Path) -> None:

@@ -89,7 +89,6 @@ def predict(
     }
     from segnetr.outputs.models.classifier_file import is_classifier
     from segnetr.progress import Progress
-    from segnetr.workflows.classification.predict import predict_classes
     from segnetr.workflows.prediction.ensemble import Ensemble
     from segnetr.workflows.prediction.predict import PredictOptions
     from segnetr.workflows.prediction.predict import predict as predict_masks
@@ -110,6 +109,8 @@ def predict(
     )
     progress = Progress(quiet=quiet or as_json)
     if any(is_classifier(model) for model in models):
+        from segnetr.workflows.classification.predict import predict_classes
+
         answer = predict_classes(inputs, models, out, choice, progress=progress)
         print_result(answer.facts(), as_json=as_json, text=answer.text())
         raise typer.Exit(PARTIAL if answer.failed else 0)

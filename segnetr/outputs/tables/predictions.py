@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segnetr.engine.quality.estimator import Quality
+from segnetr.engine.inference.predictor import Quality
 from segnetr.storage.manifest import write_text_atomic
 
 COLUMNS = (
