@@ -152,7 +152,7 @@ def test_results_that_are_there_are_left_alone_unless_another_model_made_them(
     for changed in ([models[1]], [models[0], "--tta", "flips"]):
         other = command(*base, *changed, "--skip-existing")
         assert other.returncode == 2
-        assert "its masks are of another model or of other settings" in other.stderr
+        assert "its masks were made by another model or with other settings" in other.stderr
     assert read_index(out)["model"] == index["model"]
 
 

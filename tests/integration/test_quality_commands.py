@@ -66,7 +66,7 @@ def test_model_with_few_validation_cases_says_so_and_predicts_without(
     command, trained, images, tmp_path
 ):
     assert not has_quality(trained)
-    line = "no predicted Dice: 3 validation patients, 5 are needed"
+    line = "no predicted Dice: 3 validation patients, at least 5 are needed"
     assert line in (trained / "log.txt").read_text()
     done = command("predict", list_dataset_images(images)[0], "--model", trained, "--out", tmp_path)
     assert done.returncode == 0

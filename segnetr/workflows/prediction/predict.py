@@ -93,7 +93,7 @@ def predict(
         WriteError: If a mask cannot be written.
     """
     if options.explain:
-        raise UsageError(f"{models[0]} is a segmentation model: --explain needs a classifier")
+        raise UsageError(f"{models[0]} is a segmentation model: --explain is for classifiers")
     check_format(options.format_name)
     plan = plan_output_paths(
         list_images(inputs, dicom=True, series=options.series),
