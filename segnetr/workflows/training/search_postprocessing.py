@@ -9,8 +9,8 @@ from segnetr.config.schema.segmentation import RunConfig
 from segnetr.data.case import Case, DatasetSpec, Split
 from segnetr.data.validation.ground_truth import read_case_ground_truth
 from segnetr.engine.inference.postprocessing_search import (
-    FEWEST_PATIENTS,
-    PostChooser,
+    MIN_PATIENTS,
+    PostprocessingSearch,
     ThresholdLabels,
 )
 from segnetr.engine.training.run_dir import RunDir
@@ -77,7 +77,7 @@ def search_postprocessing(
         ground_truth = read_case_ground_truth(case, spec, max_pixels=limit).array
         counts = np.bincount(ground_truth.ravel(), minlength=len(spec.classes))[1:]
         sizes += [int(count) for count in counts if count]
-    chooser = PostChooser(sizes)
+    chooser = PostprocessingSearch(sizes)
     plain = {"search_postprocessing": False, "post": ()}
     card, predictor = open_predictor(run.path, changes=plain, device=config.train.device)
     with progress.task("repair", len(cases)) as advance:
@@ -100,6 +100,6 @@ def search_postprocessing(
     taken = [f"{trial.step} (+{trial.gain:.4f})" for trial in trials if trial.taken]
     line = "repairs chosen on validation: " + (", ".join(taken) or "none helps for sure")
     if trials[0].low is None:
-        line += f"; fewer than {FEWEST_PATIENTS} patients"
+        line += f"; fewer than {MIN_PATIENTS} patients"
     progress.on_message(line)
     LogFile(run.log).on_message(line)

@@ -6,7 +6,11 @@ import pytest
 from segnetr.config.load import load_config
 from segnetr.data.case import Split
 from segnetr.engine.inference.postprocessing import choose_labels
-from segnetr.engine.inference.postprocessing_search import THRESHOLDS, PostChooser, Repair
+from segnetr.engine.inference.postprocessing_search import (
+    THRESHOLDS,
+    PostprocessingOption,
+    PostprocessingSearch,
+)
 from segnetr.errors import UsageError
 from segnetr.metrics import score_masks
 from segnetr.workflows.training.search_postprocessing import require_choice
@@ -25,7 +29,7 @@ def probabilities(mask, *, inside=0.95, outside=0.05):
 
 
 def choose(cases, *, patients=None):
-    chooser = PostChooser([int(ground_truth.sum()) for _, ground_truth in cases])
+    chooser = PostprocessingSearch([int(ground_truth.sum()) for _, ground_truth in cases])
     for number, (answer, ground_truth) in enumerate(cases):
         labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
         chooser.add(f"c{number}", labels, ground_truth.astype(np.uint8), classes=2)
@@ -51,7 +55,7 @@ def names(trials):
 
 def test_nothing_is_chosen_where_nothing_helps():
     repair, trials = choose([case(number) for number in range(8)])
-    assert repair == Repair()
+    assert repair == PostprocessingOption()
     assert names(trials) == []
     assert len(trials) >= 6
 
@@ -59,7 +63,7 @@ def test_nothing_is_chosen_where_nothing_helps():
 def test_specks_are_removed_and_holes_filled_where_that_helps():
     repair, trials = choose([case(n, specks=True, hole=True) for n in range(8)])
     assert repair.threshold == 0.5
-    assert repair.pieces in ("largest_component", "remove_small:27", "remove_small:28")
+    assert repair.components in ("largest_component", "remove_small:27", "remove_small:28")
     assert repair.holes == "fill_holes"
     taken = [trial for trial in trials if trial.taken]
     assert all(trial.low > 0 for trial in taken)
@@ -103,7 +107,7 @@ def test_few_patients_decide_nothing_however_many_cases_they_have():
     cases = [case(number, specks=True) for number in range(10)]
     patients = {f"c{number}": f"p{number % 3}" for number in range(10)}
     repair, trials = choose(cases, patients=patients)
-    assert repair == Repair()
+    assert repair == PostprocessingOption()
     assert all(trial.low is None and trial.gain is not None for trial in trials)
 
 
@@ -111,7 +115,7 @@ def test_gain_is_that_of_the_dice_of_the_metrics():
     rng = np.random.default_rng(0)
     ground_truth = rng.integers(0, 3, SHAPE).astype(np.uint8)
     answer = rng.dirichlet((1, 1, 1), SHAPE).astype(np.float32).transpose(2, 0, 1)
-    chooser = PostChooser([100])
+    chooser = PostprocessingSearch([100])
     labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
     chooser.add("a", labels, ground_truth, classes=3)
     _, trials = chooser.choose(patients={})
