@@ -125,9 +125,7 @@ class PostprocessingSearch:
         for kind in ("threshold", "components", "holes"):
             options = self._vary(current, kind)
             tried = [
-                self._try(
-                    current, option, name, patients=patients, seed=seed, trials_of_kind=len(options)
-                )
+                self._try(current, option, name, patients=patients, seed=seed, count=len(options))
                 for name, option in options.items()
             ]
             significant = [index for index, trial in enumerate(tried) if (trial.low or 0.0) > 0]

@@ -52,9 +52,9 @@ class LoadedModel:
 
         Args:
             image: A file that `segnetr predict` reads, or an array: an image (H, W) or (H, W, C)
-                with rows from the top, for a model of images; or a volume (X, Y, Z) or (X, Y, Z, C), for
-                a model of volumes or with three numbers of `spacing`. An image is uint8 or uint16
-                as in files, or floating point from 0 to 1.
+                with rows from the top, for a model of images; or a volume (X, Y, Z) or (X, Y, Z, C)
+                for a model of volumes or with three numbers of `spacing`. An image is uint8 or
+                uint16 as in files, or floating point from 0 to 1.
             spacing: For an array: pixel size along each axis in mm. Needed for a volume if the
                 model resamples its slices. A file has its own.
             probabilities: Return the probabilities as well.
