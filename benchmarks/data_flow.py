@@ -86,7 +86,8 @@ def trace_prediction(folder: Path) -> list[str]:
     out = folder / "masks"
     pipeline = PredictionPipeline(card, predictor, out, PredictOptions())
     plan = plan_output_paths([(source, Path(source.name))], out=out)
-    return trace_files(lambda: list(pipeline.run(plan, SignalHandler())))
+    signals = SignalHandler()
+    return trace_files(lambda: list(pipeline.run(plan, signals)))
 
 
 def trace_batch(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Write the model folder at the end of a training, and open it for prediction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,26 @@ def start_from(model: nn.Module, path: Path) -> None:
     model.load_state_dict(weights)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFormat:
+    """Channels that a model expects, read from its card once and not for every file.
+
+    Attributes:
+        file_channels: Channels of an image.
+        volume_channels: Values per voxel of a volume.
+    """
+
+    file_channels: int
+    volume_channels: int
+
+    @classmethod
+    def of(cls, card: ModelCard) -> "InputFormat":
+        """Return the input format of a model."""
+        return cls(file_channels=card.file_channels, volume_channels=card.volume_channels)
+
+
 def read_for(
-    card: ModelCard, path: Path, *, max_pixels: int, series: str | None = None
+    card: ModelCard | InputFormat, path: Path, *, max_pixels: int, series: str | None = None
 ) -> ImageFile:
     """Read a file or a DICOM series in the format that a model expects.
 
@@ -108,7 +126,7 @@ def read_for(
 
 
 def open_image(
-    card: ModelCard,
+    card: ModelCard | InputFormat,
     path: Path,
     *,
     max_pixels: int,
@@ -118,7 +136,7 @@ def open_image(
     """Open a file in the format that a model expects. NIfTI stays on the disk, others are read.
 
     Args:
-        card: Card of the model.
+        card: Card or input format of the model.
         path: The file.
         max_pixels: As in `read_image`, for images.
         limit: Rejects images that do not fit into memory, and volumes that are not NIfTI.

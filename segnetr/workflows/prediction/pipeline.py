@@ -25,7 +25,7 @@ from segnetr.outputs.models.model_file import ModelCard
 from segnetr.outputs.tables.predictions import describe_quality
 from segnetr.storage.manifest import hash_file
 from segnetr.workflows.prediction.index import Record
-from segnetr.workflows.prediction.model_folder import open_image
+from segnetr.workflows.prediction.model_folder import InputFormat, open_image
 from segnetr.workflows.prediction.options import PredictOptions
 
 
@@ -55,7 +55,8 @@ class PredictionPipeline:
     def __init__(
         self, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
     ) -> None:
-        self._card = card
+        self._classes = card.classes
+        self._input = InputFormat.of(card)
         self._predictor = predictor
         self._out = out
         self._options = options
@@ -132,7 +133,7 @@ class PredictionPipeline:
         start = time.perf_counter()
         try:
             image = open_image(
-                self._card,
+                self._input,
                 item.source,
                 max_pixels=self._options.max_pixels,
                 limit=self._limit,
@@ -190,7 +191,7 @@ class PredictionPipeline:
             save_uncertainty=self._options.save_uncertainty,
             overlay=self._options.overlay,
             palette=self._options.format_name == "palette",
-            classes=self._card.classes,
+            classes=self._classes,
         )
         return {
             "input": str(item.source),
