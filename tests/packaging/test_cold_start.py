@@ -72,4 +72,4 @@ def test_predicting_one_png_does_not_import(after_predict: set[str], library: st
 @pytest.mark.parametrize("flag", ["--help", "--version"])
 def test_help_and_version_import_neither_torch_nor_numpy(flag: str) -> None:
     imports = list_imports(flag)
-    assert not imports & {"torch", "numpy", "monai", "pydantic", "scipy"}
+    assert not imports & {"torch", "numpy", "monai", "scipy"}
