@@ -123,7 +123,6 @@ def predict(
         "max_memory": None if max_memory is None else parse_size(max_memory),
     }
     from segnetr.outputs.models.classifier_file import is_classifier
-    from segnetr.workflows.classification.predict import predict_classes
     from segnetr.workflows.prediction.ensemble import Ensemble
     from segnetr.workflows.prediction.predict import PredictOptions
     from segnetr.workflows.prediction.predict import predict as predict_masks
@@ -144,6 +143,8 @@ def predict(
     )
     progress = console.progress()
     if any(is_classifier(model) for model in models):
+        from segnetr.workflows.classification.predict import predict_classes
+
         table = predict_classes(inputs, models, out, options, progress=progress)
         console.print(table)
         raise typer.Exit(PARTIAL_SUCCESS if table.failed else 0)

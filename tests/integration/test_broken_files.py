@@ -335,6 +335,6 @@ def test_volume_that_cannot_be_read_plane_by_plane_is_refused_under_a_memory_lim
     assert result.returncode == PARTIAL, result.stderr
     facts = json.loads(result.stdout)
     assert [item["mask"] for item in facts["done"]] == ["n.nii"]
-    assert all("--max-memory holds for images and NIfTI" in item["reason"]
+    assert all("--max-memory supports images and NIfTI" in item["reason"]
                for item in facts["failed"])  # fmt: skip
     assert len(facts["failed"]) == 2

@@ -78,7 +78,7 @@ def read_masks(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in list_masks(out)}
 
 
-def test_index_says_by_which_model_what_was_made_of_which_bytes(
+def test_index_records_the_model_and_the_hash_of_each_input(
     command, models, photos, tmp_path
 ) -> None:
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
@@ -96,7 +96,7 @@ def test_index_says_by_which_model_what_was_made_of_which_bytes(
         assert record["warnings"] == []
 
 
-def test_parts_of_all_processes_are_the_whole_and_so_is_their_index(
+def test_shards_cover_all_inputs_and_their_indices_are_merged(
     command, models, photos, tmp_path, monkeypatch
 ) -> None:
     base = ["predict", photos, "--model", models[0], "--quiet", "--out"]
@@ -120,7 +120,7 @@ def test_parts_of_all_processes_are_the_whole_and_so_is_their_index(
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
-def test_part_that_is_none_is_refused(command, models, photos, tmp_path, shard) -> None:
+def test_invalid_shard_is_rejected(command, models, photos, tmp_path, shard) -> None:
     done = command(
         "predict", photos, "--model", models[0], "--out", tmp_path / "o", "--shard", shard
     )
@@ -128,7 +128,7 @@ def test_part_that_is_none_is_refused(command, models, photos, tmp_path, shard) 
     assert f"--shard {shard}: expected I/N" in done.stderr
 
 
-def test_results_that_are_there_are_left_alone_unless_another_model_made_them(
+def test_existing_results_are_skipped_unless_another_model_made_them(
     command, models, photos, tmp_path
 ) -> None:
     out = tmp_path / "out"
@@ -152,11 +152,11 @@ def test_results_that_are_there_are_left_alone_unless_another_model_made_them(
     for changed in ([models[1]], [models[0], "--tta", "flips"]):
         other = command(*base, *changed, "--skip-existing")
         assert other.returncode == 2
-        assert "its masks are of another model or of other settings" in other.stderr
+        assert "its masks were made by another model or with other settings" in other.stderr
     assert read_index(out)["model"] == index["model"]
 
 
-def test_several_models_answer_together_however_they_are_written(
+def test_ensemble_does_not_depend_on_how_the_models_are_listed(
     command, models, photos, tmp_path
 ) -> None:
     base = ["predict", photos, "--quiet", "--out"]
@@ -182,7 +182,9 @@ def test_several_models_answer_together_however_they_are_written(
     assert "choose mean, vote, soup" in wrong.stderr
 
 
-def test_written_soup_answers_as_the_one_made_on_the_way(command, models, photos, tmp_path) -> None:
+def test_written_soup_predicts_like_the_one_made_in_memory(
+    command, models, photos, tmp_path
+) -> None:
     soup = tmp_path / "soup"
     assert command("models", "soup", *models, "--out", soup).returncode == 0
     base = ["predict", photos, "--quiet", "--out"]
@@ -193,7 +195,7 @@ def test_written_soup_answers_as_the_one_made_on_the_way(command, models, photos
 
 
 @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
-def test_limit_on_memory_changes_no_label_or_refuses(
+def test_memory_limit_changes_no_label_or_rejects_the_file(
     command, models, tmp_path, monkeypatch, name
 ) -> None:
     original, reserved = label_store._reserve, []
@@ -228,7 +230,7 @@ def test_limit_on_memory_changes_no_label_or_refuses(
     assert "'much' is not an amount of memory" in wrong.stderr
 
 
-def test_file_that_does_not_fit_is_refused_by_name_and_the_rest_is_done(
+def test_file_that_does_not_fit_is_rejected_by_name_and_the_others_are_predicted(
     command, models, tmp_path, monkeypatch
 ) -> None:
     # What other tests left in this process must not count.
@@ -247,7 +249,7 @@ def test_file_that_does_not_fit_is_refused_by_name_and_the_rest_is_done(
     assert "more than --max-memory 300 MiB; give more, or leave --save-prob" in refused["reason"]
 
 
-def test_disk_without_room_for_labels_is_one_line_and_the_rest_is_done(
+def test_full_disk_is_reported_in_one_line_and_the_others_are_predicted(
     command, models, tmp_path, monkeypatch
 ) -> None:
     def refuse(*_):
@@ -278,7 +280,7 @@ def test_disk_without_room_for_labels_is_one_line_and_the_rest_is_done(
     ("number", "code", "word"),
     [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
 )
-def test_signal_ends_between_slices_and_skip_existing_goes_on(
+def test_signal_stops_between_slices_and_skip_existing_continues(
     command, models, photos, tmp_path, monkeypatch, number, code, word
 ) -> None:
     base = ["predict", photos, "--model", models[0], "--json", "--out"]
@@ -306,7 +308,7 @@ def test_signal_ends_between_slices_and_skip_existing_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_terminated_process_leaves_whole_files_only(start, models, tmp_path) -> None:
+def test_terminated_process_leaves_complete_files_only(start, models, tmp_path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for number in range(40):

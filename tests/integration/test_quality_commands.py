@@ -46,7 +46,7 @@ def list_dataset_images(folder: Path) -> list[Path]:
     return sorted((folder / "ISIC2018_Task1-2_Test_Input").glob("*.jpg"))
 
 
-def test_training_calibrates_on_validation_cases_alone(judged):
+def test_training_calibrates_on_validation_cases_only(judged):
     model = read_quality(judged)
     split = json.loads((judged / "splits.json").read_text())
     text = json.dumps(split)
@@ -62,11 +62,11 @@ def test_training_calibrates_on_validation_cases_alone(judged):
     assert "quality.safetensors" in manifest
 
 
-def test_model_with_few_validation_cases_says_so_and_predicts_without(
+def test_model_with_few_validation_cases_has_no_quality_model_and_says_so(
     command, trained, images, tmp_path
 ):
     assert not has_quality(trained)
-    line = "no predicted Dice: 3 validation patients, 5 are needed"
+    line = "no predicted Dice: 3 validation patients, at least 5 are needed"
     assert line in (trained / "log.txt").read_text()
     done = command("predict", list_dataset_images(images)[0], "--model", trained, "--out", tmp_path)
     assert done.returncode == 0
@@ -102,7 +102,7 @@ def test_predictions_are_listed_with_dice_interval_flag_and_reason(command, judg
     assert round(quality.dice, 4) == float(rows["strange.png"]["predicted_dice"])
 
 
-def test_shards_join_their_tables(command, judged, many, tmp_path):
+def test_tables_of_shards_are_merged(command, judged, many, tmp_path):
     images = list_dataset_images(many)
     for shard in ("1/2", "2/2"):
         done = command(
@@ -114,7 +114,7 @@ def test_shards_join_their_tables(command, judged, many, tmp_path):
     assert all(row["predicted_dice"] for row in rows)
 
 
-def test_quality_is_left_away_when_asked_and_where_it_would_not_hold(
+def test_quality_is_omitted_on_request_and_if_it_would_not_be_valid(
     command, judged, many, tmp_path
 ):
     pixels = list_dataset_images(many)[0]
@@ -138,7 +138,7 @@ def test_report_plots_predicted_against_true_dice_with_badges(judged):
     assert page.count('<span class="badge') >= 3 + 3  # a row and a image for each test case
 
 
-def test_calibration_cases_are_scored_by_the_fit_without_them(command, judged, tmp_path):
+def test_calibration_cases_get_their_out_of_fold_prediction(command, judged, tmp_path):
     done = command("evaluate", judged, "--split", "validation", "--out", tmp_path / "v", "--quiet")
     assert done.returncode == 0, done.stderr
     left_out = {case.case_id: case.predicted for case in read_quality(judged).cases}
@@ -146,7 +146,7 @@ def test_calibration_cases_are_scored_by_the_fit_without_them(command, judged, t
     assert {record.case_id: record.quality.dice for record in records} == left_out
 
 
-def test_maps_of_a_image_are_images_of_its_size(command, judged, many, tmp_path):
+def test_uncertainty_maps_of_an_image_are_images_of_its_size(command, judged, many, tmp_path):
     pixels = list_dataset_images(many)[0]
     arguments = ["--model", judged, "--out", tmp_path, "--save-uncertainty"]
     done = command("predict", pixels, *arguments)
@@ -165,7 +165,9 @@ def test_maps_of_a_image_are_images_of_its_size(command, judged, many, tmp_path)
     assert json.loads(once_more.stdout)["skipped"] == 1
 
 
-def test_maps_of_a_volume_have_its_geometry_and_a_limit_holds_or_refuses(command, judged, tmp_path):
+def test_uncertainty_maps_of_a_volume_keep_its_geometry_under_a_memory_limit(
+    command, judged, tmp_path
+):
     path = write_nifti(tmp_path / "in" / "v.nii.gz", draw_volume((40, 36, 3))[0], affine=OBLIQUE)
     arguments = [path, "--model", judged, "--save-uncertainty"]
     done = command("predict", *arguments, "--out", tmp_path / "out")
@@ -192,7 +194,7 @@ def test_maps_of_a_volume_have_its_geometry_and_a_limit_holds_or_refuses(command
         assert np.allclose(again, values, atol=1e-5)
 
 
-def test_model_that_was_told_not_to_fits_nothing(command, many, tiny, tmp_path):
+def test_disabled_quality_fits_nothing(command, many, tiny, tmp_path):
     arguments = ["--dataset", "isic2018", "--data-dir", many, "--out", tmp_path / "run"]
     settings = ["--steps", 2, "--set", "predict.quality=false"]
     done = command("train", *arguments, *tiny, *settings, "--quiet")

@@ -219,7 +219,7 @@ def test_invalid_arrays_are_rejected(trained, hearts):
         (images, np.zeros((9, 9), complex), {}, ReadError, "complex128"),
         (images, np.zeros((9, 9), np.uint8), {"spacing": (1, 0)}, UsageError, "above 0"),
         (volumes, np.zeros((9, 9), np.int16), {}, ReadError, r"\(X, Y, Z\)"),
-        (volumes, np.zeros((9, 9, 4, 2), np.int16), {}, ReadError, "2 values a voxel"),
+        (volumes, np.zeros((9, 9, 4, 2), np.int16), {}, ReadError, "2 values per voxel"),
         (volumes, np.zeros((9, 9, 4), np.int16), {}, UsageError, r"give spacing=\(x, y, z\)"),
         (images, "photo.jpg", {"spacing": (1, 1)}, UsageError, "is a file"),
     ):

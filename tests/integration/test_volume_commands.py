@@ -51,7 +51,7 @@ def test_run_on_volumes_is_validated_and_scored_in_millimeters(trained_on_volume
     assert set.union(*parts) == {f"box_{number:03d}" for number in range(6)}
 
 
-def test_model_says_how_it_cuts_volumes(trained_on_volumes: Path) -> None:
+def test_model_card_records_how_volumes_are_sliced(trained_on_volumes: Path) -> None:
     card = json.loads((trained_on_volumes / "model" / "model.json").read_text())
     assert card["in_channels"] == 3
     assert card["spatial_dims"] == 3
@@ -72,7 +72,7 @@ def test_predicted_mask_has_the_grid_of_an_oblique_volume(
     np.testing.assert_array_equal(mask.affine, read_image(path).affine)
 
 
-def test_trained_run_is_scored_again_to_the_same_numbers(
+def test_evaluating_a_trained_run_again_gives_the_same_numbers(
     command, trained_on_volumes: Path, tmp_path: Path
 ) -> None:
     done = command("evaluate", trained_on_volumes, "--out", tmp_path / "again", "--quiet")
@@ -154,7 +154,7 @@ def test_bad_volume_is_one_line_and_exit_code_four(
         (["data.intensity.kind=window"], "a window needs low below high"),
     ],
 )
-def test_settings_that_do_not_fit_volumes_are_refused_at_once(
+def test_settings_that_do_not_fit_volumes_are_rejected_early(
     command, tiny, tmp_path: Path, changes: list[str], said: str
 ) -> None:
     data = ["--dataset", "decathlon", "--data-dir", write_task(tmp_path, 3)]
@@ -165,7 +165,7 @@ def test_settings_that_do_not_fit_volumes_are_refused_at_once(
 
 
 @pytest.mark.parametrize("change", ["data.slices.neighbors=1", "data.intensity.kind=per_volume"])
-def test_settings_of_volumes_are_refused_for_images(
+def test_volume_settings_are_rejected_for_images(
     command, tiny, images: Path, tmp_path: Path, change: str
 ) -> None:
     data = ["--dataset", "isic2018", "--data-dir", images]
@@ -174,7 +174,7 @@ def test_settings_of_volumes_are_refused_for_images(
     assert "is for volumes" in done.stderr
 
 
-def test_empty_masks_only_are_one_line_and_exit_code_four(command, tiny, tmp_path: Path) -> None:
+def test_only_empty_masks_are_one_line_and_exit_code_four(command, tiny, tmp_path: Path) -> None:
     folder = write_task(tmp_path, 3)
     for path in (folder / "labelsTr").iterdir():
         write_nifti(path, np.zeros(SHAPE, np.uint8))
@@ -193,7 +193,7 @@ def test_broken_task_file_is_one_line_and_exit_code_four(command, tmp_path: Path
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_bad_volume_among_inputs_leaves_the_others_predicted(
+def test_bad_volume_does_not_stop_the_other_inputs(
     command, trained_on_volumes: Path, tmp_path: Path
 ) -> None:
     values, _ = draw_volume(SHAPE)

@@ -282,6 +282,8 @@ class PredictConfig:
         window_batch: Windows per forward pass.
         weights: Weights of the pixels of a window. "gaussian": the center counts most; "constant":
             all count the same.
+        inferer: Sliding-window code. "bounded": needs memory for one row of windows. "monai": MONAI's
+            SlidingWindowInferer, with the same result up to rounding.
         tta: Test-time augmentation. "flips": mean over the four flips of an image. "d4": over the
             flips and quarter-turn rotations, eight in all.
         threshold: Least odds of foreground. A pixel is foreground if the odds of its most probable
@@ -299,6 +301,7 @@ class PredictConfig:
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     window_batch: Positive = 4
     weights: Literal["gaussian", "constant"] = "gaussian"
+    inferer: Literal["bounded", "monai"] = "bounded"
     tta: Literal["none", "flips", "d4"] = "none"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     postprocessing: tuple[PostprocessingStep, ...] = ()

@@ -1,4 +1,4 @@
-"""From pairs of masks, in memory or on disk, to scores and their summary."""
+"""Score pairs of masks, in memory or on disk, and summarize the scores."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _AFFINE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What scoring a set of cases gave.
+    """Scores of a set of cases.
 
     Attributes:
-        scores: Every value of every case and class.
-        summaries: One row for each class and metric; empty if no case was scored.
-        unscored: Cases left out, each with its reason.
+        scores: All values of all cases and classes.
+        summaries: One row per class and metric. Empty if no case was scored.
+        unscored: Cases without scores, each with its reason.
     """
 
     scores: tuple[Score, ...]
@@ -41,20 +41,20 @@ def evaluate_pairs(
     patients: Mapping[str, str] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Evaluation:
-    """Score pairs of masks, one after the other, so that only one is in memory.
+    """Score pairs of masks one at a time, so that only one pair is in memory.
 
-    A pair that cannot be scored does not stop the others: a file that cannot be read, masks of
-    different sizes, volumes on different grids, a case that was there already.
+    A pair that cannot be scored does not stop the others: an unreadable file, masks of different
+    sizes, volumes on different grids, a repeated case.
 
     Args:
-        pairs: What to compare; may be a generator that makes predictions as it goes.
+        pairs: The pairs. May be a generator that predicts on the fly.
         classes: Class names, background first.
         config: Tolerance, threshold and resampling.
-        patients: Patient by case id, for the interval; a case that is not named stands alone.
-        max_pixels: Larger files are refused before memory is taken for them.
+        patients: Patient by case id, for the interval. Others are their own patient.
+        max_pixels: Larger files are rejected before they are decoded.
 
     Raises:
-        ValueError: If masks given as arrays hold values that are no class.
+        ValueError: If masks given as arrays contain values that are not a class.
     """
     scores: list[Score] = []
     unscored: list[Unscored] = []
@@ -62,7 +62,7 @@ def evaluate_pairs(
     for pair in pairs:
         reason = None
         if pair.case_id in seen:
-            reason = f"{pair.case_id}: a case of this name was scored before"
+            reason = f"{pair.case_id}: a case of this name was already scored"
         else:
             seen.add(pair.case_id)
             try:
@@ -101,7 +101,7 @@ def _load(mask: Path | NDArray[np.uint8] | MaskFile, *, classes: int, max_pixels
 
 
 def _check_grids(pair: MaskPair, prediction: MaskFile, ground_truth: MaskFile) -> None:
-    """Refuse masks that cannot be laid upon each other.
+    """Reject masks that are not on the same grid.
 
     Raises:
         ReadError: Naming the prediction and both grids.
@@ -121,8 +121,7 @@ def _check_grids(pair: MaskPair, prediction: MaskFile, ground_truth: MaskFile) -
         raise ReadError(
             named,
             f"its affine differs from the ground truth's by up to {distance:.3g}; scores need both "
-            "on"
-            " one grid",
+            "on one grid",
         )
 
 

@@ -1,4 +1,4 @@
-"""Which prediction belongs to which ground truth, by the names of their files."""
+"""Match predictions with ground truth by file name."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from segnetr.metrics import Unscored
 __all__ = ["MaskPair", "Unscored", "pair_folders"]
 
 _MASK_ENDS = ("_segmentation", "_mask", "_seg", "_label", "_gt")
-# What `segnetr predict` writes beside a mask.
+# Files that `segnetr predict` writes next to a mask.
 _COMPANION_ENDS = ("_overlay", "_prob")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskPair:
-    """What is compared in one case.
+    """Prediction and ground truth of one case.
 
     Attributes:
-        case_id: The case; unique among those scored together.
+        case_id: Id of the case, unique in an evaluation.
         prediction: A mask file, or class indices (H, W) or (X, Y, Z).
-        ground_truth: As `prediction`, on the same grid; or a mask that was read.
-        spacing: Size of a pixel along each axis in mm for masks whose files do not say; None: none.
+        ground_truth: As `prediction`, on the same grid, or a mask that was already read.
+        spacing: Pixel size along each axis in mm for masks whose files have none. None: unknown.
     """
 
     case_id: str
@@ -40,21 +40,20 @@ class MaskPair:
 def pair_folders(predictions: Path, ground_truth: Path) -> tuple[list[MaskPair], list[Unscored]]:
     """Match the masks of two folders by name.
 
-    Two files belong together if their sub-folder and their stem are equal, `.nii.gz` being one
-    suffix and the letter case of no weight; one ending `_segmentation`, `_mask`, `_seg`, `_label`
-    or `_gt` on either side is left aside first, so that `ISIC_0000001.png` meets
-    `ISIC_0000001_segmentation.png`. What `segnetr predict` writes beside a mask (`x_overlay.png`,
-    `x_prob.png`) is passed over.
+    Two files match if their sub-folder and their stem are equal, ignoring case; `.nii.gz` is one
+    suffix. An ending `_segmentation`, `_mask`, `_seg`, `_label` or `_gt` is removed on either side
+    first, so that `ISIC_0000001.png` matches `ISIC_0000001_segmentation.png`. Files that `segnetr
+    predict` writes next to a mask (`x_overlay.png`, `x_prob.png`) are ignored.
 
     Args:
         predictions: Folder of predicted masks.
         ground_truth: Folder of true masks.
 
     Returns:
-        The pairs in the order of their names, and what has no partner or more than one.
+        The pairs in the order of their names, and the files with no match or several.
 
     Raises:
-        UsageError: If a folder is missing or holds no image, or nothing matches at all.
+        UsageError: If a folder is missing or contains no image, or nothing matches.
     """
     for folder in (predictions, ground_truth):
         if not folder.is_dir():
@@ -127,4 +126,4 @@ def _describe_mismatch(
         return f"{ours[0][0]}: no ground truth of this name in {ground_truth}"
     many, folder = (ours, predictions) if len(ours) > 1 else (theirs, ground_truth)
     names = ", ".join(str(relative) for _, relative in many)
-    return f"{folder}: {len(many)} masks of one case ({names}); leave one of them"
+    return f"{folder}: {len(many)} masks of one case ({names}); keep one of them"

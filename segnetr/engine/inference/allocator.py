@@ -1,9 +1,9 @@
-"""Freed memory that stays with the process, because the next pass of a network needs it again.
+"""Tune malloc so that freed memory stays with the process for the next forward pass.
 
-The C library gives large blocks back to the system as soon as they are freed, and gets them back
-page by page, each one cleared and mapped when it is first touched. A small U-Net over one window of
-256 x 256 pixels with 14 classes touches 3,600 new pages in a pass, which took more than half of its
-time (benchmarks/README.md, Volumes); a training step of SegNetr on four images of 224 x 224 half
+The C library returns large blocks to the system as soon as they are freed. New blocks arrive page
+by page, and each page is cleared and mapped on first use. A small U-Net on a window of 256 x 256
+pixels with 14 classes touches 3,600 new pages in a pass, which took more than half of its time
+(benchmarks/README.md, Volumes). A training step of SegNetr on four images of 224 x 224 touches half
 a million, a fifth of its time.
 """
 
@@ -11,35 +11,35 @@ import ctypes
 import os
 import sys
 
-# Numbers of the settings in glibc's malloc.h.
+# Option numbers from glibc's malloc.h.
 _TRIM_THRESHOLD = -1
 _MMAP_THRESHOLD = -3
-# Blocks above this are mapped by themselves and given back at once: whole volumes, not features.
+# Larger blocks are mapped separately and returned at once: whole volumes, not feature maps.
 _LARGE_BLOCK = 128 << 20
-# Holes between kept blocks are lost, so under a limit only blocks are kept that are small beside it
-# and whose holes stay within what the estimate leaves. 1/128 of 2 GiB still holds the answer about
-# four windows of 256 x 256 pixels with 14 classes.
+# Gaps between kept blocks are lost. With a limit, only blocks much smaller than the limit are kept,
+# so that the gaps stay within the slack of the estimate. 1/128 of 2 GiB is still enough for the
+# output for four windows of 256 x 256 pixels with 14 classes.
 _SHARE_OF_LIMIT = 128
-# glibc before 2.34 takes no more.
-_LARGE_BLOCK_ONCE = 32 << 20
-_MOST_KEPT = 512 << 20
-_USERS_OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+# Largest value that glibc before 2.34 accepts.
+_LARGE_BLOCK_OLD_GLIBC = 32 << 20
+_MAX_KEPT = 512 << 20
+_USER_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def tune_malloc(limit: int | None = None) -> bool:
-    """Let this process keep up to 512 MiB that it freed, for what it asks for next.
+    """Let this process keep up to 512 MiB of freed memory for later allocations.
 
-    It changes no number. For a command that ends with its process, not for a library: the setting
-    is of the whole process. Where the environment says how memory is handed out
-    (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`, `GLIBC_TUNABLES`), that stands.
+    Does not affect results. The setting is process-wide, so call it from the CLI only, never from
+    library code. Settings in the environment (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`,
+    `GLIBC_TUNABLES`) take precedence.
 
     Args:
-        limit: Bytes the process may use at most; only blocks that are small beside it are kept.
+        limit: Memory limit of the process in bytes. Only much smaller blocks are kept.
 
     Returns:
-        Whether it is so now; False outside of Linux with glibc.
+        Whether the setting was applied. False outside of Linux with glibc.
     """
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in _USERS_OWN):
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in _USER_SETTINGS):
         return False
     try:
         set_option = ctypes.CDLL(None).mallopt
@@ -47,6 +47,6 @@ def tune_malloc(limit: int | None = None) -> bool:
         return False
     set_option.argtypes, set_option.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     large = _LARGE_BLOCK if limit is None else min(_LARGE_BLOCK, limit // _SHARE_OF_LIMIT)
-    sizes = (large, min(large, _LARGE_BLOCK_ONCE))
+    sizes = (large, min(large, _LARGE_BLOCK_OLD_GLIBC))
     blocks = any(set_option(_MMAP_THRESHOLD, size) for size in sizes)
-    return blocks and bool(set_option(_TRIM_THRESHOLD, _MOST_KEPT))
+    return blocks and bool(set_option(_TRIM_THRESHOLD, _MAX_KEPT))

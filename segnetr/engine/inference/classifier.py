@@ -1,4 +1,4 @@
-"""A classifier applied to images."""
+"""Apply a classifier to images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,17 +18,17 @@ from segnetr.errors import SegNetrError
 
 
 class Classifier:
-    """Gives the probabilities of images, fitted and normalized as in validation.
+    """Predicts class probabilities of images, resized and normalized as in validation.
 
     Args:
-        model: Maps images (N, C, H, W) to logits (N, K); moved to `device` and put into evaluation
+        model: Maps images (N, C, H, W) to logits (N, K). Moved to `device` and put into evaluation
             mode.
-        config: Mirroring, and images in one forward pass.
-        several: Each class has a probability of its own.
-        fitting: How images are brought to the network's size.
-        intensity: How values are normalized.
+        config: Test-time augmentation and batch size.
+        several: Whether the task is multi-label, with an independent probability per class.
+        fitting: How images are resized to the network's input.
+        intensity: Normalization.
         image_size: (height, width) in pixels.
-        device: Where the network runs.
+        device: Device of the network.
     """
 
     def __init__(
@@ -59,32 +59,32 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the network runs."""
+        """Device of the network."""
         return self._device
 
     def fit(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Bring a image (H, W, C) to what the network sees of it, (h, w, C)."""
+        """Resize an image (H, W, C) to the input of the network, (h, w, C)."""
         return self._fit(image)
 
     def prepare(self, image: NDArray[Any]) -> Tensor:
-        """Turn a image (H, W, C) into what the network takes, (C, h, w)."""
+        """Turn an image (H, W, C) into network input (C, h, w)."""
         values = normalize(self.fit(image), self._intensity).transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(values))
 
     @torch.inference_mode()
     def estimate(self, images: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Give the probabilities (N, K) of prepared images.
+        """Return the probabilities (N, K) of prepared images.
 
         Raises:
-            SegNetrError: If the network answers with NaN.
+            SegNetrError: If the network returns NaN.
         """
         batch = torch.stack(list(images)).to(self._device)
-        answers = self._run(batch)
+        probabilities = self._run(batch)
         if self._config.tta == "flips":
-            answers = (answers + self._run(batch.flip(3))) / 2
-        if not bool(torch.isfinite(answers).all()):
-            raise SegNetrError("the network answers with NaN; train anew with --amp off")
-        return np.asarray(answers.cpu().numpy())
+            probabilities = (probabilities + self._run(batch.flip(3))) / 2
+        if not bool(torch.isfinite(probabilities).all()):
+            raise SegNetrError("the network returned NaN; train it again with --amp off")
+        return np.asarray(probabilities.cpu().numpy())
 
     def _run(self, batch: Tensor) -> Tensor:
         logits: Tensor = self._model(batch).double()

@@ -1,10 +1,9 @@
-"""Where the labels of a volume lie while they are found and written: in memory, or on the disk.
+"""Store the labels of a volume in memory or on the disk while they are predicted and written.
 
-A large volume's labels may lie in a file without a name, mapped into the process. Of a mapping only
-the pages that were touched are resident; they are given back again and again, and what was written
-to them stays with the file. So the memory a volume needs does not grow with its depth. The file is
-in the folder of the results, for `/tmp` is often memory itself, and it is gone with the process,
-however that ends.
+The labels of a large volume may be kept in an unnamed file that is mapped into the process. Only
+touched pages of a mapping are resident. They are released again and again, and their content stays
+in the file, so the memory that a volume needs does not grow with its depth. The file is in the
+output folder, because `/tmp` is often memory itself, and it disappears with the process.
 """
 
 import errno
@@ -23,11 +22,11 @@ from segnetr.config.memory_sizes import format_size
 from segnetr.errors import ReadError
 
 SPILL_ABOVE = 32 << 20
-"""Labels of at most so many bytes are not worth a file."""
+"""Labels of up to this many bytes stay in memory."""
 RELEASE_EVERY = 4 << 20
-"""Pages are given back whenever so many bytes were written or read."""
-# Linux maps a page of a file together with those around it that are in its cache, 64 KiB aligned,
-# so what is read in small pieces far from each other brings up to two such windows for each.
+"""Pages are released whenever this many bytes were written or read."""
+# Linux maps a page of a file with its cached neighbors, aligned to 64 KiB, so small reads far from
+# each other map up to two such windows each.
 _AROUND = 128 << 10
 _ZEROS = 1 << 20
 _REFUSED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
@@ -36,18 +35,18 @@ _REFUSED = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 def allocate_labels(
     grid: tuple[int, int, int], image: Path, *, folder: Path | None = None
 ) -> NDArray[np.uint8]:
-    """Make room for labels, all of them 0.
+    """Allocate labels, all of them 0.
 
     Args:
         grid: (height, width, slices).
         image: The file they belong to, for messages.
-        folder: Where they lie in a file without a name; None: in memory.
+        folder: Folder of an unnamed file that stores them. None: in memory.
 
     Returns:
-        Labels (H, W, D), slice after slice in memory or in the file.
+        Labels (H, W, D), stored slice after slice.
 
     Raises:
-        ReadError: If the disk has no room for them.
+        ReadError: If the disk is too full.
     """
     if folder is None:
         return np.zeros(grid, dtype=np.uint8, order="F")
@@ -66,29 +65,29 @@ def allocate_labels(
 
 
 def is_worth_a_file(grid: tuple[int, ...]) -> bool:
-    """Tell whether labels of one byte each are so large that memory is better kept free of them."""
+    """Return whether labels of one byte each are large enough to be stored in a file."""
     return math.prod(grid) > SPILL_ABOVE
 
 
 def count_resident(grid: tuple[int, ...], axis: int) -> int:
-    """Count the bytes of labels on the disk that are in memory at once, at most.
+    """Return the largest number of bytes in memory of labels that are stored on the disk.
 
     Args:
         grid: (X, Y, Z) of the file.
-        axis: The one slices were stacked along; planes are written along the last.
+        axis: Axis along which the volume is sliced. Planes are written along the last axis.
     """
     plane = math.prod(grid[:2])
-    pieces = 1 if axis == len(grid) - 1 else grid[axis]
-    read = RELEASE_EVERY + plane + pieces * _AROUND
-    painted = RELEASE_EVERY + math.prod(grid) // grid[axis] + _AROUND
-    return min(math.prod(grid), max(read, painted))
+    runs = 1 if axis == len(grid) - 1 else grid[axis]
+    read = RELEASE_EVERY + plane + runs * _AROUND
+    written = RELEASE_EVERY + math.prod(grid) // grid[axis] + _AROUND
+    return min(math.prod(grid), max(read, written))
 
 
 class PageRelease:
-    """Gives pages of labels that lie on the disk back, whenever enough of them were touched.
+    """Releases pages of labels on the disk whenever enough of them were touched.
 
     Args:
-        values: Labels, or any view of them; of what is in memory nothing is given back.
+        values: Labels, or any view of them. Nothing is released for labels in memory.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
@@ -96,21 +95,21 @@ class PageRelease:
         self._touched = 0
 
     def touch(self, count: int) -> None:
-        """Say that so many bytes were written or read, and that nobody reads on there just now."""
+        """Record that this many bytes were written or read and are not in use now."""
         self._touched += count
         if self._touched >= RELEASE_EVERY:
-            self.give_back()
+            self.release()
 
-    def give_back(self) -> None:
-        """Give back all pages now."""
+    def release(self) -> None:
+        """Release all pages now."""
         self._touched = 0
         if self._mapping is not None:
-            # Of a shared mapping of a file this forgets no data, only that it is in memory.
+            # For a shared mapping of a file this drops pages from memory and loses no data.
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def walk_planes(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Give the planes (X, Y) of (X, Y, Z) in order; pages of labels on the disk are given back."""
+    """Yield the planes (X, Y) of (X, Y, Z) in order and release pages of labels on the disk."""
     release = PageRelease(values)
     for index in range(values.shape[2]):
         yield values[:, :, index]
@@ -125,7 +124,7 @@ def _find_mapping(values: NDArray[Any]) -> mmap.mmap | None:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Take room on the disk now: a mapped page without room would end the process (SIGBUS)."""
+    """Reserve disk space now: writing to a mapped page without space would raise SIGBUS."""
     try:
         os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:

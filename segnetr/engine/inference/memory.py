@@ -1,8 +1,8 @@
-"""A promise about memory: how much a file will need, and how much may be worked on at once.
+"""Keep prediction below a memory limit: estimate the need of a file and choose batch sizes.
 
-What networks take for a batch of windows is measured, once, by sending noise through them; what a
-file takes is counted from its size. Bands of windows, labels and blocks of slices are of known
-sizes, so the highest point can be told before the first voxel is read.
+The memory of a forward pass is measured once by running the networks on noise. The memory of a file
+is computed from its size. Bands of rows, labels and blocks of slices have known sizes, so the peak
+is known before the first voxel is read.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from segnetr.engine.inference.slice_inferer import BatchPlan, SliceInferer
 from segnetr.errors import ReadError, UsageError
 
 _FLOAT = 4
-# Beside what is counted: Python's own objects, buffers of the readers and of the packer.
+# Not computed: Python objects, and buffers of the readers and of the compressor.
 _SLACK = 24 << 20
 _SLACK_SHARE = 1.1
-# Of repairs: int32 numbers of the pieces, masks, and the repaired labels.
-_COPIES_OF_REPAIRS = 9
-# Of an overlay: slices drawn at once and a spare, and the sample that black and white are found by.
+# For postprocessing: int32 component indices, masks, and the new labels.
+_POSTPROCESSING_BYTES = 9
+# For an overlay: slices that are drawn at once plus a spare, and the sample for the gray range.
 _SHOWN_SLICES = 18
 _SAMPLE_BYTES = 48 << 20
 _STATUS = Path("/proc/self/status")
@@ -36,12 +36,12 @@ _RESET_PEAK = "5"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """What a file takes beside the loaded program and its networks, in bytes.
+    """Memory that a file needs in addition to the loaded program and its networks, in bytes.
 
     Attributes:
-        fixed: However little is worked on at once.
-        block: The least that each network holds of a volume that is read plane by plane, part of
-            `fixed`.
+        fixed: Needed with any batch size.
+        block: Smallest block that each network holds of a volume that is read plane by plane. Part
+            of `fixed`.
     """
 
     fixed: int
@@ -52,22 +52,21 @@ class MemoryLimit:
     """Keeps predictions below a limit of resident memory.
 
     Args:
-        limit: Most bytes of main memory for the whole process; that of a graphics card is not
-            counted.
-        predictor: Networks that are loaded already.
+        limit: Maximum bytes of main memory for the whole process. GPU memory is not counted.
+        predictor: The loaded networks.
 
     Raises:
-        UsageError: If the program and its networks take more by themselves, or this system does
-            not say how much memory a process has.
+        UsageError: If the program and its networks alone need more, or the system does not report
+            the memory of a process.
     """
 
     def __init__(self, limit: int, predictor: Predictor) -> None:
         self._limit = limit
         self._predictor = predictor
-        _forget_peak()
+        _reset_peak()
         self._loaded = _read_status("VmRSS")
-        self._rehearsed = _rehearse(predictor.networks, limit=limit, before=self._loaded)
-        least = self._loaded + self._rehearsed[0][1]
+        self._measured = _measure_plans(predictor.networks, limit=limit, before=self._loaded)
+        least = self._loaded + self._measured[0][1]
         if least > limit:
             raise UsageError(
                 f"--max-memory {format_size(limit)}: the program with this model and one window "
@@ -83,18 +82,18 @@ class MemoryLimit:
         overlay: bool = False,
         spill: Path | None = None,
     ) -> BatchPlan:
-        """Choose how much of a file is worked on at once, as much as the limit leaves room for.
+        """Return the largest batch sizes for a file that fit into the limit.
 
         Args:
-            image: The file; a image is in memory already.
-            keep_probabilities: Whether they are kept for every pixel.
-            keep_uncertainty: Whether maps of uncertainty are kept.
-            overlay: Whether a image with outlines is drawn.
-            spill: Folder of the results, on whose disk the labels of a large volume may lie; None:
-                they stay in memory.
+            image: The file. A 2-D image is already in memory.
+            keep_probabilities: Whether probabilities are kept for every pixel.
+            keep_uncertainty: Whether uncertainty maps are kept.
+            overlay: Whether an overlay image is drawn.
+            spill: Output folder, on whose disk the labels of a large volume may be kept. None: in
+                memory.
 
         Raises:
-            ReadError: If even the least of it does not fit; one line says what would be needed.
+            ReadError: If even the smallest batch does not fit. One line states the memory needed.
         """
         folder = spill if _may_spill(self._predictor, image) else None
         need = count_need(
@@ -106,28 +105,28 @@ class MemoryLimit:
             overlay=overlay,
         )
         room = self._limit - self._loaded
-        for pace, network_bytes in reversed(self._rehearsed):
+        for plan, network_bytes in reversed(self._measured):
             spare = room - _with_slack(need.fixed + network_bytes)
             if spare >= 0:
                 more = int(spare / _SLACK_SHARE) // len(self._predictor.networks)
-                block = min(pace.block_bytes, need.block + more)
-                return replace(pace, block_bytes=block, spill=folder)
-        least = self._loaded + _with_slack(need.fixed + self._rehearsed[0][1])
+                block = min(plan.block_bytes, need.block + more)
+                return replace(plan, block_bytes=block, spill=folder)
+        least = self._loaded + _with_slack(need.fixed + self._measured[0][1])
         raise ReadError(
             image.path,
             f"at least {format_size(least)} of memory are needed for it, more than --max-memory "
             f"{format_size(self._limit)}; give more, or leave --save-prob, --save-uncertainty and "
-            "repairs away",
+            "postprocessing out",
         )
 
     def check_image(self, path: Path, pixels: int) -> None:
-        """Refuse a image by its size before it is decoded.
+        """Reject an image by its size before it is decoded.
 
         Raises:
-            ReadError: If it would not fit by itself.
+            ReadError: If the image alone does not fit.
         """
-        # Packed bytes, decoded ones of up to 3 x 2 bytes, and a copy of them.
-        least = self._loaded + self._rehearsed[0][1] + 13 * pixels
+        # Compressed bytes, up to 3 x 2 decoded bytes, and a copy of them.
+        least = self._loaded + self._measured[0][1] + 13 * pixels
         if least > self._limit:
             raise ReadError(
                 path,
@@ -136,38 +135,38 @@ class MemoryLimit:
             )
 
 
-def list_paces(networks: tuple[SliceInferer, ...]) -> list[BatchPlan]:
-    """Give ways of working, from one view of one window up to the configured batch."""
+def list_batch_plans(networks: tuple[SliceInferer, ...]) -> list[BatchPlan]:
+    """Return batch plans, from one augmentation of one window up to the configured batch."""
     windows = max(network.window_batch for network in networks)
-    views = max(len(network.tta_transforms) for network in networks)
-    paces = []
+    tta_batch = max(len(network.tta_transforms) for network in networks)
+    plans = []
     while windows > 1:
-        paces.append(BatchPlan(windows=windows, views=views))
+        plans.append(BatchPlan(windows=windows, tta_batch=tta_batch))
         windows //= 2
-    while views >= 1:
-        paces.append(BatchPlan(windows=1, views=views))
-        views //= 2
-    return paces[::-1]
+    while tta_batch >= 1:
+        plans.append(BatchPlan(windows=1, tta_batch=tta_batch))
+        tta_batch //= 2
+    return plans[::-1]
 
 
-def _rehearse(
+def _measure_plans(
     networks: tuple[SliceInferer, ...], *, limit: int, before: int
 ) -> list[tuple[BatchPlan, int]]:
-    """Measure what networks take beyond `before`, from the least up, as far as there is room.
+    """Measure the memory of each plan beyond `before`, smallest first, as far as it fits.
 
-    Where the highest point of the process cannot be set back, it may be an older one, of loading:
-    a bound that is true as well.
+    If the peak of the process cannot be reset, it may be an older one, from loading. That is an
+    upper bound as well.
     """
     measured: list[tuple[BatchPlan, int]] = []
-    for pace in list_paces(networks):
+    for plan in list_batch_plans(networks):
         if measured:
             last, taken = measured[-1]
-            expected = taken * pace.windows * pace.views / (last.windows * last.views)
+            expected = taken * plan.windows * plan.tta_batch / (last.windows * last.tta_batch)
             if before + _with_slack(int(expected)) > limit:
                 break
         for network in networks:
-            network.rehearse(pace)
-        measured.append((pace, _read_status("VmHWM") - before))
+            network.warm_up(plan)
+        measured.append((plan, _read_status("VmHWM") - before))
     return measured
 
 
@@ -180,29 +179,29 @@ def count_need(
     keep_uncertainty: bool = False,
     overlay: bool = False,
 ) -> MemoryNeed:
-    """Count what a file takes beside the loaded program.
+    """Return the memory that a file needs in addition to the loaded program.
 
     Args:
         predictor: The networks.
-        image: The file; a image that was read counts as well.
-        is_spilled: Whether its labels lie on the disk.
-        keep_probabilities: Whether they are kept for every pixel.
-        keep_uncertainty: Whether maps of uncertainty are kept.
-        overlay: Whether a image with outlines is drawn.
+        image: The file. An image that was already read counts as well.
+        is_spilled: Whether its labels are kept on the disk.
+        keep_probabilities: Whether probabilities are kept for every pixel.
+        keep_uncertainty: Whether uncertainty maps are kept.
+        overlay: Whether an overlay image is drawn.
     """
     pixels = math.prod(image.grid)
-    plane = _find_plane(predictor, image)
+    plane = _file_plane(predictor, image)
     classes = predictor.num_classes
     labels = pixels
     if is_spilled:
         labels = count_resident(image.grid, predictor.networks[0].slices.axis)
-    fixed = labels + pixels * (_COPIES_OF_REPAIRS if predictor.post else 0)
+    fixed = labels + pixels * (_POSTPROCESSING_BYTES if predictor.postprocessing else 0)
     if keep_probabilities:
-        # As kept, and in the file's order and packed on the way to the disk.
+        # The kept array, and for writing a copy in the file's order and compressed bytes.
         fixed += (2 if image.kind == "volume" else 3) * classes * _FLOAT * pixels
     if keep_uncertainty:
-        # One or two maps as kept; of images also packed on the way to the disk.
-        maps = 2 if predictor.views > 1 else 1
+        # One or two kept maps. For images also compressed bytes while they are written.
+        maps = 2 if predictor.num_views > 1 else 1
         fixed += (1 if image.kind == "volume" else 3) * maps * _FLOAT * pixels
         fixed += 4 * _FLOAT * math.prod(plane)  # sums of entropies and of variances, and a class
     block = 0
@@ -213,10 +212,10 @@ def count_need(
         fixed += _SHOWN_SLICES * stored + _SAMPLE_BYTES if overlay else 0
         block = max(count_block_bytes(image, network.slices) for network in predictor.networks)
     else:
-        fixed += _count_image(image, overlay=overlay)
-    is_scaled = predictor.is_observed or keep_uncertainty
+        fixed += _image_bytes(image, overlay=overlay)
+    is_scaled = predictor.collects_features or keep_uncertainty
     fixed += sum(
-        block + _count_network(each, image, plane, is_scaled=is_scaled)
+        block + _network_bytes(each, image, plane, is_scaled=is_scaled)
         for each in predictor.networks
     )
     # The label, the highest probability, two of a class, and a resampled one.
@@ -225,55 +224,56 @@ def count_need(
 
 
 def _may_spill(predictor: Predictor, image: ImageFile | VolumeFile) -> bool:
-    """Tell whether labels may lie on the disk: they are many, and nothing needs them as a whole."""
-    return isinstance(image, VolumeFile) and not predictor.post and is_worth_a_file(image.grid)
+    """Return whether labels may be kept on the disk: many, and not needed as a whole."""
+    is_volume = isinstance(image, VolumeFile)
+    return is_volume and not predictor.postprocessing and is_worth_a_file(image.grid)
 
 
-def _count_image(image: ImageFile, *, overlay: bool) -> int:
-    """Count what comes beside a file that was read whole: copies while it is scaled and written."""
+def _image_bytes(image: ImageFile, *, overlay: bool) -> int:
+    """Return the bytes of copies of a file that was read whole, while it is scaled and written."""
     copies = 2 * image.array.nbytes + 3 * math.prod(image.grid)
     if image.kind == "volume":
         return copies + 18 * image.array.size  # scaled in float64, then uint16
     return copies + (16 * math.prod(image.grid) if overlay else 0)
 
 
-def _count_network(
+def _network_bytes(
     network: SliceInferer,
     image: ImageFile | VolumeFile,
     grid: tuple[int, int],
     *,
     is_scaled: bool,
 ) -> int:
-    """Count what one network holds of a slice: what it sees, and the sums of its answers.
+    """Return the bytes that one network holds of a slice: its input and the sums of its output.
 
-    With `is_scaled` also copies of the answers that the entropy is taken of, the variance over
-    views, and the foreground whose pieces are counted.
+    With `is_scaled` this includes copies of the probabilities for the entropy, the variance over
+    augmentations, and the foreground whose components are counted.
     """
     seen = grid
     if image.kind == "volume":
         seen = find_slice_plane(grid, image.spacing, network.slices)
     height, width = (max(pair) for pair in zip(seen, network.image_size, strict=True))
-    # Float64 on the way of normalizing, float32 as prepared, padded and as read.
+    # Float64 while normalizing, float32 as prepared, padded and as read.
     prepared = height * width * network.channels * 32
     classes = network.num_classes
     if network.mode == "resize":
         return prepared + (
-            16 * height * width + _count_scaled(classes, height * width) if is_scaled else 0
+            16 * height * width + _scaled_bytes(classes, height * width) if is_scaled else 0
         )
     rows = min(height, network.image_size[0]) if seen == grid else height
-    # Sums, the band given away, and its copy while rows move up; and the weights of all pixels.
+    # Sums, the returned band, its copy while rows move up, and the weights of all pixels.
     sums = 4 * _FLOAT * (classes + is_scaled) * rows * width
     if is_scaled:
-        sums += 16 * height * width + _count_scaled(classes, rows * width)
+        sums += 16 * height * width + _scaled_bytes(classes, rows * width)
     return prepared + sums + 2 * _FLOAT * height * width
 
 
-def _count_scaled(classes: int, pixels: int) -> int:
-    """Count scaled copies of answers while they are made: logarithms, powers, entropies."""
+def _scaled_bytes(classes: int, pixels: int) -> int:
+    """Return the bytes of scaled copies of probabilities: logarithms, powers, entropies."""
     return _FLOAT * (4 * classes + 4) * pixels
 
 
-def _find_plane(predictor: Predictor, image: ImageFile | VolumeFile) -> tuple[int, int]:
+def _file_plane(predictor: Predictor, image: ImageFile | VolumeFile) -> tuple[int, int]:
     axis = predictor.networks[0].slices.axis if image.kind == "volume" else 2
     height, width = (side for at, side in enumerate(image.grid) if at != axis)
     return height, width
@@ -283,22 +283,22 @@ def _with_slack(needed: int) -> int:
     return _SLACK + int(_SLACK_SHARE * needed)
 
 
-def _forget_peak() -> None:
-    """Let the highest point be that from now on: a long life may have had a higher one before."""
+def _reset_peak() -> None:
+    """Reset the peak memory of this process, which may have been higher before."""
     with contextlib.suppress(OSError):
         _PEAK.write_text(_RESET_PEAK)
 
 
 def _read_status(field: str) -> int:
-    """Read what the system knows of this process: VmRSS, memory now; VmHWM, the most so far.
+    """Read a field of this process: VmRSS, memory now; VmHWM, peak so far.
 
-    Not `getrusage`, whose highest value is that of the parent where it was larger.
+    `getrusage` would return the peak of the parent process if that was larger.
     """
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
     except OSError as error:
         raise UsageError(
-            "--max-memory: this system does not say how much memory a process has (no "
+            "--max-memory: this system does not report the memory of a process (no "
             f"{_STATUS}); run without it, or under Linux"
         ) from error
     found = next(line for line in lines if line.startswith(f"{field}:"))

@@ -1,7 +1,7 @@
-"""Named steps that repair predicted labels: each knows only the labels, and changes no probability.
+"""Postprocessing steps for predicted labels. They see only labels and change no probability.
 
-They state what is known of the object (one piece, no holes) and nothing else, and are off unless a
-recipe or a user asks: a step that helps a tumour hurts where there are two.
+They encode what is known about the object (one component, no holes) and are off unless a recipe or
+a user requests them: a step that helps with one tumor hurts if there are two.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from segnetr.config.schema.postprocessing import PostprocessingStep
 
@@ -19,16 +18,16 @@ _Mask = NDArray[np.bool_]
 
 
 def postprocess(labels: Labels, steps: Sequence[PostprocessingStep]) -> Labels:
-    """Apply steps in their order, to each foreground class by itself.
+    """Apply steps in their order, to each foreground class separately.
 
     Args:
-        labels: Class indices (H, W) or (X, Y, Z), background 0; not changed.
-        steps: "largest_component" leaves of each class the piece with most pixels, of equal ones
-            the first; pixels count as connected by a side. "remove_small:N" takes away pieces of
-            fewer than N pixels. "fill_holes" gives a class what of the background it encloses.
+        labels: Class indices (H, W) or (X, Y, Z), background 0. Not changed.
+        steps: "largest_component" keeps the component with most pixels of each class, the first
+            among equals; pixels are connected by a side. "remove_small:N" removes components of
+            fewer than N pixels. "fill_holes" assigns enclosed background to the class around it.
 
     Returns:
-        New labels of the same shape; `labels` itself where there are no steps.
+        New labels of the same shape, or `labels` itself if there are no steps.
     """
     for step in steps:
         name, _, number = step.partition(":")
@@ -37,16 +36,16 @@ def postprocess(labels: Labels, steps: Sequence[PostprocessingStep]) -> Labels:
 
 
 def background_weight(threshold: float) -> np.float32:
-    """Give the factor on the probability of the background that stands for a threshold.
+    """Return the factor on the background probability that corresponds to a threshold.
 
-    With one foreground class p > (1 - p) t / (1 - t) is p > t; with several the most probable one
-    is held against the background in the same way. 1 for a threshold of one half.
+    With one foreground class, p > (1 - p) t / (1 - t) is p > t. With several, the most probable one
+    is compared with the background in the same way. The factor is 1 for a threshold of one half.
     """
     return np.float32(threshold / (1 - threshold))
 
 
 def choose_labels(probabilities: NDArray[np.float32], threshold: float) -> Labels:
-    """Choose the class of each pixel, the first of equal ones.
+    """Return the class of each pixel. Ties go to the lowest class index.
 
     Args:
         probabilities: (K, ...), background first.
@@ -61,37 +60,45 @@ def choose_labels(probabilities: NDArray[np.float32], threshold: float) -> Label
 
 
 def _keep_largest(labels: Labels) -> Labels:
-    kept = labels.copy()
+    from scipy import ndimage  # importing scipy takes long; most models have no steps
+
+    result = labels.copy()
     for index, box in _find_classes(labels):
         mask = labels[box] == index
-        pieces, count = ndimage.label(mask)
+        components, count = ndimage.label(mask)
         if count > 1:
-            largest = 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-            kept[box][mask & (pieces != largest)] = 0
-    return kept
+            largest = 1 + np.argmax(np.bincount(components.ravel())[1:])
+            result[box][mask & (components != largest)] = 0
+    return result
 
 
 def _remove_small(labels: Labels, least: int) -> Labels:
-    kept = labels.copy()
+    from scipy import ndimage
+
+    result = labels.copy()
     for index, box in _find_classes(labels):
-        pieces, _ = ndimage.label(labels[box] == index)
-        is_small = np.bincount(pieces.ravel()) < least
-        is_small[0] = False  # what is no piece
-        kept[box][is_small[pieces]] = 0
-    return kept
+        components, _ = ndimage.label(labels[box] == index)
+        is_small = np.bincount(components.ravel()) < least
+        is_small[0] = False  # the background of the labeling
+        result[box][is_small[components]] = 0
+    return result
 
 
 def _fill_holes(labels: Labels) -> Labels:
-    has_foreground = labels.copy()
+    from scipy import ndimage
+
+    result = labels.copy()
     for index, box in _find_classes(labels):
         whole: _Mask = ndimage.binary_fill_holes(labels[box] == index)
-        part = has_foreground[box]
-        part[whole & (part == 0)] = index
-    return has_foreground
+        region = result[box]
+        region[whole & (region == 0)] = index
+    return result
 
 
 def _find_classes(labels: Labels) -> list[tuple[int, tuple[slice, ...]]]:
-    """Give each foreground class that is there, with the box around it."""
+    """Return each foreground class in the labels with its bounding box."""
+    from scipy import ndimage
+
     found: list[Any] = ndimage.find_objects(labels)
     return [(index, box) for index, box in enumerate(found, start=1) if box is not None]
 

@@ -1,16 +1,17 @@
-"""Networks applied to whole files: labels, and probabilities where wanted, on the file's grid.
+"""Apply networks to whole files and return labels on the grid of the file.
 
-The networks are taken as they come: whoever calls decides whether they were folded, compiled or put
-into another memory layout before. Images are one slice; volumes are worked through slice by slice
-along one of their axes as stored, the last one (Z) unless the model was trained otherwise, and come
-from `slice_stack` as in training. Each band of rows becomes labels as soon as it is
-complete. Only labels are kept of a volume unless probabilities are asked for, and those on the disk
-where the pace says so; who needs probabilities only once watches them go by.
+The networks are used as given: folding, compilation and memory layout are up to the caller. A 2-D
+image is one slice. A volume is processed slice by slice along one of its stored axes (Z unless the
+model was trained otherwise), with slices from `segnetr.data.volumes.slice_stack` as in training.
+Rows become labels as soon as they are complete. Only the labels of a volume are kept unless
+probabilities are requested, and the labels are kept on the disk if the batch plan says so. Code
+that needs each probability only once passes a callback.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,78 +23,116 @@ from segnetr.config.schema.volumes import SliceConfig
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.data.volumes.slice_stack import Slices
-from segnetr.engine.inference.accumulator import Part, PredictionAccumulator
+from segnetr.engine.inference.accumulator import (
+    Combination,
+    PredictionAccumulator,
+    ProbabilityCallback,
+    Tile,
+    Uncertainty,
+)
 from segnetr.engine.inference.label_store import allocate_labels
-from segnetr.engine.inference.labeling import Combination
 from segnetr.engine.inference.postprocessing import background_weight, postprocess
-from segnetr.engine.inference.region import ProbabilityCallback
 from segnetr.engine.inference.slice_inferer import BatchPlan, SliceInferer
-from segnetr.engine.inference.sliding_windows import gather_planes
-from segnetr.engine.inference.uncertainty import Uncertainty
-from segnetr.engine.quality.estimator import Quality, QualityModel, combine
-from segnetr.engine.quality.feature_collector import ImageFeatures, Observer
-from segnetr.engine.quality.probability_features import MapFeatures
+from segnetr.engine.inference.sliding_windows import Band, gather_planes
 from segnetr.errors import ModelFileError
 
 Advance = Callable[[int, int], None]
-"""Called with the slices that are done and the slices there are."""
+"""Called with the number of finished slices and the total number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureHook:
-    """What is looked at while a network answers, to judge its mask.
+class Quality:
+    """Estimated quality of one mask; see `segnetr.engine.quality.predictor.QualityPredictor`.
 
     Attributes:
-        level: Dotted name of the module whose maps describe what the network is shown.
-        temperature: Of the probabilities.
-        views: Whether the views of each slice are compared, where there are several.
+        dice: Predicted Dice, mean over the foreground classes, 0 to 1.
+        low: Lower end of the prediction interval.
+        high: Upper end.
+        level: Coverage of the interval for cases like the validation cases.
+        is_ood: Whether the image is out of distribution. If so, `dice` is not reliable.
+        ood_score: Largest distance from the training set divided by its limit. Above 1: out of
+            distribution.
+        reasons: Why the image is out of distribution, one entry per reason.
     """
 
-    level: str
-    temperature: float
-    views: bool = True
+    dice: float
+    low: float
+    high: float
+    level: float
+    is_ood: bool
+    ood_score: float
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What networks say about one file, on the grid of that file.
+    """Prediction for one file, on the grid of the file.
 
     Attributes:
-        labels: Class indices, (H, W) for a image and (X, Y, Z) for a volume, repaired as the
-            model's configuration says.
-        num_classes: Number of classes K, background included; labels are below it.
-        probabilities: (K, H, W) or (K, X, Y, Z), summing to 1 over K; None where nobody asked. Of
-            networks that vote: shares of the voices.
-        uncertainty: Maps of where the labels are not sure; None where nobody asked.
-        observations: What was noticed of the file, network by network; empty without probes.
-        quality: What is believed about the labels; None where the model says nothing of it.
+        labels: Class indices, (H, W) of an image or (X, Y, Z) of a volume, postprocessed as
+            configured in the model.
+        num_classes: Number of classes K, background included. Labels are below it.
+        probabilities: (K, H, W) or (K, X, Y, Z), summing to 1 over K; the shares of the votes for
+            networks that vote. None if not requested.
+        uncertainty: Uncertainty maps. None if not requested.
+        quality: Predicted quality. None if the model cannot estimate it.
     """
 
     labels: NDArray[np.uint8]
     num_classes: int
     probabilities: NDArray[np.float32] | None = None
     uncertainty: Uncertainty | None = None
-    observations: tuple[ImageFeatures, ...] = ()
     quality: Quality | None = None
 
 
+class FeatureHook(Protocol):
+    """Collects features of one file during the forward pass of one network.
+
+    Attributes:
+        needs_variance: Whether `update` needs the variance over test-time augmentations. Read after
+            `wrap`.
+    """
+
+    needs_variance: bool
+
+    def wrap(self, network: SliceInferer, slices: Slices) -> Slices:
+        """Return slices that are observed when the network reads them."""
+        ...
+
+    def attach(self) -> AbstractContextManager[None]:
+        """Return a context in which the layers of the network are observed."""
+        ...
+
+    def update(self, band: Band) -> None:
+        """Receive the probabilities of some rows."""
+        ...
+
+
 class Predictor:
-    """Applies one network to files; `join` makes one of several.
+    """Applies one network to files. `ensemble` combines several predictors.
 
     Args:
-        model: Maps images (N, C, H, W) to logits (N, K, H, W); moved to `device` and put into
+        model: Maps images (N, C, H, W) to logits (N, K, H, W). Moved to `device` and put into
             evaluation mode.
-        config: Whole images or windows, their overlap, batch, mirroring and repairs.
-        intensity: How values are normalized; as in training.
-        image_size: (height, width) in pixels of the training images, and of the windows.
+        config: Mode, overlap, batch size, test-time augmentation and postprocessing.
+        intensity: Normalization, as in training.
+        image_size: (height, width) in pixels of the training images and of the windows.
         num_classes: Number of classes K, background included, at most 256.
-        channels: Channels C the network takes; gray images are repeated to fill them.
-        slices: How volumes are cut, as in training; None: along their last axis, as stored.
-        device: Where the network runs. Everything of the size of the file stays in main memory.
+        channels: Input channels C of the network. Gray images are repeated to fill them.
+        slices: How volumes are sliced, as in training. None: along the last axis, as stored.
+        device: Device of the network. Arrays of the size of the file stay in main memory.
 
     Raises:
-        UsageError: If the augmentation turns images that are not square.
+        UsageError: If the augmentation rotates images that are not square.
+
+    Attributes:
+        networks: The networks, one unless this is an ensemble.
+        postprocessing: Postprocessing steps in their order.
+        collects_features: Whether features are collected during the forward pass, which takes more
+            memory.
     """
+
+    collects_features = False
 
     def __init__(
         self,
@@ -118,26 +157,24 @@ class Predictor:
             device=torch.device(device),
         )
         self.networks: tuple[SliceInferer, ...] = (network,)
-        self.post = config.postprocessing
+        self.postprocessing = config.postprocessing
         self._background = float(background_weight(config.threshold))
         self._combination: Combination = "mean"
         self._batch_plan: BatchPlan | None = None
-        self._probes: tuple[FeatureHook, ...] = ()
-        self._judges: tuple[QualityModel, ...] = ()
 
     @classmethod
-    def join(
+    def ensemble(
         cls, predictors: Sequence["Predictor"], *, combination: Combination = "mean"
     ) -> "Predictor":
-        """Let several answer together; threshold and repairs are those of the first.
+        """Combine several predictors. Threshold and postprocessing are those of the first.
 
         Args:
-            predictors: Networks of the same classes; their image sizes, channels and pixel sizes
+            predictors: Predictors for the same classes. Their image sizes, channels and pixel sizes
                 may differ.
-            combination: Mean of their probabilities, or a vote for each pixel.
+            combination: Mean of the probabilities, or a vote for each pixel.
 
         Raises:
-            ModelFileError: If they do not cut volumes along the same axis, or do not have as many
+            ModelFileError: If they slice volumes along different axes or have different numbers of
                 classes.
         """
         first = predictors[0]
@@ -149,15 +186,18 @@ class Predictor:
             ):
                 if own != other:
                     raise ModelFileError(
-                        f"models that answer together differ: {name} {other} and {own}; give "
-                        "models of one kind as --model"
+                        f"ensemble members differ: {name} {other} and {own}; pass models of one "
+                        "kind as --model"
                     )
-        joined = cls.__new__(cls)
-        joined.networks, joined.post = networks, first.post
-        joined._background = first._background
-        joined._combination, joined._batch_plan = combination, first._batch_plan
-        joined._probes, joined._judges = (), ()
-        return joined
+        combined = Predictor.__new__(Predictor)
+        combined._copy_settings(first)
+        combined.networks, combined._combination = networks, combination
+        return combined
+
+    def _copy_settings(self, other: "Predictor") -> None:
+        self.networks, self.postprocessing = other.networks, other.postprocessing
+        self._background, self._combination = other._background, other._combination
+        self._batch_plan = other._batch_plan
 
     @property
     def num_classes(self) -> int:
@@ -165,39 +205,13 @@ class Predictor:
         return self.networks[0].num_classes
 
     @property
-    def judges(self) -> tuple[QualityModel, ...]:
-        """What says how good a mask is, for each network; empty where nothing does."""
-        return self._judges
-
-    @property
-    def is_observed(self) -> bool:
-        """Whether something is looked at beside the labels."""
-        return bool(self._probes)
-
-    @property
-    def views(self) -> int:
-        """Ways of looking at each slice, over all networks."""
+    def num_views(self) -> int:
+        """Number of forward passes for each slice: augmentations, summed over the networks."""
         return sum(len(network.tta_transforms) for network in self.networks)
 
-    def judge_by(self, judges: Sequence[QualityModel]) -> None:
-        """Say from now on of each mask how good it probably is.
-
-        Args:
-            judges: One for each network, in their order.
-        """
-        self._judges = tuple(judges)
-        self._probes = tuple(
-            FeatureHook(level=judge.level, temperature=judge.temperature, views=judge.needs_views)
-            for judge in judges
-        )
-
-    def observe(self, probe: FeatureHook) -> None:
-        """Note from now on what a judge of a single network is fitted on."""
-        self._judges, self._probes = (), (probe,)
-
-    def set_batch_plan(self, pace: BatchPlan) -> None:
-        """Say how much is worked on at once; before, each network goes by its configuration."""
-        self._batch_plan = pace
+    def set_batch_plan(self, plan: BatchPlan) -> None:
+        """Set the batch sizes. By default each network uses those of its configuration."""
+        self._batch_plan = plan
 
     def predict(
         self,
@@ -205,135 +219,117 @@ class Predictor:
         *,
         keep_probabilities: bool = False,
         keep_uncertainty: bool = False,
-        watch: ProbabilityCallback | None = None,
+        callback: ProbabilityCallback | None = None,
         advance: Advance | None = None,
+        hooks: Sequence[FeatureHook] = (),
+        temperatures: Sequence[float] = (),
     ) -> Prediction:
-        """Segment a image or a volume.
+        """Segment an image or a volume.
 
-        The answer does not depend on what is in one forward pass together, but for rounding.
+        The result does not depend on the batch sizes, up to rounding.
 
         Args:
             image: A file as read, or a volume that is read slice by slice.
-            keep_probabilities: Give them as well, not repaired; K float32 values for each pixel.
-            keep_uncertainty: Give maps of uncertainty as well; one or two float32 values each.
-            watch: Shown all probabilities, as `keep_probabilities` would give them, part by part.
-            advance: Told of each finished slice; what it raises ends the prediction.
+            keep_probabilities: Return the probabilities as well, before postprocessing: K float32
+                values for each pixel.
+            keep_uncertainty: Return uncertainty maps as well: one or two float32 values each.
+            callback: Receives all probabilities, as `keep_probabilities` would return them, tile by
+                tile.
+            advance: Called after each slice. An exception that it raises ends the prediction.
+            hooks: One per network, or none.
+            temperatures: One per network, applied before the entropy. Empty: 1 for all.
 
         Raises:
-            ReadError: If the image has other channels than a network takes, a network answers it
-                with NaN, the file of a volume changed since it was opened, or the disk has no room
-                for its labels.
+            ReadError: If the image has other channels than a network expects, a network returns
+                NaN, the file of a volume changed after it was opened, or the disk is too full for
+                its labels.
             UsageError: If `intensity` does not fit the channels.
         """
         axis = self.networks[0].slices.axis
-        height, width, depth = _measure(image, axis)
-        spill = self._batch_plan.spill if self._batch_plan else None
-        canvas = PredictionAccumulator(
-            allocate_labels((height, width, depth), image.path, folder=spill),
+        height, width, depth = _find_size(image, axis)
+        accumulator = PredictionAccumulator(
+            self._allocate(image, (height, width, depth)),
             axis=None if image.kind == "image" else axis,
             num_classes=self.num_classes,
             combination=self._combination,
             background=self._background,
             keep_probabilities=keep_probabilities,
-            temperatures=self._find_temperatures() if keep_uncertainty else None,
-            has_variance=self.views > 1,
-            watch=watch,
+            temperatures=(
+                (temperatures or [1.0] * len(self.networks)) if keep_uncertainty else None
+            ),
+            has_variance=self.num_views > 1,
+            callback=callback,
         )
-        watched = [self._watch(image, number) for number in range(len(self.networks))]
-        with torch.inference_mode(), ExitStack() as watching:
-            for each in watched:
-                watching.enter_context(each.observer.watch() if each.observer else nullcontext())
-            for part in self._answer(image, (height, width), watched, spread=keep_uncertainty):
-                canvas.paint(part)
-                if advance is not None and part.top + part.height == height:
-                    advance(part.index + 1, depth)
-        done = canvas.finish()
-        observations = tuple(
-            each.observer.finish(image.kind, image.spacing) for each in watched if each.observer
-        )
-        pairs = zip(self._judges, observations, strict=bool(self._judges))
-        judged = [judge.judge(seen) for judge, seen in pairs]
+        with torch.inference_mode(), ExitStack() as attached:
+            for tile in self._predict_tiles(
+                image, (height, width), hooks, attached, with_variance=keep_uncertainty
+            ):
+                accumulator.add(tile)
+                if advance is not None and tile.top + tile.height == height:
+                    advance(tile.index + 1, depth)
+        result = accumulator.result()
         return Prediction(
-            labels=postprocess(done.labels, self.post),
+            labels=postprocess(result.labels, self.postprocessing),
             num_classes=self.num_classes,
-            probabilities=done.probabilities,
-            uncertainty=done.uncertainty,
-            observations=observations,
-            quality=combine(judged) if judged else None,
+            probabilities=result.probabilities,
+            uncertainty=result.uncertainty,
         )
 
-    def _find_temperatures(self) -> list[float]:
-        if not self._probes:
-            return [1.0] * len(self.networks)
-        return [probe.temperature for probe in self._probes]
+    def _allocate(
+        self, image: ImageFile | VolumeFile, size: tuple[int, int, int]
+    ) -> NDArray[np.uint8]:
+        if image.kind == "image":
+            return np.zeros(size, dtype=np.uint8)
+        spill = self._batch_plan.spill if self._batch_plan else None
+        return allocate_labels(size, image.path, folder=spill)
 
-    def _watch(self, image: ImageFile | VolumeFile, number: int) -> "_Watched":
-        """Open a file for one network, and look at what it is shown where there is a probe."""
-        network = self.networks[number]
-        pace = self._batch_plan or BatchPlan(windows=network.window_batch)
-        stack = network.open(image, pace)
-        if not self._probes:
-            return _Watched(pace=pace, stack=stack)
-        probe = self._probes[number]
-        views = len(network.tta_transforms) if probe.views else 1
-        features = MapFeatures(
-            network.image_size if network.mode == "resize" else stack.plane,
-            num_classes=self.num_classes,
-            temperature=probe.temperature,
-            background=float(background_weight(network.config.threshold)),
-            views=views,
-        )
-        observer = Observer(
-            network.model,
-            probe.level,
-            channels=network.channels // network.slices.num_slices,
-            neighbors=network.slices.neighbors,
-            features=features,
-        )
-        stack = observer.behold(stack)
-        return _Watched(pace=pace, stack=stack, observer=observer, spread=views > 1)
-
-    def _answer(
+    def _predict_tiles(
         self,
         image: ImageFile | VolumeFile,
         grid: tuple[int, int],
-        watched: Sequence["_Watched"],
+        hooks: Sequence[FeatureHook],
+        attached: ExitStack,
         *,
-        spread: bool,
-    ) -> Iterator[Part]:
-        """Give what all networks say, band by band where there is one and it saw the file's grid.
+        with_variance: bool,
+    ) -> Iterator[Tile]:
+        """Yield tiles: bands of rows if there is one network that predicts on the file's grid.
 
-        Bands of other planes cannot be brought to the grid one by one without seams.
+        Bands on another grid cannot be resized one by one without seams.
         """
-        answers, planes = [], []
-        for network, each in zip(self.networks, watched, strict=True):
-            wants = each.spread or (spread and len(network.tta_transforms) > 1)
-            bands, plane = network.answer(image, each.stack, each.pace, spread=wants)
-            answers.append(bands if each.observer is None else each.observer.follow(bands))
+        streams, planes = [], []
+        for number, network in enumerate(self.networks):
+            plan = self._batch_plan or BatchPlan(windows=network.window_batch)
+            slices = network.open(image, plan)
+            hook = hooks[number] if hooks else None
+            if hook is not None:
+                slices = hook.wrap(network, slices)
+                attached.enter_context(hook.attach())
+            has_variance = len(network.tta_transforms) > 1 and (
+                with_variance or (hook is not None and hook.needs_variance)
+            )
+            bands, plane = network.predict_slices(image, slices, plan, with_variance=has_variance)
+            streams.append(bands if hook is None else _update_from(bands, hook))
             planes.append(plane)
-        if len(answers) == 1 and planes[0] == grid:
-            for band in answers[0]:
-                yield Part(band.index, band.top, band.answer.shape[1], (band.answer,))
+        if len(streams) == 1 and planes[0] == grid:
+            for band in streams[0]:
+                rows = band.probabilities.shape[1]
+                yield Tile(band.index, band.top, rows, (band.probabilities,))
             return
         whole = [
-            gather_planes(bands, plane[0]) for bands, plane in zip(answers, planes, strict=True)
+            gather_planes(bands, plane[0]) for bands, plane in zip(streams, planes, strict=True)
         ]
-        for together in zip(*whole, strict=True):
-            yield Part(together[0][0], 0, grid[0], tuple(answer for _, answer in together))
+        for pairs in zip(*whole, strict=True):
+            yield Tile(pairs[0][0], 0, grid[0], tuple(each for _, each in pairs))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Watched:
-    """A file opened for one network, and what looks on while it answers."""
-
-    pace: BatchPlan
-    stack: Slices
-    observer: Observer | None = None
-    spread: bool = False
+def _update_from(bands: Iterator[Band], hook: FeatureHook) -> Iterator[Band]:
+    for band in bands:
+        hook.update(band)
+        yield band
 
 
-def _measure(image: ImageFile | VolumeFile, axis: int) -> tuple[int, int, int]:
-    """Give height, width and number of the slices of a file."""
+def _find_size(image: ImageFile | VolumeFile, axis: int) -> tuple[int, int, int]:
+    """Return height, width and number of slices of a file."""
     if image.kind == "image":
         height, width = image.grid
         return height, width, 1

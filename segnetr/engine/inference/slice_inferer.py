@@ -1,8 +1,8 @@
-"""A network applied to the slices of a file: resized or by sliding windows.
+"""Apply a network to the slices of a file, resized or by sliding windows.
 
-Windows of one slice, or of several, and the ways of looking at them go through the network
-together. Answers come out in the order of the slices, on the plane that the network saw, and
-nothing but the windows in hand and the sums of one band is kept.
+Windows of one or several slices and their test-time augmentations share a forward pass.
+Probabilities are returned in the order of the slices, on the plane that the network saw. Only the
+current windows and the sums of one band of rows are kept.
 """
 
 import itertools
@@ -25,31 +25,36 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.data.volumes.slice_stack import Slices, find_margins, open_stack, pad_plane
 from segnetr.data.volumes.streamed_stack import open_streamed_stack
-from segnetr.engine.inference.sliding_windows import Band, BandSums, WindowGrid, lay_windows
-from segnetr.engine.inference.tta import TTA_TRANSFORMS, average_over, spread_over
+from segnetr.engine.inference.sliding_windows import (
+    Band,
+    WindowAccumulator,
+    WindowGrid,
+    make_window_grid,
+)
+from segnetr.engine.inference.tta import TTA_TRANSFORMS, tta_mean, tta_variance
 from segnetr.errors import ReadError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """How much is worked on at once; the answer does not depend on it, but for rounding.
+    """Batch sizes for inference. They affect speed and memory, not results (up to rounding).
 
     Attributes:
         windows: Windows, or resized slices, in one forward pass.
-        views: Ways of looking at each of them in one forward pass, 1 to 8.
-        block_bytes: Of a volume that is cut across its stored planes: what is held of it at once.
-        spill: Folder on whose disk the labels lie; None: in memory.
+        tta_batch: Augmentations of each of them in one forward pass, 1 to 8.
+        block_bytes: Bytes held at once of a volume that is sliced across its stored planes.
+        spill: Folder on whose disk the labels are kept. None: in memory.
     """
 
     windows: int
-    views: int = 8
+    tta_batch: int = 8
     block_bytes: int = 256 << 20
     spill: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Window:
-    """A window on its way through the network."""
+    """A window waiting for its forward pass."""
 
     index: int
     corner: tuple[int, int]
@@ -60,18 +65,18 @@ class SliceInferer:
     """Applies one network to the slices of files.
 
     Args:
-        model: Maps images (N, C, H, W) to logits (N, K, H, W); moved to `device` and put into
+        model: Maps images (N, C, H, W) to logits (N, K, H, W). Moved to `device` and put into
             evaluation mode.
-        config: As in `segnetr.engine.inference.predictor.Predictor`, and so the others.
-        intensity: How values are normalized.
-        image_size: (height, width) in pixels of what the network takes.
-        num_classes: K.
-        channels: C.
-        slices: How volumes are cut.
-        device: Where the network runs.
+        config: As in `segnetr.engine.inference.predictor.Predictor`, like all other arguments.
+        intensity: Normalization.
+        image_size: (height, width) in pixels of the network's input.
+        num_classes: Number of classes K.
+        channels: Input channels C.
+        slices: How volumes are sliced.
+        device: Device of the network.
 
     Raises:
-        UsageError: If images are to be turned by a quarter and are not square.
+        UsageError: If images are to be rotated by 90 degrees and are not square.
     """
 
     def __init__(
@@ -102,123 +107,151 @@ class SliceInferer:
         self.config = config
         self._intensity = intensity
         self._device = device
-        # A graphics card holds and moves halves twice as fast; three decimal places are enough
-        # for a weighted mean of probabilities.
+        # A GPU stores and moves float16 twice as fast. Three decimal places are enough for a
+        # weighted mean of probabilities.
         self._sum_dtype = torch.float16 if device.type == "cuda" else torch.float32
 
-    def open(self, image: ImageFile | VolumeFile, pace: BatchPlan) -> Slices:
-        """Cut a file into the slices that the network sees."""
+    def open(self, image: ImageFile | VolumeFile, plan: BatchPlan) -> Slices:
+        """Return the slices of a file as the network sees them."""
         if isinstance(image, VolumeFile):
             return open_streamed_stack(
-                image, self.slices, self._intensity, block_bytes=pace.block_bytes
+                image, self.slices, self._intensity, block_bytes=plan.block_bytes
             )
         return open_stack(image, self.slices, self._intensity)
 
-    def answer(
+    def predict_slices(
         self,
         image: ImageFile | VolumeFile,
-        stack: Slices,
-        pace: BatchPlan,
+        slices: Slices,
+        plan: BatchPlan,
         *,
-        spread: bool = False,
+        with_variance: bool = False,
     ) -> tuple[Iterator[Band], tuple[int, int]]:
-        """Give the probabilities of each slice, in order and in bands of whole rows.
+        """Predict the probabilities of each slice, in order and in bands of whole rows.
 
         Args:
             image: The file.
-            stack: Its slices, from `open`.
-            pace: How much is worked on at once.
-            spread: Put the variance over the ways of looking behind the K probabilities.
+            slices: Its slices, from `open`.
+            plan: Batch sizes.
+            with_variance: Append the variance over test-time augmentations to the K probabilities.
 
         Returns:
-            The bands, and the (height, width) of the plane that they lie on.
+            The bands, and the (height, width) of their plane.
 
         Raises:
-            ReadError: If the image has other channels than the network takes, or the network
-                answers it with NaN.
+            ReadError: If the image has other channels than the network expects, or the network
+                returns NaN for it.
             UsageError: If `intensity` does not fit the channels.
         """
         if self.mode == "resize":
-            return self._answer_resized(image, stack, pace, spread=spread), self.image_size
-        return self._answer_windows(image, stack, pace, spread=spread), stack.plane
+            bands = self._predict_resized(image, slices, plan, with_variance=with_variance)
+            return bands, self.image_size
+        bands = self._predict_windows(image, slices, plan, with_variance=with_variance)
+        return bands, slices.plane
 
-    def rehearse(self, pace: BatchPlan) -> None:
-        """Send noise through the network as passes of this pace would send windows."""
-        # Of its own source: the caller's random numbers stay where they are.
-        source = torch.Generator().manual_seed(0)
-        noise = torch.rand((pace.windows, self.channels, *self.image_size), generator=source)
-        # What the pass before said, whose last window is still added up when the next one begins.
-        shape = (pace.windows, self.num_classes, *self.image_size)
+    def warm_up(self, plan: BatchPlan) -> None:
+        """Run the network on noise with the batch sizes of a plan."""
+        # A generator of its own leaves the caller's random numbers alone.
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand((plan.windows, self.channels, *self.image_size), generator=generator)
+        # The output of the previous pass, whose last window is still being added.
+        shape = (plan.windows, self.num_classes, *self.image_size)
         before = torch.ones(shape, device=self._device)
         with torch.inference_mode():
-            self._estimate(noise, pace)
+            self.predict_batch(noise, plan)
         del before
 
-    def _answer_resized(
-        self, image: ImageFile | VolumeFile, stack: Slices, pace: BatchPlan, *, spread: bool
+    def _predict_resized(
+        self, image: ImageFile | VolumeFile, slices: Slices, plan: BatchPlan, *, with_variance: bool
     ) -> Iterator[Band]:
-        for start in range(0, stack.depth, pace.windows):
-            indices = range(start, min(start + pace.windows, stack.depth))
-            batch = torch.stack([self._prepare(image, stack.view(index)) for index in indices])
-            answers = self._check(image, self._estimate(batch, pace, spread=spread))
-            for index, answer in zip(indices, answers, strict=True):
-                yield Band(index=index, top=0, answer=answer)
+        for start in range(0, slices.depth, plan.windows):
+            indices = range(start, min(start + plan.windows, slices.depth))
+            batch = torch.stack([self._prepare(image, slices.view(index)) for index in indices])
+            probabilities = self.predict_batch(batch, plan, with_variance=with_variance)
+            _check_finite(image, probabilities)
+            for index, each in zip(indices, probabilities, strict=True):
+                yield Band(index=index, top=0, probabilities=each)
 
-    def _answer_windows(
-        self, image: ImageFile | VolumeFile, stack: Slices, pace: BatchPlan, *, spread: bool
+    def _predict_windows(
+        self, image: ImageFile | VolumeFile, slices: Slices, plan: BatchPlan, *, with_variance: bool
     ) -> Iterator[Band]:
-        margins = find_margins(stack.plane, self.image_size)
-        height, width = (max(pair) for pair in zip(stack.plane, self.image_size, strict=True))
-        grid = lay_windows(
+        if self.config.inferer == "monai":
+            yield from self._predict_planes_with_monai(image, slices, plan, with_variance)
+            return
+        margins = find_margins(slices.plane, self.image_size)
+        height, width = (max(pair) for pair in zip(slices.plane, self.image_size, strict=True))
+        grid = make_window_grid(
             (height, width),
             self.image_size,
             overlap=self.config.overlap,
             weights=self.config.weights,
             device=self._device,
         )
-        cut = self._cut_windows(image, stack, grid)
-        answered = self._answer_in_turn(image, cut, pace, spread=spread)
-        planes = self.num_classes + spread
-        for index, windows in itertools.groupby(answered, key=lambda pair: pair[0].index):
-            sums = BandSums(grid, index=index, num_classes=planes, dtype=self._sum_dtype)
-            for window, answer in windows:
-                for band in sums.add(window.corner, answer):
+        windows = self._cut_windows(image, slices, grid)
+        predicted = self._predict_batches(image, windows, plan, with_variance=with_variance)
+        planes = self.num_classes + with_variance
+        for index, group in itertools.groupby(predicted, key=lambda pair: pair[0].index):
+            sums = WindowAccumulator(grid, index=index, num_classes=planes, dtype=self._sum_dtype)
+            for window, probabilities in group:
+                for band in sums.add(window.corner, probabilities):
                     yield _cut_margins(band, margins)
-            yield _cut_margins(sums.finish(), margins)
+            yield _cut_margins(sums.result(), margins)
+
+    def _predict_planes_with_monai(
+        self, image: ImageFile | VolumeFile, slices: Slices, plan: BatchPlan, with_variance: bool
+    ) -> Iterator[Band]:
+        """Yield whole planes from MONAI's inferer, which keeps the sums of a whole plane."""
+        from segnetr.engine.inference.monai_inferer import make_monai_inferer  # takes seconds
+
+        inferer = make_monai_inferer(
+            self.image_size,
+            overlap=self.config.overlap,
+            weights=self.config.weights,
+            window_batch=plan.windows,
+        )
+        margins = find_margins(slices.plane, self.image_size)
+        for index in range(slices.depth):
+            prepared = self._prepare(image, slices.view(index))[None].to(self._device)
+            probabilities = inferer(
+                prepared, lambda batch: self.predict_batch(batch, plan, with_variance=with_variance)
+            )
+            _check_finite(image, probabilities)
+            yield _cut_margins(Band(index=index, top=0, probabilities=probabilities[0]), margins)
 
     def _cut_windows(
-        self, image: ImageFile | VolumeFile, stack: Slices, grid: WindowGrid
+        self, image: ImageFile | VolumeFile, slices: Slices, grid: WindowGrid
     ) -> Iterator[_Window]:
         height, width = grid.size
-        for index in range(stack.depth):
-            prepared = self._prepare(image, stack.view(index))
+        for index in range(slices.depth):
+            prepared = self._prepare(image, slices.view(index))
             for top, left in grid.corners:
                 pixels = prepared[:, top : top + height, left : left + width]
                 yield _Window(index=index, corner=(top, left), pixels=pixels)
 
-    def _answer_in_turn(
+    def _predict_batches(
         self,
         image: ImageFile | VolumeFile,
         windows: Iterator[_Window],
-        pace: BatchPlan,
+        plan: BatchPlan,
         *,
-        spread: bool,
+        with_variance: bool,
     ) -> Iterator[tuple[_Window, Tensor]]:
-        """Give each window with its probabilities (K, h, w), those of several slices together."""
-        while batch := list(itertools.islice(windows, pace.windows)):
+        """Yield each window with its probabilities (K, h, w). Batches may span several slices."""
+        while batch := list(itertools.islice(windows, plan.windows)):
             images = torch.stack([window.pixels for window in batch])
-            answers = self._estimate(images, pace, spread=spread)
-            yield from zip(batch, self._check(image, answers), strict=True)
+            probabilities = self.predict_batch(images, plan, with_variance=with_variance)
+            _check_finite(image, probabilities)
+            yield from zip(batch, probabilities, strict=True)
 
     def _prepare(self, image: ImageFile | VolumeFile, pixels: NDArray[Any]) -> Tensor:
-        """Bring (h, w, C) to what the network takes, in the order of the evaluation transform."""
+        """Turn (h, w, C) into network input, in the order of the evaluation transform."""
         present = pixels.shape[2]
         if present not in (self.channels, 1):
             raise ReadError(
                 image.path, f"it has {present} channels where the model takes {self.channels}"
             )
-        slides = self.mode == "window"
-        if not slides:
+        uses_windows = self.mode == "window"
+        if not uses_windows:
             pixels = resize_image(pixels, self.image_size)
         elif image.kind == "volume":
             pixels = pad_plane(pixels, self.image_size, value=pixels.min())
@@ -226,47 +259,57 @@ class SliceInferer:
             pixels = np.repeat(pixels, self.channels, axis=2)
         values = normalize(pixels, self._intensity).transpose(2, 0, 1)
         prepared = torch.from_numpy(np.ascontiguousarray(values))
-        if slides:
-            # A small image gets a frame of the mean, which is 0 once it is normalized.
+        if uses_windows:
+            # A small image is padded with the mean, which is 0 after normalization.
             rows, columns = find_margins((prepared.shape[1], prepared.shape[2]), self.image_size)
             prepared = F.pad(prepared, (*columns, *rows))
         return prepared
 
-    def _estimate(self, batch: Tensor, pace: BatchPlan, *, spread: bool = False) -> Tensor:
-        """Turn images (N, C, h, w) into probabilities (N, K, h, w), the mean over symmetries.
+    def predict_batch(
+        self, batch: Tensor, plan: BatchPlan, *, with_variance: bool = False
+    ) -> Tensor:
+        """Return the probabilities (N, K, h, w) of normalized images (N, C, h, w).
 
-        With `spread` their variance over the symmetries stands behind them.
+        They are the mean over the test-time augmentations. Probabilities are averaged and not
+        logits, as over windows, so that the output of `--save-prob` still sums to 1.
 
-        Probabilities and not logits are averaged, over symmetries as over windows, so that what
-        `--save-prob` writes still sums to 1.
+        Args:
+            batch: Normalized images.
+            plan: Batch sizes.
+            with_variance: Append the variance over the augmentations: (N, K + 1, h, w).
         """
         images = batch.to(self._device)
-        look = spread_over if spread else average_over
-        return look(self.tta_transforms, self._run, images, together=pace.views)
+        if len(self.tta_transforms) == 1 and not with_variance:
+            return self._run(images)  # the only transform is the identity
+        combine = tta_variance if with_variance else tta_mean
+        return combine(self.tta_transforms, self._run, images, tta_batch=plan.tta_batch)
 
     def _run(self, batch: Tensor) -> Tensor:
         logits: Tensor = self.model(batch)
         expected = (len(batch), self.num_classes, *batch.shape[2:])
         if logits.shape != expected:
-            raise ValueError(f"the network gives {tuple(logits.shape)} instead of {expected}")
+            raise ValueError(
+                f"the network returned {tuple(logits.shape)} instead of {expected}; check the "
+                "number of classes"
+            )
         return logits.float().softmax(dim=1)
 
-    def _check(self, image: ImageFile | VolumeFile, answers: Tensor) -> Tensor:
-        # One class is enough: softmax gives a pixel numbers for all classes, or for none. And so is
-        # their sum, which NaN goes through and which is no more than the number of pixels.
-        if not bool(torch.isfinite(answers[:, 0].sum())):
-            raise ReadError(
-                image.path, "the network answers this image with NaN; look at its gray values"
-            )
-        return answers
+
+def _check_finite(image: ImageFile | VolumeFile, probabilities: Tensor) -> None:
+    # One class is enough: softmax returns numbers for all classes of a pixel, or for none. Their
+    # sum is enough as well: NaN carries through it, and it is at most the number of pixels.
+    if not bool(torch.isfinite(probabilities[:, 0].sum())):
+        raise ReadError(
+            image.path, "the network returned NaN for this image; check its gray values"
+        )
 
 
 def _cut_margins(band: Band, margins: tuple[tuple[int, int], tuple[int, int]]) -> Band:
-    """Take away what padding had put around a plane."""
+    """Remove the padding around a plane."""
     (above, below), (left, right) = margins
     if not (above or below or left or right):
         return band
-    # Rows are padded only where one band of windows covers them all.
-    rows, columns = band.answer.shape[1:]
-    answer = band.answer[:, above : rows - below, left : columns - right]
-    return Band(index=band.index, top=band.top, answer=answer)
+    # Rows are padded only if one band of windows covers all of them.
+    rows, columns = band.probabilities.shape[1:]
+    inside = band.probabilities[:, above : rows - below, left : columns - right]
+    return Band(index=band.index, top=band.top, probabilities=inside)

@@ -1,8 +1,8 @@
-"""Windows that slide over a plane, and the weighted mean of what a network says about each.
+"""Sliding windows over a plane, and the weighted mean of their predictions.
 
-Only the rows that a band of windows covers are held as sums: once the next band begins, the rows
-above it are complete and given away. So the memory for a image of any height is that of K classes
-times the height of one window.
+Only the rows under the current row of windows are kept as sums. When the next row of windows
+begins, the rows above it are complete and are returned. An image of any height therefore needs K
+planes of the height of one window.
 """
 
 import math
@@ -15,22 +15,22 @@ from torch import Tensor
 
 Weights = Literal["gaussian", "constant"]
 
-# Deviation of the bell as a share of the window's side, and the least weight beside its highest of
-# 1: those of MONAI's sliding_window_inference, so that networks answer as its users know them.
-_DEVIATION = 0.125
-_LEAST_WEIGHT = 1e-3
+# Standard deviation as a share of the window side, and smallest weight relative to the largest of
+# 1. Both are those of MONAI's sliding_window_inference, so that results agree.
+_SIGMA_SCALE = 0.125
+_MIN_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WindowGrid:
-    """Where the windows of a plane lie and how their answers are weighted.
+    """Positions and weights of the windows of a plane.
 
     Attributes:
-        plane: (height, width) of the plane in pixels, nowhere smaller than a window.
+        plane: (height, width) of the plane in pixels, at least those of a window.
         size: (height, width) of a window in pixels.
         corners: (top, left) of each window, row by row.
-        weight: (h, w) of a pixel in a window.
-        total: (H, W) sum of the weights that each pixel of the plane gets.
+        weight: (h, w) weight of each pixel in a window.
+        total: (H, W) sum of the weights of each pixel of the plane.
     """
 
     plane: tuple[int, int]
@@ -42,20 +42,20 @@ class WindowGrid:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Band:
-    """Some finished rows of a slice.
+    """Complete rows of a slice, as wide as the slice.
 
     Attributes:
-        index: Number of the slice.
-        top: First of the rows.
-        answer: Probabilities (K, rows, W).
+        index: Index of the slice.
+        top: First row.
+        probabilities: (K, rows, W).
     """
 
     index: int
     top: int
-    answer: Tensor
+    probabilities: Tensor
 
 
-def lay_windows(
+def make_window_grid(
     plane: tuple[int, int],
     size: tuple[int, int],
     *,
@@ -68,12 +68,13 @@ def lay_windows(
     Args:
         plane: (height, width) in pixels, at least `size`.
         size: (height, width) of a window in pixels.
-        overlap: Share of a window that the next one covers again, 0 to below 1.
-        weights: "gaussian": the middle of a window counts most; "constant": all pixels alike.
-        device: Where the weights lie.
+        overlap: Overlap of neighboring windows as a share of the window, 0 to below 1.
+        weights: "gaussian": the center of a window has the largest weight; "constant": all pixels
+            have the same weight.
+        device: Device of the weights.
     """
     rows, columns = (
-        _place(side, window, overlap) for side, window in zip(plane, size, strict=True)
+        _list_starts(side, window, overlap) for side, window in zip(plane, size, strict=True)
     )
     weight = window_weights(size, weights).to(device)
     total = torch.zeros(plane, device=device)
@@ -84,19 +85,19 @@ def lay_windows(
 
 
 def window_weights(size: tuple[int, int], weights: Weights) -> Tensor:
-    """Give the weight (h, w) of each pixel of a window, 1 at most and above 0."""
+    """Return the weight (h, w) of each pixel of a window, above 0 and at most 1."""
     if weights == "constant":
         return torch.ones(size)
-    bells = [
-        torch.exp(-((torch.arange(side) - (side - 1) / 2) ** 2) / (2 * (_DEVIATION * side) ** 2))
+    profiles = [
+        torch.exp(-((torch.arange(side) - (side - 1) / 2) ** 2) / (2 * (_SIGMA_SCALE * side) ** 2))
         for side in size
     ]
-    weight = bells[0][:, None] * bells[1][None, :]
-    return weight.clamp_min(max(float(weight.min()), _LEAST_WEIGHT))
+    weight = profiles[0][:, None] * profiles[1][None, :]
+    return weight.clamp_min(max(float(weight.min()), _MIN_WEIGHT))
 
 
-def _place(side: int, window: int, overlap: float) -> list[int]:
-    """Give the first pixel of each window along a side; the last one ends with the side."""
+def _list_starts(side: int, window: int, overlap: float) -> list[int]:
+    """Return the first pixel of each window along a side. The last window ends at the border."""
     if side <= window:
         return [0]
     step = max(1, int(window * (1 - overlap)))
@@ -104,14 +105,14 @@ def _place(side: int, window: int, overlap: float) -> list[int]:
     return [min(number * step, side - window) for number in range(count)]
 
 
-class BandSums:
+class WindowAccumulator:
     """Adds up the windows of one slice in the order of their corners.
 
     Args:
-        grid: Where the windows lie.
-        index: Number of the slice.
-        num_classes: K.
-        dtype: Of the sums; float16 halves them and costs three decimal places.
+        grid: Positions and weights of the windows.
+        index: Index of the slice.
+        num_classes: Number of planes K.
+        dtype: Of the sums. float16 halves their size and costs three decimal places.
     """
 
     def __init__(
@@ -124,36 +125,36 @@ class BandSums:
             (num_classes, grid.size[0], grid.plane[1]), dtype=dtype, device=grid.weight.device
         )
 
-    def add(self, corner: tuple[int, int], answer: Tensor) -> Iterator[Band]:
-        """Take in what was said about a window (K, h, w); give the rows this completes."""
+    def add(self, corner: tuple[int, int], probabilities: Tensor) -> Iterator[Band]:
+        """Add the probabilities (K, h, w) of a window and yield the rows that this completes."""
         top, left = corner
         if top != self._top:
             done = top - self._top
-            yield self._give(done)
+            yield self._make_band(done)
             # A copy, because source and target overlap.
             self._sums[:, :-done] = self._sums[:, done:].clone()
             self._sums[:, -done:] = 0
             self._top = top
-        part = self._sums[:, :, left : left + self._grid.size[1]]
-        part.addcmul_(answer.to(part.dtype), self._grid.weight.to(part.dtype))
+        region = self._sums[:, :, left : left + self._grid.size[1]]
+        region.addcmul_(probabilities.to(region.dtype), self._grid.weight.to(region.dtype))
 
-    def finish(self) -> Band:
-        """Give the last rows, once all windows are added."""
-        return self._give(self._sums.shape[1])
+    def result(self) -> Band:
+        """Return the last rows, after all windows were added."""
+        return self._make_band(self._sums.shape[1])
 
-    def _give(self, rows: int) -> Band:
+    def _make_band(self, rows: int) -> Band:
         total = self._grid.total[self._top : self._top + rows]
-        answer = self._sums[:, :rows].float() / total
-        return Band(index=self._index, top=self._top, answer=answer)
+        mean = self._sums[:, :rows].float() / total
+        return Band(index=self._index, top=self._top, probabilities=mean)
 
 
 def gather_planes(bands: Iterator[Band], height: int) -> Iterator[tuple[int, Tensor]]:
-    """Put the rows of each slice together: its number and (K, height, W), in order."""
+    """Concatenate the bands of each slice: yield its index and (K, height, W), in order."""
     parts: list[Tensor] = []
     rows = 0
     for band in bands:
-        parts.append(band.answer)
-        rows += band.answer.shape[1]
+        parts.append(band.probabilities)
+        rows += band.probabilities.shape[1]
         if rows == height:
             yield band.index, parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
             parts, rows = [], 0

@@ -1,4 +1,4 @@
-"""The ways in which a square looks the same: mirrored, turned, both; and the mean over them."""
+"""Test-time augmentation: flips and quarter turns, and the mean or variance over them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,105 +13,105 @@ Augmentation = Literal["none", "flips", "d4"]
 
 @dataclass(frozen=True, slots=True)
 class TTATransform:
-    """One way of looking at images (N, C, H, W): axes mirrored, then rows and columns swapped.
+    """A flip of images (N, C, H, W), followed by a transposition of rows and columns.
 
     Attributes:
-        mirrored: Axes that are mirrored: 2 up-down, 3 left-right.
-        swapped: Whether H and W change places afterwards.
+        flipped: Axes that are flipped: 2 up-down, 3 left-right.
+        transposed: Whether H and W are swapped afterwards.
     """
 
-    mirrored: tuple[int, ...]
-    swapped: bool
+    flipped: tuple[int, ...]
+    transposed: bool
 
     def apply(self, images: Tensor) -> Tensor:
-        """Look at images this way."""
-        seen = images.flip(self.mirrored) if self.mirrored else images
-        # Networks may count on the usual order in memory.
-        return seen.transpose(2, 3).contiguous() if self.swapped else seen
+        """Return the transformed images."""
+        result = images.flip(self.flipped) if self.flipped else images
+        # Networks may rely on the usual memory layout.
+        return result.transpose(2, 3).contiguous() if self.transposed else result
 
-    def undo(self, answers: Tensor) -> Tensor:
-        """Turn answers back to where the images were."""
-        straight = answers.transpose(2, 3) if self.swapped else answers
-        return straight.flip(self.mirrored) if self.mirrored else straight
+    def undo(self, predictions: Tensor) -> Tensor:
+        """Return predictions in the orientation of the original images."""
+        result = predictions.transpose(2, 3) if self.transposed else predictions
+        return result.flip(self.flipped) if self.flipped else result
 
 
-_MIRRORINGS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
-_FLIPS = tuple(TTATransform(axes, swapped=False) for axes in _MIRRORINGS)
+_FLIP_AXES: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+_FLIPS = tuple(TTATransform(axes, transposed=False) for axes in _FLIP_AXES)
 
 TTA_TRANSFORMS: Mapping[Augmentation, tuple[TTATransform, ...]] = MappingProxyType(
     {
         "none": _FLIPS[:1],
         "flips": _FLIPS,
-        # The dihedral group of the square, of 8 elements: the other four are turns by a quarter.
-        "d4": (*_FLIPS, *(TTATransform(axes, swapped=True) for axes in _MIRRORINGS)),
+        # The dihedral group of the square has 8 elements: with a transposition, flips become turns.
+        "d4": (*_FLIPS, *(TTATransform(axes, transposed=True) for axes in _FLIP_AXES)),
     }
 )
-"""For each test-time augmentation the ways of looking at a image, the plain one first."""
+"""Transforms of each test-time augmentation, the identity first."""
 
 
-def average_over(
+def tta_mean(
     tta_transforms: tuple[TTATransform, ...],
-    estimate: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor], Tensor],
     images: Tensor,
     *,
-    together: int,
+    tta_batch: int,
 ) -> Tensor:
-    """Average what is said about images over several ways of looking at them.
+    """Average predictions over test-time augmentations.
 
     Args:
-        tta_transforms: The ways.
-        estimate: Maps images (N, C, H, W) to probabilities (N, K, H, W).
+        tta_transforms: The transforms.
+        predict: Maps images (N, C, H, W) to probabilities (N, K, H, W).
         images: (N, C, H, W).
-        together: Ways in one forward pass.
+        tta_batch: Transforms in one forward pass.
     """
     total: Tensor | None = None
-    for straight in _look(tta_transforms, estimate, images, together=together):
-        total = straight if total is None else total + straight
+    for probabilities in _predict_each(tta_transforms, predict, images, tta_batch=tta_batch):
+        total = probabilities if total is None else total + probabilities
     if total is None:
-        raise ValueError("there is no way of looking at the images")
+        raise ValueError("test-time augmentation needs at least one transform")
     return total if len(tta_transforms) == 1 else total / len(tta_transforms)
 
 
-def spread_over(
+def tta_variance(
     tta_transforms: tuple[TTATransform, ...],
-    estimate: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor], Tensor],
     images: Tensor,
     *,
-    together: int,
+    tta_batch: int,
 ) -> Tensor:
-    """Average as `average_over`, and put the variance over the ways behind the classes.
+    """Return the mean, as `tta_mean`, with the variance over the transforms as the last plane.
 
-    It is half the sum over the classes of their variances: of two classes the variance of either,
-    0.25 at most; of more 0.5 at most.
+    The variance is half the sum of the variances of the classes. With two classes this is the
+    variance of either class, at most 0.25. With more classes it is at most 0.5.
 
     Returns:
         (N, K + 1, H, W).
     """
     total: Tensor | None = None
     squares: Tensor | None = None
-    for straight in _look(tta_transforms, estimate, images, together=together):
-        total = straight if total is None else total + straight
-        square = straight.square().sum(dim=1, keepdim=True)
+    for probabilities in _predict_each(tta_transforms, predict, images, tta_batch=tta_batch):
+        total = probabilities if total is None else total + probabilities
+        square = probabilities.square().sum(dim=1, keepdim=True)
         squares = square if squares is None else squares + square
     if total is None or squares is None:
-        raise ValueError("there is no way of looking at the images")
+        raise ValueError("test-time augmentation needs at least one transform")
     count = len(tta_transforms)
     mean = total if count == 1 else total / count
     variance = 0.5 * (squares / count - mean.square().sum(dim=1, keepdim=True))
     return torch.cat([mean, variance.clamp_min(0)], dim=1)
 
 
-def _look(
+def _predict_each(
     tta_transforms: tuple[TTATransform, ...],
-    estimate: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor], Tensor],
     images: Tensor,
     *,
-    together: int,
+    tta_batch: int,
 ) -> Iterator[Tensor]:
-    """Give what is said about images, turned back, one way of looking after the other."""
-    for start in range(0, len(tta_transforms), together):
-        group = tta_transforms[start : start + together]
-        views = [tta_transform.apply(images) for tta_transform in group]
-        answers = estimate(views[0] if len(views) == 1 else torch.cat(views)).chunk(len(group))
-        for tta_transform, answer in zip(group, answers, strict=True):
-            yield tta_transform.undo(answer)
+    """Yield the prediction of each transform in the original orientation."""
+    for start in range(0, len(tta_transforms), tta_batch):
+        group = tta_transforms[start : start + tta_batch]
+        batch = [transform.apply(images) for transform in group]
+        predictions = predict(batch[0] if len(batch) == 1 else torch.cat(batch)).chunk(len(group))
+        for transform, prediction in zip(group, predictions, strict=True):
+            yield transform.undo(prediction)

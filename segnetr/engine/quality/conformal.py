@@ -1,8 +1,9 @@
-"""Intervals that hold the ground truth as often as they say, from errors on cases not fitted on.
+"""Conformal prediction intervals from errors on held-out cases.
 
-If the case to come is drawn as the calibration cases were, an interval of the k-th smallest of n
-errors, k = ceil((n + 1) * level), holds its value with at least that probability, whatever the
-model. Errors of a jackknife (each case predicted by the model fitted without it) keep this nearly.
+If a new case is drawn from the distribution of the calibration cases, an interval of the k-th
+smallest of n errors, k = ceil((n + 1) * level), covers its value with at least that probability,
+for any model. Jackknife errors (each case predicted by a model fitted without it) nearly keep this
+guarantee.
 
 Source:
     Lei et al., Distribution-Free Predictive Inference for Regression, JASA 2018, arXiv:1604.04173,
@@ -16,20 +17,20 @@ from collections.abc import Sequence
 import numpy as np
 
 LEVELS = (0.9, 0.8)
-"""Levels of an interval that are aimed at; the second where cases are too few for the first."""
+"""Coverage levels, best first. The second is used if there are too few cases for the first."""
 
 
 def choose_level(cases: int) -> float | None:
-    """Give the highest of `LEVELS` that so many errors can promise: from 9 cases 0.9, from 4 0.8.
+    """Return the highest of `LEVELS` that this many errors guarantee: 0.9 from 9 cases, 0.8 from 4.
 
     Returns:
-        None where not even the lowest can be promised.
+        None if there are too few cases for the lowest level.
     """
     return next((level for level in LEVELS if _find_rank(cases, level) <= cases), None)
 
 
 def find_radius(errors: Sequence[float], level: float) -> float:
-    """Give the error that the next case stays below with this probability.
+    """Return the error that the next case stays below with this probability.
 
     Args:
         errors: Of the calibration cases, 0 or above.
@@ -40,7 +41,7 @@ def find_radius(errors: Sequence[float], level: float) -> float:
     """
     rank = _find_rank(len(errors), level)
     if rank > len(errors):
-        raise ValueError(f"{len(errors)} errors cannot promise {level:g}")
+        raise ValueError(f"{len(errors)} errors are too few for a level of {level:g}")
     return float(np.sort(np.asarray(errors, dtype=np.float64))[rank - 1])
 
 

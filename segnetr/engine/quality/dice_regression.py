@@ -1,8 +1,8 @@
-"""A small regression from what a probability map looks like to the Dice it will have.
+"""Ridge regression from features of a probability map to the Dice of its mask.
 
-The Dice expected from the probabilities themselves is the start; a ridge regression adds what the
-other features know beyond it. The fewer the cases, the harder the correction is held at zero, so
-with very few the answer is the expected Dice and a constant.
+It starts from the Dice expected from the probabilities themselves and adds a correction from the
+other features. The fewer the cases, the more the correction is shrunk. With very few cases, the
+result is the expected Dice plus a constant.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 1e6)
-"""Ridge penalties that are tried, in squared deviations of a feature; the last allows nothing."""
+"""Ridge penalties that are tried, for standardized features. The last one allows no correction."""
 
-_LEAST_SPREAD = 1e-6
+_MIN_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,10 +25,10 @@ class DiceRegression:
 
     Attributes:
         center: (F,) mean of each feature.
-        scale: (F,) deviation of each.
+        scale: (F,) standard deviation of each feature.
         weights: (F,) of the correction.
-        intercept: Mean of true less expected Dice.
-        penalty: The one that was chosen.
+        intercept: Mean of true minus expected Dice.
+        penalty: The selected penalty.
     """
 
     center: Floats
@@ -38,7 +38,7 @@ class DiceRegression:
     penalty: float
 
     def predict(self, features: Floats) -> Floats:
-        """Give the Dice (n,) that is predicted from features (n, F)."""
+        """Return the predicted Dice (n,) for features (n, F)."""
         correction = (features - self.center) / self.scale @ self.weights
         return np.clip(features[:, 0] + self.intercept + correction, 0.0, 1.0)
 
@@ -46,14 +46,14 @@ class DiceRegression:
 def fit_dice_regression(
     features: Floats, dice: Floats, *, groups: Sequence[str]
 ) -> tuple[DiceRegression, Floats]:
-    """Fit the regression, and predict each case by one that never saw its group.
+    """Fit the regression, and predict each case with a regression fitted without its group.
 
-    The penalty is the largest whose left-out error is within a standard error of the lowest.
+    The penalty is the largest one whose left-out error is within one standard error of the lowest.
 
     Args:
-        features: (n, F); the first one is the expected Dice.
+        features: (n, F), the first of which is the expected Dice.
         dice: (n,) true Dice.
-        groups: Patient of each case; left out together.
+        groups: Patient of each case. Cases of one patient are left out at the same time.
 
     Returns:
         The regression on all cases, and the left-out predictions (n,).
@@ -61,43 +61,44 @@ def fit_dice_regression(
     Raises:
         ValueError: If there is only one group.
     """
-    names = sorted(set(groups))
-    if len(names) < 2:
-        raise ValueError("left-out predictions need two groups at least")
-    member = np.array([names.index(name) for name in groups])
-    left_out = {penalty: _leave_out(features, dice, member, penalty) for penalty in PENALTIES}
-    errors = {penalty: (found - dice) ** 2 for penalty, found in left_out.items()}
+    if len(set(groups)) < 2:
+        raise ValueError("left-out predictions need at least two groups")
+    left_out = {penalty: _leave_out(features, dice, groups, penalty) for penalty in PENALTIES}
+    errors = {penalty: (predicted - dice) ** 2 for penalty, predicted in left_out.items()}
     best = min(PENALTIES, key=lambda penalty: float(errors[penalty].mean()))
-    slack = float(errors[best].std(ddof=1) / np.sqrt(len(dice)))
-    penalty = max(p for p in PENALTIES if errors[p].mean() <= errors[best].mean() + slack)
-    return _solve(features, dice, penalty), left_out[penalty]
+    standard_error = float(errors[best].std(ddof=1) / np.sqrt(len(dice)))
+    limit = errors[best].mean() + standard_error
+    penalty = max(each for each in PENALTIES if errors[each].mean() <= limit)
+    return _fit(features, dice, penalty), left_out[penalty]
 
 
-def _leave_out(
-    features: Floats, dice: Floats, member: NDArray[np.integer], penalty: float
-) -> Floats:
-    found = np.empty(len(dice))
-    for group in np.unique(member):
-        out = member == group
-        found[out] = _solve(features[~out], dice[~out], penalty).predict(features[out])
-    return found
+def _leave_out(features: Floats, dice: Floats, groups: Sequence[str], penalty: float) -> Floats:
+    from sklearn.model_selection import LeaveOneGroupOut
+
+    predicted = np.empty(len(dice))
+    for fitted, out in LeaveOneGroupOut().split(features, dice, groups):
+        regression = _fit(features[fitted], dice[fitted], penalty)
+        predicted[out] = regression.predict(features[out])
+    return predicted
 
 
-def _solve(features: Floats, dice: Floats, penalty: float) -> DiceRegression:
+def _fit(features: Floats, dice: Floats, penalty: float) -> DiceRegression:
+    # Fitting happens at the end of a training. Prediction must not import scikit-learn.
+    from sklearn.linear_model import Ridge
+
     center = features.mean(axis=0)
-    spread = features.std(axis=0)
-    # A feature that never varied says nothing, and may not be blown up by a case where it does.
-    scale = np.where(spread > _LEAST_SPREAD, spread, np.inf)
-    rows = (features - center) / scale
-    missing = dice - features[:, 0]
-    intercept = float(missing.mean())
-    gram = rows.T @ rows + penalty * np.eye(rows.shape[1])
-    weights = np.linalg.solve(gram, rows.T @ (missing - intercept))
-    known = np.isfinite(scale)
+    deviation = features.std(axis=0)
+    # A constant feature gets no weight, so that a case in which it differs is not blown up.
+    varies = deviation > _MIN_DEVIATION
+    rows = np.where(varies, (features - center) / np.where(varies, deviation, 1.0), 0.0)
+    residual = dice - features[:, 0]
+    intercept = float(residual.mean())
+    ridge = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky")
+    weights = ridge.fit(rows, residual - intercept).coef_
     return DiceRegression(
         center=center,
-        scale=np.where(known, scale, 1.0),
-        weights=np.where(known, weights, 0.0),
+        scale=np.where(varies, deviation, 1.0),
+        weights=np.where(varies, weights, 0.0),
         intercept=intercept,
         penalty=penalty,
     )

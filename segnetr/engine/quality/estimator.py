@@ -1,54 +1,41 @@
-"""How good a mask probably is, and whether its image is of the kind that the network knows.
+"""Estimate the quality of a mask and detect out-of-distribution images.
 
-A `QualityModel` is fitted at the end of a training (`fitting.py`) and goes with the
-weights. Everything in it is numbers.
+A `QualityModel` is fitted at the end of a training (`fitting.py`) and stored next to the weights.
+It contains only numbers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from segnetr.engine.inference.predictor import Quality
 from segnetr.engine.quality.dice_regression import DiceRegression
 from segnetr.engine.quality.feature_collector import FileKind, ImageFeatures
-from segnetr.engine.quality.ood import Cloud
+from segnetr.engine.quality.ood import MahalanobisDetector
 from segnetr.engine.quality.probability_features import VIEWS_FEATURE
 
-_LEAST_WIDTH = 0.05
+__all__ = [
+    "CalibrationCase",
+    "OODDetector",
+    "Quality",
+    "QualityModel",
+    "combine_quality",
+    "find_spacing_gap",
+    "find_width",
+]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
-    """What is believed about one mask.
-
-    Attributes:
-        dice: Predicted Dice, the mean over the foreground classes, 0 to 1.
-        low: Lower end of its interval.
-        high: Upper end.
-        level: Probability that the interval holds the true one, for cases like the validation
-            cases.
-        is_ood: Whether the image is unlike the training set: neither number is to be believed.
-        novelty: The largest distance from the training set over its limit; above 1 is unlike.
-        reasons: What is unlike, one word or line each.
-    """
-
-    dice: float
-    low: float
-    high: float
-    level: float
-    is_ood: bool
-    ood_score: float
-    reasons: tuple[str, ...] = ()
+_MIN_WIDTH = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationCase:
-    """A validation case that was fitted on.
+    """A validation case that the model was fitted on.
 
     Attributes:
-        case_id: The case.
+        case_id: Id of the case.
         dice: Its true Dice.
-        predicted: Dice that was predicted for it by a regression fitted without its patient.
+        predicted: Dice predicted by a regression fitted without its patient.
     """
 
     case_id: str
@@ -57,50 +44,53 @@ class CalibrationCase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Familiarity:
-    """What the training set is like, and how far from it a case may lie.
+class OODDetector:
+    """Describes the training set and how far a case may be from it.
 
     Attributes:
         kind: Images or volumes.
-        spacing: For each axis the smallest and largest voxel side in mm; None: files do not say.
-        spacing_factor: How far outside a voxel side may lie, as a factor.
-        clouds: Of the appearance ("intensity") and of the deepest level ("embedding").
-        limits: Distance above which a case is unlike, for each cloud.
+        spacing: Smallest and largest voxel size in mm for each axis. None: unknown.
+        spacing_factor: Factor by which a voxel size may be outside that range.
+        densities: Of the intensity statistics ("intensity") and of the deepest level ("embedding").
+        limits: Distance above which a case is out of distribution, for each density.
     """
 
     kind: FileKind
     spacing: tuple[tuple[float, float], ...] | None
     spacing_factor: float
-    clouds: Mapping[str, Cloud]
+    densities: Mapping[str, MahalanobisDetector]
     limits: Mapping[str, float]
 
-    def measure(self, seen: ImageFeatures) -> dict[str, float]:
-        """Give the distance of each cloud over its limit."""
-        points = {"intensity": seen.appearance, "embedding": seen.embedding}
+    def measure(self, features: ImageFeatures) -> dict[str, float]:
+        """Return the distance from each density divided by its limit."""
+        points = {"intensity": features.intensity, "embedding": features.embedding}
         return {
-            name: float(cloud.measure(points[name][None])[0] / self.limits[name])
-            for name, cloud in self.clouds.items()
+            name: float(density.measure(points[name][None])[0] / self.limits[name])
+            for name, density in self.densities.items()
         }
 
-    def judge(self, seen: ImageFeatures) -> tuple[float, tuple[str, ...]]:
-        """Give the largest distance over its limit, and what is unlike."""
-        distances = self.measure(seen)
+    def score(self, features: ImageFeatures) -> tuple[float, tuple[str, ...]]:
+        """Return the largest distance divided by its limit, and why a case is out of distribution.
+
+        The reasons are empty for a case that is like the training set.
+        """
+        distances = self.measure(features)
         reasons = [
             f"{name} {ratio:.1f} times its limit" for name, ratio in distances.items() if ratio > 1
         ]
-        if seen.kind != self.kind:
-            reasons.insert(0, f"a {seen.kind}, trained on {self.kind}s")
+        if features.kind != self.kind:
+            reasons.insert(0, f"a {features.kind}, trained on {self.kind}s")
             return max(2.0, *distances.values()), tuple(reasons)
-        gap = self._find_spacing_gap(seen.spacing)
+        gap = self._spacing_gap(features.spacing)
         if gap > self.spacing_factor:
-            sides = " x ".join(f"{side:.3g}" for side in seen.spacing or ())
+            sides = " x ".join(f"{side:.3g}" for side in features.spacing or ())
             reasons.append(f"spacing {sides} mm" if sides else "spacing not known")
         return max(gap / self.spacing_factor, *distances.values()), tuple(reasons)
 
-    def _find_spacing_gap(self, spacing: tuple[float, ...] | None) -> float:
-        """Give the factor by which a voxel side lies outside those of the training set, 1 inside.
+    def _spacing_gap(self, spacing: tuple[float, ...] | None) -> float:
+        """Return the factor by which a voxel size is outside those of the training set, 1 inside.
 
-        An unknown one is twice as far as is allowed.
+        An unknown spacing counts as twice the allowed factor.
         """
         if self.spacing is None:
             return 0.0
@@ -111,16 +101,16 @@ class Familiarity:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class QualityModel:
-    """All that is fitted at the end of a training.
+    """Everything that is fitted at the end of a training.
 
     Attributes:
         level: Dotted name of the network's deepest level.
-        temperature: By which logits are divided.
+        temperature: Divides the logits.
         features: Names of the features of the probability map, in the order of the regression.
         regression: From features to Dice.
-        interval_level: Probability of the interval.
-        radius: Half the width of the interval, over the width that `find_width` gives.
-        familiarity: Of the training set.
+        interval_level: Coverage of the interval.
+        radius: Half the width of the interval, relative to `find_width`.
+        ood_detector: Describes the training set.
         cases: The validation cases it was fitted on.
     """
 
@@ -130,72 +120,68 @@ class QualityModel:
     regression: DiceRegression
     interval_level: float
     radius: float
-    familiarity: Familiarity
+    ood_detector: OODDetector
     cases: tuple[CalibrationCase, ...]
 
     @property
     def needs_views(self) -> bool:
-        """Whether several views of each slice are needed."""
+        """Whether several test-time augmentations are needed."""
         return VIEWS_FEATURE in self.features
 
-    def judge(self, seen: ImageFeatures) -> Quality:
-        """Say what is believed about a mask."""
-        row = np.array([[seen.features[name] for name in self.features]])
+    def estimate(self, features: ImageFeatures) -> Quality:
+        """Return the estimated quality of a mask."""
+        row = np.array([[features.features[name] for name in self.features]])
         dice = float(self.regression.predict(row)[0])
-        ood_score, reasons = self.familiarity.judge(seen)
-        half = self.radius * find_width(dice)
+        ood_score, reasons = self.ood_detector.score(features)
+        low, high = self._interval(dice)
         return Quality(
             dice=dice,
-            low=max(0.0, dice - half),
-            high=min(1.0, dice + half),
+            low=low,
+            high=high,
             level=self.interval_level,
             is_ood=bool(reasons),
             ood_score=ood_score,
             reasons=reasons,
         )
 
-    def recall(self, case_id: str, quality: Quality) -> Quality:
-        """Replace the prediction for a case that was fitted on by that of its left-out fit."""
+    def out_of_fold(self, case_id: str, quality: Quality) -> Quality:
+        """Return the left-out prediction for a case that was fitted on, else `quality` itself."""
         known = next((case for case in self.cases if case.case_id == case_id), None)
         if known is None:
             return quality
-        half = self.radius * find_width(known.predicted)
-        return Quality(
-            dice=known.predicted,
-            low=max(0.0, known.predicted - half),
-            high=min(1.0, known.predicted + half),
-            level=quality.level,
-            is_ood=quality.is_ood,
-            ood_score=quality.ood_score,
-            reasons=quality.reasons,
-        )
+        low, high = self._interval(known.predicted)
+        return replace(quality, dice=known.predicted, low=low, high=high)
+
+    def _interval(self, dice: float) -> tuple[float, float]:
+        half = self.radius * find_width(dice)
+        return max(0.0, dice - half), min(1.0, dice + half)
 
 
 def find_width(dice: float) -> float:
-    """Give how wide an interval is relative to others: the surer the mask, the narrower."""
-    return _LEAST_WIDTH + 1 - dice
+    """Return the relative width of an interval: the higher the Dice, the narrower."""
+    return _MIN_WIDTH + 1 - dice
 
 
 def find_spacing_gap(spacing: Sequence[float], ranges: Sequence[tuple[float, float]]) -> float:
-    """Give the largest factor by which a voxel side lies outside its range; 1 inside all."""
+    """Return the largest factor by which a voxel size is outside its range; 1 inside all."""
     return max(
         max(low / side, side / high, 1.0) for side, (low, high) in zip(spacing, ranges, strict=True)
     )
 
 
-def combine(found: Sequence[Quality]) -> Quality:
-    """Give the mean of what the members of an ensemble say; unlike where more than half say so."""
-    if len(found) == 1:
-        return found[0]
-    unlike = sum(quality.is_ood for quality in found)
-    is_ood = 2 * unlike > len(found)
-    reasons = [reason for quality in found for reason in quality.reasons]
+def combine_quality(estimates: Sequence[Quality]) -> Quality:
+    """Return the mean over ensemble members. OOD if more than half of the members agree."""
+    if len(estimates) == 1:
+        return estimates[0]
+    count = sum(quality.is_ood for quality in estimates)
+    is_ood = 2 * count > len(estimates)
+    reasons = [reason for quality in estimates for reason in quality.reasons]
     return Quality(
-        dice=float(np.mean([quality.dice for quality in found])),
-        low=float(np.mean([quality.low for quality in found])),
-        high=float(np.mean([quality.high for quality in found])),
-        level=min(quality.level for quality in found),
+        dice=float(np.mean([quality.dice for quality in estimates])),
+        low=float(np.mean([quality.low for quality in estimates])),
+        high=float(np.mean([quality.high for quality in estimates])),
+        level=min(quality.level for quality in estimates),
         is_ood=is_ood,
-        ood_score=float(np.median([quality.ood_score for quality in found])),
-        reasons=(f"{unlike} of {len(found)} models", *dict.fromkeys(reasons)) if is_ood else (),
+        ood_score=float(np.median([quality.ood_score for quality in estimates])),
+        reasons=(f"{count} of {len(estimates)} models", *dict.fromkeys(reasons)) if is_ood else (),
     )

@@ -1,112 +1,136 @@
-"""What is noticed of one file while a network answers about it, in the same passage."""
+"""Collect features during an image's forward pass, for quality estimation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from segnetr.data.preprocessing.resize import Array
 from segnetr.data.volumes.slice_stack import Slices
+from segnetr.engine.inference.postprocessing import background_weight
+from segnetr.engine.inference.slice_inferer import SliceInferer
 from segnetr.engine.inference.sliding_windows import Band
 from segnetr.engine.quality.embedding import Embedding
-from segnetr.engine.quality.intensity_statistics import Appearance
-from segnetr.engine.quality.probability_features import MapFeatures
+from segnetr.engine.quality.intensity_statistics import IntensityStatistics
+from segnetr.engine.quality.probability_features import ProbabilityFeatures
 
 FileKind = Literal["image", "volume"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ImageFeatures:
-    """One file, as a network saw it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureConfig:
+    """Which features are collected.
 
     Attributes:
-        kind: What it is.
-        spacing: Voxel sides of a volume in mm; None: a image, or a volume without.
-        features: Of the probability map, by name.
-        appearance: (A,) before normalization.
-        embedding: (C,) of the deepest level.
+        level: Dotted name of the module whose feature map describes the input.
+        temperature: Applied to the probabilities.
+        compare_views: Whether test-time augmentations are compared, if there are several.
+    """
+
+    level: str
+    temperature: float
+    compare_views: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageFeatures:
+    """Features of one file, collected while one network predicted it.
+
+    Attributes:
+        kind: Image or volume.
+        spacing: Voxel sizes of a volume in mm. None: an image, or a volume without spacing.
+        intensity: Intensity statistics (A,) before normalization.
+        embedding: (C,) mean of the feature map of the deepest level.
+        features: Features of the probability map, by name.
     """
 
     kind: FileKind
     spacing: tuple[float, ...] | None
-    appearance: NDArray[np.float64]
+    intensity: NDArray[np.float64]
     embedding: NDArray[np.float64]
     features: Mapping[str, float] = field(default_factory=dict)
 
 
-class _Beheld:
-    """Slices that are looked at when they are taken, each without its neighbors."""
+class ObservedSlices:
+    """Slices whose intensity statistics are updated when they are read, without neighbors."""
 
-    def __init__(self, stack: Slices, appearance: Appearance, *, neighbors: int) -> None:
-        self._stack = stack
-        self._appearance = appearance
+    def __init__(self, slices: Slices, statistics: IntensityStatistics, *, neighbors: int) -> None:
+        self._slices = slices
+        self._statistics = statistics
         self._neighbors = neighbors
 
     @property
     def plane(self) -> tuple[int, int]:
-        return self._stack.plane
+        """(height, width) of the slices in pixels."""
+        return self._slices.plane
 
     @property
     def depth(self) -> int:
-        return self._stack.depth
+        """Number of slices."""
+        return self._slices.depth
 
     def view(self, index: int) -> Array:
-        image = self._stack.view(index)
+        """Return a slice with its neighbors, and update the statistics."""
+        image = self._slices.view(index)
         channels = image.shape[2] // (2 * self._neighbors + 1)
         start = self._neighbors * channels
-        self._appearance.see(image[..., start : start + channels])
+        self._statistics.update(image[..., start : start + channels])
         return image
 
 
-class Observer:
-    """Watches one network answer about one file.
+class FeatureCollector:
+    """Collects the features of one file; a `segnetr.engine.inference.predictor.FeatureHook`.
+
+    Use one collector per file and network.
 
     Args:
-        model: The network.
-        level: The module whose maps describe what it is shown.
-        channels: Channels of a slice without its neighbors.
-        neighbors: Slices on either side that come with each.
-        features: Takes in the answers.
+        config: Which features are collected.
+
+    Attributes:
+        needs_variance: Whether several test-time augmentations are compared. Known after `wrap`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        level: str,
-        *,
-        channels: int,
-        neighbors: int,
-        features: MapFeatures,
-    ) -> None:
-        self._embedding = Embedding(model, level)
-        self._appearance = Appearance(channels)
-        self._neighbors = neighbors
-        self._features = features
+    def __init__(self, config: FeatureConfig) -> None:
+        self._config = config
+        self.needs_variance = False
 
-    def watch(self) -> AbstractContextManager[None]:
-        """Look into the network as long as the context lasts."""
-        return self._embedding.watch()
+    def wrap(self, network: SliceInferer, slices: Slices) -> Slices:
+        """Return the same slices, observed when the network reads them.
 
-    def behold(self, stack: Slices) -> Slices:
-        """Give the same slices, each looked at when the network takes it."""
-        return _Beheld(stack, self._appearance, neighbors=self._neighbors)
+        Raises:
+            ModelFileError: If the network has no module of the configured name.
+        """
+        config = self._config
+        views = len(network.tta_transforms) if config.compare_views else 1
+        self.needs_variance = views > 1
+        self._embedding = Embedding(network.model, config.level)
+        self._statistics = IntensityStatistics(network.channels // network.slices.together)
+        self._features = ProbabilityFeatures(
+            network.image_size if network.mode == "resize" else slices.plane,
+            num_classes=network.num_classes,
+            temperature=config.temperature,
+            background=float(background_weight(network.config.threshold)),
+            views=views,
+        )
+        return ObservedSlices(slices, self._statistics, neighbors=network.slices.neighbors)
 
-    def follow(self, bands: Iterator[Band]) -> Iterator[Band]:
-        """Pass answers on, and look at each."""
-        for band in bands:
-            self._features.add(band.top, band.answer)
-            yield band
+    def attach(self) -> AbstractContextManager[None]:
+        """Return a context in which the feature maps of the configured module are averaged."""
+        return self._embedding.attach()
 
-    def finish(self, kind: FileKind, spacing: tuple[float, ...] | None) -> ImageFeatures:
-        """Give what was noticed."""
+    def update(self, band: Band) -> None:
+        """Add the probabilities of some rows."""
+        self._features.update(band.top, band.probabilities)
+
+    def result(self, kind: FileKind, spacing: tuple[float, ...] | None) -> ImageFeatures:
+        """Return the features of the file."""
         return ImageFeatures(
             kind=kind,
             spacing=spacing,
-            appearance=self._appearance.finish(),
-            embedding=self._embedding.finish(),
-            features=self._features.finish(),
+            intensity=self._statistics.result(),
+            embedding=self._embedding.result(),
+            features=self._features.result(),
         )

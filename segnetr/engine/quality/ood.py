@@ -1,7 +1,7 @@
-"""How far a case lies from a cloud of cases: Mahalanobis distance with few cases, many numbers.
+"""Out-of-distribution distance: Mahalanobis distance from few cases with many numbers each.
 
-The covariance is drawn towards a sphere as far as its own uncertainty says (Ledoit and Wolf), and
-only its longest axes are kept; along all others the cloud is taken as equally wide.
+The covariance is shrunk towards a sphere by the amount that Ledoit and Wolf derive from its own
+uncertainty. Only its longest axes are kept, and all other directions get the same variance.
 
 Source:
     Ledoit and Wolf, A Well-Conditioned Estimator for Large-Dimensional Covariance Matrices, J.
@@ -14,24 +14,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
-_MOST_AXES = 64
-_LEAST_SPREAD = 1e-6
-_LEAST_DISTANCE = 1e-6
+_MAX_AXES = 64
+_MIN_VARIANCE = 1e-6
+_MIN_DISTANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Cloud:
-    """Where cases lie, as a Gaussian.
+class MahalanobisDetector:
+    """Gaussian density of the training cases.
 
     Attributes:
         center: (F,) mean.
-        scale: (F,) deviation of each number, by which it is divided first.
-        axes: (R, F) unit vectors, longest axis first; R may be 0.
-        lengths: (R,) variance along each.
+        scale: (F,) standard deviation of each number, which it is divided by first.
+        axes: (R, F) unit vectors of the principal axes, longest first. R may be 0.
+        lengths: (R,) variance along each axis.
         rest: Variance along every other direction.
     """
 
@@ -42,102 +41,89 @@ class Cloud:
     rest: float
 
     def measure(self, points: Floats) -> Floats:
-        """Give the distance (n,) of points (n, F), about 1 for those that the cloud is made of."""
+        """Return the distance (n,) of points (n, F). Points that were fitted have about 1."""
         rows = (points - self.center) / self.scale
         along = rows @ self.axes.T
-        beside = np.maximum((rows**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
-        squares = (along**2 / self.lengths).sum(axis=1) + beside / self.rest
+        across = np.maximum((rows**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
+        squares = (along**2 / self.lengths).sum(axis=1) + across / self.rest
         distances: Floats = np.sqrt(squares / rows.shape[1])
         return distances
 
 
-def fit_cloud(points: Floats) -> Cloud:
-    """Describe where points lie.
+def fit_detector(points: Floats) -> MahalanobisDetector:
+    """Fit the density of points.
 
     Args:
-        points: (n, F), two at least.
+        points: (n, F), at least two points.
 
     Raises:
-        ValueError: If there are fewer.
+        ValueError: If there are fewer than two points.
     """
     if len(points) < 2:
-        raise ValueError("a cloud needs two points at least")
+        raise ValueError(f"a density needs at least two points, not {len(points)}")
+    # Fitting happens at the end of a training. Prediction must not import scikit-learn.
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
     center = points.mean(axis=0)
-    spread = points.std(axis=0)
-    # Relative to the value itself where nothing varied: a change then stands out, but is finite.
-    least = np.maximum(_LEAST_SPREAD, 1e-3 * np.abs(center))
-    scale = np.maximum(spread, least)
+    # A constant number gets a scale relative to its value: a change is then large, but finite.
+    smallest = np.maximum(_MIN_VARIANCE, 1e-3 * np.abs(center))
+    scale = np.maximum(points.std(axis=0), smallest)
     rows = (points - center) / scale
     count, width = rows.shape
     total = float((rows**2).sum() / count)
-    mean = max(total / width, _LEAST_SPREAD)
+    mean = max(total / width, _MIN_VARIANCE)
     _, singular, directions = np.linalg.svd(rows, full_matrices=False)
     lengths = singular**2 / count
-    shrinkage = _find_shrinkage(rows, lengths, mean)
-    kept = min(_MOST_AXES, int((lengths > _LEAST_SPREAD).sum()))
-    left = max(total - float(lengths[:kept].sum()), 0.0) / max(width - kept, 1)
-    return Cloud(
+    shrinkage = float(ledoit_wolf_shrinkage(rows, assume_centered=True))
+    num_axes = min(_MAX_AXES, int((lengths > _MIN_VARIANCE).sum()))
+    left = max(total - float(lengths[:num_axes].sum()), 0.0) / max(width - num_axes, 1)
+    return MahalanobisDetector(
         center=center,
         scale=scale,
-        axes=directions[:kept],
-        lengths=(1 - shrinkage) * lengths[:kept] + shrinkage * mean,
-        rest=max((1 - shrinkage) * left + shrinkage * mean, _LEAST_SPREAD),
+        axes=directions[:num_axes],
+        lengths=(1 - shrinkage) * lengths[:num_axes] + shrinkage * mean,
+        rest=max((1 - shrinkage) * left + shrinkage * mean, _MIN_VARIANCE),
     )
 
 
 def measure_left_out(points: Floats, *, groups: Sequence[str]) -> list[float]:
-    """Give the distance of each point from the cloud of the points of all other groups.
+    """Return the distance of each point from the density of the points of all other groups.
 
     Args:
         points: (n, F).
         groups: Patient of each point.
 
     Returns:
-        One distance for each point; those of a group that leaves fewer than two others are missing.
+        One distance per point. Points whose group leaves fewer than two others are omitted.
     """
     names = np.array(groups)
-    found: list[float] = []
+    distances: list[float] = []
     for name in np.unique(names):
         out = names == name
         if (~out).sum() >= 2:
-            found += fit_cloud(points[~out]).measure(points[out]).tolist()
-    return found
-
-
-def _find_shrinkage(rows: Floats, lengths: Floats, mean: float) -> float:
-    """Give the share of the sphere in the covariance, 0 to 1.
-
-    Args:
-        rows: (n, F), their mean taken away.
-        lengths: Variances of the sample covariance along its axes; 0 along all others.
-        mean: Mean variance of a number.
-    """
-    count, width = rows.shape
-    squared = float((lengths**2).sum())
-    apart = squared - width * mean**2  # |S - mean I|^2
-    if apart <= 0:
-        return 1.0
-    # Mean over the points of |x x' - S|^2, with sum of x' S x = n |S|^2.
-    noise = (float(((rows**2).sum(axis=1) ** 2).sum()) / count - squared) / count
-    return float(min(max(noise / apart, 0.0), 1.0))
+            distances += fit_detector(points[~out]).measure(points[out]).tolist()
+    return distances
 
 
 def find_limit(distances: Sequence[float], *, level: float = 0.99) -> float:
-    """Give the distance that one more case of the same kind stays below with this probability.
+    """Return the distance that another case of the same kind stays below with this probability.
 
-    Logarithms of distances are taken as normal, and the few that there are as few: Student's t with
-    one more case to come. Three cases give a wide limit, hundreds about the 99th percentile.
+    The logarithms of the distances are assumed to be normal. Their small number is accounted for by
+    Student's t with one further case. Three cases give a wide limit, hundreds about the 99th
+    percentile.
 
     Args:
-        distances: Of cases that the cloud was not made of; two at least.
+        distances: Of cases that the density was not fitted to, at least two.
         level: Probability, 0 to 1.
 
     Raises:
-        ValueError: If there are fewer than two.
+        ValueError: If there are fewer than two distances.
     """
     if len(distances) < 2:
-        raise ValueError("a limit needs two distances at least")
-    logarithms = np.log(np.maximum(np.asarray(distances, dtype=np.float64), _LEAST_DISTANCE))
+        raise ValueError(f"a limit needs at least two distances, not {len(distances)}")
+    from scipy import stats  # takes most of a second to import, and prediction does not need it
+
+    logarithms = np.log(np.maximum(np.asarray(distances, dtype=np.float64), _MIN_DISTANCE))
     count = len(logarithms)
     factor = float(stats.t.ppf(level, count - 1)) * np.sqrt(1 + 1 / count)
     return float(np.exp(logarithms.mean() + factor * logarithms.std(ddof=1)))

@@ -1,26 +1,24 @@
-"""Whether two numbers put cases into the same order."""
+"""Spearman's rank correlation."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
-_FEWEST = 3
+_MIN_CASES = 3
 
 
 def correlate_ranks(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Give Spearman's rank correlation, -1 to 1, ties at their mean rank.
+    """Return Spearman's rank correlation, -1 to 1. Ties get their mean rank.
 
     Args:
-        first: One number for each case.
-        second: Another one, in the same order.
+        first: One number per case.
+        second: Another number per case, in the same order.
 
     Returns:
-        None for fewer than three cases, or where all values of one of them are equal.
+        None for fewer than three cases, or if all values of one argument are equal.
     """
-    if len(first) < _FEWEST:
+    if len(first) < _MIN_CASES or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    ranks = [stats.rankdata(values) for values in (first, second)]
-    if any(np.ptp(rank) == 0 for rank in ranks):
-        return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    from scipy.stats import spearmanr  # importing scipy.stats takes most of a second
+
+    return float(spearmanr(first, second).statistic)

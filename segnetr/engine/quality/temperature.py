@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes the probabilities of a network as sure as it is right.
+"""Temperature scaling: one number that calibrates the probabilities of a network.
 
 Source:
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017, arXiv:1706.04599, section 4.2.
@@ -6,10 +6,9 @@ Source:
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 LOWEST, HIGHEST = 0.2, 20.0
-"""Ends of the search; a temperature at one of them means that the network says nothing."""
+"""Search range. A temperature at either end means that the probabilities are uninformative."""
 
 _TINY = 1e-6
 
@@ -17,11 +16,11 @@ _TINY = 1e-6
 def scale_probabilities(
     probabilities: NDArray[np.floating], temperature: float
 ) -> NDArray[np.float64]:
-    """Give what the softmax would have given had the logits been divided by the temperature.
+    """Return the softmax of the logits divided by the temperature.
 
     Args:
-        probabilities: (n, K), each row summing to 1; 0 is taken for one in a million.
-        temperature: Above 1 makes less sure, below 1 surer.
+        probabilities: (n, K), each row summing to 1. 0 counts as 1e-6.
+        temperature: Above 1 lowers the confidence, below 1 raises it.
     """
     return np.exp(_scale_logarithms(probabilities, temperature))
 
@@ -32,18 +31,21 @@ def fit_temperature(
     *,
     weights: NDArray[np.float64] | None = None,
 ) -> float:
-    """Find the temperature at which the ground truth is most probable.
+    """Return the temperature that maximizes the likelihood of the ground truth.
 
     Args:
         probabilities: (n, K) of pixels.
         ground_truth: (n,) true class of each.
-        weights: (n,) of each pixel, as so that cases count alike; None: all alike.
+        weights: (n,) of each pixel, for example so that all cases count the same. None: all equal.
 
     Raises:
         ValueError: If there is no pixel.
     """
     if ground_truth.size == 0:
         raise ValueError("a temperature needs at least one pixel")
+    # Importing scipy.optimize takes long, and prediction does not need it.
+    from scipy.optimize import minimize_scalar
+
     share = np.ones(len(ground_truth)) if weights is None else weights
     rows = np.arange(len(ground_truth))
 
@@ -59,7 +61,7 @@ def fit_temperature(
 def _scale_logarithms(
     probabilities: NDArray[np.floating], temperature: float
 ) -> NDArray[np.float64]:
-    """Give logarithms of the scaled probabilities (n, K)."""
+    """Return the logarithms of the scaled probabilities (n, K)."""
     powers = np.log(np.maximum(probabilities.astype(np.float64), _TINY)) / temperature
     powers -= powers.max(axis=1, keepdims=True)
     scaled: NDArray[np.float64] = powers - np.log(np.exp(powers).sum(axis=1, keepdims=True))

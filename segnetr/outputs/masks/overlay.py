@@ -68,7 +68,7 @@ def draw_overlay(
         size = _fit_tile(pixels.shape[:2], _pixel_shape(image), side)
         tile = resize_image(np.ascontiguousarray(pixels), size)
         mask = _resize_labels(np.ascontiguousarray(np.rot90(labels[:, :, depth])), size)
-        release.give_back()
+        release.release()
         tiles.append(outline_labels(tile, mask, colors=colors, longest=side))
     return arrange_tiles(tiles, columns)
 

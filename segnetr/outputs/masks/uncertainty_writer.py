@@ -12,8 +12,8 @@ from PIL import Image
 
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.engine.inference.accumulator import MAX_VARIANCE
 from segnetr.engine.inference.predictor import Prediction
-from segnetr.engine.inference.uncertainty import MOST_VARIANCE
 from segnetr.outputs.masks.nifti_writer import find_header, write_voxels
 from segnetr.outputs.masks.output_paths import uncertainty_path
 
@@ -37,7 +37,7 @@ def plan_uncertainty(
         raise ValueError("the prediction was made without keep_uncertainty=True")
     writers: dict[Path, Write] = {}
     for kind, values, highest in (
-        ("variance", maps.variance, MOST_VARIANCE),
+        ("variance", maps.variance, MAX_VARIANCE),
         ("entropy", maps.entropy, 1.0),
     ):
         if values is None:

@@ -18,8 +18,8 @@ from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from segnetr.engine.quality.dice_regression import DiceRegression
-from segnetr.engine.quality.estimator import CalibrationCase, Familiarity, QualityModel
-from segnetr.engine.quality.ood import Cloud
+from segnetr.engine.quality.estimator import CalibrationCase, OODDetector, QualityModel
+from segnetr.engine.quality.ood import MahalanobisDetector
 from segnetr.engine.quality.probability_features import FEATURES, VIEWS_FEATURE
 from segnetr.errors import ModelFileError
 from segnetr.outputs.models.model_file import (
@@ -83,7 +83,7 @@ def add_quality(folder: Path, quality: QualityModel) -> None:
         WriteError: If it cannot be written. The folder is then unchanged.
     """
     clouds: dict[str, NDArray[Any]] = {}
-    for name, cloud in quality.familiarity.clouds.items():
+    for name, cloud in quality.ood_detector.densities.items():
         for key in ("center", "scale", "axes", "lengths", "rest"):
             # Copies in C order: safetensors writes the memory of an array as it is.
             clouds[f"{name}.{key}"] = np.array(getattr(cloud, key), dtype=np.float64, order="C")
@@ -127,7 +127,7 @@ def read_quality(path: Path) -> QualityModel:
 
 
 def _store(quality: QualityModel) -> StoredQuality:
-    known, fit = quality.familiarity, quality.regression
+    known, fit = quality.ood_detector, quality.regression
     return StoredQuality(
         level=quality.level,
         temperature=quality.temperature,
@@ -147,7 +147,7 @@ def _store(quality: QualityModel) -> StoredQuality:
     )
 
 
-def _restore(stored: StoredQuality, clouds: Mapping[str, Cloud]) -> QualityModel:
+def _restore(stored: StoredQuality, clouds: Mapping[str, MahalanobisDetector]) -> QualityModel:
     width = len(stored.features)
     lengths = {len(stored.center), len(stored.scale), len(stored.weights)}
     if lengths != {width} or stored.features not in (FEATURES, (*FEATURES, VIEWS_FEATURE)):
@@ -167,11 +167,11 @@ def _restore(stored: StoredQuality, clouds: Mapping[str, Cloud]) -> QualityModel
         ),
         interval_level=stored.interval_level,
         radius=stored.radius,
-        familiarity=Familiarity(
+        ood_detector=OODDetector(
             kind=stored.kind,
             spacing=stored.spacing,
             spacing_factor=stored.spacing_factor,
-            clouds=clouds,
+            densities=clouds,
             limits={str(name): limit for name, limit in stored.limits.items()},
         ),
         cases=tuple(
@@ -181,8 +181,8 @@ def _restore(stored: StoredQuality, clouds: Mapping[str, Cloud]) -> QualityModel
     )
 
 
-def _build_cloud(name: str, arrays: Mapping[str, NDArray[Any]]) -> Cloud:
-    """Validate the numbers of a distribution, so that no distance becomes NaN later.
+def _build_cloud(name: str, arrays: Mapping[str, NDArray[Any]]) -> MahalanobisDetector:
+    """Check the numbers of a cloud, so that no distance becomes NaN later.
 
     Raises:
         KeyError: If an array is missing.
@@ -206,4 +206,6 @@ def _build_cloud(name: str, arrays: Mapping[str, NDArray[Any]]) -> Cloud:
         raise ValueError(f"{name} contains NaN")
     if not all((array > 0).all() for array in (scale, lengths, rest)):
         raise ValueError(f"{name} has a width that is not above 0")
-    return Cloud(center=center, scale=scale, axes=axes, lengths=lengths, rest=float(rest))
+    return MahalanobisDetector(
+        center=center, scale=scale, axes=axes, lengths=lengths, rest=float(rest)
+    )

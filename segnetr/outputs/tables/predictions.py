@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segnetr.engine.quality.estimator import Quality
+from segnetr.engine.inference.predictor import Quality
 from segnetr.outputs.tables.csv_file import write_csv
 
 COLUMNS = (

@@ -1,7 +1,7 @@
-"""Cases of a data set predicted from their files, one after the other, beside their ground truth.
+"""Predict the cases of a dataset from their files and pair them with their ground truth.
 
-A NIfTI volume stays on the disk, and probabilities are counted as they go by: of a case only its
-labels and those of its ground truth are held, whatever its depth and its classes.
+A NIfTI volume stays on the disk and probabilities are counted as they are computed, so that memory
+holds only the labels of a case and of its ground truth, for any depth and number of classes.
 """
 
 import math
@@ -20,19 +20,19 @@ from segnetr.outputs.models.model_file import ModelCard
 from segnetr.workflows.evaluation.evaluation_record import CalibrationCollector, EvaluationRecord
 from segnetr.workflows.prediction.mask_writer import MaskWriter
 from segnetr.workflows.prediction.model_folder import open_image
-from segnetr.workflows.prediction.model_quality import load_cached_quality
+from segnetr.workflows.prediction.model_quality import out_of_fold_quality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CasePredictor:
-    """A model with all it takes to predict a case of a data set.
+    """A model and everything needed to predict the cases of a dataset.
 
     Attributes:
-        predictor: The network.
-        card: Its card.
-        spec: How masks of the data set are read.
-        max_pixels: As in reading.
-        own: Whether the cases are of the data set that was trained on.
+        predictor: The networks.
+        card: Card of the model.
+        spec: How masks of the dataset are read.
+        max_pixels: Size limit for reading.
+        own: Whether the model was trained on this dataset.
     """
 
     predictor: Predictor
@@ -42,10 +42,10 @@ class CasePredictor:
     own: bool = False
 
     def open(self, case: Case) -> tuple[ImageFile | VolumeFile, MaskFile]:
-        """Open image and ground truth of a case.
+        """Open the image and the ground truth of a case.
 
         Raises:
-            ReadError: If one of them cannot be read or trusted.
+            ReadError: If one of them cannot be read or is invalid.
         """
         image = open_image(self.card, case.image, max_pixels=self.max_pixels)
         return image, self._read_ground_truth(case, image.grid)
@@ -59,14 +59,14 @@ class CasePredictor:
         keep: MaskWriter | None = None,
         advance: Callable[[int, int], None],
     ) -> Iterator[MaskPair]:
-        """Give prediction and ground truth of each case, one at a time.
+        """Yield the prediction and the ground truth of each case, one at a time.
 
         Args:
-            cases: With masks.
-            log: Takes in what is known of each.
-            unread: Takes in those that cannot be read.
-            keep: Where masks are kept, if anywhere.
-            advance: Called with the cases that are done and all there are.
+            cases: Cases with masks.
+            log: Receives a record of each case.
+            unread: Receives the cases that cannot be read.
+            keep: Writes the masks, if given.
+            advance: Called with the number of finished cases and the total.
         """
         for number, case in enumerate(cases, start=1):
             try:
@@ -92,17 +92,17 @@ class CasePredictor:
         seconds = time.perf_counter() - start
         ground_truth = self._read_ground_truth(case, image.grid)
         fits = ground_truth.array.shape == image.grid
-        watch = CalibrationCollector(ground_truth.array) if fits else None
+        collector = CalibrationCollector(ground_truth.array) if fits else None
         start = time.perf_counter()
-        prediction = self.predictor.predict(image, watch=watch)
+        prediction = self.predictor.predict(image, callback=collector)
         seconds += time.perf_counter() - start
         quality = prediction.quality
         if self.own:
-            quality = load_cached_quality(self.predictor, case, prediction)
-        log.add(case, image, seconds=seconds, watch=watch, quality=quality)
+            quality = out_of_fold_quality(self.predictor, case, prediction)
+        log.add(case, image, seconds=seconds, collector=collector, quality=quality)
         return image, ground_truth, prediction
 
     def _read_ground_truth(self, case: Case, grid: tuple[int, ...]) -> MaskFile:
-        # Where an image is let in, so is a ground truth on its grid.
+        # A ground truth on the grid of an accepted image is accepted as well.
         most = max(self.max_pixels, math.prod(grid))
         return read_case_ground_truth(case, self.spec, max_pixels=most)

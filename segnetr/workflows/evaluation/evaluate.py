@@ -138,7 +138,7 @@ def evaluate_run(
         records=log.records,
         reliability=log.reliability(),
     )
-    write_case_images(folder, cases, evaluation, model=model, qualities=log.believed)
+    write_case_images(folder, cases, evaluation, model=model, qualities=log.predicted_quality)
     return EvaluateOutcome(title=title, folder=folder, evaluation=evaluation)
 
 

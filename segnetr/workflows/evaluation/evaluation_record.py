@@ -1,4 +1,4 @@
-"""What is noted of each case while it is scored, and all files that an evaluation leaves."""
+"""Record each case while it is scored, and write all files of an evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from segnetr.data.case import Case
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.engine.evaluation.evaluator import Evaluation
-from segnetr.engine.inference.region import Place
-from segnetr.engine.quality.estimator import Quality
+from segnetr.engine.inference.accumulator import Region
+from segnetr.engine.inference.predictor import Quality
 from segnetr.metrics.pixel_calibration import CasePixels, PixelCounter, PixelReliability
 from segnetr.outputs.tables import case_records
 from segnetr.outputs.tables import reliability as reliability_file
@@ -23,7 +23,7 @@ from segnetr.storage.disk_errors import as_write_error
 
 
 class CalibrationCollector:
-    """Counts the probabilities of one case as they go by, so that none of them has to be kept.
+    """Counts the probabilities of one case as they are computed, so that none has to be kept.
 
     Args:
         ground_truth: Class indices on the grid of the case.
@@ -33,21 +33,22 @@ class CalibrationCollector:
         self._ground_truth = ground_truth
         self.pixels = CasePixels(ground_truth.size)
 
-    def __call__(self, place: Place, index: int, probability: NDArray[np.float32]) -> None:
-        """Count a part of a class; see `segnetr.engine.inference.region.ProbabilityCallback`."""
-        self.pixels.add(index, probability, place.cut(self._ground_truth), start=place.start)
+    def __call__(self, region: Region, index: int, probability: NDArray[np.float32]) -> None:
+        """Count a region of a class; see `segnetr.engine.inference.accumulator`."""
+        self.pixels.add(index, probability, region.cut(self._ground_truth), start=region.start)
 
 
 class EvaluationRecord:
-    """Collects facts, times and the calibration of the cases of one evaluation.
+    """Collects metadata, times and the calibration of the cases of one evaluation.
 
     Attributes:
-        believed: What was believed about the mask of each case; empty where the model says nothing.
+        predicted_quality: Predicted quality of the mask of each case. Empty if the model cannot
+            estimate it.
     """
 
     def __init__(self) -> None:
         self._records: list[CaseRecord] = []
-        self.believed: dict[str, Quality] = {}
+        self.predicted_quality: dict[str, Quality] = {}
         self._pixels = PixelCounter()
 
     def add(
@@ -56,20 +57,20 @@ class EvaluationRecord:
         image: ImageFile | VolumeFile,
         *,
         seconds: float,
-        watch: CalibrationCollector | None = None,
+        collector: CalibrationCollector | None = None,
         quality: Quality | None = None,
     ) -> None:
-        """Note one case.
+        """Record one case.
 
         Args:
             case: The case.
             image: Its image, as read.
-            seconds: Time that reading and predicting took.
-            watch: What it saw of the case; None where the ground truth lies on another grid.
-            quality: What was believed about the mask.
+            seconds: Duration of reading and prediction.
+            collector: Its calibration. None if the ground truth is on another grid.
+            quality: Predicted quality of the mask.
         """
         if quality is not None:
-            self.believed[case.case_id] = quality
+            self.predicted_quality[case.case_id] = quality
         self._records.append(
             CaseRecord(
                 case_id=case.case_id,
@@ -81,16 +82,16 @@ class EvaluationRecord:
                 quality=quality,
             )
         )
-        if watch is not None:
-            self._pixels.add(watch.pixels)
+        if collector is not None:
+            self._pixels.add(collector.pixels)
 
     @property
     def records(self) -> tuple[CaseRecord, ...]:
-        """What was noted of the cases, in the order they came."""
+        """The records in the order of the cases."""
         return tuple(self._records)
 
     def reliability(self) -> PixelReliability | None:
-        """Give the calibration of all pixels that were watched."""
+        """Return the calibration of all counted pixels."""
         return self._pixels.result()
 
 
@@ -104,18 +105,18 @@ def write_evaluation(
     records: Sequence[CaseRecord] = (),
     reliability: PixelReliability | None = None,
 ) -> None:
-    """Write all files of an evaluation but its images.
+    """Write all files of an evaluation except its images.
 
-    That is `per_case.csv` and `summary.json`; with records `cases.json`, `sizes.csv`, and of hearts
-    `ejection.csv`; and `reliability.json` where probabilities were watched.
+    These are `per_case.csv` and `summary.json`; with records also `cases.json`, `sizes.csv` and,
+    for hearts, `ejection.csv`; and with probabilities `reliability.json`.
 
     Args:
-        folder: Where to; made if it is not there.
+        folder: Output folder. Created if missing.
         evaluation: The scores.
-        title: What was scored, for people.
-        config: How it was scored.
+        title: Name of the scored dataset, for users.
+        config: Scoring settings.
         tta: As in `write_summary_json`.
-        records: What is known of the cases.
+        records: Records of the cases.
         reliability: Calibration of the pixels.
 
     Raises:

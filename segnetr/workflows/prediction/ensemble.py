@@ -1,4 +1,4 @@
-"""Several models as one: answering together, or their weights averaged into one network."""
+"""Combine several models: as an ensemble, or by averaging their weights (soup)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ _CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Member:
-    """One network and where it comes from.
+    """A network and its origin.
 
     Attributes:
-        path: The run or model folder.
-        card: What goes with it.
+        path: Run or model folder.
+        card: Card of the model.
         network: In evaluation mode, on the CPU.
     """
 
@@ -33,10 +33,10 @@ class Member:
 
 
 def list_models(paths: Sequence[Path]) -> list[Path]:
-    """Put the runs of all folds in the place of a cross-validation's folder.
+    """Replace the folder of a cross-validation by the runs of its folds.
 
     Raises:
-        ModelFileError: If a fold is not done.
+        ModelFileError: If a fold is not finished.
     """
     return [
         model
@@ -46,15 +46,15 @@ def list_models(paths: Sequence[Path]) -> list[Path]:
 
 
 def load_members(paths: Sequence[Path]) -> list[Member]:
-    """Read models that can answer about the same files.
+    """Read models that can form an ensemble.
 
-    Their encoders, image sizes and ways of reading gray values may differ; their classes may not.
+    They may use different encoders, image sizes and normalizations but must share the same classes.
 
     Args:
         paths: Runs, model folders or folders of cross-validations.
 
     Raises:
-        ModelFileError: If one cannot be trusted, or they do not belong together.
+        ModelFileError: If one is invalid, or they do not fit together.
     """
     members = []
     for path in list_models(paths):
@@ -62,25 +62,23 @@ def load_members(paths: Sequence[Path]) -> list[Member]:
         members.append(Member(path=path, card=card, network=network))
     first = members[0]
     for other in members[1:]:
-        _compare(
-            first.path, _describe_answers(first.card), other.path, _describe_answers(other.card)
-        )
+        _compare(first.path, _describe_output(first.card), other.path, _describe_output(other.card))
     return members
 
 
 def mix_members(paths: Sequence[Path]) -> Member:
-    """Average the weights of models of one architecture, number by number.
+    """Average the weights of models of one architecture.
 
-    It takes the time of one network where a mean takes that of all, and answers well where the
-    models are ends of trainings from one start; of models with unlike starts it answers nothing.
-    Running means of batch norms are averaged as well, which is right only where they are close.
+    The result takes the time of one network and works well if all models were fine-tuned from the
+    same start. With different starts it does not work. Running statistics of batch norms are
+    averaged as well, which is only right if they are close.
 
     Args:
         paths: As in `load_members`, or the checkpoints of finished runs (`RUN/checkpoints/best`,
-            `last`, `previous`), of which the moving average is taken where there is one.
+            `last`, `previous`), of which the moving average is used if there is one.
 
     Raises:
-        ModelFileError: If one cannot be trusted, or their architectures or settings differ.
+        ModelFileError: If one is invalid, or their architectures or settings differ.
         UsageError: If there is only one.
 
     Source:
@@ -88,7 +86,7 @@ def mix_members(paths: Sequence[Path]) -> Member:
     """
     models = list_models(paths)
     if len(models) < 2:
-        raise UsageError(f"{models[0]}: a soup is made of several models; give more than one")
+        raise UsageError(f"{models[0]}: a soup needs several models; pass more than one")
     mean: dict[str, Tensor] = {}
     card, network = load_model(_find_run(models[0]))
     for number, path in enumerate(models):
@@ -114,7 +112,7 @@ def write_soup(paths: Sequence[Path], out: Path) -> Member:
 
 
 def _find_run(path: Path) -> Path:
-    """Give the run that a checkpoint belongs to; any other path as it is."""
+    """Return the run that a checkpoint belongs to, or any other path unchanged."""
     return path.parents[1] if path.parent.name == _CHECKPOINTS and path.is_dir() else path
 
 
@@ -131,21 +129,21 @@ def _read_weights(path: Path) -> tuple[ModelCard, Mapping[str, Tensor]]:
 def _add_weights(
     mean: dict[str, Tensor], weights: Mapping[str, Tensor], path: Path, number: int
 ) -> None:
-    """Move the mean of the models before towards the next one; counters stay those of the first."""
+    """Update the running mean with the next model. Counters stay those of the first model."""
     for name, value in weights.items():
         if number == 0:
             mean[name] = value.double() if value.is_floating_point() else value
         elif name not in mean or mean[name].shape != value.shape:
             raise ModelFileError(
-                f"{path}: its {name} is not that of the first model; weights can be mixed of one "
-                "architecture only, use --ensemble mean"
+                f"{path}: its {name} differs from that of the first model; a soup needs one "
+                "architecture, use --ensemble mean"
             )
         elif value.is_floating_point():
             mean[name] += (value.double() - mean[name]) / (number + 1)
 
 
-def _describe_answers(card: ModelCard) -> Mapping[str, object]:
-    """Give what models have to share to answer about one file together."""
+def _describe_output(card: ModelCard) -> Mapping[str, object]:
+    """Return the properties that ensemble members must share."""
     return {
         "classes": card.classes,
         "channels of a file": card.file_channels,
@@ -155,7 +153,7 @@ def _describe_answers(card: ModelCard) -> Mapping[str, object]:
 
 
 def _describe_network(card: ModelCard) -> Mapping[str, object]:
-    """Give what models have to share to have one mean of their weights."""
+    """Return the properties that models must share for a mean of their weights."""
     return {
         "architecture": card.architecture,
         "classes": card.classes,
@@ -173,7 +171,7 @@ def _compare(
         if found[name] != value:
             raise ModelFileError(
                 f"{path}: its {name} {_shorten(found[name])} differs from {_shorten(value)} of "
-                f"{first}; give models of one kind as --model"
+                f"{first}; pass models of one kind as --model"
             )
 
 

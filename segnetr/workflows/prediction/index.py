@@ -1,4 +1,4 @@
-"""`predictions.json`: what became of each input, and by which model; and its table."""
+"""`predictions.json`: the outcome of each input and the model that made it, and its table."""
 
 import hashlib
 import json
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from segnetr.config.shards import Shard
-from segnetr.data.readers.image_file import DicomSeries, ImageFile
-from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.errors import UsageError
 from segnetr.outputs.models.model_file import WEIGHTS_NAME, ModelCard, find_model_folder
 from segnetr.outputs.tables.predictions import write_predictions_table
@@ -23,12 +21,12 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictIndex:
-    """The index of one process, beside those of other shards.
+    """The index of one process. Other shards have their own.
 
     Attributes:
         out: The output folder.
-        shard: Which part of the inputs is done here.
-        model: What is said of the model.
+        shard: Share of the inputs that this process works on.
+        model: Description of the model.
     """
 
     out: Path
@@ -40,27 +38,27 @@ class PredictIndex:
         """The file: `predictions.json`, or `predictions-2-of-8.json` of a shard."""
         return self.out / name_index(self.shard)
 
-    def read_kept(self) -> dict[str, Record]:
-        """Read the records of an earlier run by mask, for results that are not made again.
+    def read_existing(self) -> dict[str, Record]:
+        """Return the records of an earlier run by mask, for results that are kept.
 
         Raises:
-            UsageError: If they are of another model or of other settings, whose masks would be
-                mixed with ours.
+            UsageError: If they belong to another model or other settings, whose masks would be
+                mixed with new ones.
         """
-        kept: dict[str, Record] = {}
+        existing: dict[str, Record] = {}
         for path in (self.out / INDEX_NAME, self.path):
             content = _read_index(path)
             found = content.get("model", self.model)
             if any(found.get(key) != self.model[key] for key in ("sha256", "settings")):
                 raise UsageError(
-                    f"{path}: its masks are of another model or of other settings; give another "
-                    "--out, or leave --skip-existing away to replace them"
+                    f"{path}: its masks were made by another model or with other settings; use "
+                    "another --out, or omit --skip-existing to replace them"
                 )
-            kept |= {str(record["mask"]): record for record in content.get("done", [])}
-        return kept
+            existing |= {str(record["mask"]): record for record in content.get("done", [])}
+        return existing
 
     def write(self, done: Sequence[Record], failed: Sequence[Record]) -> None:
-        """Write index and table; once those of all shards are there, those of all of them as well.
+        """Write index and table. Once all shards are finished, write the merged ones as well.
 
         Raises:
             WriteError: If it cannot be written.
@@ -71,25 +69,25 @@ class PredictIndex:
         )
         write_predictions_table(self.path.with_suffix(".csv"), done)
         if self.shard.count > 1:
-            self._join()
+            self._merge()
 
-    def _join(self) -> None:
-        """Write the index of all shards, again where another process wrote its own meanwhile."""
+    def _merge(self) -> None:
+        """Write the merged index, and repeat if another process wrote its own in the meantime."""
         written: list[dict[str, Any]] = []
-        while (parts := self._read_parts()) != written:
-            hashes = {part.get("model", {}).get("sha256") for part in parts}
+        while (shards := self._read_shards()) != written:
+            hashes = {shard.get("model", {}).get("sha256") for shard in shards}
             if hashes != {self.model["sha256"]}:
                 return
-            joined = {
-                key: sorted((entry for part in parts for entry in part[key]), key=_by_input)
+            merged = {
+                key: sorted((entry for shard in shards for entry in shard[key]), key=_by_input)
                 for key in ("done", "failed")
             }
             path = self.out / INDEX_NAME
-            write_json(path, {"model": dict(self.model), **joined})
-            write_predictions_table(path.with_suffix(".csv"), joined["done"])
-            written = parts
+            write_json(path, {"model": dict(self.model), **merged})
+            write_predictions_table(path.with_suffix(".csv"), merged["done"])
+            written = shards
 
-    def _read_parts(self) -> list[dict[str, Any]]:
+    def _read_shards(self) -> list[dict[str, Any]]:
         count = self.shard.count
         return [
             _read_index(self.out / name_index(Shard(number=number, count=count)))
@@ -98,7 +96,7 @@ class PredictIndex:
 
 
 def name_index(shard: Shard) -> str:
-    """Give the name of the index of a part."""
+    """Return the name of the index of a shard."""
     if shard.count == 1:
         return INDEX_NAME
     return f"predictions-{shard.number}-of-{shard.count}.json"
@@ -111,15 +109,15 @@ def describe_model(
     *,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Say which model it was: where it lay and the hash of its weights, and how it was applied.
+    """Describe a model: its path, the hash of its weights, and its settings.
 
-    The hash of several is that of the lines of theirs, and of the way they answer together.
+    The hash of an ensemble is that of the lines of its members' hashes and of the combination.
 
     Args:
-        paths: What the user named.
-        card: Of the first model.
-        ensemble: How several answer.
-        settings: What was put over their own `predict` section.
+        paths: The models, as the user named them.
+        card: Card of the first model.
+        ensemble: How several models are combined.
+        settings: Settings that override their own `predict` section.
     """
     members = [
         {"path": str(path), "sha256": hash_file(find_model_folder(path) / WEIGHTS_NAME)}
@@ -135,7 +133,7 @@ def describe_model(
         "sha256": sha256,
         "classes": list(card.classes),
         "created_by": card.created_by,
-        # As they come back from a file: tuples are lists there.
+        # As read back from a file, where tuples are lists.
         "settings": json.loads(json.dumps(dict(settings or {}))),
     }
     if len(members) > 1:
@@ -148,7 +146,7 @@ def _by_input(record: Record) -> str:
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    """Read an index; what is missing or none of ours is empty, for it is rewritten anyway."""
+    """Read an index. Return {} if the file is missing or not an index: it is rewritten anyway."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -158,12 +156,3 @@ def _read_index(path: Path) -> dict[str, Any]:
         for key, kind in (("model", dict), ("done", list), ("failed", list))
     )
     return content if is_index else {}
-
-
-def hash_image(image: ImageFile | VolumeFile) -> str:
-    """Hash the file of an image; of a series in a folder, the lines of its slices' hashes."""
-    series = image.source_header if isinstance(image, ImageFile) else None
-    if not (isinstance(series, DicomSeries) and image.path.is_dir()):
-        return hash_file(image.path)
-    lines = [hash_file(image.path / name) for name in series.names]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A trained model in Python: `segnetr.load(path).predict(...)`, the answer of `segnetr predict`."""
+"""A trained model in Python: `segnetr.load(path).predict(...)`, as `segnetr predict`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +23,8 @@ class LoadedModel:
     """A segmentation model, loaded once, for any number of files and arrays.
 
     Args:
-        card: What is known of it.
-        predictor: The network, ready to run.
+        card: Card of the model.
+        predictor: The networks.
 
     Attributes:
         card: Classes, training data, licenses, scores, settings.
@@ -48,49 +48,49 @@ class LoadedModel:
         series: str | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Prediction:
-        """Segment a file or an array; the labels are those that `segnetr predict` writes.
+        """Segment a file or an array. The labels are those that `segnetr predict` writes.
 
         Args:
-            image: A file of a kind that `segnetr predict` reads. Or an array: a image (H, W) or
-                (H, W, C) with rows from the top, of a model of images; or a volume (X, Y, Z) or
-                (X, Y, Z, C), of a model of volumes or with three numbers of `spacing`. A image
-                is uint8 or uint16 as files hold it, or floating point from 0 to 1.
-            spacing: Of an array: size of a pixel along each of its axes in mm. A volume needs it
-                where the model resamples its slices. A file says its own.
-            probabilities: Give them as well.
-            series: Of a folder with several DICOM series: the SeriesInstanceUID of one.
-            max_pixels: A larger file is refused before memory is taken for it; of NIfTI volumes,
-                which are read slice by slice, only labels of 2 GiB and more are.
+            image: A file that `segnetr predict` reads, or an array: an image (H, W) or (H, W, C)
+                with rows from the top, for a model of images; or a volume (X, Y, Z) or (X, Y, Z, C)
+                for a model of volumes or with three numbers of `spacing`. An image is uint8 or
+                uint16 as in files, or floating point from 0 to 1.
+            spacing: For an array: pixel size along each axis in mm. Needed for a volume if the
+                model resamples its slices. A file has its own.
+            probabilities: Return the probabilities as well.
+            series: For a folder with several DICOM series: the SeriesInstanceUID of one.
+            max_pixels: A larger file is rejected before it is decoded. NIfTI volumes are read slice
+                by slice; only labels of 2 GiB and more are rejected.
 
         Returns:
-            Labels, and probabilities if wanted, on the grid of `image`.
+            Labels, and probabilities if requested, on the grid of `image`.
 
         Raises:
-            ReadError: If the file cannot be read or trusted, or the array does not fit the model.
+            ReadError: If the file is unreadable or invalid, or the array does not fit the model.
             UsageError: If `spacing` is given for a file, or does not fit the array.
         """
         read: ImageFile | VolumeFile
         if isinstance(image, np.ndarray):
             read = self._wrap(image, spacing)
         elif spacing is not None:
-            raise UsageError(f"spacing {tuple(spacing)}: {image} is a file and says its own")
+            raise UsageError(f"spacing {tuple(spacing)}: {image} is a file and has its own")
         else:
             read = open_image(self.card, Path(image), max_pixels=max_pixels, series=series)
         return self._predictor.predict(read, keep_probabilities=probabilities)
 
     def _wrap(self, array: NDArray[Any], spacing: Sequence[float] | None) -> ImageFile:
-        """Give an array as if it had been read from a file."""
+        """Wrap an array as if it had been read from a file."""
         _check_values(array)
         is_volume = self.card.spatial_dims == 3 or (spacing is not None and len(spacing) == 3)
         axes = 3 if is_volume else 2
         if array.ndim not in (axes, axes + 1) or array.size == 0:
             wanted = "(X, Y, Z) or (X, Y, Z, C)" if is_volume else "(H, W) or (H, W, C)"
-            raise ReadError(_FROM_ARRAY, f"its shape is {array.shape} where {wanted} is wanted")
+            raise ReadError(_FROM_ARRAY, f"its shape is {array.shape} where {wanted} is expected")
         sides = None if spacing is None else tuple(float(side) for side in spacing)
         if sides is not None and not (
             len(sides) == axes and all(np.isfinite(side) and side > 0 for side in sides)
         ):
-            raise UsageError(f"spacing {sides}: give {axes} numbers above 0, in mm")
+            raise UsageError(f"spacing {sides}: pass {axes} numbers above 0, in mm")
         if is_volume:
             return self._wrap_volume(array, sides)
         image = array[..., None] if array.ndim == 2 else array
@@ -103,11 +103,11 @@ class LoadedModel:
         if channels != self.card.volume_channels:
             raise ReadError(
                 _FROM_ARRAY,
-                f"it has {channels} values a voxel where {self.card.volume_channels} are wanted",
+                f"it has {channels} values per voxel; {self.card.volume_channels} are expected",
             )
         if sides is None and self.card.slices.spacing_mm is not None:
             raise UsageError(
-                "this model brings slices to pixels of one size: give spacing=(x, y, z) in mm"
+                "this model resamples slices to one pixel size: give spacing=(x, y, z) in mm"
             )
         known = sides or (1.0, 1.0, 1.0)
         return ImageFile(
@@ -120,21 +120,21 @@ class LoadedModel:
 
 
 def load(path: Path | str, *, device: str = "auto", **settings: Any) -> LoadedModel:
-    """As `segnetr.load`, which says what it takes, gives and refuses."""
+    """Load a model; see `segnetr.load`."""
     if is_classifier(Path(path)):
-        raise UsageError(f"{path}: a classifier; segnetr.load is for models that make masks")
+        raise UsageError(f"{path}: a classifier; segnetr.load is for segmentation models")
     return LoadedModel(*open_predictor(Path(path), changes=settings, device=device))
 
 
 def _check_values(array: NDArray[Any]) -> None:
     if array.dtype.kind not in "uif":
-        raise ReadError(_FROM_ARRAY, f"its type is {array.dtype}; numbers are wanted")
+        raise ReadError(_FROM_ARRAY, f"its type is {array.dtype}; numbers are expected")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ReadError(_FROM_ARRAY, "it holds NaN or infinite values")
+        raise ReadError(_FROM_ARRAY, "it contains NaN or infinite values")
 
 
 def _check_image(image: NDArray[Any], card: ModelCard) -> None:
-    """Refuse values that would be scaled as if they were others.
+    """Reject values that would be scaled wrongly.
 
     Integers are scaled by the range of their type: 0 to 255 in int64 would all be middle gray.
     """
@@ -151,4 +151,4 @@ def _check_image(image: NDArray[Any], card: ModelCard) -> None:
             f"its values go from {image.min():.4g} to {image.max():.4g}; floats go from 0 to 1",
         )
     if image.shape[2] == 3 and card.file_channels == 1:
-        raise ReadError(_FROM_ARRAY, "it has colors where the model takes gray; give gray values")
+        raise ReadError(_FROM_ARRAY, "it has colors where the model expects gray; pass gray values")

@@ -1,4 +1,4 @@
-"""Predicted masks of a data set's cases in one folder, each named after its case."""
+"""Write the predicted masks of a dataset's cases into one folder, named by case id."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ class MaskWriter:
     """Writes predictions under the ids of their cases.
 
     Args:
-        folder: Where to; made if it is not there.
-        cases: All that may come, so that no two have one name.
+        folder: Output folder. Created if missing.
+        cases: All cases that may be written, so that names are unique.
 
     Raises:
-        UsageError: If the folder is that of the images.
+        UsageError: If the folder contains the images.
     """
 
     def __init__(self, folder: Path, cases: Sequence[Case]) -> None:
@@ -29,7 +29,7 @@ class MaskWriter:
         self._names = {case.case_id: item.relative for case, item in zip(cases, plan, strict=True)}
 
     def write(self, case: Case, image: ImageFile | VolumeFile, prediction: Prediction) -> Path:
-        """Write the mask of one case, and say where.
+        """Write the mask of one case and return its path.
 
         Raises:
             WriteError: If it cannot be written.
@@ -39,6 +39,6 @@ class MaskWriter:
 
 
 def _name(case: Case) -> Path:
-    # An id may hold what a file's name may not.
+    # An id may contain characters that a file name must not.
     plain = case.case_id.replace("/", "_").replace("\\", "_")
     return Path(plain + split_name(case.image.name)[1])

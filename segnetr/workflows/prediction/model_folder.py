@@ -1,7 +1,7 @@
-"""The model folder: written at the end of a training, opened by all that applies a network."""
+"""Write the model folder at the end of a training, and open it for prediction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,20 @@ from segnetr.errors import ModelFileError, UsageError
 from segnetr.outputs.models.model_file import ModelCard, read_model, write_model
 from segnetr.outputs.models.provenance import collect_versions
 from segnetr.workflows.prediction.ensemble import Ensemble, Member, load_members, mix_members
-from segnetr.workflows.prediction.model_quality import attach_quality, find_obstacle, wants_quality
+from segnetr.workflows.prediction.model_quality import (
+    add_quality_models,
+    find_obstacle,
+    wants_quality,
+)
 
 
 def write_run_model(
     run: RunDir, config: RunConfig, *, spec: DatasetSpec, split: Split, result: TrainResult
 ) -> None:
-    """Write the weights a training ends with, and what is needed to apply them.
+    """Write the final weights of a training and everything needed to apply them.
 
-    These are the weights with the best validation score, or the last ones where `train.keep` says
-    so or there was no validation.
+    These are the weights with the best validation score, or the last ones if `train.keep` requests
+    them or there was no validation.
     """
     architecture = config.model
     if architecture.architecture == "segnetr" and architecture.native_size is None:
@@ -57,10 +61,10 @@ def write_run_model(
 
 
 def start_from(model: nn.Module, path: Path) -> None:
-    """Put the weights of an earlier run into a network of the same architecture.
+    """Load the weights of an earlier run into a network of the same architecture.
 
     Raises:
-        ModelFileError: If the run has no model that can be trusted, or one of another shape.
+        ModelFileError: If the run has no valid model, or one of another shape.
     """
     _, weights = read_model(path)
     own = model.state_dict()
@@ -75,15 +79,34 @@ def start_from(model: nn.Module, path: Path) -> None:
     if wrong:
         raise ModelFileError(
             f"{path}: its weights are of another network ({len(wrong)} of {len(own)} do not fit, "
-            f"as {wrong[0]}); give train.weights of the same --model, classes and image size"
+            f"for example {wrong[0]}); set train.weights to a run with the same --model, classes "
+            "and image size"
         )
     model.load_state_dict(weights)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFormat:
+    """Channels that a model expects, read from its card once and not for every file.
+
+    Attributes:
+        file_channels: Channels of an image.
+        volume_channels: Values per voxel of a volume.
+    """
+
+    file_channels: int
+    volume_channels: int
+
+    @classmethod
+    def of(cls, card: ModelCard) -> "InputFormat":
+        """Return the input format of a model."""
+        return cls(file_channels=card.file_channels, volume_channels=card.volume_channels)
+
+
 def read_for(
-    card: ModelCard, path: Path, *, max_pixels: int, series: str | None = None
+    card: ModelCard | InputFormat, path: Path, *, max_pixels: int, series: str | None = None
 ) -> ImageFile:
-    """Read a file, or a DICOM series, the way a model takes it.
+    """Read a file or a DICOM series in the format that a model expects.
 
     Raises:
         ReadError: As `segnetr.data.readers.read_image`.
@@ -98,24 +121,24 @@ def read_for(
 
 
 def open_image(
-    card: ModelCard,
+    card: ModelCard | InputFormat,
     path: Path,
     *,
     max_pixels: int,
     limit: MemoryLimit | None = None,
     series: str | None = None,
 ) -> ImageFile | VolumeFile:
-    """Open a file the way a model takes it: NIfTI stays on the disk, all else is read.
+    """Open a file in the format that a model expects. NIfTI stays on the disk, others are read.
 
     Args:
-        card: Of the model.
+        card: Card or input format of the model.
         path: The file.
         max_pixels: As in `read_image`, for images.
-        limit: Refuses images that would not fit into memory, and volumes that are not NIfTI.
+        limit: Rejects images that do not fit into memory, and volumes that are not NIfTI.
         series: As in `read_image`.
 
     Raises:
-        ReadError: If it cannot be read, cannot be trusted or is too large.
+        ReadError: If it cannot be read, is invalid or too large.
     """
     return readers.open_image(
         path,
@@ -133,14 +156,14 @@ def open_predictor(
     """Load a model once, ready for any number of files.
 
     Args:
-        path: A run, a model folder, or the folder of a cross-validation, whose networks answer
-            together.
-        changes: Settings put over the model's own `predict` section.
-        device: Where it runs.
+        path: A run, a model folder, or the folder of a cross-validation, whose networks form an
+            ensemble.
+        changes: Settings that override the model's own `predict` section.
+        device: Device of the network.
 
     Raises:
-        ModelFileError: If the model is missing, torn, changed or foreign.
-        UsageError: If a changed setting does not fit, or there is no such device.
+        ModelFileError: If the model is missing, truncated, changed or unrelated.
+        UsageError: If a setting is invalid, or there is no such device.
     """
     return open_predictors([path], changes=changes, device=device)
 
@@ -152,19 +175,19 @@ def open_predictors(
     changes: Mapping[str, Any] | None = None,
     device: str = "auto",
 ) -> tuple[ModelCard, Predictor]:
-    """Load one model or several that answer together.
+    """Load one model, or several as an ensemble.
 
     Args:
-        paths: As `open_predictor` takes one.
-        ensemble: Mean of their probabilities, a vote, or one network of their mean weights.
+        paths: Each as in `open_predictor`.
+        ensemble: Mean of their probabilities, a vote, or one network with their mean weights.
         changes: As in `open_predictor`, for each of them.
         device: As in `open_predictor`.
 
     Returns:
-        The first one's card, and the predictor. Repairs of labels are those of the first.
+        The card of the first model, and the predictor. Postprocessing is that of the first model.
 
     Raises:
-        ModelFileError: As `open_predictor`, or if they do not belong together.
+        ModelFileError: As `open_predictor`, or if they do not fit together.
         UsageError: As `open_predictor`.
     """
     members = [mix_members(paths)] if ensemble == "soup" else load_members(paths)
@@ -174,12 +197,12 @@ def open_predictors(
     predictor = predictors[0]
     if len(predictors) > 1:
         combination = "vote" if ensemble == "vote" else "mean"
-        predictor = Predictor.join(predictors, combination=combination)  # type: ignore[arg-type]
+        predictor = Predictor.ensemble(predictors, combination=combination)  # type: ignore[arg-type]
     settings = changes or {}
     if wants_quality(paths, settings) and not find_obstacle(
         paths, ensemble=ensemble, changes=settings
     ):
-        attach_quality(predictor, paths)
+        predictor = add_quality_models(predictor, paths)
     if len(predictors) == 1:
         return members[0].card, predictor
     card = replace(members[0].card, split_sha256="", scores={})

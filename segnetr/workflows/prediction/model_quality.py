@@ -1,4 +1,4 @@
-"""Whether a model says how good its masks are, and why it does not where it does not."""
+"""Decide whether a model can estimate the quality of its masks, and explain if it cannot."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,18 +6,16 @@ from typing import Any
 
 from segnetr.config.schema.segmentation import PredictConfig
 from segnetr.data.case import Case
-from segnetr.engine.inference.predictor import Prediction, Predictor
-from segnetr.engine.quality.estimator import Quality
+from segnetr.engine.inference.predictor import Prediction, Predictor, Quality
 from segnetr.outputs.models.model_file import read_card
-from segnetr.outputs.models.quality_file import has_quality, read_quality
 from segnetr.workflows.prediction.ensemble import Ensemble, list_models
 
-_ANSWERING = ("mode", "overlap", "weights", "tta", "threshold", "postprocessing")
-"""Settings on which a mask depends, and with it how good it is."""
+_MASK_SETTINGS = ("mode", "overlap", "weights", "tta", "threshold", "postprocessing")
+"""Settings that change masks, and therefore their quality."""
 
 
 def wants_quality(paths: Sequence[Path], changes: Mapping[str, Any]) -> bool:
-    """Tell whether masks are to be judged: the user says so, else the models."""
+    """Return whether quality is to be estimated: as the user requests, else as the models say."""
     if "quality" in changes:
         return bool(changes["quality"])
     return all(read_card(path).predict.quality for path in list_models(paths))
@@ -26,20 +24,20 @@ def wants_quality(paths: Sequence[Path], changes: Mapping[str, Any]) -> bool:
 def find_obstacle(
     paths: Sequence[Path], *, ensemble: Ensemble, changes: Mapping[str, Any]
 ) -> str | None:
-    """Say in one line why masks cannot be judged; None where they can.
+    """Return one line that explains why quality cannot be estimated, or None if it can.
 
     Args:
-        paths: As the user named the models.
-        ensemble: How several answer.
-        changes: Settings put over the models' own `predict` section.
+        paths: The models, as the user named them.
+        ensemble: How several models are combined.
+        changes: Settings that override the models' own `predict` section.
 
     Raises:
         ModelFileError: If there is no such model.
     """
+    from segnetr.outputs.models.quality_file import has_quality
+
     if ensemble == "soup":
-        return (
-            "no predicted Dice: a soup's mean of weights was never compared with the ground truth"
-        )
+        return "no predicted Dice: averaged weights (soup) were not calibrated on validation cases"
     for path in list_models(paths):
         if not has_quality(path):
             return (
@@ -47,7 +45,7 @@ def find_obstacle(
                 "predict.quality=false, or an earlier version)"
             )
         own: PredictConfig = read_card(path).predict
-        for name in _ANSWERING:
+        for name in _MASK_SETTINGS:
             known = getattr(own, name)
             if name in changes and _as_tuple(changes[name]) != known:
                 return (
@@ -57,23 +55,32 @@ def find_obstacle(
     return None
 
 
-def attach_quality(predictor: Predictor, paths: Sequence[Path]) -> None:
-    """Let a predictor judge its masks by what lies beside the weights of its networks.
+def add_quality_models(predictor: Predictor, paths: Sequence[Path]) -> Predictor:
+    """Return a predictor that estimates quality with the models stored next to the weights.
 
     Raises:
-        ModelFileError: If a file of it is torn, changed or foreign.
+        ModelFileError: If a quality file is truncated, changed or unrelated.
     """
-    predictor.judge_by([read_quality(path) for path in list_models(paths)])
+    # Only models with quality files pay for these imports.
+    from segnetr.engine.quality.predictor import QualityPredictor
+    from segnetr.outputs.models.quality_file import read_quality
+
+    return QualityPredictor(predictor, [read_quality(path) for path in list_models(paths)])
 
 
-def load_cached_quality(predictor: Predictor, case: Case, prediction: Prediction) -> Quality | None:
-    """Give what is believed about a mask of the data set that was trained on.
+def out_of_fold_quality(predictor: Predictor, case: Case, prediction: Prediction) -> Quality | None:
+    """Return the quality of a mask of the training dataset.
 
-    Cases that the model was calibrated on are predicted by the fit without them.
+    Calibration cases get the prediction of the regression that was fitted without them.
     """
-    if prediction.quality is None or len(predictor.judges) != 1:
-        return prediction.quality
-    return predictor.judges[0].recall(case.case_id, prediction.quality)
+    from segnetr.engine.quality.predictor import QualityPredictor
+
+    quality = prediction.quality
+    if quality is None or not isinstance(predictor, QualityPredictor):
+        return quality
+    if len(predictor.quality_models) != 1:
+        return quality
+    return predictor.quality_models[0].out_of_fold(case.case_id, quality)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a prediction writes, and how."""
+"""Options of `segnetr predict`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,23 +11,23 @@ from segnetr.workflows.prediction.ensemble import Ensemble
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictOptions:
-    """What a prediction writes, and how.
+    """Options of `segnetr predict`.
 
     Attributes:
-        changes: Settings put over the model's own `predict` section.
-        ensemble: How several models answer: "mean" of their probabilities, "vote" for each pixel,
-            or "soup", the mean of their weights.
-        overlay: Write images with contours as well.
+        changes: Settings that override the model's own `predict` section.
+        ensemble: How several models are combined: "mean" of their probabilities, "vote" for each
+            pixel, or "soup", the mean of their weights.
+        overlay: Write overlay images as well.
         save_prob: Write probabilities as well.
-        save_uncertainty: Write maps of entropy, and of variance over views and networks.
-        explain: With a classifier: write what its answers rest on as well.
+        save_uncertainty: Write maps of entropy, and of variance over augmentations and networks.
+        explain: With a classifier: write explanations as well.
         format_name: Format of the masks, one of `segnetr.outputs.masks.format.MASK_FORMATS`.
-        series: SeriesInstanceUID of the DICOM series to take, where a folder holds several.
-        skip_existing: Leave inputs alone whose results are there.
-        shard: The part of the inputs to work on; None: that of the rank under torchrun, else all.
-        max_memory: Most bytes of main memory that may be resident; None: no limit.
-        device: Where the network runs.
-        max_pixels: Larger images are refused before memory is taken for them.
+        series: SeriesInstanceUID of the DICOM series to read if a folder contains several.
+        skip_existing: Skip inputs whose results exist.
+        shard: Share of the inputs to work on. None: that of the rank under torchrun, else all.
+        max_memory: Limit of resident main memory in bytes. None: no limit.
+        device: Device of the network.
+        max_pixels: Larger images are rejected before they are decoded.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)

@@ -1,9 +1,10 @@
-"""One file after the other: read, predicted, written, and what became of it.
+"""Read, predict and write one file after the other.
 
-While one file goes through the network the next one is read and the one before is written, unless
-memory is limited. A signal ends it between two slices, so what is written is whole.
+Unless memory is limited, the next file is read and the previous one is written while one file is
+predicted. A signal stops the pipeline between two slices, so written files are complete.
 """
 
+import hashlib
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.data.readers.source_header import DicomSeries
 from segnetr.engine.inference.memory import MemoryLimit
 from segnetr.engine.inference.predictor import Prediction, Predictor
 from segnetr.engine.training.signals import SignalHandler
@@ -21,18 +23,19 @@ from segnetr.outputs.masks.output_paths import is_nifti_name
 from segnetr.outputs.masks.writer import OutputPath, write_prediction
 from segnetr.outputs.models.model_file import ModelCard
 from segnetr.outputs.tables.predictions import describe_quality
-from segnetr.workflows.prediction.index import Record, hash_image
-from segnetr.workflows.prediction.model_folder import open_image
+from segnetr.storage.manifest import hash_file
+from segnetr.workflows.prediction.index import Record
+from segnetr.workflows.prediction.model_folder import InputFormat, open_image
 from segnetr.workflows.prediction.options import PredictOptions
 
 
 class _StoppedError(Exception):
-    """A signal asks for the end."""
+    """A signal requested a stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Opened:
-    """An input as read, with its hash and the seconds it took."""
+    """An input as read, with its hash and the seconds this took."""
 
     image: ImageFile | VolumeFile
     sha256: str
@@ -40,12 +43,20 @@ class _Opened:
 
 
 class PredictionPipeline:
-    """Reads, predicts and writes, each in a thread of its own where memory is not limited."""
+    """Reads, predicts and writes files, in three threads unless memory is limited.
+
+    Args:
+        card: Card of the model.
+        predictor: The networks.
+        out: Output folder.
+        options: What is written and how.
+    """
 
     def __init__(
         self, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
     ) -> None:
-        self._card = card
+        self._classes = card.classes
+        self._input = InputFormat.of(card)
         self._predictor = predictor
         self._out = out
         self._options = options
@@ -56,20 +67,20 @@ class PredictionPipeline:
     def run(
         self, plan: Sequence[OutputPath], interrupts: SignalHandler
     ) -> Iterator[Record | ReadError]:
-        """Give the record of each input in order, or why it has none; end early at a signal."""
+        """Yield the record of each input in order, or its error. A signal ends it early."""
         if self._limit is None:
-            return self._run_together(plan, interrupts)
-        return self._run_alone(plan, interrupts)
+            return self._run_overlapped(plan, interrupts)
+        return self._run_sequentially(plan, interrupts)
 
-    def _run_alone(
+    def _run_sequentially(
         self, plan: Sequence[OutputPath], interrupts: SignalHandler
     ) -> Iterator[Record | ReadError]:
-        """Keep one file in memory at a time."""
+        """Hold one file in memory at a time."""
         for item in plan:
             try:
                 result: Record | ReadError = self._finish(item, interrupts)
             except ReadError as error:
-                # Its frames would keep the file in memory while the next one is read.
+                # The frames of the error would keep the file in memory while the next one is read.
                 result = error.with_traceback(None)
             except _StoppedError:
                 return
@@ -80,10 +91,10 @@ class PredictionPipeline:
         prediction, seconds = self._predict(item, opened, interrupts)
         return self._write(item, opened, prediction, seconds)
 
-    def _run_together(
+    def _run_overlapped(
         self, plan: Sequence[OutputPath], interrupts: SignalHandler
     ) -> Iterator[Record | ReadError]:
-        """Read the next file and write the last one while one is predicted."""
+        """Read the next file and write the previous one while one is predicted."""
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             writing: Future[Record] | None = None
             for item, opening in self._open_ahead(plan, reader):
@@ -98,19 +109,19 @@ class PredictionPipeline:
                 else:
                     result = writer.submit(self._write, item, opened, prediction, seconds)
                 if writing is not None:
-                    yield _settle(writing)
+                    yield _record_or_error(writing)
                 writing = None
                 if isinstance(result, ReadError):
                     yield result
                 else:
                     writing = result
             if writing is not None:
-                yield _settle(writing)
+                yield _record_or_error(writing)
 
     def _open_ahead(
         self, plan: Sequence[OutputPath], reader: ThreadPoolExecutor
     ) -> Iterator[tuple[OutputPath, "Future[_Opened]"]]:
-        """Give each input with what becomes of opening it; the next one is begun by then."""
+        """Yield each input with the future of opening it. The next one has started by then."""
         ahead = [reader.submit(self._open, item) for item in plan[:1]]
         for item, following in itertools.zip_longest(plan, plan[1:]):
             current = ahead.pop()
@@ -122,7 +133,7 @@ class PredictionPipeline:
         start = time.perf_counter()
         try:
             image = open_image(
-                self._card,
+                self._input,
                 item.source,
                 max_pixels=self._options.max_pixels,
                 limit=self._limit,
@@ -131,15 +142,15 @@ class PredictionPipeline:
         except ReadError as error:
             if error.path == item.source:
                 raise
-            # A slice of DICOM: the input is its folder.
+            # For a DICOM slice, the input is its folder.
             raise ReadError(item.source, f"{error.path.name}: {error.reason}") from error
-        digest = hash_image(image)
+        digest = _hash_image(image)
         return _Opened(image=image, sha256=digest, seconds=time.perf_counter() - start)
 
     def _predict(
         self, item: OutputPath, opened: _Opened, interrupts: SignalHandler
     ) -> tuple[Prediction, float]:
-        """Give the labels, and the seconds spent on the file until now."""
+        """Return the prediction and the seconds spent on the file so far."""
 
         def check(_done: int, _all: int) -> None:
             if interrupts.caught:
@@ -149,15 +160,15 @@ class PredictionPipeline:
         start = time.perf_counter()
         options = self._options
         if self._limit is not None:
-            pace = self._limit.choose_batch_plan(
+            plan = self._limit.choose_batch_plan(
                 opened.image,
                 keep_probabilities=options.save_prob,
                 keep_uncertainty=options.save_uncertainty,
                 overlay=options.overlay,
-                # The other formats are written as a whole.
+                # Other formats are written from memory.
                 spill=self._out if is_nifti_name(item.relative) else None,
             )
-            self._predictor.set_batch_plan(pace)
+            self._predictor.set_batch_plan(plan)
         prediction = self._predictor.predict(
             opened.image,
             keep_probabilities=options.save_prob,
@@ -180,7 +191,7 @@ class PredictionPipeline:
             save_uncertainty=self._options.save_uncertainty,
             overlay=self._options.overlay,
             palette=self._options.format_name == "palette",
-            classes=self._card.classes,
+            classes=self._classes,
         )
         return {
             "input": str(item.source),
@@ -193,9 +204,18 @@ class PredictionPipeline:
         }
 
 
-def _settle(writing: "Future[Record]") -> Record | ReadError:
-    """Give a record, or why there is none: a mask that its format has no place for."""
+def _record_or_error(writing: "Future[Record]") -> Record | ReadError:
+    """Return a record, or the error of a mask that its format cannot represent."""
     try:
         return writing.result()
     except ReadError as error:
         return error
+
+
+def _hash_image(image: ImageFile | VolumeFile) -> str:
+    """Return the hash of an image file, or of the lines of the hashes of a series' slices."""
+    series = image.stored if isinstance(image, ImageFile) else None
+    if not (isinstance(series, DicomSeries) and image.path.is_dir()):
+        return hash_file(image.path)
+    lines = [hash_file(image.path / name) for name in series.names]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""`segnetr predict`: masks for files and folders, one bad file at a time."""
+"""`segnetr predict`: write masks for files and folders. Invalid files do not stop the others."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,14 @@ __all__ = ["INDEX_NAME", "PredictOptions", "PredictOutcome", "predict"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictOutcome:
-    """What became of each input.
+    """Outcome of each input.
 
     Attributes:
-        out: The folder of the masks.
-        done: One record a file, as in predictions.json; with those that were there already.
+        out: Folder of the masks.
+        done: One record per file, as in predictions.json, including those that already existed.
         failed: Inputs that could not be read, each with the reason.
-        skipped: How many were there already.
-        stopped: The signal that ended it early, or None.
+        skipped: Number of masks that already existed.
+        stopped: Signal that ended the command early, or None.
     """
 
     out: Path
@@ -43,7 +43,7 @@ class PredictOutcome:
     stopped: StopSignal | None = None
 
     def to_dict(self) -> Mapping[str, Any]:
-        """Give the outcome as plain data."""
+        """Return the outcome as plain data."""
         return {
             "out": str(self.out),
             "done": list(self.done),
@@ -53,22 +53,22 @@ class PredictOutcome:
         }
 
     def __str__(self) -> str:
-        """Give the outcome as lines for people, what failed at the end."""
-        there = f", {self.skipped} of them from before" if self.skipped else ""
+        """Return the outcome as lines of text, failures last."""
+        there = f", {self.skipped} of them from an earlier run" if self.skipped else ""
         lines = [f"masks:  {len(self.done)} in {self.out}{there}"]
-        judged = [record["quality"] for record in self.done if record.get("quality")]
-        if judged:
-            unlike = sum(bool(quality["out_of_distribution"]) for quality in judged)
-            mean = sum(quality["predicted_dice"] for quality in judged) / len(judged)
+        estimates = [record["quality"] for record in self.done if record.get("quality")]
+        if estimates:
+            unlike = sum(bool(quality["out_of_distribution"]) for quality in estimates)
+            mean = sum(quality["predicted_dice"] for quality in estimates) / len(estimates)
             lines.append(
-                f"belief: predicted Dice {mean:.3f} on average, {unlike} unlike the training set "
+                f"quality: mean predicted Dice {mean:.3f}, {unlike} out of distribution "
                 "(predictions.csv)"
             )
         if self.failed:
             lines.append(f"failed: {len(self.failed)}")
             lines += [f"  {failure['reason']}" for failure in self.failed]
         if self.stopped:
-            lines.append(f"{self.stopped}: go on with --skip-existing")
+            lines.append(f"{self.stopped}: continue with --skip-existing")
         return "\n".join(lines)
 
 
@@ -80,20 +80,20 @@ def predict(
     *,
     progress: Progress,
 ) -> PredictOutcome:
-    """Segment files and folders with models that are loaded once.
+    """Segment files and folders. The models are loaded once.
 
-    A file that cannot be read does not stop the rest. `predictions.json` in `out` says for each
-    input which mask it has, its hash, its time and what was noted while reading.
+    A file that cannot be read does not stop the others. `predictions.json` in `out` lists for each
+    input its mask, hash, time and warnings.
 
     Raises:
-        UsageError: If an input is missing or of no known kind, `out` is among the inputs,
-            explanations are asked for, memory is not enough for the model, or masks of another
-            model are to be kept.
-        ModelFileError: If a model cannot be trusted, or several do not belong together.
+        UsageError: If an input is missing or of unknown kind, `out` is among the inputs,
+            explanations are requested, the memory limit is too low for the model, or masks of
+            another model would be kept.
+        ModelFileError: If a model is invalid, or several do not fit together.
         WriteError: If a mask cannot be written.
     """
     if options.explain:
-        raise UsageError(f"{models[0]} makes masks: --explain is for classifiers")
+        raise UsageError(f"{models[0]} is a segmentation model: --explain is for classifiers")
     check_format(options.format_name)
     plan = plan_output_paths(
         list_images(inputs, dicom=True, series=options.series),
@@ -108,23 +108,24 @@ def predict(
         models, ensemble=options.ensemble, changes=options.changes, device=options.device
     )
     obstacle = None
-    if not predictor.judges and wants_quality(models, options.changes):
+    has_quality = predictor.collects_features
+    if not has_quality and wants_quality(models, options.changes):
         obstacle = find_obstacle(models, ensemble=options.ensemble, changes=options.changes)
     described = describe_model(models, card, options.ensemble, settings=options.changes)
-    described["quality"] = obstacle or ("predicted" if predictor.judges else "not asked for")
+    described["quality"] = obstacle or ("predicted" if has_quality else "not asked for")
     if obstacle:
         progress.on_message(obstacle)
-    if options.save_uncertainty and predictor.views == 1:
-        progress.on_message("no variance: one view and one network; --tta flips gives four views")
+    if options.save_uncertainty and predictor.num_views == 1:
+        progress.on_message("no variance map: it needs an ensemble or --tta flips")
     index = PredictIndex(out=out, shard=shard, model=described)
-    todo, done = _leave_out_existing(shard.choose(plan), index, options)
+    todo, done = _skip_existing(shard.choose(plan), index, options)
     skipped = len(done)
-    line = PredictionPipeline(card, predictor, out, options)
+    pipeline = PredictionPipeline(card, predictor, out, options)
     failed: list[Record] = []
     with SignalHandler() as interrupts, progress.task("predict", len(todo)) as advance:
         index.write(done, failed)
         try:
-            for number, result in enumerate(line.run(todo, interrupts), start=1):
+            for number, result in enumerate(pipeline.run(todo, interrupts), start=1):
                 if isinstance(result, ReadError):
                     failed.append({"input": str(result.path), "reason": str(result)})
                     progress.on_message(str(result))
@@ -142,13 +143,13 @@ def predict(
     )
 
 
-def _leave_out_existing(
+def _skip_existing(
     plan: Sequence[OutputPath], index: PredictIndex, options: PredictOptions
 ) -> tuple[list[OutputPath], list[Record]]:
-    """Give what is to be done, and the records of what is there already."""
+    """Return the remaining outputs, and the records of existing ones."""
     if not options.skip_existing:
         return list(plan), []
-    kept = index.read_kept()
+    existing = index.read_existing()
     todo, done = [], []
     for item in plan:
         if has_results(
@@ -158,7 +159,7 @@ def _leave_out_existing(
             save_uncertainty=options.save_uncertainty,
         ):
             mask = str(item.relative)
-            done.append(kept.get(mask, {"input": str(item.source), "mask": mask}))
+            done.append(existing.get(mask, {"input": str(item.source), "mask": mask}))
         else:
             todo.append(item)
     return todo, done

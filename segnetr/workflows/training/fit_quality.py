@@ -1,4 +1,4 @@
-"""The end of a training: what says later how good a mask is, from the validation cases."""
+"""Fit the quality model on the validation cases at the end of a training."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 from segnetr.config.schema.segmentation import RunConfig
 from segnetr.data.case import Case, DatasetSpec
 from segnetr.data.validation.ground_truth import read_case_ground_truth
-from segnetr.engine.inference.predictor import FeatureHook, Predictor
+from segnetr.engine.inference.predictor import Prediction, Predictor
 from segnetr.engine.quality.embedding import find_deepest_level
 from segnetr.engine.quality.estimator import QualityModel
-from segnetr.engine.quality.feature_collector import ImageFeatures
-from segnetr.engine.quality.fitting import FEWEST, KnownCase, TemperatureFit, fit_quality_model
+from segnetr.engine.quality.feature_collector import (
+    FeatureCollector,
+    FeatureConfig,
+    ImageFeatures,
+)
+from segnetr.engine.quality.fitting import MIN_CASES, KnownCase, TemperatureFit, fit_quality_model
 from segnetr.engine.quality.rank_correlation import correlate_ranks
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.metrics.mean_dice import find_mean_dice
@@ -19,10 +23,10 @@ from segnetr.outputs.models.quality_file import add_quality
 from segnetr.progress import LogFile, Progress
 from segnetr.workflows.prediction.model_folder import open_predictor, read_for
 
-_MOST_CASES = 300
-"""Of more training or validation cases an even choice is looked at."""
+_MAX_CASES = 300
+"""Larger sets of training or validation cases are subsampled evenly."""
 
-_MOST_PROBABILITY_BYTES = 1 << 30
+_MAX_PROBABILITY_BYTES = 1 << 30
 _Advance = Callable[[int], None]
 
 
@@ -35,21 +39,21 @@ def fit_quality(
     validation: Sequence[Case],
     progress: Progress,
 ) -> None:
-    """Fit predicted Dice and limits of familiarity, and put them beside the weights.
+    """Fit predicted Dice and OOD limits, and store them next to the weights.
 
-    Where the cases are too few, one line says so and the model stays without.
+    If there are too few cases, one line says so and the model gets no quality model.
 
     Args:
-        run: The run, whose model is written.
+        run: The run, whose model exists.
         config: Its configuration.
         spec: How masks are read.
-        training: What images of the training set are like is taken from these.
-        validation: All else is taken from these.
-        progress: What the user sees meanwhile.
+        training: Cases that describe the training set.
+        validation: Cases that everything else is fitted on.
+        progress: Progress display.
 
     Raises:
         ReadError: If a case cannot be read.
-        WriteError: If the model cannot be written again; the former one is then untouched.
+        WriteError: If the model cannot be written. The previous one is then unchanged.
     """
     if not config.predict.quality:
         return
@@ -63,10 +67,10 @@ def fit_quality(
             network.model, channels=network.channels, image_size=network.image_size
         )
         if level is None:
-            line = "no predicted Dice: this network has no feature map to compare images by"
+            line = "no predicted Dice: this network has no feature map for comparing images"
         else:
             fit = _Fit(config, spec, card, predictor, level, progress)
-            quality = fit.run(_choose(training), _choose(validation))
+            quality = fit.run(_subsample(training), _subsample(validation))
             add_quality(run.model, quality)
             line = _describe(quality)
     progress.on_message(line)
@@ -74,7 +78,7 @@ def fit_quality(
 
 
 class _Fit:
-    """Shows a network the cases, and fits."""
+    """Predicts the cases and fits the quality model."""
 
     def __init__(
         self,
@@ -93,27 +97,26 @@ class _Fit:
         self._progress = progress
 
     def run(self, training: Sequence[Case], validation: Sequence[Case]) -> QualityModel:
-        """Look at the validation cases, twice, and once at the training cases."""
+        """Predict the validation cases twice and the training cases once."""
         with self._progress.task("quality", len(training) + 2 * len(validation)) as advance:
             total = len(training) + 2 * len(validation)
             temperature = self._find_temperature(validation, lambda n: advance(n, total))
-            self._predictor.observe(FeatureHook(level=self._level, temperature=temperature))
+            settings = FeatureConfig(level=self._level, temperature=temperature)
             known = []
             for number, case in enumerate(validation, start=1):
-                known.append(self._know(case))
+                known.append(self._measure(case, settings))
                 advance(len(validation) + number, total)
-            seen = []
+            features = []
             for number, case in enumerate(training, start=1):
-                image = read_for(self._card, case.image, max_pixels=self._limit)
-                seen.append(_only(self._predictor.predict(image).observations))
+                features.append(self._predict(case, settings)[1])
                 advance(2 * len(validation) + number, total)
         return fit_quality_model(
-            seen,
+            features,
             known,
             level=self._level,
             temperature=temperature,
-            views=self._predictor.views,
-            training_groups=[_name_group(case) for case in training],
+            views=self._predictor.num_views,
+            training_groups=[_group_of(case) for case in training],
         )
 
     def _find_temperature(self, cases: Sequence[Case], advance: _Advance) -> float:
@@ -122,53 +125,53 @@ class _Fit:
             image = read_for(self._card, case.image, max_pixels=self._limit)
             ground_truth = read_case_ground_truth(case, self._spec, max_pixels=self._limit).array
             values = math.prod(image.grid) * len(self._card.classes)
-            if 4 * values <= _MOST_PROBABILITY_BYTES and ground_truth.shape == image.grid:
-                answer = self._predictor.predict(image, keep_probabilities=True).probabilities
-                if answer is not None:
-                    fit.add(answer, ground_truth)
+            if 4 * values <= _MAX_PROBABILITY_BYTES and ground_truth.shape == image.grid:
+                prediction = self._predictor.predict(image, keep_probabilities=True)
+                if prediction.probabilities is not None:
+                    fit.add(prediction.probabilities, ground_truth)
             advance(number)
-        return fit.finish()
+        return fit.result()
 
-    def _know(self, case: Case) -> KnownCase:
+    def _predict(self, case: Case, settings: FeatureConfig) -> tuple[Prediction, ImageFeatures]:
         image = read_for(self._card, case.image, max_pixels=self._limit)
+        collector = FeatureCollector(settings)
+        prediction = self._predictor.predict(image, hooks=[collector])
+        return prediction, collector.result(image.kind, image.spacing)
+
+    def _measure(self, case: Case, settings: FeatureConfig) -> KnownCase:
         ground_truth = read_case_ground_truth(case, self._spec, max_pixels=self._limit).array
-        prediction = self._predictor.predict(image)
+        prediction, features = self._predict(case, settings)
         return KnownCase(
             case_id=case.case_id,
-            group=_name_group(case),
-            seen=_only(prediction.observations),
+            group=_group_of(case),
+            features=features,
             dice=find_mean_dice(prediction.labels, ground_truth, classes=len(self._card.classes)),
         )
 
 
-def _name_group(case: Case) -> str:
-    # As everywhere, a case that stands alone does not fall together with a patient of its name.
+def _group_of(case: Case) -> str:
+    # A case without a patient must not be grouped with a patient of the same name.
     return f"case {case.case_id}" if case.patient_id is None else f"of {case.patient_id}"
 
 
-def _only(observations: tuple[ImageFeatures, ...]) -> ImageFeatures:
-    (seen,) = observations
-    return seen
-
-
-def _choose(cases: Sequence[Case]) -> Sequence[Case]:
-    """Take every n-th case where there are more than are looked at."""
-    return cases[:: -(-len(cases) // _MOST_CASES)]
+def _subsample(cases: Sequence[Case]) -> Sequence[Case]:
+    """Return every n-th case if there are more than `_MAX_CASES`."""
+    return cases[:: -(-len(cases) // _MAX_CASES)]
 
 
 def _explain_too_few(training: Sequence[Case], validation: Sequence[Case]) -> str | None:
-    patients = {_name_group(case) for case in validation}
+    patients = {_group_of(case) for case in validation}
     for count, what in ((len(patients), "validation patients"), (len(training), "training cases")):
-        if count < FEWEST:
-            return f"no predicted Dice: {count} {what}, {FEWEST} are needed"
+        if count < MIN_CASES:
+            return f"no predicted Dice: {count} {what}, at least {MIN_CASES} are needed"
     return None
 
 
 def _describe(quality: QualityModel) -> str:
     true = [case.dice for case in quality.cases]
-    said = [case.predicted for case in quality.cases]
-    order = correlate_ranks(said, true)
-    found = "" if order is None else f", Spearman {order:.2f} left-out"
+    predicted = [case.predicted for case in quality.cases]
+    correlation = correlate_ranks(predicted, true)
+    found = "" if correlation is None else f", left-out Spearman {correlation:.2f}"
     return (
         f"predicted Dice calibrated on {len(true)} validation cases: temperature "
         f"{quality.temperature:.2f}, intervals of {quality.interval_level:.0%}{found}"

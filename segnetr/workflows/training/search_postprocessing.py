@@ -9,8 +9,8 @@ from segnetr.config.schema.segmentation import RunConfig
 from segnetr.data.case import Case, DatasetSpec, Split
 from segnetr.data.validation.ground_truth import read_case_ground_truth
 from segnetr.engine.inference.postprocessing_search import (
-    FEWEST_PATIENTS,
-    PostChooser,
+    MIN_PATIENTS,
+    PostprocessingSearch,
     ThresholdLabels,
 )
 from segnetr.engine.training.run_dir import RunDir
@@ -77,14 +77,14 @@ def search_postprocessing(
         ground_truth = read_case_ground_truth(case, spec, max_pixels=limit).array
         counts = np.bincount(ground_truth.ravel(), minlength=len(spec.classes))[1:]
         sizes += [int(count) for count in counts if count]
-    chooser = PostChooser(sizes)
+    chooser = PostprocessingSearch(sizes)
     plain = {"search_postprocessing": False, "postprocessing": ()}
     card, predictor = open_predictor(run.path, changes=plain, device=config.train.device)
     with progress.task("postprocessing", len(cases)) as advance:
         for number, case in enumerate(cases, start=1):
             image = open_image(card, case.image, max_pixels=limit)
             labels_by_threshold = ThresholdLabels(image.grid, classes=len(spec.classes))
-            predictor.predict(image, watch=labels_by_threshold)
+            predictor.predict(image, callback=labels_by_threshold)
             ground_truth = read_case_ground_truth(case, spec, max_pixels=limit).array
             chooser.add(
                 case.case_id, labels_by_threshold.labels, ground_truth, classes=len(spec.classes)
@@ -104,5 +104,5 @@ def search_postprocessing(
         ", ".join(taken) or "no step improves the Dice significantly"
     )
     if trials[0].low is None:
-        line += f"; fewer than {FEWEST_PATIENTS} patients"
+        line += f"; fewer than {MIN_PATIENTS} patients"
     log_messages(run, [line], progress)

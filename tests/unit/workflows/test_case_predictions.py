@@ -75,7 +75,7 @@ def test_memory_grows_by_labels_and_ground_truth_and_not_by_values_and_probabili
     assert peaks[1] - peaks[0] < 5 * (64 * 60 * 200)
 
 
-def test_a_volume_is_scored_and_calibrated_as_if_its_probabilities_were_kept(tmp_path):
+def test_volume_is_scored_and_calibrated_as_if_its_probabilities_were_kept(tmp_path):
     pair, log, _ = score_case(write_case(tmp_path))
     model = make_model()
     image, ground_truth = model.open(write_case(tmp_path))
@@ -90,7 +90,7 @@ def test_a_volume_is_scored_and_calibrated_as_if_its_probabilities_were_kept(tmp
     assert [record.grid for record in log.records] == [GRID]
 
 
-def test_a_ground_truth_on_another_grid_is_handed_on_to_be_refused_and_not_counted(tmp_path):
+def test_ground_truth_on_another_grid_is_passed_on_and_not_counted(tmp_path):
     case, model, log = (
         write_case(tmp_path, ground_truth_grid=(64, 60, 39)),
         make_model(),
@@ -101,7 +101,7 @@ def test_a_ground_truth_on_another_grid_is_handed_on_to_be_refused_and_not_count
     assert log.reliability() is None
 
 
-def test_a_volume_on_the_disk_is_drawn_as_one_in_memory(tmp_path):
+def test_volume_on_the_disk_is_drawn_like_one_in_memory(tmp_path):
     image, ground_truth = make_model().open(write_case(tmp_path))
     whole = image.load()
     labels = np.roll(ground_truth.array, 3, axis=0)

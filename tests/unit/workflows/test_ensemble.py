@@ -57,7 +57,7 @@ def image() -> ImageFile:
     return ImageFile(path=Path("a.png"), array=values, kind="image")
 
 
-def test_models_of_other_sizes_answer_with_the_mean_of_their_probabilities(models) -> None:
+def test_ensemble_of_different_sizes_returns_the_mean_of_the_probabilities(models) -> None:
     alone = [
         open_predictor(path, device="cpu")[1].predict(image(), keep_probabilities=True)
         for path in models
@@ -72,7 +72,7 @@ def test_models_of_other_sizes_answer_with_the_mean_of_their_probabilities(model
     assert set(np.unique(np.rint(shares * 3))) <= {0, 1, 2, 3}
 
 
-def test_models_of_other_classes_or_channels_do_not_answer_together(models, tmp_path) -> None:
+def test_ensemble_of_different_classes_or_channels_is_rejected(models, tmp_path) -> None:
     other = make_model(tmp_path / "o", 1, classes=("background", "a", "c"))
     with pytest.raises(ModelFileError, match=r"its classes 'background, a, c' differs from"):
         load_members([models[0], other])
@@ -95,14 +95,14 @@ def test_soup_is_the_mean_of_the_weights(models, tmp_path) -> None:
     assert read_model(tmp_path / "same")[0].scores == {}
 
 
-def test_soup_of_one_or_of_unlike_networks_is_refused(models) -> None:
+def test_soup_of_one_or_of_different_networks_is_rejected(models) -> None:
     with pytest.raises(ModelFileError, match=r"its architecture .* differs from"):
         mix_members([models[0], models[2]])
     with pytest.raises(UsageError, match="several models"):
         mix_members(models[:1])
 
 
-def test_models_together_have_a_hash_of_their_own(models) -> None:
+def test_ensemble_has_its_own_hash(models) -> None:
     card, _ = read_model(models[0])
     one = describe_model(models[:1], card, "mean")
     both = describe_model(models[:2], card, "mean")
@@ -131,7 +131,7 @@ def test_folder_remembers_how_many_folds_it_is_for(tmp_path):
         home.models()
 
 
-def test_index_that_is_none_and_a_run_without_folds_are_refused(tmp_path):
+def test_invalid_index_and_a_run_without_folds_are_rejected(tmp_path):
     home = FoldDir(tmp_path)
     home.index.write_text(json.dumps({"format": "other", "folds": 3}))
     with pytest.raises(ModelFileError, match="no index"):

@@ -107,7 +107,7 @@ def test_prediction_of_a_streamed_volume_is_that_of_the_whole(name: str, tmp_pat
             slices=SliceConfig(axis=axis, neighbors=1),  # type: ignore[arg-type]
         )
         whole = predictor.predict(read_volume(path, max_pixels=LIMIT)).labels
-        predictor.set_batch_plan(BatchPlan(windows=1, views=1, block_bytes=1))
+        predictor.set_batch_plan(BatchPlan(windows=1, tta_batch=1, block_bytes=1))
         done: list[tuple[int, int]] = []
         found = predictor.predict(open_file(path), advance=lambda *pair: done.append(pair)).labels  # noqa: B023
         assert found.shape == (30, 25, 6)

@@ -44,7 +44,7 @@ def folders(tmp_path, predictions, ground_truths):
     return tmp_path / "p", tmp_path / "t"
 
 
-def test_isic_predictions_meet_their_ground_truth_by_name(tmp_path):
+def test_isic_predictions_match_their_ground_truth_by_name(tmp_path):
     pairs, unscored = pair_folders(
         *folders(
             tmp_path,
@@ -57,7 +57,7 @@ def test_isic_predictions_meet_their_ground_truth_by_name(tmp_path):
     assert unscored == []
 
 
-def test_what_has_no_partner_or_two_is_named(tmp_path):
+def test_files_with_no_match_or_two_are_named(tmp_path):
     pairs, unscored = pair_folders(
         *folders(
             tmp_path, ["a.png", "b.png", "b.bmp", "only_here.png"], ["a.png", "b.png", "lost.png"]
@@ -70,7 +70,7 @@ def test_what_has_no_partner_or_two_is_named(tmp_path):
     assert "only_here.png: no ground truth of this name" in reasons["only_here"]
 
 
-def test_overlays_and_probabilities_beside_a_mask_are_passed_over(tmp_path):
+def test_overlays_and_probabilities_next_to_a_mask_are_ignored(tmp_path):
     pairs, unscored = pair_folders(
         *folders(tmp_path, ["a.png", "a_overlay.png", "a_prob.png", "b_prob.png"],
                  ["a.png", "b_prob.png"])
@@ -79,7 +79,7 @@ def test_overlays_and_probabilities_beside_a_mask_are_passed_over(tmp_path):
     assert unscored == []
 
 
-def test_folders_without_a_common_name_are_refused(tmp_path):
+def test_folders_without_a_common_name_are_rejected(tmp_path):
     with pytest.raises(UsageError, match=r"no mask in .* has the name of one in"):
         pair_folders(*folders(tmp_path, ["a.png"], ["b.png"]))
     with pytest.raises(UsageError, match="no such folder of masks"):
@@ -149,13 +149,13 @@ def test_volumes_on_different_grids_are_not_compared(tmp_path):
     assert "affine differs from the ground truth's by up to 3" in result.unscored[0].reason
 
 
-def test_too_large_a_mask_is_refused_before_it_is_read(tmp_path):
+def test_too_large_a_mask_is_rejected_before_it_is_read(tmp_path):
     path = save(tmp_path, "a.png", square(10))
     result = evaluate([MaskPair(case_id="a", prediction=path, ground_truth=path)], max_pixels=100)
     assert "limit of 100" in result.unscored[0].reason
 
 
-def test_scores_do_not_depend_on_which_cases_are_scored_together():
+def test_scores_of_a_case_do_not_depend_on_the_other_cases():
     pairs = [
         MaskPair(case_id=f"c{side}", prediction=square(side), ground_truth=square(12))
         for side in range(1, 20, 3)

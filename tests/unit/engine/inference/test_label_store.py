@@ -120,16 +120,16 @@ def test_written_pages_are_given_back_and_keep_what_they_hold(tmp_path: Path) ->
     labels = allocate_labels((1024, 1024, 12), Path("v.nii"), folder=tmp_path)
     assert not labels.any()
     assert not list(tmp_path.iterdir())
-    PageRelease(labels).give_back()
+    PageRelease(labels).release()
     start = count_mapped()
     labels[..., :6] = 7
     assert count_mapped() - start > 5 * MIB
-    PageRelease(np.moveaxis(labels, -1, 0)[2:]).give_back()
+    PageRelease(np.moveaxis(labels, -1, 0)[2:]).release()
     assert count_mapped() - start < MIB
     assert [int(plane.min()) for plane in walk_planes(labels)] == [7] * 6 + [0] * 6
     in_memory = allocate_labels((4, 5, 6), Path("v.nii"))
     in_memory[:] = 3
-    PageRelease(in_memory).give_back()
+    PageRelease(in_memory).release()
     assert (in_memory == 3).all()
 
 

@@ -19,7 +19,7 @@ from segnetr.config.schema.volumes import SliceConfig
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.read_files import read_image
 from segnetr.engine.inference import memory
-from segnetr.engine.inference.memory import MemoryLimit, count_need, list_paces
+from segnetr.engine.inference.memory import MemoryLimit, count_need, list_batch_plans
 from segnetr.engine.inference.predictor import Predictor
 from segnetr.engine.inference.slice_inferer import BatchPlan
 from segnetr.errors import ReadError, UsageError
@@ -34,7 +34,7 @@ import nibabel, numpy as np, torch
 from torch import nn
 from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig
 from segnetr.data.readers.nifti_stream import open_volume
-from segnetr.engine import label_store
+from segnetr.engine.inference import label_store
 from segnetr.engine.inference.allocator import tune_malloc
 from segnetr.engine.inference.memory import MemoryLimit
 from segnetr.engine.inference.predictor import Predictor
@@ -177,7 +177,7 @@ def test_room_enough_leaves_the_configured_batch_and_less_room_a_smaller_one() -
     predictor = make_predictor(tta="d4")
     limit = MemoryLimit(1 << 40, predictor)
     assert limit.choose_batch_plan(volume(64, 64, 4)).windows == 8
-    paces = list_paces(predictor.networks)
+    paces = list_batch_plans(predictor.networks)
     assert [(pace.windows, pace.views) for pace in paces] == [
         *((1, views) for views in (1, 2, 4, 8)), *((windows, 8) for windows in (2, 4, 8)),
     ]  # fmt: skip
@@ -257,7 +257,7 @@ def test_pace_of_one_view_at_a_time_gives_the_same_answer() -> None:
     random = np.random.default_rng(0).random((40, 50, 3)).astype(np.float32)
     file = ImageFile(path=Path("a.nii"), array=random, kind="volume", affine=np.eye(4))
     together = predictor.predict(file, keep_probabilities=True).probabilities
-    predictor.set_batch_plan(BatchPlan(windows=1, views=1))
+    predictor.set_batch_plan(BatchPlan(windows=1, tta_batch=1))
     alone = predictor.predict(file, keep_probabilities=True).probabilities
     assert together is not None
     assert alone is not None

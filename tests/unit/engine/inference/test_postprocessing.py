@@ -36,7 +36,7 @@ def pieces(mask: np.ndarray) -> list[set[tuple[int, ...]]]:
 
 @pytest.mark.parametrize("shape", [(9, 11), (5, 6, 4)])
 @pytest.mark.parametrize("seed", range(4))
-def test_largest_component_leaves_one_piece_of_each_class(shape, seed):
+def test_largest_component_keeps_one_component_per_class(shape, seed):
     labels = random_labels(shape, classes=3, seed=seed)
     kept = postprocess(labels, ["largest_component"])
     for index in (1, 2):
@@ -48,7 +48,7 @@ def test_largest_component_leaves_one_piece_of_each_class(shape, seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_fill_holes_fills_what_no_way_leads_out_of(seed):
+def test_fill_holes_fills_enclosed_background(seed):
     labels = random_labels((12, 12), classes=2, seed=seed)
     has_foreground = postprocess(labels, ["fill_holes"])
     outside = np.zeros(labels.shape, bool)
@@ -60,7 +60,7 @@ def test_fill_holes_fills_what_no_way_leads_out_of(seed):
 
 @pytest.mark.parametrize("shape", [(9, 11), (5, 6, 4)])
 @pytest.mark.parametrize("least", [1, 2, 4])
-def test_pieces_of_fewer_pixels_go_and_others_stay(shape, least):
+def test_only_components_of_fewer_pixels_are_removed(shape, least):
     labels = random_labels(shape, classes=3, seed=least)
     kept = postprocess(labels, [f"remove_small:{least}"])
     for index in (1, 2):
@@ -86,25 +86,25 @@ def test_threshold_of_one_half_is_the_most_probable_class():
     assert set(np.flatnonzero(rarer)) < set(np.flatnonzero(probabilities.argmax(axis=0)))
 
 
-def test_a_hole_full_of_another_class_stays():
+def test_a_hole_filled_by_another_class_is_kept():
     labels = np.ones((5, 5), np.uint8)
     labels[2, 2] = 2
     np.testing.assert_array_equal(postprocess(labels, ["fill_holes"]), labels)
 
 
-def test_labels_that_come_in_are_not_changed():
+def test_postprocessing_does_not_modify_its_input():
     labels = random_labels((8, 8), classes=2, seed=1)
     before = labels.copy()
     postprocess(labels, ["largest_component", "fill_holes"])
     np.testing.assert_array_equal(labels, before)
 
 
-def test_nothing_stays_nothing():
+def test_empty_labels_stay_empty():
     empty = np.zeros((4, 5), np.uint8)
     assert not postprocess(empty, ["largest_component", "fill_holes"]).any()
 
 
 @pytest.mark.parametrize("step", ["smooth", "remove_small", "remove_small:0", "remove_small:-3"])
-def test_unknown_step_is_refused(step):
+def test_unknown_step_is_rejected(step):
     with pytest.raises(UsageError, match="largest_component"):
         parse_plain(PredictConfig, {"postprocessing": [step]})

@@ -6,7 +6,11 @@ import pytest
 from segnetr.config.load import load_config
 from segnetr.data.case import Split
 from segnetr.engine.inference.postprocessing import choose_labels
-from segnetr.engine.inference.postprocessing_search import THRESHOLDS, PostChooser, Repair
+from segnetr.engine.inference.postprocessing_search import (
+    THRESHOLDS,
+    PostprocessingOption,
+    PostprocessingSearch,
+)
 from segnetr.errors import UsageError
 from segnetr.metrics import score_masks
 from segnetr.workflows.training.search_postprocessing import check_search_settings
@@ -25,7 +29,7 @@ def probabilities(mask, *, inside=0.95, outside=0.05):
 
 
 def choose(cases, *, patients=None):
-    chooser = PostChooser([int(ground_truth.sum()) for _, ground_truth in cases])
+    chooser = PostprocessingSearch([int(ground_truth.sum()) for _, ground_truth in cases])
     for number, (answer, ground_truth) in enumerate(cases):
         labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
         chooser.add(f"c{number}", labels, ground_truth.astype(np.uint8), classes=2)
@@ -49,30 +53,30 @@ def names(trials):
     return [trial.step for trial in trials if trial.taken]
 
 
-def test_nothing_is_chosen_where_nothing_helps():
+def test_nothing_is_selected_if_nothing_helps():
     repair, trials = choose([case(number) for number in range(8)])
-    assert repair == Repair()
+    assert repair == PostprocessingOption()
     assert names(trials) == []
     assert len(trials) >= 6
 
 
-def test_specks_are_removed_and_holes_filled_where_that_helps():
+def test_specks_are_removed_and_holes_filled_if_that_helps():
     repair, trials = choose([case(n, specks=True, hole=True) for n in range(8)])
     assert repair.threshold == 0.5
-    assert repair.pieces in ("largest_component", "remove_small:27", "remove_small:28")
+    assert repair.components in ("largest_component", "remove_small:27", "remove_small:28")
     assert repair.holes == "fill_holes"
     taken = [trial for trial in trials if trial.taken]
     assert all(trial.low > 0 for trial in taken)
     assert names(trials) == list(repair.steps)
 
 
-def test_a_threshold_is_chosen_where_a_network_is_too_timid():
+def test_a_lower_threshold_is_selected_for_an_underconfident_network():
     repair, trials = choose([case(number, timid=True) for number in range(8)])
     assert repair.threshold in (0.3, 0.4)
     assert names(trials)[0].startswith("threshold:")
 
 
-def test_a_step_that_helps_half_of_the_cases_and_hurts_the_others_is_not_taken():
+def test_a_step_that_helps_half_of_the_cases_and_hurts_the_others_is_not_selected():
     cases = [case(number, specks=True) for number in range(5)]
     ground_truth = disc((12, 12), 5) | disc((28, 28), 5)  # of one size: one of them would go
     cases += [(probabilities(ground_truth), ground_truth)] * 5
@@ -80,7 +84,7 @@ def test_a_step_that_helps_half_of_the_cases_and_hurts_the_others_is_not_taken()
     assert "largest_component" not in names(chooser_trials)
 
 
-def test_a_small_gain_that_is_sure_is_taken_before_a_larger_one_that_is_not():
+def test_a_small_significant_gain_is_preferred_to_a_larger_insignificant_one():
     cases = []
     for number in range(8):
         ground_truth = case(number)[1]
@@ -99,11 +103,11 @@ def test_a_small_gain_that_is_sure_is_taken_before_a_larger_one_that_is_not():
     assert not largest.taken
 
 
-def test_few_patients_decide_nothing_however_many_cases_they_have():
+def test_few_patients_never_decide_whatever_their_number_of_cases():
     cases = [case(number, specks=True) for number in range(10)]
     patients = {f"c{number}": f"p{number % 3}" for number in range(10)}
     repair, trials = choose(cases, patients=patients)
-    assert repair == Repair()
+    assert repair == PostprocessingOption()
     assert all(trial.low is None and trial.gain is not None for trial in trials)
 
 
@@ -111,7 +115,7 @@ def test_gain_is_that_of_the_dice_of_the_metrics():
     rng = np.random.default_rng(0)
     ground_truth = rng.integers(0, 3, SHAPE).astype(np.uint8)
     answer = rng.dirichlet((1, 1, 1), SHAPE).astype(np.float32).transpose(2, 0, 1)
-    chooser = PostChooser([100])
+    chooser = PostprocessingSearch([100])
     labels = {value: choose_labels(answer, value) for value in THRESHOLDS}
     chooser.add("a", labels, ground_truth, classes=3)
     _, trials = chooser.choose(patients={})
@@ -141,11 +145,11 @@ SPLIT = Split(train=("a",), validation=("b",), test=("c",), origin="seeded", see
         ([], Split(train=("a",), validation=(), test=(), origin="seeded"), "validation cases"),
     ],
 )
-def test_choosing_where_it_would_flatter_or_cannot_be_done_is_refused(settings, split, said):
+def test_search_without_suitable_validation_cases_is_rejected(settings, split, said):
     config = load_config(assignments=["predict.search_postprocessing=true", *settings])
     with pytest.raises(UsageError, match=said):
         check_search_settings(config, split)
 
 
-def test_without_the_setting_nothing_is_refused():
+def test_nothing_is_rejected_without_the_setting():
     check_search_settings(load_config(assignments=["predict.postprocessing=[fill_holes]"]), SPLIT)

@@ -58,14 +58,14 @@ def predictor(seed=0, *, classes=2, image=IMAGE, axis=2, **settings):
 @pytest.mark.parametrize("mode", ["resize", "window"])
 @pytest.mark.parametrize("image", [IMAGE, VOLUME], ids=["image", "volume"])
 @pytest.mark.parametrize("members", [1, 3])
-def test_threshold_of_a_network_and_of_a_mean_is_that_of_choose_labels(
+def test_threshold_of_a_network_and_of_an_ensemble_equals_choose_labels(
     members, image, mode, threshold
 ):
     parts = [
         predictor(seed, classes=3, image=image, mode=mode, threshold=threshold)
         for seed in range(members)
     ]
-    joined = parts[0] if members == 1 else Predictor.join(parts)
+    joined = parts[0] if members == 1 else Predictor.ensemble(parts)
     found = joined.predict(image, keep_probabilities=True)
     np.testing.assert_array_equal(found.labels, choose_labels(found.probabilities, threshold))
     plain = choose_labels(found.probabilities, 0.5)
@@ -76,9 +76,7 @@ def test_threshold_of_a_network_and_of_a_mean_is_that_of_choose_labels(
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
 @pytest.mark.parametrize("members", [2, 3])
-def test_each_network_votes_by_the_threshold_and_it_decides_between_equal_voices(
-    members, threshold
-):
+def test_each_network_votes_with_the_threshold_which_also_decides_equal_votes(members, threshold):
     parts = [predictor(seed, classes=3, mode="window", threshold=threshold) for seed in range(3)]
     parts = parts[:members]
     answers = [p.predict(IMAGE, keep_probabilities=True).probabilities for p in parts]
@@ -90,25 +88,25 @@ def test_each_network_votes_by_the_threshold_and_it_decides_between_equal_voices
     expected = np.where(leading, mean, -1).argmax(axis=0)
     ties = leading.sum(axis=0) > 1
     assert ties.any()
-    found = Predictor.join(parts, combination="vote").predict(IMAGE, keep_probabilities=True)
+    found = Predictor.ensemble(parts, combination="vote").predict(IMAGE, keep_probabilities=True)
     np.testing.assert_array_equal(found.labels, expected)
     np.testing.assert_allclose(found.probabilities, counts / members, atol=1e-7)
 
 
 def test_threshold_of_an_ensemble_is_that_of_its_first_model():
     timid, bold = predictor(0, threshold=0.9), predictor(1, threshold=0.1)
-    found = Predictor.join([timid, bold]).predict(IMAGE, keep_probabilities=True)
+    found = Predictor.ensemble([timid, bold]).predict(IMAGE, keep_probabilities=True)
     np.testing.assert_array_equal(found.labels, choose_labels(found.probabilities, 0.9))
 
 
 @pytest.mark.parametrize("axis", [0, 2])
 @pytest.mark.parametrize("image", [IMAGE, VOLUME], ids=["image", "volume"])
 @pytest.mark.parametrize("members", [1, 2])
-def test_who_watches_sees_the_probabilities_that_are_kept(members, image, axis):
+def test_callback_receives_the_probabilities_that_are_kept(members, image, axis):
     parts = [
         predictor(seed, classes=3, image=image, mode="window", axis=axis) for seed in range(members)
     ]
-    joined = parts[0] if members == 1 else Predictor.join(parts)
+    joined = parts[0] if members == 1 else Predictor.ensemble(parts)
     seen = np.full((3, *image.grid), np.nan, np.float32)
     starts = []
 
@@ -118,7 +116,7 @@ def test_who_watches_sees_the_probabilities_that_are_kept(members, image, axis):
             starts.append((place.start, probability.size))
 
     kept = joined.predict(image, keep_probabilities=True).probabilities
-    watched = joined.predict(image, watch=watch)
+    watched = joined.predict(image, callback=watch)
     assert watched.probabilities is None
     np.testing.assert_array_equal(seen, kept)
     assert starts[0][0] == 0
@@ -127,20 +125,20 @@ def test_who_watches_sees_the_probabilities_that_are_kept(members, image, axis):
     assert ends[:-1] == [start for start, _ in starts[1:]]
 
 
-def test_labels_of_all_thresholds_come_out_of_one_prediction():
+def test_one_prediction_gives_the_labels_of_all_thresholds():
     made = predictor(classes=3, image=VOLUME, mode="window", axis=1)
     found = ThresholdLabels(VOLUME.grid, classes=3)
-    made.predict(VOLUME, watch=found)
+    made.predict(VOLUME, callback=found)
     kept = made.predict(VOLUME, keep_probabilities=True).probabilities
     for threshold in THRESHOLDS:
         np.testing.assert_array_equal(found.labels[threshold], choose_labels(kept, threshold))
 
 
-def test_calibration_of_a_volume_is_counted_as_it_goes_by():
+def test_calibration_of_a_volume_is_counted_during_prediction():
     made = predictor(classes=3, image=VOLUME, mode="window", axis=0)
     ground_truth = VALUES.integers(0, 3, VOLUME.grid).astype(np.uint8)
     watch = CalibrationCollector(ground_truth)
-    made.predict(VOLUME, watch=watch)
+    made.predict(VOLUME, callback=watch)
     kept = made.predict(VOLUME, keep_probabilities=True).probabilities
     expected = np.zeros((3, 10))
     for index in (1, 2):

@@ -99,7 +99,7 @@ def random_image(height: int = 45, width: int = 70) -> NDArray[np.uint8]:
 @pytest.mark.parametrize(
     "grid", [(33, 57), (32, 32), (1, 40), (40, 1), (1, 1), (7, 200), (130, 90)]
 )
-def test_labels_lie_on_the_grid_of_the_image(mode: str, tta: str, grid: tuple[int, int]) -> None:
+def test_labels_are_on_the_grid_of_the_image(mode: str, tta: str, grid: tuple[int, int]) -> None:
     shown = draw_disc(*grid)
     result = make_predictor(Threshold(), mode=mode, tta=tta).predict(pixels(shown))
     assert result.labels.shape == grid
@@ -109,7 +109,7 @@ def test_labels_lie_on_the_grid_of_the_image(mode: str, tta: str, grid: tuple[in
         assert dice(result.labels, (shown[..., 0] > 127).astype(np.uint8)) > 0.95
 
 
-def test_image_of_the_trained_size_comes_back_bit_equal() -> None:
+def test_image_of_the_training_size_is_segmented_exactly() -> None:
     shown = draw_disc(32, 48)
     for mode in MODES:
         result = make_predictor(Threshold(), size=(32, 48), mode=mode).predict(pixels(shown))
@@ -124,7 +124,7 @@ def test_small_lesion_in_a_corner_stays_in_its_corner() -> None:
         assert dice(found, shown[..., 0] // 255) > 0.9, (mode, tta)
 
 
-def test_resized_answer_is_the_softmax_interpolated_linearly(network: nn.Module) -> None:
+def test_resized_probabilities_are_the_softmax_interpolated_linearly(network: nn.Module) -> None:
     shown = random_image(64, 96)
     # A image of twice the width: the area mean of two neighbors is known without OpenCV.
     small = shown.reshape(64, 48, 2, 3).astype(np.float64).mean(axis=2)
@@ -155,7 +155,9 @@ def test_probabilities_sum_to_one_and_their_greatest_is_the_label(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_mirrored_image_gives_the_mirrored_answer_with_flips(network: nn.Module, mode: str) -> None:
+def test_flipped_image_gives_flipped_probabilities_with_flips(
+    network: nn.Module, mode: str
+) -> None:
     shown = random_image(64, 64)
     predictor = make_predictor(network, size=(64, 64), channels=3, mode=mode, tta="flips")
     straight = _probabilities(predictor, shown)
@@ -175,7 +177,9 @@ def _probabilities(predictor: Predictor, array: NDArray[Any]) -> NDArray[np.floa
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("tta", ["none", "flips"])
-def test_answer_does_not_depend_on_the_batch(network: nn.Module, mode: str, tta: str) -> None:
+def test_prediction_does_not_depend_on_the_batch_size(
+    network: nn.Module, mode: str, tta: str
+) -> None:
     shown = np.random.default_rng(5).integers(0, 256, (40, 50, 5), dtype=np.uint8)
     answers = [
         make_predictor(network, channels=3, mode=mode, tta=tta, window_batch=together).predict(
@@ -190,7 +194,7 @@ def test_answer_does_not_depend_on_the_batch(network: nn.Module, mode: str, tta:
     np.testing.assert_array_equal(repeated.probabilities, answers[2].probabilities)
 
 
-def test_flips_and_slices_go_through_the_network_together() -> None:
+def test_flips_and_slices_share_a_forward_pass() -> None:
     model = Threshold()
     predictor = make_predictor(model, tta="flips", window_batch=3)
     predictor.predict(volume(np.zeros((20, 24, 7), dtype=np.uint8)))
@@ -198,7 +202,7 @@ def test_flips_and_slices_go_through_the_network_together() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_volume_is_its_slices_one_by_one(network: nn.Module, mode: str) -> None:
+def test_volume_equals_its_slices_predicted_one_by_one(network: nn.Module, mode: str) -> None:
     shown = np.random.default_rng(6).integers(0, 256, (31, 43, 4), dtype=np.uint8)
     predictor = make_predictor(network, channels=3, mode=mode)
     whole = predictor.predict(volume(shown), keep_probabilities=True)
@@ -208,7 +212,7 @@ def test_volume_is_its_slices_one_by_one(network: nn.Module, mode: str) -> None:
         np.testing.assert_allclose(whole.probabilities[..., depth], alone.probabilities, atol=1e-5)
 
 
-def test_volume_keeps_no_probabilities_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_volume_keeps_no_probabilities_unless_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[int, ...]] = []
     empty = np.empty
     monkeypatch.setattr(
@@ -237,21 +241,21 @@ def test_gray_file_fills_the_channels_of_a_color_model() -> None:
     assert model.batches[0][1] == 3
 
 
-def test_color_file_for_a_gray_model_is_refused_by_name() -> None:
+def test_color_file_for_a_gray_model_is_rejected_by_name() -> None:
     with pytest.raises(ReadError, match=r"drawn\.png: it has 3 channels where the model takes 1"):
         make_predictor(Threshold()).predict(pixels(draw_disc(40, 40, channels=3)))
 
 
-def test_nan_from_the_network_is_refused_by_name() -> None:
+def test_nan_from_the_network_is_rejected_by_name() -> None:
     class Broken(nn.Module):
         def forward(self, image: Tensor) -> Tensor:
             return torch.full((len(image), 2, *image.shape[2:]), float("nan"))
 
-    with pytest.raises(ReadError, match=r"drawn\.png: the network answers this image with NaN"):
+    with pytest.raises(ReadError, match=r"drawn\.png: the network returned NaN for this image"):
         make_predictor(Broken()).predict(pixels(draw_disc(40, 40)))
 
 
-def test_network_with_other_classes_is_refused() -> None:
+def test_network_with_other_classes_is_rejected() -> None:
     model = Threshold(num_classes=4)
     predictor = Predictor(
         model,
@@ -265,7 +269,7 @@ def test_network_with_other_classes_is_refused() -> None:
         predictor.predict(pixels(draw_disc(40, 40)))
 
 
-def test_several_classes_come_back_as_their_index() -> None:
+def test_labels_of_several_classes_are_their_indices() -> None:
     shown = np.repeat(np.array([20, 100, 150, 230], np.uint8), 16)[None, :, None].repeat(64, 0)
     result = make_predictor(Threshold(4), size=(64, 64)).predict(pixels(shown))
     assert isinstance(result, Prediction)
@@ -273,7 +277,7 @@ def test_several_classes_come_back_as_their_index() -> None:
     np.testing.assert_array_equal(result.labels[0, ::16], [0, 1, 2, 3])
 
 
-def test_file_array_is_left_as_it_was() -> None:
+def test_prediction_does_not_modify_the_array_of_the_file() -> None:
     for shown in (draw_disc(32, 32), draw_disc(32, 32).astype(np.float32)):
         before = shown.copy()
         shown.setflags(write=False)

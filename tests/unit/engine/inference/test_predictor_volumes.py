@@ -70,7 +70,7 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("mode", ["resize", "window"])
 @pytest.mark.parametrize("shape", [(31, 43, 26), (60, 70, 5), (1, 40, 3)])
-def test_small_and_large_volumes_come_back_on_their_own_grid(
+def test_labels_of_small_and_large_volumes_are_on_their_own_grid(
     axis: int, mode: str, shape: tuple[int, int, int]
 ) -> None:
     values, labels = draw_volume(shape)
@@ -85,7 +85,7 @@ def test_small_and_large_volumes_come_back_on_their_own_grid(
         assert dice(found.labels, labels) > (0.99 if mode == "window" else 0.9)
 
 
-def test_other_pixel_sizes_are_seen_alike_and_answered_on_their_own_grid() -> None:
+def test_volumes_of_other_pixel_sizes_are_resampled_and_labeled_on_their_own_grid() -> None:
     values, labels = draw_volume((40, 40, 6))
     coarse = make_predictor(Bright(), slices=SliceConfig(spacing_mm=2.0))  # type: ignore[arg-type]
     found = coarse.predict(as_file(values, (1.0, 1.0, 3.0))).labels
@@ -93,7 +93,7 @@ def test_other_pixel_sizes_are_seen_alike_and_answered_on_their_own_grid() -> No
     assert dice(found, labels) > 0.9
 
 
-def test_prediction_shows_the_network_what_training_showed_it(tmp_path: Path) -> None:
+def test_prediction_and_training_give_the_network_the_same_input(tmp_path: Path) -> None:
     """Slices with neighbors, resampled, padded, normalized: from the cache and from the file."""
     values, labels = draw_volume((20, 24, 6))
     affine = np.diag([3.0, 3.0, 5.0, 1.0])
@@ -125,7 +125,7 @@ def test_prediction_shows_the_network_what_training_showed_it(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("affine", [OBLIQUE, MIRRORED])
-def test_oblique_and_mirrored_files_keep_header_and_place(
+def test_masks_of_oblique_and_mirrored_files_keep_header_and_position(
     tmp_path: Path, affine: np.ndarray
 ) -> None:
     values, labels = draw_volume((20, 24, 6))
@@ -140,7 +140,7 @@ def test_oblique_and_mirrored_files_keep_header_and_place(
     np.testing.assert_array_equal(written.array, found.labels)
 
 
-def test_modalities_are_channels_and_the_mask_has_none(tmp_path: Path) -> None:
+def test_modalities_are_channels_and_the_mask_has_no_channel_axis(tmp_path: Path) -> None:
     values, labels = draw_volume((20, 24, 6))
     both = np.stack([np.full_like(values, 7), values], axis=-1)
     path = write_nifti(tmp_path / "scan.nii.gz", both)

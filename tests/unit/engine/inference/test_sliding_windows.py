@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.engine.inference.predictor import Predictor
-from segnetr.engine.inference.sliding_windows import BandSums, gather_planes, lay_windows
+from segnetr.engine.inference.sliding_windows import (
+    WindowAccumulator,
+    gather_planes,
+    make_window_grid,
+)
 from segnetr.errors import ModelFileError, UsageError
 
 CPU = torch.device("cpu")
@@ -57,7 +61,7 @@ def pixels(height: int, width: int) -> ImageFile:
 )
 @pytest.mark.parametrize("weights", ["gaussian", "constant"])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.8])
-def test_windows_answer_as_those_of_monai(
+def test_windows_agree_with_those_of_monai(
     grid: tuple[int, int], weights: str, overlap: float
 ) -> None:
     model, image = Mixed().eval(), pixels(*grid)
@@ -78,9 +82,7 @@ def test_windows_answer_as_those_of_monai(
 
 @pytest.mark.parametrize("tta", ["none", "flips", "d4"])
 @pytest.mark.parametrize("grid", [(61, 47), (9, 40)])
-def test_windows_of_several_slices_go_through_the_network_together(
-    tta: str, grid: tuple[int, int]
-) -> None:
+def test_windows_of_several_slices_share_a_forward_pass(tta: str, grid: tuple[int, int]) -> None:
     values = np.random.default_rng(2).random((*grid, 5)).astype(np.float32)
     volume = ImageFile(path=Path("a.nii"), array=values, kind="volume", affine=np.eye(4))
     alone, together = Mixed(), Mixed()
@@ -95,38 +97,38 @@ def test_windows_of_several_slices_go_through_the_network_together(
     assert len(np.unique(one.labels)) > 1
 
 
-def test_only_the_rows_of_one_band_are_held() -> None:
-    grid = lay_windows((1000, 16), (8, 8), overlap=0.5, weights="gaussian", device=CPU)
-    sums = BandSums(grid, index=3, num_classes=2, dtype=torch.float32)
+def test_only_the_rows_of_one_band_are_kept() -> None:
+    grid = make_window_grid((1000, 16), (8, 8), overlap=0.5, weights="gaussian", device=CPU)
+    sums = WindowAccumulator(grid, index=3, num_classes=2, dtype=torch.float32)
     assert sums._sums.shape == (2, 8, 16)
     bands = [
         band for corner in grid.corners for band in sums.add(corner, torch.full((2, 8, 8), 0.25))
     ]
-    bands.append(sums.finish())
+    bands.append(sums.result())
     assert [band.top for band in bands] == list(range(0, 993, 4))
     ((index, plane),) = gather_planes(iter(bands), 1000)
     assert index == 3
     torch.testing.assert_close(plane, torch.full((2, 1000, 16), 0.25))
 
 
-def test_half_precision_sums_cost_three_decimal_places_and_no_more() -> None:
+def test_half_precision_sums_cost_at_most_three_decimal_places() -> None:
     torch.manual_seed(0)
     planes = []
     for dtype in (torch.float32, torch.float16):
         torch.manual_seed(0)
-        grid = lay_windows((50, 40), (16, 16), overlap=0.7, weights="gaussian", device=CPU)
-        sums = BandSums(grid, index=0, num_classes=4, dtype=dtype)
+        grid = make_window_grid((50, 40), (16, 16), overlap=0.7, weights="gaussian", device=CPU)
+        sums = WindowAccumulator(grid, index=0, num_classes=4, dtype=dtype)
         bands = [
             band
             for corner in grid.corners
             for band in sums.add(corner, torch.randn(4, 16, 16).softmax(0))
         ]
-        planes.append(next(gather_planes(iter([*bands, sums.finish()]), 50))[1])
+        planes.append(next(gather_planes(iter([*bands, sums.result()]), 50))[1])
     assert float((planes[0] - planes[1]).abs().max()) < 4e-3
     assert not torch.equal(planes[0], planes[1])
 
 
-def test_turned_image_gives_the_turned_answer_with_all_symmetries_of_a_square() -> None:
+def test_rotated_image_gives_rotated_probabilities_with_d4() -> None:
     model = Mixed()
     image = pixels(32, 32)
     predictor = make_predictor(model, size=(32, 32), tta="d4")
@@ -142,12 +144,12 @@ def test_turned_image_gives_the_turned_answer_with_all_symmetries_of_a_square() 
     assert np.abs(flips.probabilities - straight).max() > 1e-3
 
 
-def test_quarter_turns_of_oblong_windows_are_refused() -> None:
+def test_quarter_turns_of_oblong_windows_are_rejected() -> None:
     with pytest.raises(UsageError, match="24 x 16 pixels; use --tta flips"):
         make_predictor(Mixed(), tta="d4")
 
 
-def test_networks_of_other_window_sizes_answer_together_on_the_grid() -> None:
+def test_ensemble_of_different_window_sizes_predicts_on_the_grid() -> None:
     values = np.random.default_rng(2).random((40, 33, 3)).astype(np.float32)
     volume = ImageFile(path=Path("a.nii"), array=values, kind="volume", affine=np.eye(4))
     members = [
@@ -156,10 +158,10 @@ def test_networks_of_other_window_sizes_answer_together_on_the_grid() -> None:
         make_predictor(Mixed(), size=(20, 20), mode="resize"),
     ]
     alone = [each.predict(volume, keep_probabilities=True) for each in members]
-    joined = Predictor.join(members).predict(volume, keep_probabilities=True)
+    joined = Predictor.ensemble(members).predict(volume, keep_probabilities=True)
     expected = np.mean([each.probabilities for each in alone], axis=0)
     np.testing.assert_allclose(joined.probabilities, expected, atol=1e-6)
-    voted = Predictor.join(members, combination="vote").predict(volume, keep_probabilities=True)
+    voted = Predictor.ensemble(members, combination="vote").predict(volume, keep_probabilities=True)
     voices = np.stack([each.labels for each in alone])
     shares = np.stack([(voices == index).mean(axis=0) for index in range(5)])
     np.testing.assert_allclose(voted.probabilities, shares, atol=1e-6)
@@ -174,11 +176,11 @@ def test_networks_of_other_window_sizes_answer_together_on_the_grid() -> None:
     np.testing.assert_array_equal(voted.labels[split], joined.labels[split])
 
 
-def test_networks_with_other_classes_or_axes_do_not_answer_together() -> None:
+def test_ensemble_of_different_classes_or_axes_is_rejected() -> None:
     first = make_predictor(Mixed())
     other = Predictor(
         Mixed(classes=3), config=PredictConfig(), intensity=PLAIN, image_size=(8, 8),
         num_classes=3, channels=1,
     )  # fmt: skip
     with pytest.raises(ModelFileError, match="classes 5 and 3"):
-        Predictor.join([first, other])
+        Predictor.ensemble([first, other])

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig, SegNetrConfig
 from segnetr.data.readers.image_file import ImageFile
-from segnetr.engine.inference.predictor import FeatureHook, Predictor
+from segnetr.engine.inference.predictor import Prediction, Predictor
 from segnetr.engine.quality.embedding import find_deepest_level
-from segnetr.engine.quality.estimator import Quality, QualityModel, combine
-from segnetr.engine.quality.feature_collector import ImageFeatures
+from segnetr.engine.quality.estimator import Quality, QualityModel, combine_quality
+from segnetr.engine.quality.feature_collector import FeatureCollector, FeatureConfig, ImageFeatures
 from segnetr.engine.quality.fitting import KnownCase, TemperatureFit, fit_quality_model
-from segnetr.engine.quality.intensity_statistics import Appearance
-from segnetr.engine.quality.probability_features import FEATURES, VIEWS_FEATURE, MapFeatures
+from segnetr.engine.quality.intensity_statistics import IntensityStatistics
+from segnetr.engine.quality.probability_features import FEATURES, VIEWS_FEATURE, ProbabilityFeatures
 from segnetr.errors import ModelFileError
 from segnetr.models.build import build_model
 from segnetr.outputs.models.model_file import ModelCard, read_model, write_model
@@ -82,21 +82,21 @@ def make_map(classes: int, size: tuple[int, int], seed: int = 1) -> Tensor:
 
 def gather(answer: Tensor, steps: list[int], **changes: Any) -> dict[str, float]:
     settings = {"num_classes": 2, "temperature": 1.0, "background": 1.0, "views": 1}
-    features = MapFeatures(tuple(answer.shape[1:]), **{**settings, **changes})
+    features = ProbabilityFeatures(tuple(answer.shape[1:]), **{**settings, **changes})
     top = 0
     for rows in steps:
-        features.add(top, answer[:, top : top + rows])
+        features.update(top, answer[:, top : top + rows])
         top += rows
-    return features.finish()
+    return features.result()
 
 
-def test_features_do_not_depend_on_the_bands_they_come_in():
+def test_features_do_not_depend_on_the_size_of_the_bands():
     answer = make_map(3, (30, 20))
     whole = gather(answer, [30], num_classes=3, temperature=1.7)
     assert gather(answer, [7, 20, 3], num_classes=3, temperature=1.7) == pytest.approx(whole)
 
 
-def test_expected_dice_of_a_certain_mask_is_one_and_of_a_doubtful_one_lower():
+def test_expected_dice_is_one_for_a_certain_mask_and_lower_for_an_uncertain_one():
     certain = torch.zeros(2, 16, 16)
     certain[1, 4:12, 4:12] = 1
     certain[0] = 1 - certain[1]
@@ -109,7 +109,7 @@ def test_expected_dice_of_a_certain_mask_is_one_and_of_a_doubtful_one_lower():
     assert gather(doubtful, [16], temperature=5.0)["entropy"] > gather(doubtful, [16])["entropy"]
 
 
-def test_two_pieces_and_a_ragged_border_are_seen():
+def test_features_reflect_two_components_and_a_ragged_border():
     certain = torch.zeros(2, 16, 16)
     certain[1, 2:6, 2:6] = 1
     certain[1, 10:12, 10:12] = 1
@@ -127,7 +127,7 @@ def test_empty_mask_gives_finite_features():
     assert found["expected_dice"] == 0
 
 
-def test_view_agreement_is_the_mean_soft_dice_of_all_pairs_of_views():
+def test_view_agreement_is_the_mean_soft_dice_of_all_pairs_of_augmentations():
     views = torch.stack([make_map(2, (12, 12), seed) for seed in range(4)])
     mean = views.mean(dim=0)
     spread = 0.5 * views.var(dim=0, correction=0).sum(dim=0, keepdim=True)
@@ -139,22 +139,23 @@ def test_view_agreement_is_the_mean_soft_dice_of_all_pairs_of_views():
 
 
 @pytest.mark.parametrize("mode", ["resize", "window"])
-def test_judging_changes_no_label_and_no_probability(mode):
+def test_collecting_features_changes_neither_labels_nor_probabilities(mode):
     plain = make_predictor(mode=mode).predict(image(), keep_probabilities=True)
     watched = make_predictor(mode=mode)
-    watched.observe(FeatureHook(level="down", temperature=2.0))
-    seen = watched.predict(image(), keep_probabilities=True, keep_uncertainty=True)
+    collector = FeatureCollector(FeatureConfig(level="down", temperature=2.0))
+    seen: Prediction = watched.predict(
+        image(), keep_probabilities=True, keep_uncertainty=True, hooks=[collector]
+    )
     assert np.array_equal(plain.labels, seen.labels)
     assert np.array_equal(plain.probabilities, seen.probabilities)
-    (observation,) = seen.observations
-    assert set(observation.features) == {*FEATURES, VIEWS_FEATURE}
-    assert observation.embedding.shape == (4,)
-    assert plain.observations == ()
+    features = collector.result("image", None)
+    assert set(features.features) == {*FEATURES, VIEWS_FEATURE}
+    assert features.embedding.shape == (4,)
     assert plain.uncertainty is None
-    assert not watched.networks[0].model.down._forward_hooks  # nobody looks on any more
+    assert not watched.networks[0].model.down._forward_hooks  # the hook was removed
 
 
-def test_maps_are_the_entropy_of_the_mean_and_the_variance_over_views():
+def test_uncertainty_maps_are_the_entropy_of_the_mean_and_the_variance_over_augmentations():
     predictor = make_predictor()
     square = image(size=(32, 32))
     found = predictor.predict(square, keep_probabilities=True, keep_uncertainty=True)
@@ -173,7 +174,7 @@ def test_maps_are_the_entropy_of_the_mean_and_the_variance_over_views():
     assert found.uncertainty.variance.max() > 1e-4
 
 
-def test_one_view_has_no_variance_and_two_networks_have_one():
+def test_variance_needs_several_augmentations_or_networks():
     alone = make_predictor(tta="none").predict(image(), keep_uncertainty=True).uncertainty
     assert alone is not None
     assert alone.variance is None
@@ -181,7 +182,7 @@ def test_one_view_has_no_variance_and_two_networks_have_one():
     other = make_predictor(tta="none")
     with torch.no_grad():
         other.networks[0].model.up.weight.mul_(-1)
-    both = Predictor.join([make_predictor(tta="none"), other])
+    both = Predictor.ensemble([make_predictor(tta="none"), other])
     found = both.predict(image(), keep_uncertainty=True, keep_probabilities=True)
     assert found.uncertainty is not None
     first, second = (
@@ -192,7 +193,7 @@ def test_one_view_has_no_variance_and_two_networks_have_one():
 
 
 @pytest.mark.parametrize("axis", [0, 2])
-def test_maps_of_a_volume_lie_on_its_grid(axis):
+def test_uncertainty_maps_of_a_volume_are_on_its_grid(axis):
     predictor = make_predictor(mode="window", overlap=0.25)
     predictor.networks[0].slices = replace(predictor.networks[0].slices, axis=axis)
     found = predictor.predict(volume(), keep_uncertainty=True, keep_probabilities=True)
@@ -238,7 +239,7 @@ def observe(count: int, seed: int = 0, **facts: Any) -> list[ImageFeatures]:
                     "kind": "image",
                     "spacing": None,
                     "features": features,
-                    "appearance": source.normal(size=11),
+                    "intensity": source.normal(size=11),
                     "embedding": source.normal(size=6),
                     **facts,
                 }
@@ -252,7 +253,7 @@ def know(seen: list[ImageFeatures]) -> list[KnownCase]:
         KnownCase(
             case_id=f"c{number}",
             group=f"c{number}",
-            seen=one,
+            features=one,
             dice=float(np.clip(one.features["expected_dice"] - 0.1, 0, 1)),
         )
         for number, one in enumerate(seen)
@@ -272,71 +273,71 @@ def fit_model(**facts: Any) -> QualityModel:
 def test_model_predicts_the_dice_and_an_interval_around_it():
     model = fit_model()
     for seen in observe(10, 5):
-        quality = model.judge(seen)
+        quality = model.estimate(seen)
         assert quality.dice == pytest.approx(seen.features["expected_dice"] - 0.1, abs=0.03)
         assert 0 <= quality.low <= quality.dice <= quality.high <= 1
         assert quality.level == 0.9
 
 
-def test_few_cases_promise_less_and_too_few_nothing():
+def test_few_cases_give_a_lower_level_and_too_few_an_error():
     known = know(observe(20, 2))
     settings: dict[str, Any] = {"level": "down", "temperature": 1.0, "views": 1}
     assert fit_quality_model(observe(9), known[:5], **settings).interval_level == 0.8
-    with pytest.raises(ValueError, match="promise no interval"):
+    with pytest.raises(ValueError, match="too few for an interval"):
         fit_quality_model(observe(9), known[:3], **settings)
     one_patient = [replace(case, group=f"p{number // 5}") for number, case in enumerate(known)]
     # Twenty cases of four patients are four draws.
     assert fit_quality_model(observe(9), one_patient, **settings).interval_level == 0.8
 
 
-def test_image_of_another_kind_brightness_or_level_is_unlike_and_the_reason_is_said():
+def test_image_of_another_kind_brightness_or_embedding_is_ood_with_a_reason():
     model = fit_model()
     (usual,) = observe(1, 8)
-    assert not model.judge(usual).is_ood
-    dark = model.judge(replace(usual, appearance=usual.appearance + 9))
+    assert not model.estimate(usual).is_ood
+    dark = model.estimate(replace(usual, intensity=usual.intensity + 9))
     assert dark.is_ood
     assert dark.ood_score > 1
     assert dark.reasons[0].startswith("intensity ")
-    deep = model.judge(replace(usual, embedding=usual.embedding + 9))
+    deep = model.estimate(replace(usual, embedding=usual.embedding + 9))
     assert [reason.split()[0] for reason in deep.reasons] == ["embedding"]
-    other = model.judge(replace(usual, kind="volume"))
+    other = model.estimate(replace(usual, kind="volume"))
     assert other.reasons[0] == "a volume, trained on images"
     assert other.ood_score > 1
 
 
-def test_spacing_outside_that_of_the_training_set_is_unlike():
+def test_spacing_outside_the_range_of_the_training_set_is_ood():
     model = fit_model(kind="volume", spacing=(1.0, 1.0, 5.0))
     (usual,) = observe(1, 8, kind="volume", spacing=(1.1, 1.0, 4.5))
-    assert not model.judge(usual).is_ood
-    thin = model.judge(replace(usual, spacing=(1.0, 1.0, 1.0)))
+    assert not model.estimate(usual).is_ood
+    thin = model.estimate(replace(usual, spacing=(1.0, 1.0, 1.0)))
     assert thin.reasons == ("spacing 1 x 1 x 1 mm",)
-    assert model.judge(replace(usual, spacing=None)).reasons == ("spacing not known",)
+    assert model.estimate(replace(usual, spacing=None)).reasons == ("spacing not known",)
 
 
-def test_calibration_case_is_recalled_by_the_fit_without_it():
+def test_calibration_case_gets_its_out_of_fold_prediction():
     model = fit_model()
     case = model.cases[3]
     told = Quality(dice=0.1, low=0, high=0.2, level=0.9, is_ood=False, ood_score=0.5)
-    assert model.recall(case.case_id, told).dice == case.predicted
-    assert model.recall("another", told) is told
+    assert model.out_of_fold(case.case_id, told).dice == case.predicted
+    assert model.out_of_fold("another", told) is told
 
 
-def test_members_of_an_ensemble_are_averaged_and_vote_on_the_flag():
+def test_quality_of_an_ensemble_is_the_mean_and_a_majority_decides_ood():
     calm = Quality(dice=0.8, low=0.7, high=0.9, level=0.9, is_ood=False, ood_score=0.5)
     loud = replace(calm, dice=0.5, low=0.4, high=0.6, level=0.8, is_ood=True, reasons=("x",))
-    both = combine([calm, loud])
+    both = combine_quality([calm, loud])
     assert both.dice == pytest.approx(0.65)
     assert (both.level, both.is_ood, both.reasons) == (0.8, False, ())
-    most = combine([calm, loud, loud])
+    most = combine_quality([calm, loud, loud])
     assert most.is_ood
     assert most.reasons == ("2 of 3 models", "x")
 
 
-def test_temperature_weighs_small_and_large_cases_alike():
+def test_temperature_weights_small_and_large_cases_equally():
     fit = TemperatureFit()
     fit.add(make_map(2, (4, 4)).numpy(), np.zeros((4, 4), dtype=np.uint8))
     fit.add(make_map(2, (300, 300)).numpy(), make_map(2, (300, 300)).argmax(0).numpy().astype("u1"))
-    assert fit.finish() > 1  # by pixels the second, which is right everywhere, would rule
+    assert fit.result() > 1  # by pixels the second, which is right everywhere, would rule
 
 
 # The file of it.
@@ -382,7 +383,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("quality") / "model")
 
 
-def test_quality_reads_back_to_the_last_bit_and_leaves_the_weights_alone(folder, tmp_path):
+def test_quality_model_is_read_back_exactly_and_the_weights_do_not_change(folder, tmp_path):
     plain = write_folder(tmp_path / "plain", with_quality=False)
     for name in ("model.safetensors", "model.json"):
         assert (plain / name).read_bytes() == (folder / name).read_bytes()
@@ -392,12 +393,14 @@ def test_quality_reads_back_to_the_last_bit_and_leaves_the_weights_alone(folder,
     again = read_quality(plain)
     for name in (QUALITY_NAME, CLOUDS_NAME):
         assert (plain / name).read_bytes() == (folder / name).read_bytes()
-    (seen,) = observe(1, 3, embedding=np.zeros(len(first.familiarity.clouds["embedding"].center)))
-    assert again.judge(seen) == first.judge(seen)
+    (seen,) = observe(
+        1, 3, embedding=np.zeros(len(first.ood_detector.densities["embedding"].center))
+    )
+    assert again.estimate(seen) == first.estimate(seen)
     assert read_model(plain)[0] == read_model(folder)[0]
 
 
-def test_predictor_judges_its_masks_unless_told_not_to(folder):
+def test_predictor_estimates_quality_unless_disabled(folder):
     _, predictor = open_predictor(folder, device="cpu")
     quality = predictor.predict(image()).quality
     assert quality is not None
@@ -406,7 +409,7 @@ def test_predictor_judges_its_masks_unless_told_not_to(folder):
     assert silent.predict(image()).quality is None
 
 
-def test_ensemble_is_judged_if_all_members_are(folder, tmp_path):
+def test_quality_of_an_ensemble_needs_quality_models_of_all_members(folder, tmp_path):
     twin = write_folder(tmp_path / "twin")
     plain = write_folder(tmp_path / "plain", with_quality=False)
     _, both = open_predictors([folder, twin], device="cpu")
@@ -422,7 +425,7 @@ def test_ensemble_is_judged_if_all_members_are(folder, tmp_path):
     assert "soup" in (find_obstacle([folder, twin], ensemble="soup", changes={}) or "")
 
 
-def test_settings_that_make_other_masks_switch_the_prediction_off_and_say_so(folder):
+def test_settings_that_change_masks_disable_quality_with_a_message(folder):
     assert find_obstacle([folder], ensemble="mean", changes={"window_batch": 2}) is None
     assert (
         find_obstacle([folder], ensemble="mean", changes={"tta": "none", "postprocessing": []})
@@ -441,7 +444,7 @@ def reseal(folder: Path) -> None:
     write_manifest(folder)
 
 
-def test_changed_byte_is_refused(tmp_path):
+def test_changed_byte_is_rejected(tmp_path):
     broken = write_folder(tmp_path / "model")
     path = broken / QUALITY_NAME
     path.write_bytes(path.read_bytes().replace(b"1.25", b"1.26"))
@@ -454,7 +457,7 @@ def test_changed_byte_is_refused(tmp_path):
     [("temperature", 0), ("scale", [0.0] * 6), ("features", ["entropy"]), ("radius", "1"),
      ("kind", "audio"), ("unknown", 1), ("spacing_factor", 0.5), ("limits", {"embedding": 1.0})],
 )  # fmt: skip
-def test_sealed_file_of_nonsense_is_refused_in_one_line(tmp_path, key, value):
+def test_invalid_quality_json_with_a_valid_manifest_is_rejected_in_one_line(tmp_path, key, value):
     broken = write_folder(tmp_path / "model")
     path = broken / QUALITY_NAME
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
@@ -466,7 +469,7 @@ def test_sealed_file_of_nonsense_is_refused_in_one_line(tmp_path, key, value):
 
 
 @pytest.mark.parametrize("issue", ["missing", "nan", "shape", "zero", "torn"])
-def test_sealed_cloud_of_nonsense_is_refused_in_one_line(tmp_path, issue):
+def test_invalid_densities_with_a_valid_manifest_are_rejected_in_one_line(tmp_path, issue):
     broken = write_folder(tmp_path / "model")
     path = broken / CLOUDS_NAME
     clouds = safetensors.numpy.load(path.read_bytes())
@@ -486,7 +489,7 @@ def test_sealed_cloud_of_nonsense_is_refused_in_one_line(tmp_path, issue):
     assert "\n" not in str(caught.value)
 
 
-def test_level_that_the_network_lacks_is_refused(tmp_path):
+def test_level_that_the_network_lacks_is_rejected(tmp_path):
     broken = write_folder(tmp_path / "model")
     path = broken / QUALITY_NAME
     path.write_text(json.dumps({**json.loads(path.read_text()), "level": "network.nowhere"}))
@@ -496,15 +499,15 @@ def test_level_that_the_network_lacks_is_refused(tmp_path):
         predictor.predict(image())
 
 
-def test_appearance_tells_gray_from_color_and_does_not_depend_on_the_type_of_the_file():
+def test_intensity_statistics_detect_color_and_do_not_depend_on_the_dtype():
     color = np.random.default_rng(0).integers(20, 256, (40, 40, 3), dtype=np.uint8)
     gray = color.mean(axis=2, keepdims=True).round().astype(np.uint8)
     looks = {}
     for name, values in (("color", color), ("gray", gray), ("gray x 3", gray.repeat(3, axis=2)),
                          ("16 bit", color.astype(np.uint16) * 257)):  # fmt: skip
-        appearance = Appearance(3)
-        appearance.see(values)
-        looks[name] = appearance.finish()
+        appearance = IntensityStatistics(3)
+        appearance.update(values)
+        looks[name] = appearance.result()
     assert np.allclose(looks["color"], looks["16 bit"])
     assert np.array_equal(looks["gray"], looks["gray x 3"])
     assert looks["gray"][9] == 0 < looks["color"][9]

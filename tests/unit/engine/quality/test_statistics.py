@@ -6,7 +6,7 @@ from scipy import stats
 
 from segnetr.engine.quality.conformal import choose_level, find_radius
 from segnetr.engine.quality.dice_regression import fit_dice_regression
-from segnetr.engine.quality.ood import find_limit, fit_cloud, measure_left_out
+from segnetr.engine.quality.ood import find_limit, fit_detector, measure_left_out
 from segnetr.engine.quality.rank_correlation import correlate_ranks
 from segnetr.engine.quality.temperature import fit_temperature, scale_probabilities
 
@@ -27,7 +27,7 @@ def test_temperature_of_an_overconfident_network_is_found(temperature):
     assert np.allclose(scale_probabilities(said, temperature), softmax(logits), atol=0.02)
 
 
-def test_temperature_counts_pixels_by_their_weights():
+def test_temperature_respects_the_weights_of_pixels():
     said = np.array([[0.1, 0.9]] * 100 + [[0.1, 0.9]] * 100)
     ground_truth = np.array([1] * 99 + [0] + [1] * 60 + [0] * 40)
     sure = fit_temperature(said, ground_truth, weights=np.repeat([1.0, 1e-9], 100))
@@ -35,7 +35,7 @@ def test_temperature_counts_pixels_by_their_weights():
     assert sure < 1 < unsure
 
 
-def test_temperature_without_a_pixel_is_refused():
+def test_temperature_without_pixels_is_an_error():
     with pytest.raises(ValueError, match="at least one pixel"):
         fit_temperature(np.zeros((0, 2)), np.zeros(0, dtype=int))
 
@@ -53,16 +53,16 @@ def test_rank_correlation_of_equal_values_or_two_cases_is_undefined():
     assert correlate_ranks([1.0, 2.0], [1.0, 2.0]) is None
 
 
-def test_interval_promises_what_so_many_cases_can():
+def test_interval_level_depends_on_the_number_of_cases():
     assert [choose_level(cases) for cases in (3, 4, 8, 9, 200)] == [None, 0.8, 0.8, 0.9, 0.9]
     assert find_radius([0.3, 0.1, 0.2, 0.9], 0.8) == 0.9
     assert find_radius(np.arange(19.0).tolist(), 0.9) == 17
-    with pytest.raises(ValueError, match="3 errors cannot promise"):
+    with pytest.raises(ValueError, match="3 errors are too few"):
         find_radius([0.1, 0.2, 0.3], 0.8)
 
 
 @pytest.mark.parametrize("cases", [9, 40])
-def test_interval_holds_the_next_case_as_often_as_it_says(cases):
+def test_interval_covers_the_next_case_at_its_level(cases):
     source = np.random.default_rng(cases)
     held = []
     for _ in range(2000):
@@ -78,7 +78,7 @@ def make_cases(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return features, np.clip(features[:, 0] - 0.4 * features[:, 1] + 0.1, 0, 1)
 
 
-def test_regression_learns_what_the_expected_dice_does_not_know():
+def test_regression_corrects_the_expected_dice():
     features, dice = make_cases(60)
     fit, left_out = fit_dice_regression(features, dice, groups=[str(n) for n in range(60)])
     assert np.abs(left_out - dice).mean() < 0.02
@@ -86,7 +86,7 @@ def test_regression_learns_what_the_expected_dice_does_not_know():
     assert np.abs(fit.predict(fresh) - ground_truth).mean() < 0.02
 
 
-def test_regression_on_few_cases_of_noise_stays_with_the_expected_dice():
+def test_regression_on_few_noisy_cases_keeps_the_expected_dice():
     source = np.random.default_rng(3)
     features = source.random((6, 5))
     dice = np.clip(features[:, 0] - 0.2 + 0.02 * source.normal(size=6), 0, 1)
@@ -107,7 +107,7 @@ def test_left_out_prediction_does_not_depend_on_the_ground_truth_of_its_patient(
     assert not np.allclose(np.delete(before, [2, 3]), np.delete(after, [2, 3]), atol=1e-9)
 
 
-def test_feature_that_never_varied_cannot_move_a_prediction():
+def test_constant_feature_does_not_change_a_prediction():
     features, dice = make_cases(10)
     features[:, 2] = 0.5
     fit, _ = fit_dice_regression(features, dice, groups=[str(n) for n in range(10)])
@@ -130,26 +130,26 @@ def test_distance_from_many_cases_is_mahalanobis():
     inverse = np.linalg.inv(np.cov(points.T))
     away = probe - points.mean(axis=0)
     expected = np.sqrt(np.einsum("ij,jk,ik->i", away, inverse, away) / 4)
-    assert np.allclose(fit_cloud(points).measure(probe), expected, rtol=0.02)
+    assert np.allclose(fit_detector(points).measure(probe), expected, rtol=0.02)
 
 
-def test_cloud_of_few_cases_and_many_numbers_knows_its_own_kind():
+def test_density_of_few_cases_with_many_numbers_recognizes_similar_cases():
     source = np.random.default_rng(5)
     axes = source.normal(size=(5, 300))
     draw = lambda count: source.normal(size=(count, 5)) @ axes + source.normal(size=(count, 300))  # noqa: E731
-    cloud = fit_cloud(draw(20))
+    cloud = fit_detector(draw(20))
     limit = find_limit(cloud.measure(draw(15)).tolist())
     assert (cloud.measure(draw(200)) <= limit).mean() > 0.95
     assert (cloud.measure(draw(20) + 8 * source.normal(size=300)) > limit).all()
 
 
-def test_cloud_of_equal_cases_gives_finite_distances():
-    cloud = fit_cloud(np.ones((6, 3)))
+def test_density_of_equal_cases_gives_finite_distances():
+    cloud = fit_detector(np.ones((6, 3)))
     assert np.isfinite(cloud.measure(np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 1.0]]))).all()
     assert cloud.measure(np.array([[2.0, 1.0, 1.0]])) > 10
 
 
-def test_limit_is_wide_where_few_cases_speak_for_it():
+def test_limit_is_wide_for_few_cases():
     distances = np.exp(np.random.default_rng(6).normal(size=400) * 0.2)
     assert find_limit(distances.tolist()) == pytest.approx(np.exp(0.2 * 2.33), rel=0.1)
     assert find_limit(distances[:4].tolist()) > 1.3 * find_limit(distances.tolist())
@@ -161,6 +161,6 @@ def test_left_out_distance_is_that_from_the_points_of_other_patients():
     points = np.random.default_rng(8).normal(size=(9, 3))
     groups = ["a", "a", *"bcdefgh"]
     found = measure_left_out(points, groups=groups)
-    assert found[:2] == pytest.approx(fit_cloud(points[2:]).measure(points[:2]).tolist())
-    assert found[8] == pytest.approx(fit_cloud(points[:8]).measure(points[8:])[0])
+    assert found[:2] == pytest.approx(fit_detector(points[2:]).measure(points[:2]).tolist())
+    assert found[8] == pytest.approx(fit_detector(points[:8]).measure(points[8:])[0])
     assert measure_left_out(points, groups=["a"] * 9) == []
