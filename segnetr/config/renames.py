@@ -138,7 +138,7 @@ def rename_flags(arguments: Sequence[str], known: Sequence[str]) -> list[str]:
         arguments: The words of the command line.
         known: Flags of the command; an old flag is replaced only by one of them.
     """
-    renamed = []
+    renamed: list[str] = []
     for position, word in enumerate(arguments):
         if word == "--":
             return renamed + list(arguments[position:])

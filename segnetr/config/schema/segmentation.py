@@ -282,8 +282,8 @@ class PredictConfig:
         window_batch: Windows per forward pass.
         weights: Weights of the pixels of a window. "gaussian": the center counts most; "constant":
             all count the same.
-        inferer: Sliding-window code. "bounded": needs memory for one row of windows. "monai": MONAI's
-            SlidingWindowInferer, with the same result up to rounding.
+        inferer: Sliding-window inferer. "bounded": needs memory for one row of windows. "monai":
+            MONAI's SlidingWindowInferer, with the same result up to rounding.
         tta: Test-time augmentation. "flips": mean over the four flips of an image. "d4": over the
             flips and quarter-turn rotations, eight in all.
         threshold: Least odds of foreground. A pixel is foreground if the odds of its most probable

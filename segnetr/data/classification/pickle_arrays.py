@@ -143,7 +143,7 @@ def parse_plain_pickle(content: bytes) -> Any:
                 f"its pickle holds the instruction {opcode.name}, which plain data do not need"
             )
         # The memo is allocated up to the largest index.
-        if opcode.name == "LONG_BINPUT" and argument > count:
+        if opcode.name == "LONG_BINPUT" and (argument is None or argument > count):
             raise RejectedPickleError(f"its pickle stores value {argument} of {count}")
     try:
         return _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()

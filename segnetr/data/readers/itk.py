@@ -188,5 +188,5 @@ def load_simpleitk() -> Any:
     """Import SimpleITK on first use, since the import takes long, and silence its warnings."""
     import SimpleITK
 
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # type: ignore[no-untyped-call]
     return SimpleITK

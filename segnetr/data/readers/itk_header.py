@@ -117,7 +117,7 @@ class Fields:
         """Return the lengths of all axes."""
         axes = self.numbers(axes_name, int)
         found = tuple(int(side) for side in self.numbers(name, int))
-        if axes != (len(found),) or not 1 <= len(found) <= most or min(found) < 1:
+        if list(axes) != [len(found)] or not 1 <= len(found) <= most or min(found) < 1:
             raise self.error(
                 f"its header claims {self.shown(axes_name)} axes of {self.shown(name)} voxels;"
                 " it is damaged"

@@ -107,7 +107,7 @@ class FeatureCollector:
         views = len(network.tta_transforms) if config.compare_views else 1
         self.needs_variance = views > 1
         self._embedding = Embedding(network.model, config.level)
-        self._statistics = IntensityStatistics(network.channels // network.slices.together)
+        self._statistics = IntensityStatistics(network.channels // network.slices.num_slices)
         self._features = ProbabilityFeatures(
             network.image_size if network.mode == "resize" else slices.plane,
             num_classes=network.num_classes,

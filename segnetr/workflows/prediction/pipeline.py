@@ -12,9 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from segnetr.data.readers.image_file import ImageFile
+from segnetr.data.readers.image_file import DicomSeries, ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
-from segnetr.data.readers.source_header import DicomSeries
 from segnetr.engine.inference.memory import MemoryLimit
 from segnetr.engine.inference.predictor import Prediction, Predictor
 from segnetr.engine.training.signals import SignalHandler
@@ -214,7 +213,7 @@ def _record_or_error(writing: "Future[Record]") -> Record | ReadError:
 
 def _hash_image(image: ImageFile | VolumeFile) -> str:
     """Return the hash of an image file, or of the lines of the hashes of a series' slices."""
-    series = image.stored if isinstance(image, ImageFile) else None
+    series = image.source_header if isinstance(image, ImageFile) else None
     if not (isinstance(series, DicomSeries) and image.path.is_dir()):
         return hash_file(image.path)
     lines = [hash_file(image.path / name) for name in series.names]

@@ -94,7 +94,10 @@ def search_postprocessing(
     best, trials = chooser.choose(patients=patients, seed=config.evaluate.seed)
     card, weights = read_model(run.path)
     settings = replace(
-        card.predict, threshold=best.threshold, postprocessing=best.steps, search_postprocessing=False
+        card.predict,
+        threshold=best.threshold,
+        postprocessing=best.steps,
+        search_postprocessing=False,
     )
     write_model(
         run.model, weights, card=replace(card, predict=settings, postprocessing_trials=trials)
