@@ -7,7 +7,7 @@ DEMO_DIR ?= demo
 
 .PHONY: demo test lint install install-dev benchmark-speed benchmark-accuracy clean
 
-demo: $(VENV)/.installed  ## Train, predict and score on drawn pictures; writes demo/report.html
+demo: $(VENV)/.installed  ## Train, predict and score on synthetic images; writes demo/report.html
 	$(BIN)/segnetr demo --out $(DEMO_DIR)
 
 test: lint  ## Lint, types, import layers and all tests

@@ -189,7 +189,7 @@ def _require_values(model: nn.Module) -> None:
         if value.is_meta:
             raise CheckpointError(
                 f"{name} of this {type(model).__name__} has no value in the checkpoint; make the "
-                "network on a processor, not under torch.device('meta')"
+                "network on the CPU, not under torch.device('meta')"
             )
 
 

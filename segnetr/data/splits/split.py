@@ -195,7 +195,7 @@ def _hash(text: str) -> str:
 
 
 def _take(pool: dict[str, list[_Group]], *, share: float, total: int, leave: int) -> list[str]:
-    """Take groups out of the pool until they contain a share of the cases.
+    """Remove groups from the pool until they contain a share of the cases.
 
     Args:
         pool: The groups of each stratum. Taken groups are removed.

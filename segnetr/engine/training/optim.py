@@ -68,7 +68,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     """
     excluded = {id(parameter) for parameter in _list_no_decay(model)}
     decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
+    not_decayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -76,8 +76,8 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
         # The vectors of torch's own modules, as the slopes of PReLU.
         is_vector = parameter.ndim <= 1
         is_excluded = is_bias or is_vector or id(parameter) in excluded
-        (undecayed if is_excluded else decayed).append(parameter)
-    return decayed, undecayed
+        (not_decayed if is_excluded else decayed).append(parameter)
+    return decayed, not_decayed
 
 
 def _list_no_decay(model: nn.Module) -> Iterator[nn.Parameter]:

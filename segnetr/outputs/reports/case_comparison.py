@@ -37,9 +37,9 @@ def compare_case(
 ) -> bytes:
     """Draw an image, and next to it the image with the outlines of ground truth and prediction.
 
-    For a volume, the slice with the largest area of the ground truth is shown (without ground
-    truth, of the prediction) in true proportions, with the first axis to the right and the second
-    upwards.
+    For a volume, the slice with the largest area of the ground truth is shown (of the prediction
+    if the ground truth is empty) in true proportions, with the first axis to the right and the
+    second upwards.
 
     Args:
         image: The image.

@@ -17,6 +17,7 @@ from segnetr.outputs.reports.classification_report import (
 from segnetr.outputs.tables.classification import read_class_summary
 from segnetr.workflows.evaluation.report import (
     count_cases,
+    data_license,
     describe_machine,
     describe_split,
     list_issues,
@@ -70,7 +71,7 @@ def _describe_data(config: ClassifyConfig, data: Mapping[str, Any], split: Split
         "Split": describe_split(split),
         **data["facts"],
         "Source": data["source"],
-        "License of the data": (data.get("license") or data["licence"]),
+        "License of the data": data_license(data),
         "Network": config.backbone.name,
         "Training size": "{} x {} pixels".format(*config.train.image_size),
         "Best weights by": f"validation {config.train.monitor}",

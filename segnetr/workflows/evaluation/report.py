@@ -97,8 +97,8 @@ def describe_data(config: RunConfig, provenance: Mapping[str, Any], split: Split
         "Cases": count_cases(split),
         "Split": describe_split(split),
         "Source": data["source"],
-        "License of the data": _data_license(data),
-        "License of the model": _describe_license(config, _data_license(data)),
+        "License of the data": data_license(data),
+        "License of the model": _describe_license(config, data_license(data)),
         "Duplicate audit": _describe_duplicates(data),
         "Network": config.model.architecture,
         "Training size": "{} x {} pixels".format(*config.train.image_size),
@@ -189,6 +189,6 @@ def _describe_duplicates(dataset: Mapping[str, Any]) -> str:
     return f"{len(leaks)} pairs of duplicate images in two splits"
 
 
-def _data_license(data: Mapping[str, Any]) -> str:
-    """Return the license of the data; version 0.1 spelled the key "licence"."""  # words: allow
-    return str(data.get("license") or data["licence"])  # words: allow
+def data_license(data: Mapping[str, Any]) -> str:
+    """Return the license of the data; version 0.1 spelled the key "licence"."""
+    return str(data.get("license") or data["licence"])

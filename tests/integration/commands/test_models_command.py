@@ -8,7 +8,7 @@ import pytest
 from hybrid_backbones import get_spec, list_models
 from segnetr.workflows.models.backbones import backbone_markdown
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "backbones.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "backbones.md"
 START = "<!-- written by: segnetr models list --markdown -->\n"
 END = "\n<!-- end -->"
 
