@@ -8,6 +8,7 @@ DICOMDIR is skipped, and its references are not followed.
 import errno
 import io
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -153,7 +154,8 @@ def read_headers(source: DicomSource) -> list[SliceHeader]:
     headers = []
     for name in source.names():
         try:
-            with source.open(name) as stream:
+            # pydicom warns about values of truncated files; the error below names the file.
+            with warnings.catch_warnings(action="ignore"), source.open(name) as stream:
                 header = _read_header(name, stream)
                 if header is not None and header.rows == 0:
                     _check_end(source.full_path(name), stream)
@@ -164,9 +166,9 @@ def read_headers(source: DicomSource) -> list[SliceHeader]:
                 raise ReadError(source.full_path(name), "cut off: its SeriesInstanceUID is missing")
             headers.append(header)
         elif _is_named_like_a_slice(name):
-            raise ReadError(source.full_path(name), "it is no DICOM file: DICM is not at byte 128")
+            raise ReadError(source.full_path(name), "not a DICOM file: DICM is not at byte 128")
     if not headers:
-        raise ReadError(source.path, "it holds no DICOM file")
+        raise ReadError(source.path, "it contains no DICOM file")
     return headers
 
 

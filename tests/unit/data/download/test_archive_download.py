@@ -358,7 +358,7 @@ def test_only_http_is_ever_asked(address: str):
 
 
 def test_packed_answer_is_refused(fetch):
-    with pytest.raises(DownloadError, match="sends it packed"):
+    with pytest.raises(DownloadError, match="sends compressed data"):
         fetch(Answer(headers={"Content-Encoding": "gzip"}))
 
 

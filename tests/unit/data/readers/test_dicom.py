@@ -214,9 +214,9 @@ def lose_decoder(series: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty file": (lambda s: first(s).write_bytes(b""), "1.dcm: it is no DICOM file"),
-    "text": (lambda s: first(s).write_bytes(b"no slice " * 99), "1.dcm: it is no DICOM file"),
-    "png": (lambda s: first(s).write_bytes(b"\x89PNG\r\n\x1a\n" * 99), "no DICOM file"),
+    "empty file": (lambda s: first(s).write_bytes(b""), "1.dcm: not a DICOM file"),
+    "text": (lambda s: first(s).write_bytes(b"no slice " * 99), "1.dcm: not a DICOM file"),
+    "png": (lambda s: first(s).write_bytes(b"\x89PNG\r\n\x1a\n" * 99), "not a DICOM file"),
     "preamble alone": (lambda s: cut(s, 0.2), "1.dcm: "),
     "cut in its header": (lambda s: cut(s, 0.6), "1.dcm: "),
     "cut in its pixels": (lambda s: cut(s, 0.99), "1.dcm: "),
@@ -277,10 +277,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda s: change(first(s), Rows=None, Columns=None, PixelData=None),
         "1.dcm: cut off: it has no pixels",
     ),
-    "nameless and empty": (lambda s: (s / "IM0007").write_bytes(b""), "IM0007: it is no DICOM"),
+    "nameless and empty": (lambda s: (s / "IM0007").write_bytes(b""), "IM0007: not a DICOM"),
     "no series": (lambda s: change(first(s), SeriesInstanceUID=None), "SeriesInstanceUID is"),
     "slope of zero": (lambda s: change(first(s), RescaleSlope=0), "RescaleSlope is 0"),
-    "no file": (lambda s: [path.unlink() for path in s.iterdir()], "holds no DICOM file"),
+    "no file": (lambda s: [path.unlink() for path in s.iterdir()], "contains no DICOM file"),
     "slice without thickness": (
         lambda s: [
             [path.unlink() for path in sorted(s.iterdir())[1:]],
