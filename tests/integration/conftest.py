@@ -1,4 +1,4 @@
-"""A small drawn data set and a small run, made once through the real command line."""
+"""A small synthetic dataset and a small run, created once with the real command line."""
 
 import contextlib
 import os
@@ -21,12 +21,15 @@ TINY = [
 ]
 
 _WORKFLOWS = "segnetr.workflows"
-_SETTERS = (f"{_WORKFLOWS}.predict.tune_malloc", f"{_WORKFLOWS}.run_setup.tune_malloc")
+_SETTERS = (
+    f"{_WORKFLOWS}.prediction.predict.tune_malloc",
+    f"{_WORKFLOWS}.training.run_setup.tune_malloc",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     returncode: int
     stdout: str
@@ -37,9 +40,9 @@ class Done:
 def command() -> Callable[..., Done]:
     """Run `segnetr` in this process, which has imported torch already.
 
-    All tests of a worker share it, so the process is not told to keep what it frees; and a limit on
-    its memory counts what large networks of other tests left, so tests with `--max-memory` either
-    give much or say what the system would.
+    All tests of a worker share the process, so malloc is not tuned. A limit on its memory includes
+    what other tests have allocated, so tests with `--max-memory` either set a high limit or mock
+    the system's answer.
     """
 
     def run(*arguments: object, cwd: Path | None = None) -> Done:
@@ -57,13 +60,13 @@ def command() -> Callable[..., Done]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., "subprocess.Popen[bytes]"]:
-    """Start `segnetr` in a process of its own, one thread, with a cache of its own."""
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "SEGNETR_HOME": str(tmp_path / "home")}
+    """Start `segnetr` in a separate process with one thread and its own cache."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEGNETR_HOME": str(tmp_path / "home")}
 
     def begin(*arguments: object) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
             [sys.executable, "-m", "segnetr.cli", *map(str, arguments)],
-            env=surroundings,
+            env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -73,13 +76,13 @@ def start(tmp_path: Path) -> Callable[..., "subprocess.Popen[bytes]"]:
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
-    """Flags of a network and a training that take a second."""
+    """Flags of a network that trains in a second."""
     return TINY
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve drawn images in the ISIC 2018 layout, official split and all."""
+    """Twelve synthetic images in the ISIC 2018 layout with its official split."""
     folder = tmp_path_factory.mktemp("synthetic") / "isic2018"
     draw_dataset(folder, counts={"train": 6, "validation": 3, "test": 3}, seed=5)
     return folder
