@@ -62,7 +62,7 @@ def after_predict(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 @pytest.mark.parametrize(
     "library",
     ["monai", "SimpleITK", "albumentations", "sklearn", "ignite", "transformers", "accelerate",
-     "tensorboard", "scipy", "torch._dynamo", "highdicom"],
+     "tensorboard", "scipy.stats", "scipy.ndimage", "torch._dynamo", "highdicom"],
 )  # fmt: skip
 def test_predicting_one_png_does_not_import(after_predict: set[str], library: str) -> None:
     assert "torch" in after_predict

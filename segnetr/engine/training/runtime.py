@@ -15,9 +15,6 @@ from types import TracebackType
 from typing import Any, Literal, cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
 from segnetr.data.case import Batch
@@ -74,6 +71,11 @@ class Runtime:
     """
 
     def __init__(self, device: str = "auto", *, amp: Amp = "off") -> None:
+        # `segnetr predict` uses `choose_device` only and must not wait for this import.
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import InitProcessGroupKwargs
+
         self.device = choose_device(device)
         self.amp_dtype = _choose_amp(amp, self.device)
         if self.device.type == "cuda":
@@ -193,7 +195,11 @@ class Runtime:
 
     def gather(self, value: Any) -> list[Any]:
         """Collect a plain value of every process, in the order of ranks."""
-        return [value] if self.world == 1 else list(gather_object([value]))
+        if self.world == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
 
     def wait(self) -> None:
         """Wait until every process makes this call."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,7 +19,6 @@ from segnetr.engine.inference.memory import MemoryLimit
 from segnetr.engine.inference.predictor import Predictor
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import choose_device
-from segnetr.engine.training.trainer import TrainResult
 from segnetr.errors import ModelFileError, UsageError
 from segnetr.outputs.models.model_file import ModelCard, read_model, write_model
 from segnetr.outputs.models.provenance import collect_versions
@@ -30,9 +29,12 @@ from segnetr.workflows.prediction.model_quality import (
     wants_quality,
 )
 
+if TYPE_CHECKING:
+    # The trainer imports tensorboard, which prediction does not need.
+    from segnetr.engine.training.trainer import TrainResult
 
 def write_run_model(
-    run: RunDir, config: RunConfig, *, spec: DatasetSpec, split: Split, result: TrainResult
+    run: RunDir, config: RunConfig, *, spec: DatasetSpec, split: Split, result: "TrainResult"
 ) -> None:
     """Write the final weights of a training and everything needed to apply them.
 

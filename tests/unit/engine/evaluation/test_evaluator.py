@@ -134,7 +134,7 @@ def test_a_bad_pair_is_named_and_does_not_stop_the_others(tmp_path):
     assert [case for case, _ in reasons] == ["torn", "small", "good"]
     assert "torn.png" in reasons[0][1]
     assert "small.png: the prediction is 20 x 25, the ground truth 40 x 50" in reasons[1][1]
-    assert "scored before" in reasons[2][1]
+    assert "already scored" in reasons[2][1]
 
 
 def test_volumes_on_different_grids_are_not_compared(tmp_path):

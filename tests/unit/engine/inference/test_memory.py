@@ -177,17 +177,17 @@ def test_room_enough_leaves_the_configured_batch_and_less_room_a_smaller_one() -
     predictor = make_predictor(tta="d4")
     limit = MemoryLimit(1 << 40, predictor)
     assert limit.choose_batch_plan(volume(64, 64, 4)).windows == 8
-    paces = list_batch_plans(predictor.networks)
-    assert [(pace.windows, pace.views) for pace in paces] == [
-        *((1, views) for views in (1, 2, 4, 8)), *((windows, 8) for windows in (2, 4, 8)),
+    plans = list_batch_plans(predictor.networks)
+    assert [(plan.windows, plan.tta_batch) for plan in plans] == [
+        *((1, tta_batch) for tta_batch in (1, 2, 4, 8)), *((windows, 8) for windows in (2, 4, 8)),
     ]  # fmt: skip
-    assert [pace for pace, _ in limit._rehearsed] == paces
-    limit._rehearsed = [(pace, pace.windows * pace.views << 20) for pace in paces]
+    assert [plan for plan, _ in limit._measured] == plans
+    limit._measured = [(plan, plan.windows * plan.tta_batch << 20) for plan in plans]
     fixed = count_need(predictor, volume(64, 64, 4)).fixed
-    for pace, taken in limit._rehearsed:
+    for plan, taken in limit._measured:
         limit._limit = limit._loaded + int(1.1 * (fixed + taken)) + (24 << 20) + 10
         chosen = limit.choose_batch_plan(volume(64, 64, 4))
-        assert (chosen.windows, chosen.views) == (pace.windows, pace.views)
+        assert (chosen.windows, chosen.tta_batch) == (plan.windows, plan.tta_batch)
 
 
 def test_rehearsal_stops_before_it_breaks_the_promise_itself(
