@@ -18,14 +18,17 @@ from hybrid_backbones.kernels.tracing import runs_eagerly
 _NO_ACTIVATION: tuple[str, tuple[float, ...], str] = ("none", (), "")
 
 
-# Compilers cannot trace the question, so its result becomes a constant of the graph.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def has_onednn() -> bool:
     """Return whether this build has oneDNN with both operators, and it is enabled."""
     library = torch.backends.mkldnn
     is_enabled = bool(library.is_available() and library.enabled)
     operators = ("_linear_pointwise", "_convolution_pointwise")
     return is_enabled and all(hasattr(torch.ops.mkldnn, name) for name in operators)
+
+
+# A compiler cannot trace this function, so its result becomes a constant of the graph. The
+# attribute is that of `torch.compiler.assume_constant_result`, which imports the whole compiler.
+has_onednn._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def supports(x: Tensor) -> bool:

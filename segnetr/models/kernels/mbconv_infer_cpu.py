@@ -15,6 +15,8 @@ from hybrid_backbones.kernels.dispatch import conv2d_same
 from hybrid_backbones.kernels.switch import settings
 from segnetr.models.kernels.squeeze_excitation import compute_gates
 
+_NAME = "segnetr::mbconv_infer_cpu"
+
 
 class FoldedKernels(NamedTuple):
     """Kernels and biases of the three convolutions with folded norms."""
@@ -39,13 +41,15 @@ def mbconv_infer_cpu(x: Tensor, kernels: FoldedKernels, squeeze: list[Tensor]) -
         Maps (N, D, H, W).
     """
     x = x.contiguous(memory_format=torch.channels_last)
-    result: Tensor = _mbconv_infer_cpu(x, *kernels, squeeze)
-    return result
+    if torch.compiler.is_compiling():
+        result: Tensor = _mbconv_infer_cpu(x, *kernels, squeeze)
+        return result
+    # The first call of a custom operator imports the compiler, which takes seconds.
+    with torch.autograd.profiler.record_function(_NAME):
+        return _run_kernel(x, *kernels, squeeze)
 
 
-# An opaque operator: a compiler would replace the calls by plain passes over the maps.
-@torch.library.custom_op("segnetr::mbconv_infer_cpu", mutates_args=())
-def _mbconv_infer_cpu(
+def _run_kernel(
     x: Tensor,
     expand: Tensor,
     expand_bias: Tensor,
@@ -66,6 +70,10 @@ def _mbconv_infer_cpu(
     for batch, out in zip(x.split(images), result.split(images), strict=True):
         _apply(batch, out, kernels, squeeze, tiles)
     return result
+
+
+# An opaque operator: a compiler would replace the calls by plain passes over the maps.
+_mbconv_infer_cpu = torch.library.custom_op(_NAME, mutates_args=())(_run_kernel)
 
 
 @_mbconv_infer_cpu.register_fake

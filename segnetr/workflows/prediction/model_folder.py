@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     # The trainer imports tensorboard, which prediction does not need.
     from segnetr.engine.training.trainer import TrainResult
 
+
 def write_run_model(
     run: RunDir, config: RunConfig, *, spec: DatasetSpec, split: Split, result: "TrainResult"
 ) -> None:
