@@ -1,6 +1,6 @@
 """`segnetr predict`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -112,9 +112,7 @@ def predict(
     from segnetr.config.memory_sizes import parse_size
     from segnetr.config.shards import parse_shard
 
-    for path in inputs:
-        if any((path / mark).is_file() for mark in _MODEL_MARKS):
-            raise UsageError(f"{path} is a model, not an input: put the inputs before --model")
+    _check_inputs(inputs)
     settings: dict[str, Any] = {
         "changes": read_changes(
             "predict", f.section(flags, "predict"), assignments=assignments or ()
@@ -152,3 +150,10 @@ def predict(
     console.print(outcome)
     stopped = STOP_CODES.get(outcome.stopped or "")
     raise typer.Exit(stopped or (PARTIAL_SUCCESS if outcome.failed else 0))
+
+
+def _check_inputs(inputs: Sequence[Path]) -> None:
+    """Raise UsageError if an input is a model folder."""
+    for path in inputs:
+        if any((path / mark).is_file() for mark in _MODEL_MARKS):
+            raise UsageError(f"{path} is a model, not an input: put the inputs before --model")

@@ -116,10 +116,7 @@ def find_dataset_root(
         UsageError: If the root is missing or a file, or if no folder or several folders contain
             the dataset.
     """
-    if not root.exists():
-        raise UsageError(f"{root}: no such folder; expected {expected} in it")
-    if not root.is_dir():
-        raise UsageError(f"{root}: is a file; name the folder that contains {expected}")
+    _check_is_folder(root, expected)
     if holds(root):
         return root
     below = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
@@ -130,6 +127,14 @@ def find_dataset_root(
     if not found:
         raise UsageError(f"{root}: no {title} in it or in a subfolder; expected {expected}")
     return found[0]
+
+
+def _check_is_folder(root: Path, expected: str) -> None:
+    """Raise UsageError if the root of a dataset is missing or a file."""
+    if not root.exists():
+        raise UsageError(f"{root}: no such folder; expected {expected} in it")
+    if not root.is_dir():
+        raise UsageError(f"{root}: is a file; name the folder that contains {expected}")
 
 
 def list_files(folder: Path) -> list[Path]:

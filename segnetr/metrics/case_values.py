@@ -1,7 +1,7 @@
 """Scores as tables of cases, and two such tables side by side."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -49,13 +49,8 @@ def pair_cases(first: CaseTable, second: CaseTable, *, metric: str) -> dict[str,
     pairs: dict[str, _Pair] = {}
     collected: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for class_name, ours in first[metric].items():
-        theirs = second[metric][class_name]
         pairs[class_name] = {}, {}
-        for case, value in ours.items():
-            other = theirs[case]
-            if value is None and other is None:
-                continue
-            both = (perfect if value is None else value, perfect if other is None else other)
+        for case, both in _pair_values(ours, second[metric][class_name], perfect=perfect):
             for side, found in zip(pairs[class_name], both, strict=True):
                 side[case] = found
             collected[case].append(both)
@@ -66,3 +61,13 @@ def pair_cases(first: CaseTable, second: CaseTable, *, metric: str) -> dict[str,
             {case: mean[1] for case, mean in means.items()},
         )
     return pairs
+
+
+def _pair_values(
+    ours: Mapping[str, float | None], theirs: Mapping[str, float | None], *, perfect: float
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Yield each case with both values; skip the cases that are undefined in both."""
+    for case, value in ours.items():
+        other = theirs[case]
+        if value is not None or other is not None:
+            yield case, (perfect if value is None else value, perfect if other is None else other)

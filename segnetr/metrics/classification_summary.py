@@ -236,10 +236,8 @@ def _undefined(metric: str, rows: Sequence[ClassRow], *, several: bool) -> tuple
     if metric == "balanced_accuracy":
         # With several labels it needs cases with the class and cases without it.
         gone = [row for row in rows if row.recall is None or (several and row.specificity is None)]
-    elif metric == "auroc":
-        gone = [row for row in rows if row.auroc is None]
-    elif metric == "f1":
-        gone = [row for row in rows if row.f1 is None]
+    elif metric in ("auroc", "f1"):
+        gone = [row for row in rows if getattr(row, metric) is None]
     else:
         gone = []
     return tuple(row.class_name for row in gone)

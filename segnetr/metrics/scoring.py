@@ -44,12 +44,11 @@ def score_masks(
             class bears the reserved name "mean".
     """
     size = _check(prediction, ground_truth, classes=classes, case_id=case_id, spacing=spacing)
-    is_binary_image = ground_truth.ndim == 2 and len(classes) == 2
-    specs = {
-        spec.stored_name("px" if spacing is None else "mm", tolerance=nsd_tolerance): spec
-        for spec in METRICS.values()
-        if spec.score is not None and (is_binary_image or not spec.binary_images_only)
-    }
+    specs = _select_metrics(
+        "px" if spacing is None else "mm",
+        nsd_tolerance=nsd_tolerance,
+        is_binary_image=ground_truth.ndim == 2 and len(classes) == 2,
+    )
     diagonal = math.hypot(
         *(count * side for count, side in zip(ground_truth.shape, size, strict=True))
     )
@@ -75,6 +74,17 @@ def score_masks(
             for metric, value in values.items()
         ]
     return scores
+
+
+def _select_metrics(
+    unit: str, *, nsd_tolerance: float, is_binary_image: bool
+) -> dict[str, MetricSpec]:
+    """Return the metrics that apply to a case, by their stored names."""
+    return {
+        spec.stored_name(unit, tolerance=nsd_tolerance): spec
+        for spec in METRICS.values()
+        if spec.score is not None and (is_binary_image or not spec.binary_images_only)
+    }
 
 
 def _score(spec: MetricSpec, case: CaseMasks, *, diagonal: float) -> float | None:
@@ -111,13 +121,18 @@ def _check(
     if len(size) != ground_truth.ndim or not all(math.isfinite(side) and side > 0 for side in size):
         raise ValueError(f"{case_id}: spacing {spacing} does not fit a mask {_size(ground_truth)}")
     for name, mask in (("prediction", prediction), ("ground truth", ground_truth)):
-        low, high = int(mask.min()), int(mask.max())
-        if low < 0 or high >= len(classes):
-            wrong = low if low < 0 else high
-            raise ValueError(
-                f"{case_id}: the {name} holds {wrong}, but classes go from 0 to {len(classes) - 1}"
-            )
+        _check_classes(mask, name=name, classes=len(classes), case_id=case_id)
     return size
+
+
+def _check_classes(mask: npt.NDArray[np.integer], *, name: str, classes: int, case_id: str) -> None:
+    """Raise ValueError if a mask contains a value that is not a class index."""
+    low, high = int(mask.min()), int(mask.max())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"{case_id}: the {name} holds {wrong}, but classes go from 0 to {classes - 1}"
+        )
 
 
 def _find_boxes(

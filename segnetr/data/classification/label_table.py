@@ -221,15 +221,7 @@ def _numeric_columns(rows: Sequence[Row], columns: Sequence[str]) -> tuple[str, 
 def _read_labels(path: Path, row: Row, layout: _Layout) -> tuple[int, ...]:
     image = row[layout.id_column]
     if len(layout.label_columns) == 1:
-        name = row[layout.label_columns[0]].strip()
-        if not name:
-            raise DataError(f"{path}: {image} has no label")
-        if len(layout.classes) > _MAX_CLASSES:
-            raise DataError(
-                f"{path}: the label column {layout.label_columns[0]!r} contains "
-                f"{len(layout.classes)} different values; at most {_MAX_CLASSES} are allowed"
-            )
-        return (layout.classes.index(name),)
+        return (_read_class(path, row, layout),)
     labels = tuple(
         index for index, name in enumerate(layout.label_columns) if _is_true(path, row, name)
     )
@@ -243,6 +235,20 @@ def _read_labels(path: Path, row: Row, layout: _Layout) -> tuple[int, ...]:
             "--set data.table.multi_label=true"
         )
     return labels
+
+
+def _read_class(path: Path, row: Row, layout: _Layout) -> int:
+    """Return the class index of a row in a table with one label column."""
+    column = layout.label_columns[0]
+    name = row[column].strip()
+    if not name:
+        raise DataError(f"{path}: {row[layout.id_column]} has no label")
+    if len(layout.classes) > _MAX_CLASSES:
+        raise DataError(
+            f"{path}: the label column {column!r} contains "
+            f"{len(layout.classes)} different values; at most {_MAX_CLASSES} are allowed"
+        )
+    return layout.classes.index(name)
 
 
 def _is_true(path: Path, row: Row, column: str) -> bool:
@@ -278,8 +284,8 @@ def _pair_groups(
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            name = next((name for name in id_columns if name in columns), None)
-            group = next((column for column in group_columns if column in columns), None)
+            name = _find_first(id_columns, columns)
+            group = _find_first(group_columns, columns)
             if name is None or group is None:
                 return
             for row in reader:
@@ -287,6 +293,11 @@ def _pair_groups(
                     yield _name_case(row[name]), row[group]
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise ReadError(path, f"not readable as a table ({error})") from error
+
+
+def _find_first(candidates: Sequence[str], columns: Sequence[str]) -> str | None:
+    """Return the first candidate that is a column; None if there is none."""
+    return next((name for name in candidates if name in columns), None)
 
 
 def _name_case(cell: str) -> str:

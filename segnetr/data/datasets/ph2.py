@@ -81,11 +81,7 @@ def _read_diagnoses(table: Path) -> dict[str, str]:
     """Read the rows `|| IMDnnn || histology || 0, 1 or 2 || ...`. The other lines are a legend."""
     if not table.is_file():
         return {}
-    try:
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{table}: cannot be read as text ({error})") from error
-    rows = [[cell.strip() for cell in line.split("||")] for line in lines if "||" in line]
+    rows = _read_rows(table)
     header = next((row for row in rows if "Name" in row), [])
     if "Clinical Diagnosis" not in header:
         raise DataError(f"{table}: has no columns 'Name' and 'Clinical Diagnosis'")
@@ -101,6 +97,15 @@ def _read_diagnoses(table: Path) -> dict[str, str]:
             )
         diagnoses[row[name_at]] = _DIAGNOSES[row[diagnosis_at]]
     return diagnoses
+
+
+def _read_rows(table: Path) -> list[list[str]]:
+    """Return the cells of the lines that contain the separator `||`."""
+    try:
+        lines = table.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{table}: cannot be read as text ({error})") from error
+    return [[cell.strip() for cell in line.split("||")] for line in lines if "||" in line]
 
 
 SPEC = DatasetSpec(

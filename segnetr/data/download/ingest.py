@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,20 +159,25 @@ def list_sources(sources: Sequence[Path], archives: Sequence[Archive]) -> list[P
         if not source.exists():
             raise UsageError(f"--source {source}: no such file or folder")
         if source.is_dir():
-            try:
-                files = sorted(path for path in source.iterdir() if path.is_file())
-            except OSError as error:
-                raise UsageError(f"--source {source}: {error.strerror or error}") from error
-            packed = [
-                path
-                for path in files
-                if path.name in official or path.name.lower().endswith(ARCHIVE_SUFFIXES)
-            ]
+            packed = _list_archives(source, official)
             is_unpacked = all(path.name.endswith(_KEPT_SUFFIXES) for path in packed)
             found += [source] if is_unpacked else packed
         else:
             found.append(source)
     return found
+
+
+def _list_archives(folder: Path, official: Collection[str]) -> list[Path]:
+    """Return the files of a folder that are archives, by their name or by their suffix."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise UsageError(f"--source {folder}: {error.strerror or error}") from error
+    return [
+        path
+        for path in files
+        if path.name in official or path.name.lower().endswith(ARCHIVE_SUFFIXES)
+    ]
 
 
 def find_known(

@@ -105,11 +105,7 @@ def split_name(raw: str) -> tuple[str, ...]:
     Raises:
         ValueError: If the name leaves the folder or is not portable. The message is the reason.
     """
-    for letter in raw:
-        if unicodedata.category(letter) in _REJECTED_CATEGORIES:
-            raise ValueError(f"has the character U+{ord(letter):04X} in its name")
-    if "\\" in raw or ":" in raw:
-        raise ValueError("has a backslash or a colon in its name, as in Windows paths")
+    _check_characters(raw)
     if raw.startswith("/"):
         raise ValueError("is an absolute path")
     parts = tuple(part for part in raw.split("/") if part not in {"", "."})
@@ -120,6 +116,15 @@ def split_name(raw: str) -> tuple[str, ...]:
     for part in parts:
         _check_part(part)
     return parts
+
+
+def _check_characters(raw: str) -> None:
+    """Raise ValueError if a name contains a character that is not portable."""
+    for letter in raw:
+        if unicodedata.category(letter) in _REJECTED_CATEGORIES:
+            raise ValueError(f"has the character U+{ord(letter):04X} in its name")
+    if "\\" in raw or ":" in raw:
+        raise ValueError("has a backslash or a colon in its name, as in Windows paths")
 
 
 def is_junk(parts: Sequence[str]) -> bool:

@@ -90,12 +90,7 @@ def _check_png(data: bytes) -> None:
 
 def _check_png_rows(data: bytes, pixels: list[memoryview]) -> None:
     """Decompress the pixels in chunks and count them: Pillow fills missing rows with black."""
-    width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    bits = depth * _PNG_SAMPLES.get(color, 1)
-    needed = 0
-    for x, y, x_step, y_step in _PNG_PASSES if interlaced else ((0, 0, 1, 1),):
-        columns, rows = -((x - width) // x_step), -((y - height) // y_step)
-        needed += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    needed = _count_png_bytes(data)
     unpacker, found = zlib.decompressobj(), 0
     try:
         for body in pixels:
@@ -108,6 +103,17 @@ def _check_png_rows(data: bytes, pixels: list[memoryview]) -> None:
         raise BrokenImageError(f"its pixels cannot be unpacked: {error}") from error
     if found < needed:
         raise BrokenImageError(f"cut off: {found} of {needed} bytes of pixels are there")
+
+
+def _count_png_bytes(data: bytes) -> int:
+    """Return the number of decompressed bytes of all rows, as the header defines it."""
+    width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    bits = depth * _PNG_SAMPLES.get(color, 1)
+    needed = 0
+    for x, y, x_step, y_step in _PNG_PASSES if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((x - width) // x_step), -((y - height) // y_step)
+        needed += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    return needed
 
 
 def _ascii(kind: bytes) -> str:

@@ -221,14 +221,19 @@ def _take(pool: dict[str, list[_Group]], *, share: float, total: int, leave: int
                 taken.append(group)
                 open_quota -= len(group)
     if not taken and spare > 0:
-        candidates = [
-            (len(group), stratum, index)
-            for stratum in sorted(pool)
-            for index, group in enumerate(pool[stratum])
-        ]
-        _, stratum, index = min(candidates)
-        taken.append(pool[stratum].pop(index))
+        taken.append(_pop_smallest(pool))
     return [case_id for group in taken for case_id in group]
+
+
+def _pop_smallest(pool: dict[str, list[_Group]]) -> _Group:
+    """Remove the smallest group from the pool and return it."""
+    candidates = [
+        (len(group), stratum, index)
+        for stratum in sorted(pool)
+        for index, group in enumerate(pool[stratum])
+    ]
+    _, stratum, index = min(candidates)
+    return pool[stratum].pop(index)
 
 
 def _divide(number: int, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -192,13 +192,9 @@ def _build_cloud(name: str, arrays: Mapping[str, NDArray[Any]]) -> MahalanobisDe
     arrays = {key.replace(".centre", ".center"): value for key, value in arrays.items()}
     keys = ("center", "scale", "axes", "lengths", "rest")
     center, scale, axes, lengths, rest = (arrays[f"{name}.{key}"] for key in keys)
-    width = center.size
-    fits = (
-        center.shape == scale.shape == (width,)
-        and axes.shape == (lengths.size, width)
-        and lengths.ndim == 1
-        and rest.shape == ()
-    )
+    shapes = (center.shape, scale.shape, axes.shape, lengths.shape, rest.shape)
+    width, components = (center.size,), (lengths.size,)
+    fits = shapes == (width, width, components + width, components, ())
     values = (center, scale, axes, lengths, rest)
     if not fits or any(array.dtype != np.float64 for array in values):
         raise ValueError(f"{name} has arrays of other shapes")

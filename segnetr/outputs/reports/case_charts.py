@@ -45,11 +45,7 @@ def chart_groups(scores: Sequence[Score], records: Sequence[CaseRecord]) -> list
     Dice is the mean over the classes of a case. An attribute with the same groups as an earlier
     one is skipped.
     """
-    collected: dict[str, list[float]] = defaultdict(list)
-    for score in scores:
-        if score.metric == "dice" and score.value is not None:
-            collected[score.case_id].append(score.value)
-    means = {case: float(np.mean(values)) for case, values in collected.items()}
+    means = _average_dice(scores)
     charts: list[BoxChart] = []
     seen: set[frozenset[tuple[str, str]]] = set()
     for fact in dict.fromkeys(name for record in records for name in record.facts):
@@ -76,7 +72,21 @@ def chart_agreement(sizes: Sequence[Size], ejections: Sequence[Ejection]) -> lis
 
     Areas of images without spacing are shown as a share of the image, since image sizes differ.
     """
-    charts = []
+    return _chart_ejections(ejections) + _chart_sizes(sizes)
+
+
+def _average_dice(scores: Sequence[Score]) -> dict[str, float]:
+    """Return the mean Dice over the classes of each case."""
+    collected: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        if score.metric == "dice" and score.value is not None:
+            collected[score.case_id].append(score.value)
+    return {case: float(np.mean(values)) for case, values in collected.items()}
+
+
+def _chart_ejections(ejections: Sequence[Ejection]) -> list[DotChart]:
+    """Return a Bland-Altman plot of the ejection fractions of each class."""
+    charts: list[DotChart] = []
     for name in dict.fromkeys(ejection.class_name for ejection in ejections):
         pairs = [
             (e.patient_id, e.true_fraction, e.predicted_fraction)
@@ -85,6 +95,12 @@ def chart_agreement(sizes: Sequence[Size], ejections: Sequence[Ejection]) -> lis
         ]
         known = [(patient, a, b) for patient, a, b in pairs if a is not None and b is not None]
         charts += _chart_pairs(f"Ejection fraction, {name}", "%", known)
+    return charts
+
+
+def _chart_sizes(sizes: Sequence[Size]) -> list[DotChart]:
+    """Return a Bland-Altman plot of the sizes of each class."""
+    charts: list[DotChart] = []
     for name in dict.fromkeys(size.class_name for size in sizes):
         of_class = [size for size in sizes if size.class_name == name]
         unit = of_class[0].unit

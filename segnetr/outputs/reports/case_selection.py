@@ -43,11 +43,7 @@ def select_cases(
     Returns:
         The best case first, the worst last; equal scores in the order of the case ids.
     """
-    values: dict[str, list[float]] = {}
-    for score in scores:
-        if score.metric == metric and score.value is not None:
-            values.setdefault(score.case_id, []).append(score.value)
-    means = {case: float(np.mean(found)) for case, found in values.items()}
+    means = _average_by_case(scores, metric)
     ranking = sorted(means, key=lambda case: (-means[case], case))
     middle = (len(ranking) - 1) / 2
     queues: dict[Rank, list[int]] = {
@@ -67,3 +63,12 @@ def select_cases(
         number = 1 + sum(other.rank == rank for other in selected)
         selected.append(SelectedCase(rank=rank, number=number, case_id=case, value=means[case]))
     return selected
+
+
+def _average_by_case(scores: Iterable[Score], metric: str) -> dict[str, float]:
+    """Return the mean of a metric over the classes of each case in which it is defined."""
+    values: dict[str, list[float]] = {}
+    for score in scores:
+        if score.metric == metric and score.value is not None:
+            values.setdefault(score.case_id, []).append(score.value)
+    return {case: float(np.mean(found)) for case, found in values.items()}

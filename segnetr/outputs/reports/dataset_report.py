@@ -152,6 +152,12 @@ def _describe_sides(measures: Sequence[CaseMeasures]) -> dict[str, str]:
     for axis, name in enumerate(names):
         sides = [case.size[axis] for case in measures if len(case.size) == len(names)]
         facts[name] = f"{min(sides)} to {max(sides)}, median {np.median(sides):g} pixels"
+    return facts | _describe_spacings(measures, names)
+
+
+def _describe_spacings(measures: Sequence[CaseMeasures], names: Sequence[str]) -> dict[str, str]:
+    """Return the range and the median of the spacing along each axis that has one."""
+    facts = {}
     spacings = [case.spacing for case in measures if case.spacing is not None]
     for axis, name in enumerate(names):
         known = [spacing[axis] for spacing in spacings if len(spacing) > axis]

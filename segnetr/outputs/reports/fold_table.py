@@ -49,10 +49,7 @@ def fold_rows(folds: Sequence[FoldScores], overall: Sequence[Summary]) -> list[d
     ]
     deviations, totals = {}, {}
     for name, title in metrics.items():
-        means = [_find_mean(item.summaries, name) for item in folds]
-        defined = [mean for mean in means if mean is not None]
-        value = stdev(defined) if len(defined) > 1 else None
-        deviations[title] = show_number(value, metric=name)
+        deviations[title] = show_number(_measure_deviation(folds, name), metric=name)
         row = select_summary(overall, name)
         mean, deviation = (show_number(value, metric=name) for value in (row.mean, row.std))
         totals[title] = f"{mean} (std {deviation}, 95 %: {show_interval(row)})"
@@ -70,6 +67,13 @@ def tabulate_folds(folds: Sequence[FoldScores], overall: Sequence[Summary]) -> T
         rows=[list(row.values()) for row in rows],
         text_columns=("fold",),
     )
+
+
+def _measure_deviation(folds: Sequence[FoldScores], metric: str) -> float | None:
+    """Return the standard deviation of the means of the folds; None with fewer than two."""
+    means = [_find_mean(item.summaries, metric) for item in folds]
+    defined = [mean for mean in means if mean is not None]
+    return stdev(defined) if len(defined) > 1 else None
 
 
 def _find_mean(summaries: Sequence[Summary], metric: str) -> float | None:

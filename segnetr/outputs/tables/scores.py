@@ -163,17 +163,21 @@ def text_table(rows: Sequence[Mapping[str, Any]], *, right: Collection[str] = ()
     """
     if not rows:
         return ""
-    columns = []
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        cells = [name.replace("_", " "), *map(_show, values)]
-        width = max(map(len, cells))
-        known = [value for value in values if value is not None]
-        is_number = bool(known) and all(_is_number(value) for value in known)
-        align = str.rjust if is_number or name in right else str.ljust
-        cells.insert(1, "-" * width)
-        columns.append([align(cell, width) for cell in cells])
+    columns = [
+        _align_column(name, [row[name] for row in rows], to_right=name in right) for name in rows[0]
+    ]
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def _align_column(name: str, values: Sequence[Any], *, to_right: bool) -> list[str]:
+    """Return the header, the rule and the cells of a column, padded to one width."""
+    cells = [name.replace("_", " "), *map(_show, values)]
+    width = max(map(len, cells))
+    known = [value for value in values if value is not None]
+    is_number = bool(known) and all(_is_number(value) for value in known)
+    align = str.rjust if is_number or to_right else str.ljust
+    cells.insert(1, "-" * width)
+    return [align(cell, width) for cell in cells]
 
 
 def summary_table(summaries: Sequence[Summary]) -> str:

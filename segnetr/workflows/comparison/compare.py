@@ -209,17 +209,7 @@ def _draw_charts(runs: Sequence[ComparedRun], metric: str) -> list[DotChart]:
 
 
 def _list_notes(runs: Sequence[ComparedRun], rows: Sequence[ComparisonRow]) -> list[str]:
-    notes = []
-    fewest = min(row.result.patients for row in rows)
-    # The smallest possible p value: one run is better for all patients. Holm's correction
-    # multiplies it by the number of comparisons.
-    least = 2.0 ** (1 - fewest)
-    if least * len(rows) >= LEVEL:
-        advice = "; compare fewer with --metric" if least < LEVEL else ""
-        notes.append(
-            f"{fewest} patients are too few for the signed-rank test to decide any of {len(rows)} "
-            f"comparisons at the 5 % level{advice}"
-        )
+    notes = _list_power_notes(rows)
     notes += [note for run in runs for note in run.notes]
     if len({run.tta for run in runs if run.tta}) > 1:
         settings = ", ".join(f"{run.name} {run.tta or 'not known'}" for run in runs)
@@ -229,12 +219,32 @@ def _list_notes(runs: Sequence[ComparedRun], rows: Sequence[ComparisonRow]) -> l
             "these scores do not say which cases are of one patient, so each case counts as a "
             "patient; run segnetr evaluate again if patients have several cases"
         )
-    seeds = {run.config.train.seed for run in runs}
-    if len(seeds) == len(runs) and not any(
-        row["setting"] != "train.seed" for row in differing_settings(runs)
-    ):
+    if _differ_only_in_seed(runs):
         notes.append("These runs differ only in their seed: their differences are due to chance.")
     return notes
+
+
+def _list_power_notes(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Return a note if there are too few patients for any significant difference."""
+    fewest = min(row.result.patients for row in rows)
+    # The smallest possible p value: one run is better for all patients. Holm's correction
+    # multiplies it by the number of comparisons.
+    least = 2.0 ** (1 - fewest)
+    if least * len(rows) < LEVEL:
+        return []
+    advice = "; compare fewer with --metric" if least < LEVEL else ""
+    return [
+        f"{fewest} patients are too few for the signed-rank test to decide any of {len(rows)} "
+        f"comparisons at the 5 % level{advice}"
+    ]
+
+
+def _differ_only_in_seed(runs: Sequence[ComparedRun]) -> bool:
+    """Return whether all seeds are different and all other settings are equal."""
+    seeds = {run.config.train.seed for run in runs}
+    return len(seeds) == len(runs) and all(
+        row["setting"] == "train.seed" for row in differing_settings(runs)
+    )
 
 
 def _describe(run: ComparedRun) -> str:

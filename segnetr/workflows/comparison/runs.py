@@ -170,6 +170,17 @@ def _list_known(run: ComparedRun, dataset: str) -> tuple[str, ...]:
     )
 
 
+def _check_scoring(first: ComparedRun, other: ComparedRun) -> None:
+    """Raise UsageError if two runs were scored with different settings."""
+    if first.scoring != other.scoring:
+        changed = [key for key in _SCORING if first.scoring[key] != other.scoring[key]]
+        raise UsageError(
+            f"{first.path} and {other.path} were scored with different evaluate."
+            f"{changed[0]} ({first.scoring[changed[0]]} and {other.scoring[changed[0]]}); run "
+            "segnetr evaluate on both with the same setting"
+        )
+
+
 def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> None:
     if same_split and first.split != other.split:
         raise UsageError(
@@ -189,13 +200,7 @@ def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> 
         raise UsageError(
             f"{first.path} and {other.path} have different classes: {'; '.join(classes)}"
         )
-    if first.scoring != other.scoring:
-        changed = [key for key in _SCORING if first.scoring[key] != other.scoring[key]]
-        raise UsageError(
-            f"{first.path} and {other.path} were scored with different evaluate."
-            f"{changed[0]} ({first.scoring[changed[0]]} and {other.scoring[changed[0]]}); run "
-            "segnetr evaluate on both with the same setting"
-        )
+    _check_scoring(first, other)
     if set(first.metrics) != set(other.metrics):
         only = min(set(first.metrics) ^ set(other.metrics))
         raise UsageError(

@@ -77,11 +77,7 @@ def init_folder(root: Path, *, out: Path | None = None, overwrite: bool = False)
         DataError: If the folder contains a table of pairs that cannot be read.
         WriteError: If the description cannot be written.
     """
-    file = out or root / DESCRIPTION
-    if file.is_dir() or (out is not None and file.suffix.lower() not in {".yaml", ".yml"}):
-        raise UsageError(f"--out {file}: expected a file name, for example {file / DESCRIPTION}")
-    if file.exists() and not overwrite:
-        raise UsageError(f"{file} exists already; replace it with --overwrite")
+    file = _choose_file(root, out, overwrite=overwrite)
     files = list_below(root)
     layout, cases = _find_pairs(root, files)
     complete = [case for case in cases if case.mask is not None and case.image.exists()]
@@ -103,6 +99,16 @@ def init_folder(root: Path, *, out: Path | None = None, overwrite: bool = False)
     )
     write_text_atomic(file, _write_yaml(outcome))
     return outcome
+
+
+def _choose_file(root: Path, out: Path | None, *, overwrite: bool) -> Path:
+    """Return the description file to write, after checking its name and its existence."""
+    file = out or root / DESCRIPTION
+    if file.is_dir() or (out is not None and file.suffix.lower() not in {".yaml", ".yml"}):
+        raise UsageError(f"--out {file}: expected a file name, for example {file / DESCRIPTION}")
+    if file.exists() and not overwrite:
+        raise UsageError(f"{file} exists already; replace it with --overwrite")
+    return file
 
 
 def _find_pairs(root: Path, files: Sequence[str]) -> tuple[dict[str, Any], Sequence[Case]]:
@@ -139,7 +145,17 @@ def _list_findings(
     masks: MaskFacts,
 ) -> tuple[str, ...]:
     pairing = layout.get("pairs") or f"{layout['images']} with {layout['masks']}"
-    lines = [f"{len(complete)} images with masks ({pairing})"]
+    return (
+        f"{len(complete)} images with masks ({pairing})",
+        *_describe_cases(cases, complete),
+        *_describe_content(images, masks),
+        *(f"license file {path.name}" for path in _find_licenses(root)),
+    )
+
+
+def _describe_cases(cases: Sequence[Case], complete: Sequence[Case]) -> list[str]:
+    """Return lines about the masks, the splits and the patients of the cases."""
+    lines = []
     multiple = sum(len(case.mask_files) > 1 for case in complete)
     if multiple:
         lines.append(f"{multiple} images with several masks, which are merged")
@@ -153,6 +169,12 @@ def _list_findings(
     patients = {case.patient_id for case in complete if case.patient_id}
     if patients:
         lines.append(f"{len(patients)} patients, for example {min(patients)}")
+    return lines
+
+
+def _describe_content(images: ImageFacts, masks: MaskFacts) -> list[str]:
+    """Return lines about the sizes of the images, the mask values and the unreadable files."""
+    lines = []
     kind = "volumes" if images.spatial_dims == 3 else "images"
     if images.sizes is not None:
         low, high = (" x ".join(map(str, size)) for size in images.sizes)
@@ -166,8 +188,7 @@ def _list_findings(
     for name, count in (("images", images.unreadable), ("masks", masks.unreadable)):
         if count:
             lines.append(f"{count} unreadable {name} (segnetr data check lists them)")
-    lines += [f"license file {path.name}" for path in _find_licenses(root)]
-    return tuple(lines)
+    return lines
 
 
 def _list_decisions(

@@ -180,13 +180,16 @@ def _refuse_useless(
     target = request.data_dir.resolve()
     for source in sources:
         folder = source.resolve()
-        if source.is_dir() and (
-            folder == target or folder in target.parents or target in folder.parents
-        ):
+        if source.is_dir() and _overlap(folder, target):
             raise UsageError(
                 f"--source {source} and --data-dir {request.data_dir} overlap; choose "
                 "another --data-dir, or check it in place: segnetr data check"
             )
+
+
+def _overlap(first: Path, second: Path) -> bool:
+    """Return whether two resolved folders are equal or one contains the other."""
+    return first == second or first in second.parents or second in first.parents
 
 
 def _compare(
@@ -209,7 +212,8 @@ def _compare(
     known += [
         installed[item.name] for item in wanted if item.name in installed and item.name not in local
     ]
-    missing = [item for item in wanted if item.name not in installed and item.name not in local]
+    present = local.union(installed)
+    missing = [item for item in wanted if item.name not in present]
     return todo, known, missing
 
 

@@ -86,11 +86,7 @@ class LoadedModel:
         if array.ndim not in (axes, axes + 1) or array.size == 0:
             wanted = "(X, Y, Z) or (X, Y, Z, C)" if is_volume else "(H, W) or (H, W, C)"
             raise ReadError(_FROM_ARRAY, f"its shape is {array.shape} where {wanted} is expected")
-        sides = None if spacing is None else tuple(float(side) for side in spacing)
-        if sides is not None and not (
-            len(sides) == axes and all(np.isfinite(side) and side > 0 for side in sides)
-        ):
-            raise UsageError(f"spacing {sides}: pass {axes} numbers above 0, in mm")
+        sides = None if spacing is None else _check_spacing(spacing, axes=axes)
         if is_volume:
             return self._wrap_volume(array, sides)
         image = array[..., None] if array.ndim == 2 else array
@@ -124,6 +120,14 @@ def load(path: Path | str, *, device: str = "auto", **settings: Any) -> LoadedMo
     if is_classifier(Path(path)):
         raise UsageError(f"{path}: a classifier; segnetr.load is for segmentation models")
     return LoadedModel(*open_predictor(Path(path), changes=settings, device=device))
+
+
+def _check_spacing(spacing: Sequence[float], *, axes: int) -> tuple[float, ...]:
+    """Return the spacing as floats; raise UsageError if it is not valid for the axes."""
+    sides = tuple(float(side) for side in spacing)
+    if len(sides) != axes or not all(np.isfinite(side) and side > 0 for side in sides):
+        raise UsageError(f"spacing {sides}: pass {axes} numbers above 0, in mm")
+    return sides
 
 
 def _check_values(array: NDArray[Any]) -> None:

@@ -98,6 +98,11 @@ def _check_columns(table: Path, columns: Sequence[str]) -> None:
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
         raise DataError(f"{table}: duplicate column {twice[0]!r}")
+    _check_spelling(table, columns)
+
+
+def _check_spelling(table: Path, columns: Sequence[str]) -> None:
+    """Raise DataError if an unknown column resembles a known one."""
     # With a misspelled patient column, patients could silently be in train and in test.
     for column in columns:
         near = find_closest(column, OPTIONAL, cutoff=0.75)
@@ -128,12 +133,8 @@ def _make_case(table: Path, root: Path, row: _Row, name: str) -> Case:
     if not isinstance(image, str) or not image or not isinstance(masks, list | None):
         raise DataError(f"{table}: row {row.number} needs texts in the columns image and mask")
     files = [root / str(mask) for mask in masks or []]
-    split = str(row.cells.get("split") or "").lower()
-    if split and split not in SPLIT_WORDS:
-        known = ", ".join(SPLIT_WORDS)
-        raise DataError(f"{table}: row {row.number}: split {split!r} is not one of {known}")
-    known_columns = (*REQUIRED, "id", "patient", "split")
-    extra = {key: str(cell) for key, cell in row.cells.items() if key not in known_columns and cell}
+    split = _find_split_word(table, row)
+    extra = _collect_extra(row)
     patient = row.cells.get("patient")
     return Case(
         case_id=name,
@@ -144,3 +145,18 @@ def _make_case(table: Path, root: Path, row: _Row, name: str) -> Case:
         split=SPLIT_WORDS[split] if split else None,
         extra=extra,
     )
+
+
+def _find_split_word(table: Path, row: _Row) -> str:
+    """Return the name of the split in lower case; empty if the row has none."""
+    split = str(row.cells.get("split") or "").lower()
+    if split and split not in SPLIT_WORDS:
+        known = ", ".join(SPLIT_WORDS)
+        raise DataError(f"{table}: row {row.number}: split {split!r} is not one of {known}")
+    return split
+
+
+def _collect_extra(row: _Row) -> dict[str, str]:
+    """Return the cells of all further columns that are not empty."""
+    known_columns = (*REQUIRED, "id", "patient", "split")
+    return {key: str(cell) for key, cell in row.cells.items() if key not in known_columns and cell}

@@ -51,10 +51,7 @@ def choose_series(
     Raises:
         ReadError: If there is no image, no such series, or several series and `wanted` is None.
     """
-    series: dict[str, list[SliceHeader]] = defaultdict(list)
-    for header in headers:
-        if header.rows > 0 and header.columns > 0:
-            series[header.uid].append(header)
+    series = _group_by_series(headers)
     if not series:
         raise ReadError(path, "it holds no DICOM image")
     for header in headers:
@@ -73,6 +70,15 @@ def choose_series(
             f"it holds {len(series)} series, choose one by --series UID: {list_series(series)}",
         )
     return next(iter(series.values()))
+
+
+def _group_by_series(headers: Sequence[SliceHeader]) -> dict[str, list[SliceHeader]]:
+    """Return the headers with pixels by SeriesInstanceUID."""
+    series: dict[str, list[SliceHeader]] = defaultdict(list)
+    for header in headers:
+        if header.rows > 0 and header.columns > 0:
+            series[header.uid].append(header)
+    return series
 
 
 def list_series(series: dict[str, list[SliceHeader]]) -> str:
