@@ -156,7 +156,7 @@ def main() -> None:
         "beside_monai": beside,
         "repeats": arguments.repeats,
         "threads": 1,
-        "processor": read_processor_name(),
+        "processor": read_processor_name(),  # words: allow (stored key)
         "commit": commit,
         "changed": is_changed,
         "versions": {
