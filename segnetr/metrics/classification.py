@@ -75,19 +75,18 @@ def measure_classes(answers: Answers, weights: FloatArray | None = None) -> Clas
         weights: (R, N), not negative. None: one row of ones.
     """
     w = _weights(answers, weights)
-    ground_truth, said = (
-        answers.ground_truth.astype(np.float64),
-        answers.decisions.astype(np.float64),
-    )
-    held, taken, found = w @ ground_truth, w @ said, w @ (ground_truth * said)
+    ground_truth = answers.ground_truth.astype(np.float64)
+    decisions = answers.decisions.astype(np.float64)
+    positives, predicted = w @ ground_truth, w @ decisions
+    hits = w @ (ground_truth * decisions)
     total = w.sum(axis=1, keepdims=True)
-    wrongly = taken - found
-    f1 = _ratio(2 * found, held + taken)
+    false_alarms = predicted - hits
+    f1 = _ratio(2 * hits, positives + predicted)
     return ClassMeasures(
-        recall=_ratio(found, held),
-        specificity=_ratio(total - held - wrongly, total - held),
-        precision=_ratio(found, taken),
-        f1=np.where(held > 0, f1, np.nan),
+        recall=_ratio(hits, positives),
+        specificity=_ratio(total - positives - false_alarms, total - positives),
+        precision=_ratio(hits, predicted),
+        f1=np.where(positives > 0, f1, np.nan),
         auroc=measure_auroc(answers.probabilities, answers.ground_truth, w),
     )
 
@@ -111,9 +110,9 @@ def measure_auroc(scores: FloatArray, ground_truth: IntArray, weights: FloatArra
         order = np.argsort(scores[:, index], kind="stable")
         ranked, positive = scores[order, index], ground_truth[order, index].astype(np.float64)
         starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-        synthetic = weights[:, order]
-        above = np.add.reduceat(synthetic * positive, starts, axis=1)
-        below = np.add.reduceat(synthetic * (1 - positive), starts, axis=1)
+        ordered = weights[:, order]
+        above = np.add.reduceat(ordered * positive, starts, axis=1)
+        below = np.add.reduceat(ordered * (1 - positive), starts, axis=1)
         lower = np.cumsum(below, axis=1) - below / 2
         pairs = above.sum(axis=1) * below.sum(axis=1)
         areas[:, index] = _ratio((above * lower).sum(axis=1), pairs)
@@ -194,17 +193,17 @@ def calibrate(answers: Answers, *, bins: int, weights: FloatArray | None = None)
     else:
         confidence = answers.probabilities.max(axis=1)
         true = (answers.decisions == answers.ground_truth).all(axis=1).astype(np.float64)
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    inside = np.zeros((len(place), bins))
-    inside[np.arange(len(place)), place] = 1
+    indices = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    inside = np.zeros((len(indices), bins))
+    inside[np.arange(len(indices)), indices] = 1
     weight = w @ inside
-    said, held = w @ (inside * confidence[:, None]), w @ (inside * true[:, None])
+    expected, observed = w @ (inside * confidence[:, None]), w @ (inside * true[:, None])
     return Calibration(
         edges=np.linspace(0, 1, bins + 1),
-        confidence=_ratio(said, weight),
-        frequency=_ratio(held, weight),
+        confidence=_ratio(expected, weight),
+        frequency=_ratio(observed, weight),
         weight=weight,
-        error=_ratio(np.abs(said - held).sum(axis=1), weight.sum(axis=1)),
+        error=_ratio(np.abs(expected - observed).sum(axis=1), weight.sum(axis=1)),
     )
 
 

@@ -126,13 +126,13 @@ def summarize_classes(
         seed: Seed of the resampling (numpy's PCG64).
     """
     members, count = _number_groups(answers)
-    synthetic, drawn_areas = _resample(
+    resampled, resampled_areas = _resample(
         answers, members, count, bins=bins, bootstrap=bootstrap, seed=seed
     )
-    rows = _describe_classes(answers, classes, drawn_areas)
+    rows = _describe_classes(answers, classes, resampled_areas)
     scores = []
     for metric, values in measure_all(answers, bins=bins).items():
-        low, high = _interval(synthetic.get(metric))
+        low, high = _interval(resampled.get(metric))
         left_out = _undefined(metric, rows, several=answers.several)
         scores.append(
             ClassScore(

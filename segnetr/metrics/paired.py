@@ -66,7 +66,7 @@ def compare_paired(
     if bootstrap == 0 or len(table) < 2:
         return Difference(mean=mean, low=None, high=None, cases=len(shared))
     generator = np.random.Generator(np.random.PCG64(seed))
-    synthetic = table[generator.integers(len(table), size=(bootstrap, len(table)))].sum(axis=1)
+    sampled = table[generator.integers(len(table), size=(bootstrap, len(table)))].sum(axis=1)
     tail = 50 * (1 - confidence)  # percent on either side
-    low, high = np.percentile(synthetic[:, 0] / synthetic[:, 1], (tail, 100 - tail))
+    low, high = np.percentile(sampled[:, 0] / sampled[:, 1], (tail, 100 - tail))
     return Difference(mean=mean, low=float(low), high=float(high), cases=len(shared))

@@ -75,12 +75,12 @@ class CasePixels:
         """
         if index == 0:
             return
-        taken = slice(-start % self._stride, None, self._stride)
-        values = said.reshape(-1)[taken]
-        place = np.minimum((values * _BINS).astype(np.int64), _BINS - 1)
-        is_true = ground_truth.reshape(-1)[taken] == index
+        subsample = slice(-start % self._stride, None, self._stride)
+        values = said.reshape(-1)[subsample]
+        bins = np.minimum((values * _BINS).astype(np.int64), _BINS - 1)
+        is_true = ground_truth.reshape(-1)[subsample] == index
         for row, weights in enumerate((None, values, is_true)):
-            self.table[row] += self._share * np.bincount(place, weights=weights, minlength=_BINS)
+            self.table[row] += self._share * np.bincount(bins, weights=weights, minlength=_BINS)
 
 
 class PixelCounter:

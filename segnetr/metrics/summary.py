@@ -225,11 +225,11 @@ def _resample(sums: FloatArray, *, bootstrap: int, seed: int) -> FloatArray:
     step = max(1, _DRAWS_AT_ONCE // patients)
     for start in range(0, bootstrap, step):
         count = min(step, bootstrap - start)
-        synthetic = sums[generator.integers(patients, size=(count, patients))].sum(axis=1)
+        sampled = sums[generator.integers(patients, size=(count, patients))].sum(axis=1)
         np.divide(
-            synthetic[:, 0],
-            synthetic[:, 1],
+            sampled[:, 0],
+            sampled[:, 1],
             out=ratios[start : start + count],
-            where=synthetic[:, 1] > 0,
+            where=sampled[:, 1] > 0,
         )
     return ratios

@@ -33,8 +33,8 @@ class SurfaceDistances:
     """Distances between the borders of two masks that both have pixels.
 
     Attributes:
-        to_ground_truth: (n,) from each border pixel of the prediction to the border of the ground
-            truth.
+        to_ground_truth: (n,) from each border pixel of the prediction to the border of the
+            ground truth.
         to_prediction: (m,) from each border pixel of the ground truth to the border of the
             prediction.
     """

@@ -61,14 +61,14 @@ class SegNet(nn.Module):
         """Return logits (N, K, H, W) of images (N, C, H, W)."""
         x = image
         maps: list[Tensor] = []
-        places: list[Tensor] = []
+        pooling_indices: list[Tensor] = []
         for stage in self.down:
             maps.append(stage(x))
             x, indices = F.max_pool2d(maps[-1], 2, return_indices=True)
-            places.append(indices)
+            pooling_indices.append(indices)
         for level in range(len(self.up) - 1, -1, -1):
             if self.fusions is None:
-                x = F.max_unpool2d(x, places[level], (2, 2))
+                x = F.max_unpool2d(x, pooling_indices[level], (2, 2))
             else:
                 x = self.fusions[level](x, maps[level])
             x = self.up[level](x)

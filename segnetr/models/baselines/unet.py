@@ -72,11 +72,11 @@ class UNet(nn.Module):
             pyramid.append(stage(self.pool(pyramid[-1])))
         x = pyramid.pop()
         for level in range(len(self.up) - 1, -1, -1):
-            fine, grown = pyramid.pop(), self.grow[level](x)
+            fine, upsampled = pyramid.pop(), self.grow[level](x)
             fused = (
-                torch.cat((fine, grown), 1)
+                torch.cat((fine, upsampled), 1)
                 if self.skips is None
-                else self.skips[level](fine, grown)
+                else self.skips[level](fine, upsampled)
             )
             x = self.up[level](fused)
         logits: Tensor = self.head(x)

@@ -58,8 +58,8 @@ class UNetPlusPlus(nn.Module):
         for level, node in enumerate(self.down):
             rows.append([node(F.max_pool2d(rows[-1][0], 2) if level else image)])
         for column in self.columns:
-            grown = [_double(row[-1]) for row in rows[1 : len(column) + 1]]  # type: ignore[arg-type]
-            for row, node, below in zip(rows, column, grown, strict=False):  # type: ignore[call-overload]
+            coarser = [_double(row[-1]) for row in rows[1 : len(column) + 1]]  # type: ignore[arg-type]
+            for row, node, below in zip(rows, column, coarser, strict=False):  # type: ignore[call-overload]
                 row.append(node(torch.cat([*(x[:, :: self.step] for x in row), below], 1)))
         logits: Tensor = self.head(rows[0][-1])
         return logits
