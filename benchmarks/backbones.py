@@ -99,7 +99,7 @@ def keep(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
         "threads": arguments.threads,
         "device": device_name(),
         "precision": "bfloat16" if device() == "cuda" else "float32",
-        "clock": "processor" if uses_processor_time() else "wall",
+        "clock": "processor" if uses_processor_time() else "wall",  # words: allow (stored value)
     }
     if "time" in arguments.measure:
         facts["repeats"] = arguments.repeats
@@ -122,7 +122,7 @@ def time_peers(
 ) -> list[dict[str, Any]]:
     """Time the implementations of one network, interleaved."""
     image = make_images(name, arguments.batch)
-    # Once for all: a network whose graph is dropped would be compiled again in its first turn.
+    # Reset once for all networks: without its graph, a network would be compiled again when timed.
     torch.compiler.reset()
     steps = [best_step(name, maker, mode, image) for maker in makers]
     passed = time_in_turns(steps, arguments.repeats)
@@ -140,7 +140,7 @@ def time_peers(
 
 
 def time_original(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Time a network of ours and the yardstick of its published code, interleaved."""
+    """Time one of our networks and the reference recorded with its published code, interleaved."""
     if not arguments.timm:
         raise SystemExit(
             "--modes original needs --timm FOLDER: the yardsticks are networks of timm"
@@ -173,9 +173,9 @@ def time_in_turns(steps: list[Callable[[], None]], repeats: int) -> list[list[Ta
 
 def clock_call(step: Callable[[], object]) -> Taken:
     """Return the CPU and wall seconds of one call."""
-    processor, wall = time.process_time(), time.perf_counter()
+    cpu, wall = time.process_time(), time.perf_counter()
     step()
-    return time.process_time() - processor, time.perf_counter() - wall
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def median_ratio(ours: list[Taken], theirs: list[Taken], clock: int) -> float:
@@ -274,7 +274,7 @@ def read_child(name: str, maker: str, mode: str, arguments: argparse.Namespace) 
 
 
 def measure_memory(name: str, maker: str, mode: str, arguments: argparse.Namespace) -> int:
-    """Give the growth of this process over two steps, in MiB (Linux)."""
+    """Return the memory growth of this process over two steps, in MiB (Linux)."""
     step = make_step(name, maker, mode, make_images(name, arguments.batch))
     if "compiled" in mode:
         # Exclude the memory of the compiler.

@@ -149,14 +149,14 @@ def main() -> None:
     torch.set_num_threads(1)
     common = {"classes": arguments.classes, "repeats": arguments.repeats}
     large = measure(tuple(arguments.shape), monai_too=False, **common)
-    beside = measure(tuple(arguments.monai_shape), monai_too=True, **common)
+    compared = measure(tuple(arguments.monai_shape), monai_too=True, **common)
     commit, is_changed = read_git_state(ROOT)
     result = {
         "large": large,
-        "beside_monai": beside,
+        "beside_monai": compared,
         "repeats": arguments.repeats,
         "threads": 1,
-        "processor": read_processor_name(),
+        "processor": read_processor_name(),  # words: allow (stored key)
         "commit": commit,
         "changed": is_changed,
         "versions": {

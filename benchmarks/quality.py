@@ -96,7 +96,7 @@ def lay_out_ham(source: Path, target: Path) -> Path:
 
 
 def score(name: str, run: Path, dataset: str, folder: Path, out: Path) -> list[Any]:
-    """Score a data set; give true and predicted Dice case by case."""
+    """Score a dataset and return the true and predicted Dice of each case."""
     from segnetr.outputs.reports.quality_section import pair_quality
     from segnetr.outputs.tables.case_records import read_case_records
     from segnetr.outputs.tables.scores import read_per_case_csv
@@ -108,7 +108,7 @@ def score(name: str, run: Path, dataset: str, folder: Path, out: Path) -> list[A
 
 
 def compare(name: str, judged: list[Any]) -> dict[str, Any]:
-    """Compare what was predicted with what is true."""
+    """Compare predicted with true Dice."""
     from segnetr.outputs.reports.quality_section import measure_quality_agreement
 
     found = measure_quality_agreement(judged)

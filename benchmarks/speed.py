@@ -166,8 +166,8 @@ def time_in_turns(mode: str, image: Tensor, arguments: argparse.Namespace) -> di
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
-# All networks share the code of `SegmentationModel.forward`: above its limit of graphs for one
-# piece of code torch runs what comes next without compiling it, and only warns.
+# All networks share the code of `SegmentationModel.forward`. Above its limit of graphs per
+# function, torch only warns and runs further networks without compiling them.
 torch._dynamo.config.recompile_limit = 64
 
 

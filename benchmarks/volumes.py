@@ -132,9 +132,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         tune_malloc(parse_size(arguments.max_memory) if arguments.way == "ours" else None)
     start_bytes = read_status("VmRSS")
     run = predict_ours if arguments.way == "ours" else predict_monai
-    clock, processor = time.perf_counter(), time.process_time()
+    clock, cpu = time.perf_counter(), time.process_time()
     labels = run(network, arguments)
-    seconds = time.process_time() - processor
+    seconds = time.process_time() - cpu
     elapsed = time.perf_counter() - clock
     peak = read_status("VmHWM")
     np.save(name_labels(arguments.path, arguments.way), labels)
@@ -246,7 +246,7 @@ def compare(rows: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]
 
 def make_table(rows: dict[str, list[dict[str, Any]]], differing: float | None) -> str:
     """Return the results as Markdown."""
-    titles = ("by", "processor, s", "clock, s", "peak", "above the loaded program")
+    titles = ("by", "CPU, s", "clock, s", "peak", "above the loaded program")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for way, found in rows.items():
         middle = take_medians(found)

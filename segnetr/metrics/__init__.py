@@ -1,12 +1,11 @@
-"""How masks are scored: one rule, stated here and kept everywhere.
+"""Definitions of the segmentation metrics, used by all commands.
 
-Every case and every foreground class is scored by itself, on the grid of the file. Lengths are in
-millimeters where the file has spacing, else in pixels, and the name of the metric says which
-(`hd95_mm`, `hd95_px`). With P and T the pixels of a class in the prediction and in the ground
-truth, and
-S(.) the border of a mask (`segnetr.metrics.surface`):
+Each foreground class of each case is scored separately, on the grid of the file. Lengths are in
+millimeters if the file has a spacing, otherwise in pixels. The name of the metric contains the unit
+(`hd95_mm`, `hd95_px`). P and T are the pixels of a class in the prediction and in the reference
+mask. The border of a mask is defined in `segnetr.metrics.surface`.
 
-| metric | formula | both empty | ground truth missed | false alarm |
+| metric | formula | both empty | missed | false alarm |
 |---|---|---|---|---|
 | `dice` | 2 |P & T| / (|P| + |T|) | 1 | 0 | 0 |
 | `iou` | |P & T| / |P or T| | 1 | 0 | 0 |
@@ -15,10 +14,11 @@ S(.) the border of a mask (`segnetr.metrics.surface`):
 | `assd_*` | mean over both borders of the distance to the other | undefined | diagonal | diagonal |
 | `nsd_*` | share of both borders within the tolerance | undefined | 0 | 0 |
 
-Missed means T is not empty and P is; false alarm the reverse. The diagonal is that of the whole
-image, corner to corner, hence longer than any distance inside it. An undefined value is left out of
-the mean and counted. `dice_pooled` adds the pixels of all cases before it divides, and exists in
-summaries only. No score depends on how cases were batched.
+A structure is missed if only P is empty; it is a false alarm if only T is empty. The diagonal is
+that of the whole image, corner to corner, so it is longer than any distance inside the image.
+Undefined values are excluded from the mean, and their number is reported. `dice_pooled` sums the
+pixels of all cases before dividing and exists in summaries only. Scores do not depend on how cases
+were batched.
 """
 
 from segnetr.metrics.score import PIXEL_COUNTS, Outcome, Score, Summary, Unscored, name_outcome

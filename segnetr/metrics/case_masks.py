@@ -1,4 +1,4 @@
-"""Both masks of one case and class, with the quantities that several metrics share."""
+"""The two masks of one case and class, with quantities shared by several metrics."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +10,7 @@ from segnetr.metrics.surface import BoolArray, SurfaceDistances, measure_surface
 
 @dataclass(frozen=True, kw_only=True)
 class CaseMasks:
-    """The masks of one class in one case, cut to the box around both.
+    """The masks of one class in one case, cropped to the bounding box of both.
 
     Attributes:
         predicted: Predicted mask, (H, W) or (X, Y, Z).

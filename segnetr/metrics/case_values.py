@@ -1,4 +1,4 @@
-"""Scores as tables of cases, and two such tables side by side."""
+"""Tables of scores per case, and pairs of such tables."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ _Pair = tuple[dict[str, float], dict[str, float]]
 
 
 def tabulate_cases(scores: Iterable[Score]) -> CaseTable:
-    """Give the values of scores as {metric: {class: {case: value}}}."""
+    """Return the values of scores as {metric: {class: {case: value}}}."""
     table: dict[str, dict[str, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
     for score in scores:
         table[score.metric][score.class_name][score.case_id] = score.value
@@ -23,27 +23,26 @@ def tabulate_cases(scores: Iterable[Score]) -> CaseTable:
 
 
 def is_lower_better(metric: str) -> bool:
-    """Return whether a smaller value of a metric, by its stored name, is a better one."""
+    """Return whether smaller values of a metric, given by its stored name, are better."""
     return not get_metric(metric).higher_is_better
 
 
 def pair_cases(first: CaseTable, second: CaseTable, *, metric: str) -> dict[str, _Pair]:
-    """Put the values of two tables beside each other, class by class.
+    """Pair the values of two tables for each class.
 
-    Where ground truth and both predictions are empty, a distance is undefined in both and the
-    case is left
-    out. Where only one of them is undefined, that one was rightly empty and the other a false
-    alarm: leaving the case out would hide the false alarm, so the empty one counts as perfect (a
-    distance of 0, a share of 1).
+    If the ground truth and both predictions are empty, the value is undefined in both tables and
+    the case is excluded. If only one value is undefined, that prediction was correctly empty and
+    the other is a false alarm. Excluding the case would hide the false alarm, so the undefined
+    value counts as perfect (a distance of 0, a share of 1).
 
     Args:
-        first: Of the first network.
-        second: Of the second one, with the same cases and classes.
-        metric: That both have.
+        first: Values of the first network.
+        second: Values of the second network, with the same cases and classes.
+        metric: A metric that both tables contain.
 
     Returns:
-        (first, second) value by case, by class; where there are several classes also of "mean",
-        each case's mean over its classes.
+        The values by case of (first, second), for each class. With several classes, "mean" holds
+        the mean of each case over its classes.
     """
     perfect = get_metric(metric).perfect
     pairs: dict[str, _Pair] = {}

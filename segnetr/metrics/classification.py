@@ -1,11 +1,11 @@
-"""How well probabilities of classes fit the ground truth; every measure also over weighted cases.
+"""Classification metrics of class probabilities, optionally over weighted cases.
 
-The weights are what a bootstrap needs: a resample is the number of times each case was drawn, and
-one pass over a matrix of such numbers gives the measure of all resamples. With all weights 1 it is
-the measure itself.
+Weights serve the bootstrap: a resample is the number of times each case was sampled, and one pass
+over a matrix of such counts computes a metric for all resamples. Weights of 1 compute the metric
+itself.
 
-A measure that the cases do not define (the recall of a class that no case has) is NaN here and
-None where it is shown; it is never counted as 0. Means over classes are over those that define it.
+A metric that is undefined (the recall of a class without cases) is NaN here and None in results. It
+never counts as 0. Means over classes use only the classes for which the metric is defined.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ _CUT = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answers:
-    """What a classifier said about cases, and the ground truth.
+    """Predictions of a classifier, with the ground truth.
 
     Attributes:
         case_ids: N ids.
-        probabilities: (N, K); they sum to 1 over K unless a case has several labels.
-        ground_truth: (N, K) of 0 and 1; exactly one 1 a row unless a case has several labels.
-        several: A case has any number of labels.
-        groups: Patient or lesion of each case; empty text: the case stands alone.
+        probabilities: (N, K). Rows sum to 1 unless the task is multi-label.
+        ground_truth: (N, K) of 0 and 1. Each row has exactly one 1 unless the task is multi-label.
+        several: Whether the task is multi-label.
+        groups: Patient or lesion of each case. An empty string: the case is its own group.
     """
 
     case_ids: tuple[str, ...]
@@ -40,7 +40,7 @@ class Answers:
 
     @property
     def decisions(self) -> IntArray:
-        """What is decided, (N, K) of 0 and 1: the most probable class, or each above one half."""
+        """Predicted classes, (N, K) of 0 and 1: the most probable class, or all of at least 0.5."""
         if self.several:
             return (self.probabilities >= _CUT).astype(np.int64)
         chosen = np.zeros_like(self.ground_truth)
@@ -50,14 +50,14 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClassMeasures:
-    """Measures of each class against the rest, (R, K) for R rows of weights; NaN: undefined.
+    """One-vs-rest metrics of each class, (R, K) for R rows of weights. NaN: undefined.
 
     Attributes:
-        recall: Share of the class's cases that are found (sensitivity).
-        specificity: Share of the other cases that are not taken for it.
-        precision: Share of the cases taken for it that are.
-        f1: Harmonic mean of precision and recall; undefined where no case has the class.
-        auroc: Probability that a case of the class gets a higher probability than another one.
+        recall: True positives / cases of the class (sensitivity).
+        specificity: True negatives / cases of other classes.
+        precision: True positives / cases predicted as the class.
+        f1: Harmonic mean of precision and recall. Undefined if no case has the class.
+        auroc: Probability that a case of the class is ranked above a case of another class.
     """
 
     recall: FloatArray
@@ -68,32 +68,31 @@ class ClassMeasures:
 
 
 def measure_classes(answers: Answers, weights: FloatArray | None = None) -> ClassMeasures:
-    """Measure each class against the rest.
+    """Compute one-vs-rest metrics of each class.
 
     Args:
-        answers: N cases.
-        weights: (R, N), not negative; None: one row of ones.
+        answers: Predictions for N cases.
+        weights: (R, N), not negative. None: one row of ones.
     """
     w = _weights(answers, weights)
-    ground_truth, said = (
-        answers.ground_truth.astype(np.float64),
-        answers.decisions.astype(np.float64),
-    )
-    held, taken, found = w @ ground_truth, w @ said, w @ (ground_truth * said)
+    ground_truth = answers.ground_truth.astype(np.float64)
+    decisions = answers.decisions.astype(np.float64)
+    positives, predicted = w @ ground_truth, w @ decisions
+    hits = w @ (ground_truth * decisions)
     total = w.sum(axis=1, keepdims=True)
-    wrongly = taken - found
-    f1 = _ratio(2 * found, held + taken)
+    false_alarms = predicted - hits
+    f1 = _ratio(2 * hits, positives + predicted)
     return ClassMeasures(
-        recall=_ratio(found, held),
-        specificity=_ratio(total - held - wrongly, total - held),
-        precision=_ratio(found, taken),
-        f1=np.where(held > 0, f1, np.nan),
+        recall=_ratio(hits, positives),
+        specificity=_ratio(total - positives - false_alarms, total - positives),
+        precision=_ratio(hits, predicted),
+        f1=np.where(positives > 0, f1, np.nan),
         auroc=measure_auroc(answers.probabilities, answers.ground_truth, w),
     )
 
 
 def measure_auroc(scores: FloatArray, ground_truth: IntArray, weights: FloatArray) -> FloatArray:
-    """Give the area under the ROC curve of each class against the rest; ties count one half.
+    """Return the one-vs-rest area under the ROC curve of each class. Ties count one half.
 
     Args:
         scores: (N, K).
@@ -101,7 +100,7 @@ def measure_auroc(scores: FloatArray, ground_truth: IntArray, weights: FloatArra
         weights: (R, N).
 
     Returns:
-        (R, K); NaN where all cases, or none, have the class.
+        (R, K). NaN if all cases, or no cases, have the class.
 
     Source:
         Mann and Whitney's U: the share of pairs of a positive and a negative in the right order.
@@ -111,9 +110,9 @@ def measure_auroc(scores: FloatArray, ground_truth: IntArray, weights: FloatArra
         order = np.argsort(scores[:, index], kind="stable")
         ranked, positive = scores[order, index], ground_truth[order, index].astype(np.float64)
         starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-        synthetic = weights[:, order]
-        above = np.add.reduceat(synthetic * positive, starts, axis=1)
-        below = np.add.reduceat(synthetic * (1 - positive), starts, axis=1)
+        ordered = weights[:, order]
+        above = np.add.reduceat(ordered * positive, starts, axis=1)
+        below = np.add.reduceat(ordered * (1 - positive), starts, axis=1)
         lower = np.cumsum(below, axis=1) - below / 2
         pairs = above.sum(axis=1) * below.sum(axis=1)
         areas[:, index] = _ratio((above * lower).sum(axis=1), pairs)
@@ -123,18 +122,18 @@ def measure_auroc(scores: FloatArray, ground_truth: IntArray, weights: FloatArra
 def measure_all(
     answers: Answers, *, bins: int, weights: FloatArray | None = None
 ) -> dict[str, FloatArray]:
-    """Measure everything that speaks for all classes together.
+    """Compute all metrics that summarize the classes.
 
     Args:
-        answers: N cases.
+        answers: Predictions for N cases.
         bins: Bins of the calibration error.
-        weights: (R, N), not negative; None: one row of ones.
+        weights: (R, N), not negative. None: one row of ones.
 
     Returns:
-        (R,) by name. One label a case: `accuracy`, `top5_accuracy` (from six classes on),
+        Values (R,) by name. Single-label: `accuracy`, `top5_accuracy` (with six or more classes),
         `balanced_accuracy` (mean recall), `auroc`, `f1` (means over classes),
-        `calibration_error`. Several labels: `accuracy` is over all decisions, `exact_match` over
-        cases, `balanced_accuracy` the mean over classes of recall and specificity.
+        `calibration_error`. Multi-label: `accuracy` is over all decisions, `exact_match` over
+        cases, and `balanced_accuracy` is the mean over classes of recall and specificity.
     """
     w = _weights(answers, weights)
     total = w.sum(axis=1)
@@ -158,14 +157,14 @@ def measure_all(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibration:
-    """How often what was said with a confidence is true; (R, B) for R rows of weights, B bins.
+    """Confidence and observed frequency in each bin, (R, B) for R rows of weights and B bins.
 
     Attributes:
-        edges: (B + 1,) from 0 to 1; a bin holds its upper edge.
-        confidence: Mean confidence in a bin; NaN: an empty one.
-        frequency: Share that is true in a bin; NaN: an empty one.
-        weight: Cases in a bin (decisions, where a case has several labels).
-        error: (R,) expected calibration error, the mean gap over all cases.
+        edges: (B + 1,) from 0 to 1. A bin contains its upper edge.
+        confidence: Mean confidence in a bin. NaN: the bin is empty.
+        frequency: Share of correct predictions in a bin. NaN: the bin is empty.
+        weight: Cases in a bin (decisions if the task is multi-label).
+        error: (R,) expected calibration error: mean gap between confidence and frequency.
     """
 
     edges: FloatArray
@@ -176,9 +175,9 @@ class Calibration:
 
 
 def calibrate(answers: Answers, *, bins: int, weights: FloatArray | None = None) -> Calibration:
-    """Compare confidence with ground truth in bins of equal width.
+    """Compare confidence with the ground truth in bins of equal width.
 
-    One label a case: the probability of the chosen class, and whether it is the true one. Several:
+    Single-label: the probability of the predicted class, and whether it is correct. Multi-label:
     the probability of each label, and whether the case has it.
 
     Source:
@@ -194,25 +193,25 @@ def calibrate(answers: Answers, *, bins: int, weights: FloatArray | None = None)
     else:
         confidence = answers.probabilities.max(axis=1)
         true = (answers.decisions == answers.ground_truth).all(axis=1).astype(np.float64)
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    inside = np.zeros((len(place), bins))
-    inside[np.arange(len(place)), place] = 1
+    indices = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    inside = np.zeros((len(indices), bins))
+    inside[np.arange(len(indices)), indices] = 1
     weight = w @ inside
-    said, held = w @ (inside * confidence[:, None]), w @ (inside * true[:, None])
+    expected, observed = w @ (inside * confidence[:, None]), w @ (inside * true[:, None])
     return Calibration(
         edges=np.linspace(0, 1, bins + 1),
-        confidence=_ratio(said, weight),
-        frequency=_ratio(held, weight),
+        confidence=_ratio(expected, weight),
+        frequency=_ratio(observed, weight),
         weight=weight,
-        error=_ratio(np.abs(said - held).sum(axis=1), weight.sum(axis=1)),
+        error=_ratio(np.abs(expected - observed).sum(axis=1), weight.sum(axis=1)),
     )
 
 
 def count_confusions(answers: Answers) -> IntArray:
-    """Count cases by true class (rows) and decided class (columns), (K, K).
+    """Return the confusion matrix (K, K): true class (rows), predicted class (columns).
 
     Raises:
-        ValueError: If a case has several labels; there is no such table then.
+        ValueError: If the task is multi-label.
     """
     if answers.several:
         raise ValueError("cases with several labels have no table of confusions")
@@ -225,9 +224,9 @@ def _weights(answers: Answers, weights: FloatArray | None) -> FloatArray:
 
 
 def _is_among_top(answers: Answers) -> FloatArray:
-    """Say whether fewer than five classes are more probable than the true one, (N,)."""
+    """Return whether fewer than five classes are more probable than the true one, (N,)."""
     own = (answers.probabilities * answers.ground_truth).sum(axis=1, keepdims=True)
-    # Of equal ones the first counts as the more probable, as for the decision itself.
+    # Ties go to the lowest class index, as in `decisions`.
     index = np.arange(answers.ground_truth.shape[1])
     earlier = index[None] < answers.ground_truth.argmax(axis=1)[:, None]
     ahead = (answers.probabilities > own) | ((answers.probabilities == own) & earlier)
@@ -241,7 +240,7 @@ def _mean_over_classes(values: FloatArray) -> FloatArray:
 
 
 def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
-    """Divide, NaN where there is nothing to divide by."""
+    """Return part / whole, NaN where whole is 0."""
     result = np.full(np.broadcast(part, whole).shape, np.nan)
     np.divide(part, whole, out=result, where=whole > 0)
     return result

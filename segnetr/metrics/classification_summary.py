@@ -1,4 +1,4 @@
-"""What a classifier's answers come to: scores with intervals, a table of classes, confusions."""
+"""Summary of a classifier: scores with intervals, metrics per class, confusion matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ class ClassScore:
     """One score over all classes.
 
     Attributes:
-        metric: Its name.
-        value: The score; None: undefined.
-        low: Lower end of the 95 % interval; None: none.
-        high: Upper end.
-        left_out: Classes over which it could not be averaged, for they do not define it.
+        metric: Name of the metric.
+        value: The score. None: undefined.
+        low: Lower end of the 95 % interval. None: no interval.
+        high: Upper end of the interval.
+        left_out: Classes excluded from the mean because the metric is undefined for them.
     """
 
     metric: str
@@ -39,19 +39,19 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassRow:
-    """One class against the rest; None: undefined.
+    """One-vs-rest metrics of one class. None: undefined.
 
     Attributes:
         class_name: The class.
-        cases: Cases that have it.
-        decided: Cases taken for it.
-        recall: Share of its cases that are found.
-        specificity: Share of the other cases that are not taken for it.
-        precision: Share of the cases taken for it that are.
+        cases: Cases of the class.
+        decided: Cases predicted as the class.
+        recall: True positives / cases of the class.
+        specificity: True negatives / cases of other classes.
+        precision: True positives / cases predicted as the class.
         f1: Harmonic mean of precision and recall.
         auroc: Area under the ROC curve.
-        auroc_low: Lower end of its 95 % interval.
-        auroc_high: Upper end.
+        auroc_low: Lower end of the 95 % interval of `auroc`.
+        auroc_high: Upper end of the interval.
     """
 
     class_name: str
@@ -68,14 +68,14 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationBin:
-    """One bin of a reliability plot.
+    """One bin of a reliability diagram.
 
     Attributes:
         low: Lower edge of the confidence.
-        high: Upper edge; it belongs to the bin.
-        count: Cases in it (decisions, where a case has several labels).
-        confidence: Mean confidence; None: an empty bin.
-        frequency: Share that is true; None: an empty bin.
+        high: Upper edge, included in the bin.
+        count: Cases in the bin (decisions if the task is multi-label).
+        confidence: Mean confidence. None: the bin is empty.
+        frequency: Share of correct predictions. None: the bin is empty.
     """
 
     low: float
@@ -87,18 +87,17 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassSummary:
-    """Everything about the answers to a set of cases.
+    """Results of a classifier on a set of cases.
 
     Attributes:
         cases: Number of cases.
-        groups: Number of patients or lesions that were resampled; cases that stand alone are one
-            each.
-        scores: Over all classes.
-        classes: Each class.
-        bins: Calibration.
-        confusions: Cases by true class (rows) and decided class; empty where a case has several
-            labels.
-        absent: Classes that no case has.
+        groups: Number of resampled patients or lesions. A case without a group counts as one.
+        scores: Scores over all classes.
+        classes: Metrics of each class.
+        bins: Bins of the reliability diagram.
+        confusions: Confusion matrix: true class (rows), predicted class (columns). Empty if the
+            task is multi-label.
+        absent: Classes without cases.
     """
 
     cases: int
@@ -113,27 +112,27 @@ class ClassSummary:
 def summarize_classes(
     answers: Answers, classes: Sequence[str], *, bins: int, bootstrap: int, seed: int
 ) -> ClassSummary:
-    """Summarize a classifier's answers.
+    """Summarize the predictions of a classifier.
 
-    The interval is the 2.5th to 97.5th percentile over `bootstrap` resamples. Groups are drawn with
-    replacement, each with all of its cases, for cases of one patient resemble each other. A
-    resample that does not define a score is left out of its interval.
+    The interval is the 2.5th to 97.5th percentile over `bootstrap` resamples. Groups are sampled
+    with replacement, each with all of its cases, because cases of one patient are correlated.
+    Resamples in which a score is undefined are excluded from its interval.
 
     Args:
-        answers: At least one case.
+        answers: Predictions for at least one case.
         classes: K class names.
         bins: Bins of the calibration error.
-        bootstrap: Resamples; 0: no interval.
+        bootstrap: Number of resamples. 0: no interval.
         seed: Seed of the resampling (numpy's PCG64).
     """
     members, count = _number_groups(answers)
-    synthetic, drawn_areas = _resample(
+    resampled, resampled_areas = _resample(
         answers, members, count, bins=bins, bootstrap=bootstrap, seed=seed
     )
-    rows = _describe_classes(answers, classes, drawn_areas)
+    rows = _describe_classes(answers, classes, resampled_areas)
     scores = []
     for metric, values in measure_all(answers, bins=bins).items():
-        low, high = _interval(synthetic.get(metric))
+        low, high = _interval(resampled.get(metric))
         left_out = _undefined(metric, rows, several=answers.several)
         scores.append(
             ClassScore(
@@ -154,10 +153,10 @@ def summarize_classes(
 
 
 def find_score(summary: ClassSummary, metric: str) -> ClassScore:
-    """Give the score of a name.
+    """Return the score of a metric.
 
     Raises:
-        KeyError: If there is none.
+        KeyError: If the summary does not contain the metric.
     """
     for score in summary.scores:
         if score.metric == metric:
@@ -166,8 +165,8 @@ def find_score(summary: ClassSummary, metric: str) -> ClassScore:
 
 
 def _number_groups(answers: Answers) -> tuple[np.ndarray, int]:
-    """Give each case the number of its group; a case that stands alone is one."""
-    # Sorted, so that the same seed gives the same interval whatever the order of the cases.
+    """Return the group index of each case, and the number of groups."""
+    # Sorted, so that the interval does not depend on the order of the cases.
     keys = [
         (1, group) if group else (0, case_id)
         for case_id, group in zip(answers.case_ids, answers.groups, strict=True)
@@ -179,7 +178,7 @@ def _number_groups(answers: Answers) -> tuple[np.ndarray, int]:
 def _resample(
     answers: Answers, members: np.ndarray, count: int, *, bins: int, bootstrap: int, seed: int
 ) -> tuple[dict[str, FloatArray], FloatArray | None]:
-    """Give each score, (resamples,), and the area of each class, (resamples, K)."""
+    """Return each score (resamples,) and the AUROC of each class (resamples, K)."""
     if bootstrap == 0 or count < 2:
         return {}, None
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -232,9 +231,9 @@ def _describe_classes(
 
 
 def _undefined(metric: str, rows: Sequence[ClassRow], *, several: bool) -> tuple[str, ...]:
-    """Name the classes that a mean over classes leaves out."""
+    """Return the classes that are excluded from the mean over classes."""
     if metric == "balanced_accuracy":
-        # With several labels it needs cases with the class and cases without it.
+        # A multi-label task needs cases with the class and cases without it.
         gone = [row for row in rows if row.recall is None or (several and row.specificity is None)]
     elif metric in ("auroc", "f1"):
         gone = [row for row in rows if getattr(row, metric) is None]

@@ -1,4 +1,4 @@
-"""Dice of one case as a single number: the mean over its foreground classes."""
+"""Mean Dice of one case over its foreground classes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 def find_mean_dice(
     labels: NDArray[np.uint8], ground_truth: NDArray[np.uint8], *, classes: int
 ) -> float:
-    """Give the mean over the foreground classes of Dice; 1 where a class is empty in both.
+    """Return the mean Dice over the foreground classes. A class absent from both masks counts as 1.
 
     Args:
         labels: Predicted class indices.
-        ground_truth: True ones, on the same grid.
-        classes: Number of classes K, background included.
+        ground_truth: True class indices on the same grid.
+        classes: Number of classes K, including the background.
     """
     counts = np.bincount(
         labels.ravel().astype(np.intp) * classes + ground_truth.ravel(), minlength=classes * classes

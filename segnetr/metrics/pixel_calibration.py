@@ -1,4 +1,4 @@
-"""Whether what a network says of pixels with a probability is true as often as it says."""
+"""Calibration of pixel probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ _MOST_PIXELS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelReliability:
-    """Probabilities of the foreground classes against the ground truth.
+    """Calibration of the foreground probabilities.
 
     Attributes:
-        bins: Ten bins of the probability; `count` is in pixels and classes.
-        error: Expected calibration error, the mean gap over all pixels and foreground classes.
-        cases: Cases that were looked at.
+        bins: Ten bins of the probability. `count` is the number of pixels, summed over classes.
+        error: Expected calibration error: mean gap over all pixels and foreground classes.
+        cases: Number of cases.
     """
 
     bins: tuple[CalibrationBin, ...]
@@ -29,9 +29,9 @@ class PixelReliability:
 
     @property
     def error_above_first(self) -> float | None:
-        """The same error without the lowest bin, where easy background lies; None: all lies there.
+        """The error without the lowest bin; None if all pixels are in that bin.
 
-        Nearly all pixels are sure background, and a mean over them promises too much.
+        Nearly all pixels are easy background, so a mean over them is too optimistic.
         """
         gaps = [
             (one.count, abs(one.confidence - one.frequency))
@@ -43,12 +43,12 @@ class PixelReliability:
 
 
 class CasePixels:
-    """Counts the pixels of one case, which come part by part and class by class.
+    """Counts the pixels of one case, chunk by chunk and class by class.
 
-    Of a case with more than a million pixels every n-th is taken.
+    Cases with more than a million pixels are subsampled: every n-th pixel is used.
 
     Args:
-        pixels: Of the whole case.
+        pixels: Number of pixels of the whole case.
     """
 
     def __init__(self, pixels: int) -> None:
@@ -64,46 +64,46 @@ class CasePixels:
         *,
         start: int = 0,
     ) -> None:
-        """Count a part of the case in one class; the background says nothing by itself.
+        """Add a chunk of the case for one class. The background class is ignored.
 
         Args:
-            index: The class.
-            said: Its probabilities, of any shape.
-            ground_truth: Class indices at the same pixels.
-            start: Pixels of the case that lie before these, so that what is taken does not depend
-                on how the case is cut into parts.
+            index: Index of the class.
+            said: Probabilities of the class, of any shape.
+            ground_truth: Class indices of the same pixels.
+            start: Number of pixels of the case before this chunk, so that the subsample does not
+                depend on the division into chunks.
         """
         if index == 0:
             return
-        taken = slice(-start % self._stride, None, self._stride)
-        values = said.reshape(-1)[taken]
-        place = np.minimum((values * _BINS).astype(np.int64), _BINS - 1)
-        is_true = ground_truth.reshape(-1)[taken] == index
+        subsample = slice(-start % self._stride, None, self._stride)
+        values = said.reshape(-1)[subsample]
+        bins = np.minimum((values * _BINS).astype(np.int64), _BINS - 1)
+        is_true = ground_truth.reshape(-1)[subsample] == index
         for row, weights in enumerate((None, values, is_true)):
-            self.table[row] += self._share * np.bincount(place, weights=weights, minlength=_BINS)
+            self.table[row] += self._share * np.bincount(bins, weights=weights, minlength=_BINS)
 
 
 class PixelCounter:
-    """Adds up the pixels of many cases; each case weighs about as much as every other."""
+    """Sums the pixels of many cases. All cases have about the same weight."""
 
     def __init__(self) -> None:
         self._table: FloatArray = np.zeros((3, _BINS))
         self._cases = 0
 
     def add(self, case: CasePixels) -> None:
-        """Add a case that is counted to its end."""
+        """Add a case after all of its chunks were added."""
         self._table += case.table
         self._cases += 1
 
     def result(self) -> PixelReliability | None:
-        """Give what was counted; None where no case was."""
+        """Return the calibration; None if no case was added."""
         return _judge(self._table, self._cases)
 
 
 def unite_reliabilities(parts: Sequence[PixelReliability | None]) -> PixelReliability | None:
-    """Put the calibrations of several sets of cases together; None where there is none.
+    """Merge the calibrations of several sets of cases; None if all of them are None.
 
-    A case weighs in it as much as every other one of all sets.
+    All cases of all sets have the same weight.
     """
     known = [part for part in parts if part is not None]
     table: FloatArray = np.zeros((3, _BINS))
@@ -115,7 +115,7 @@ def unite_reliabilities(parts: Sequence[PixelReliability | None]) -> PixelReliab
 
 
 def _judge(table: FloatArray, cases: int) -> PixelReliability | None:
-    """Give the reliability of counts, sums of what was said, and counts of what was true."""
+    """Return the calibration from (3, bins): pixels, sums of probabilities, true pixels."""
     if cases == 0:
         return None
     error = float(np.abs(table[1] - table[2]).sum() / table[0].sum())
@@ -127,7 +127,7 @@ def _make_bin(index: int, count: float, said: float, true: float) -> Calibration
     return CalibrationBin(
         low=index / _BINS,
         high=(index + 1) / _BINS,
-        # Shares of a case, shown as if each had a million pixels.
+        # Counts are shares of a case, scaled to a million pixels per case.
         count=round(count * _MOST_PIXELS),
         confidence=said / count if count else None,
         frequency=true / count if count else None,
@@ -135,11 +135,11 @@ def _make_bin(index: int, count: float, said: float, true: float) -> Calibration
 
 
 def bins_from(entries: Sequence[dict[str, float | None]]) -> tuple[CalibrationBin, ...]:
-    """Read back bins from plain data.
+    """Return bins from plain data.
 
     Raises:
-        KeyError: If a value is missing.
-        TypeError: If an edge or a count is.
+        KeyError: If a key is missing.
+        TypeError: If an edge or a count is None.
     """
     return tuple(
         CalibrationBin(

@@ -1,7 +1,7 @@
-"""Metrics by name: title, unit, direction, and how one case is scored.
+"""Metrics by name: title, unit, direction, and scoring function.
 
-To add a metric of a case, write a function of a `CaseMasks` and add one line to `_SPECS`; scoring,
-tables, and comparisons read the table. This module imports neither torch nor numpy.
+To add a metric per case, write a function of a `CaseMasks` and add one line to `_SPECS`. Scoring,
+tables and comparisons read that table. This module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class MetricSpec:
     Attributes:
         name: Base name, without unit and tolerance.
         title: Name in tables and reports.
-        unit: "length": millimeters or pixels, and the stored name ends in `_mm` or `_px`; "": a
-            number without a unit.
-        higher_is_better: Whether a larger value is a better one.
-        penalty: Value of a case whose structure was missed or is a false alarm: "zero"; "diagonal":
-            the diagonal of the whole image; "none": the metric does not score single masks.
-        both_empty: Value of a case where neither mask has the class; None: undefined.
-        score: Returns the value of one case and class where both masks have the class; None: the
+        unit: "length": millimeters or pixels, and the stored name ends in `_mm` or `_px`. "": no
+            unit.
+        higher_is_better: Whether larger values are better.
+        penalty: Value of a case with a missed structure or a false alarm. "zero": 0. "diagonal":
+            the diagonal of the whole image. "none": the metric does not score single masks.
+        both_empty: Value of a case if neither mask has the class. None: undefined.
+        score: Returns the value of one case and class if both masks have the class. None: the
             metric is computed elsewhere, from pooled counts or from class probabilities.
         has_tolerance: The stored name contains the tolerance, as in `nsd_2mm`.
         binary_images_only: Only images with a single foreground class are scored.

@@ -1,4 +1,4 @@
-"""What scoring gives: one value of one case, and what many of them come to."""
+"""Types of scores: one value per case, and summaries over cases."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ GROUND_TRUTH_PIXELS = "ground_truth_pixels"
 PREDICTED_PIXELS = "predicted_pixels"
 SHARED_PIXELS = "shared_pixels"
 
-#: Counts that stand beside the metrics of each case and class: from them a summary knows what was
-#: missed, and pools. They are never averaged.
+#: Counts stored with the metrics of each case and class. Summaries derive missed structures and the
+#: pooled Dice from them. They are never averaged.
 PIXEL_COUNTS = (GROUND_TRUTH_PIXELS, PREDICTED_PIXELS, SHARED_PIXELS)
 
 
@@ -18,10 +18,10 @@ class Score:
     """One value of one case and one foreground class.
 
     Attributes:
-        case_id: The case.
-        class_name: The foreground class.
-        metric: Name of the metric, with its unit where it has one; or one of `PIXEL_COUNTS`.
-        value: The value; None where it is undefined.
+        case_id: Id of the case.
+        class_name: Name of the foreground class.
+        metric: Stored name of the metric, including any unit, or one of `PIXEL_COUNTS`.
+        value: The value. None: undefined.
     """
 
     case_id: str
@@ -35,20 +35,19 @@ class Summary:
     """One metric of one class over all cases.
 
     Attributes:
-        class_name: The foreground class; "mean": each case's mean over the classes.
-        metric: Name of the metric.
-        mean: Mean over the cases where the metric is defined; of `dice_pooled` the pooled value.
-        std: Sample standard deviation (n - 1); None for fewer than two values or a pooled value.
-        median: Median; None for a pooled value.
-        low: Lower end of the 95 % bootstrap interval of `mean`; None for fewer than two patients.
-        high: Upper end.
-        cases: Cases that were scored, whether the metric was defined or not.
-        missed: Cases where the ground truth has the class and the prediction has not; in a "mean"
-            row
-            these counts are sums over the classes.
-        false_alarms: Cases where the prediction has the class and the ground truth has not.
-        both_empty: Cases where neither has it.
-        undefined: Cases left out of the mean.
+        class_name: Name of the foreground class. "mean": mean of each case over the classes.
+        metric: Stored name of the metric.
+        mean: Mean over the cases for which the metric is defined. `dice_pooled`: pooled value.
+        std: Sample standard deviation (n - 1). None for fewer than two values or a pooled value.
+        median: Median. None for a pooled value.
+        low: Lower end of the 95 % bootstrap interval of `mean`. None for fewer than two patients.
+        high: Upper end of the interval.
+        cases: Number of scored cases, including those with an undefined value.
+        missed: Cases in which only the ground truth has the class. In a "mean" row, this count and
+            the next two are sums over the classes.
+        false_alarms: Cases in which only the prediction has the class.
+        both_empty: Cases in which neither has the class.
+        undefined: Cases excluded from the mean.
     """
 
     class_name: str
@@ -70,8 +69,8 @@ class Unscored:
     """A case without scores.
 
     Attributes:
-        case_id: The case.
-        reason: Why, in one line that names the files.
+        case_id: Id of the case.
+        reason: One line with the reason and the files.
     """
 
     case_id: str
@@ -82,12 +81,12 @@ Outcome = Literal["found", "missed", "false_alarm", "both_empty"]
 
 
 def name_outcome(values: Mapping[str, float | None]) -> Outcome:
-    """Tell from the pixel counts of one case and class which of the four outcomes it is.
+    """Return the outcome of one case and class, derived from its pixel counts.
 
-    "found" says only that prediction and ground truth both hold the class, not that they meet.
+    "found" means that prediction and ground truth both contain the class. They may not overlap.
 
     Args:
-        values: Value by metric, with the `PIXEL_COUNTS`.
+        values: Value by metric, including the `PIXEL_COUNTS`.
 
     Raises:
         KeyError: If a count is missing.

@@ -1,4 +1,4 @@
-"""The scores of one case."""
+"""Score one case."""
 
 import math
 from collections.abc import Sequence
@@ -23,25 +23,25 @@ def score_masks(
     nsd_tolerance: float = 2.0,
     isic_threshold: float = 0.65,
 ) -> list[Score]:
-    """Score the prediction of one case, class by class, on the grid it is given on.
+    """Score each foreground class of one case on the grid of the masks.
 
     Args:
         prediction: Class indices, (H, W) or (X, Y, Z).
-        ground_truth: As `prediction`, on the same grid.
-        classes: Class names, background first; index 0 is not scored.
-        case_id: The case, for the scores and for messages.
-        spacing: Size of a pixel along each axis in millimeters; None: lengths are in pixels.
+        ground_truth: Like `prediction`, on the same grid.
+        classes: Class names, background first. The background is not scored.
+        case_id: Id of the case, used in scores and messages.
+        spacing: Size of a pixel along each axis in millimeters. None: lengths are in pixels.
         nsd_tolerance: Tolerance of the normalized surface Dice, in the unit of the lengths.
-        isic_threshold: IoU below this counts 0 in `isic_jaccard`, which images with one
-            foreground class get.
+        isic_threshold: IoU below this counts as 0 in `isic_jaccard`, a metric of images with one
+            foreground class.
 
     Returns:
-        For each foreground class `dice`, `iou`, perhaps `isic_jaccard`, `hd95_*`, `assd_*`,
-        `nsd_*` and the three `PIXEL_COUNTS`, by the rules of `segnetr.metrics`.
+        For each foreground class `dice`, `iou`, `isic_jaccard` if it applies, `hd95_*`, `assd_*`,
+        `nsd_*` and the three `PIXEL_COUNTS`, as defined in `segnetr.metrics`.
 
     Raises:
-        ValueError: If the grids differ, the spacing does not fit them, a value is no class, or a
-            class bears the reserved name "mean".
+        ValueError: If the grids differ, the spacing does not fit, a label is not a valid class, or
+            a class has the reserved name "mean".
     """
     size = _check(prediction, ground_truth, classes=classes, case_id=case_id, spacing=spacing)
     specs = _select_metrics(
@@ -88,7 +88,7 @@ def _select_metrics(
 
 
 def _score(spec: MetricSpec, case: CaseMasks, *, diagonal: float) -> float | None:
-    """Return the value of one metric, or its penalty where one of the masks is empty."""
+    """Return the value of one metric, or its penalty if only one of the masks is empty."""
     assert spec.score is not None
     if not (case.predicted_pixels or case.true_pixels):
         return spec.both_empty
@@ -105,7 +105,7 @@ def _check(
     case_id: str,
     spacing: tuple[float, ...] | None,
 ) -> tuple[float, ...]:
-    """Refuse what cannot be scored, and give the size of a pixel."""
+    """Check the masks and return the pixel size along each axis."""
     if prediction.shape != ground_truth.shape:
         raise ValueError(
             f"{case_id}: prediction {_size(prediction)} and ground truth {_size(ground_truth)} "
@@ -138,10 +138,10 @@ def _check_classes(mask: npt.NDArray[np.integer], *, name: str, classes: int, ca
 def _find_boxes(
     prediction: npt.NDArray[np.integer], ground_truth: npt.NDArray[np.integer], *, classes: int
 ) -> list[tuple[slice, ...]]:
-    """Give for each foreground class the box around it in both masks; of none an empty box.
+    """Return the bounding box of each foreground class in both masks; empty without pixels.
 
-    Two passes over the volume for all classes together: what follows costs by the size of the
-    structures and not by that of the volume.
+    This takes two passes over the volume for all classes. The cost of the metrics then depends on
+    the size of the structures, not on that of the volume.
     """
     ours, theirs = (
         ndimage.find_objects(mask, max_label=classes - 1) for mask in (prediction, ground_truth)

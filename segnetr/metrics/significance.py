@@ -1,7 +1,7 @@
-"""Two networks on the same cases: how large the difference is, and whether it is more than chance.
+"""Paired comparison of two networks: effect size, bootstrap interval and significance test.
 
-Cases of one patient resemble each other, so patients are what is drawn and ranked: the bootstrap
-draws patients with all of their cases, the signed-rank test takes each patient's mean difference.
+Cases of one patient are correlated, so the unit is the patient: the bootstrap samples patients with
+all of their cases, and the signed-rank test uses the mean difference of each patient.
 """
 
 from collections import defaultdict
@@ -17,19 +17,19 @@ from segnetr.metrics.summary import FloatArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedResult:
-    """What two sets of scores of the same cases come to, second against first.
+    """Result of a paired comparison, second against first.
 
     Attributes:
-        first_mean: Mean of the first over the cases both have.
-        second_mean: Mean of the second.
-        difference: Mean of second minus first, with its bootstrap interval.
-        patients: Patients, the units that were drawn and ranked.
-        higher: Cases where the second value is the higher one.
-        lower: Cases where it is the lower one.
-        equal: Cases where both are the same.
-        effect: Matched-pairs rank-biserial correlation, -1 to 1: above 0 where the second is
-            higher. 0 where nothing differs.
-        p_value: Of the two-sided Wilcoxon signed-rank test; 1 where nothing differs.
+        first_mean: Mean of the first over the shared cases.
+        second_mean: Mean of the second over the shared cases.
+        difference: Mean of second minus first, with a bootstrap interval.
+        patients: Number of patients, the unit of the bootstrap and the test.
+        higher: Cases in which the second value is higher.
+        lower: Cases in which the second value is lower.
+        equal: Cases in which both values are equal.
+        effect: Matched-pairs rank-biserial correlation, -1 to 1. Positive: the second is higher.
+            0 if all values are equal.
+        p_value: P value of the two-sided Wilcoxon signed-rank test. 1 if all values are equal.
     """
 
     first_mean: float
@@ -44,7 +44,7 @@ class PairedResult:
 
     @property
     def is_identical(self) -> bool:
-        """Whether every case has the same value twice."""
+        """Whether both values are equal for every case."""
         return self.higher == self.lower == 0
 
 
@@ -61,8 +61,8 @@ def measure_difference(
     Args:
         first: Score by case id.
         second: Score by case id, of the other network.
-        patients: Patient by case id; a case that is not named stands alone.
-        bootstrap: Resamples; 0: no interval.
+        patients: Patient by case id. A case without an entry is its own patient.
+        bootstrap: Number of resamples. 0: no interval.
         seed: Seed of the resampling.
 
     Raises:
@@ -70,7 +70,7 @@ def measure_difference(
 
     Source:
         Wilcoxon, Individual Comparisons by Ranking Methods, Biometrics Bulletin 1(6), 1945
-        (differences of 0 are left out); Kerby, The Simple Difference Formula, Comprehensive
+        (differences of 0 are excluded); Kerby, The Simple Difference Formula, Comprehensive
         Psychology 3, 2014 (rank-biserial correlation).
     """
     difference = compare_paired(first, second, patients=patients, bootstrap=bootstrap, seed=seed)
@@ -92,13 +92,13 @@ def measure_difference(
 
 
 def correct_holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values of one family of tests, so that one false alarm in all stays improbable.
+    """Correct p values for multiple testing, controlling the family-wise error rate.
 
     Args:
-        p_values: One for each test, in any order; the tests may depend on each other.
+        p_values: One per test, in any order. The tests may be dependent.
 
     Returns:
-        Corrected p values in the same order, 1 at most.
+        Corrected p values in the same order, at most 1.
 
     Source:
         Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statist. 6, 1979.
@@ -116,13 +116,13 @@ def correct_holm(p_values: Sequence[float]) -> list[float]:
 def _mean_by_patient(gaps: Mapping[str, float], patients: Mapping[str, str]) -> FloatArray:
     by_patient: dict[tuple[bool, str], list[float]] = defaultdict(list)
     for case, gap in gaps.items():
-        # A case that stands alone must not fall together with a patient of the same name.
+        # A case without a patient must not be merged with a patient of the same name.
         by_patient[(case in patients, patients.get(case, case))].append(gap)
     return np.array([np.mean(found) for found in by_patient.values()])
 
 
 def _rank_signs(gaps: FloatArray) -> tuple[float, float]:
-    """Give the rank-biserial correlation and the p value of differences."""
+    """Return the rank-biserial correlation and the p value of differences."""
     moved = gaps[gaps != 0]
     if moved.size == 0:
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""How large structures are, in ground truth and as predicted, and how well both agree."""
+"""Sizes of structures in the ground truth and the prediction, and their agreement."""
 
 import math
 from collections import defaultdict
@@ -19,10 +19,10 @@ class Size:
     Attributes:
         case_id: The case.
         class_name: The foreground class.
-        true: Its size in the ground truth.
-        predicted: Its size as predicted.
+        true: Size in the ground truth.
+        predicted: Size in the prediction.
         whole: Size of the whole image.
-        unit: "ml" for a volume; "mm2" for a image with spacing, "px" for one without.
+        unit: "ml" for a volume, "mm2" for an image with spacing, "px" for one without.
     """
 
     case_id: str
@@ -35,15 +35,15 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ejection:
-    """Volumes of a heart's chamber at the end of diastole (ED) and of systole (ES), in ml.
+    """Volumes of a heart chamber at end-diastole (ED) and end-systole (ES), in ml.
 
     Attributes:
         patient_id: The patient.
         class_name: The chamber.
-        true_ed: In the ground truth, at the end of diastole.
-        true_es: In the ground truth, at the end of systole.
-        predicted_ed: As predicted, at the end of diastole.
-        predicted_es: As predicted, at the end of systole.
+        true_ed: End-diastolic volume in the ground truth.
+        true_es: End-systolic volume in the ground truth.
+        predicted_ed: Predicted end-diastolic volume.
+        predicted_es: Predicted end-systolic volume.
     """
 
     patient_id: str
@@ -60,19 +60,19 @@ class Ejection:
 
     @property
     def predicted_fraction(self) -> float | None:
-        """Ejection fraction as predicted."""
+        """Predicted ejection fraction in percent; None if the ED volume is 0."""
         return _fraction(self.predicted_ed, self.predicted_es)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How two ways of measuring one thing agree.
+    """Bland-Altman agreement of predicted and true measurements.
 
     Attributes:
         bias: Mean of predicted minus true.
-        low: Lower limit of agreement, bias - 1.96 standard deviations; None: fewer than two.
-        high: Upper limit of agreement.
-        pairs: Number of things measured.
+        low: Lower limit of agreement, bias - 1.96 standard deviations. None: fewer than two pairs.
+        high: Upper limit of agreement, bias + 1.96 standard deviations.
+        pairs: Number of pairs.
     """
 
     bias: float
@@ -87,13 +87,13 @@ def measure_sizes(
     grids: Mapping[str, tuple[int, ...]],
     spacings: Mapping[str, tuple[float, ...] | None],
 ) -> list[Size]:
-    """Give the sizes of all structures from the pixel counts that stand beside the scores.
+    """Return the sizes of all structures, from the pixel counts stored with the scores.
 
     Args:
-        scores: Of any number of cases.
-        grids: Pixels along each axis by case id; cases that are not named are passed over.
-        spacings: Size of a pixel in mm along each axis by case id. A volume without it is passed
-            over.
+        scores: Scores of any number of cases.
+        grids: Pixels along each axis by case id. Cases without an entry are skipped.
+        spacings: Size of a pixel in mm along each axis by case id. Volumes without spacing are
+            skipped.
     """
     counts: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for score in scores:
@@ -121,15 +121,15 @@ def measure_sizes(
 def measure_ejections(
     sizes: Iterable[Size], *, patients: Mapping[str, str], phases: Mapping[str, str]
 ) -> list[Ejection]:
-    """Give the volumes of the ventricles' cavities at both phases, patient by patient.
+    """Return the volumes of the ventricular cavities at both phases for each patient.
 
     Args:
-        sizes: Of volumes; classes whose name holds "ventricle" are taken.
+        sizes: Sizes of structures. Only classes whose name contains "ventricle" are used.
         patients: Patient by case id.
         phases: "ED" or "ES" by case id.
 
     Returns:
-        One entry for each patient and ventricle of whom both phases are there.
+        One entry for each patient and ventricle with both phases.
 
     Source:
         Bernard et al., IEEE TMI 37(11), 2018: clinical metrics of ACDC.
@@ -154,10 +154,10 @@ def measure_ejections(
 
 
 def measure_agreement(true: Sequence[float], predicted: Sequence[float]) -> Agreement:
-    """Give bias and limits of agreement of paired measurements.
+    """Return bias and limits of agreement of paired measurements.
 
     Raises:
-        ValueError: If there are none, or not as many of both.
+        ValueError: If there are no measurements, or the lengths differ.
 
     Source:
         Bland and Altman, Statistical methods for assessing agreement between two methods of

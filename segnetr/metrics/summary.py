@@ -1,4 +1,4 @@
-"""What the scores of many cases come to, with an interval over patients."""
+"""Summarize scores over cases, with bootstrap intervals over patients."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,20 +56,20 @@ def summarize(
     """Summarize the scores of `score_masks` over all cases.
 
     The interval is the 2.5th to 97.5th percentile of the mean over `bootstrap` resamples. Patients
-    are drawn with replacement, each with all of its cases: cases of one patient resemble each
-    other, and drawing them one by one would promise too much. The same seed gives the same
-    interval whatever the order of the scores.
+    are sampled with replacement, each with all of its cases. Cases of one patient are correlated,
+    so sampling single cases would make the interval too narrow. The interval depends on the seed,
+    not on the order of the scores.
 
     Args:
         scores: Scores of any number of cases, in any order.
-        patients: Patient of a case by case id; a case that is not named stands alone.
-        bootstrap: Resamples; 0: no interval.
+        patients: Patient by case id. A case without an entry is its own patient.
+        bootstrap: Number of resamples. 0: no interval.
         seed: Seed of the resampling (numpy's PCG64).
 
     Returns:
-        For each class its metrics in the order they were scored, then `dice_pooled`; where there
-        is more than one class also rows of the class "mean": the mean over classes of each case,
-        summarized like any class (no pooled row).
+        For each class its metrics in the order of scoring, then `dice_pooled`. With more than one
+        class also rows of the class "mean": the mean of each case over the classes, summarized
+        like a class, but without a pooled row.
 
     Raises:
         ValueError: If a case was scored twice.
@@ -94,7 +94,7 @@ def summarize(
 
 
 def select_summary(summaries: Sequence[Summary], metric: str) -> Summary:
-    """Give the one row of a metric that speaks for all classes: "mean", or the only class.
+    """Return the row of a metric that summarizes all classes: "mean", or the only class.
 
     Raises:
         KeyError: If no row has this metric.
@@ -181,7 +181,7 @@ def _pool(
 
 
 def _mean_over_classes(table: _Table) -> dict[str, dict[str, float | None]]:
-    """{metric: {case: mean over the classes where the metric is defined}}."""
+    """Return {metric: {case: mean over the classes for which the metric is defined}}."""
     collected: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for rows in table.values():
         for metric, values in rows.items():
@@ -203,10 +203,10 @@ def _interval(
     bootstrap: int,
     seed: int,
 ) -> tuple[float, float] | tuple[None, None]:
-    """Bootstrap interval of sum(parts) / sum(wholes), patients being drawn with replacement."""
+    """Return the bootstrap interval of sum(parts) / sum(wholes), resampled by patient."""
     by_patient: dict[tuple[bool, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for case in sorted(parts):
-        # A case that stands alone must not fall together with a patient of the same name.
+        # A case without a patient must not be merged with a patient of the same name.
         sums = by_patient[(case in owner, owner.get(case, case))]
         sums[0] += parts[case]
         sums[1] += wholes[case]
@@ -218,18 +218,18 @@ def _interval(
 
 
 def _resample(sums: FloatArray, *, bootstrap: int, seed: int) -> FloatArray:
-    """Give (bootstrap,) ratios of `sums` (patients, 2); a ratio of nothing is 1, as for Dice."""
+    """Return (bootstrap,) ratios of `sums` (patients, 2). 0 / 0 is 1, as for Dice."""
     generator = np.random.Generator(np.random.PCG64(seed))
     patients = len(sums)
     ratios = np.ones(bootstrap)
     step = max(1, _DRAWS_AT_ONCE // patients)
     for start in range(0, bootstrap, step):
         count = min(step, bootstrap - start)
-        synthetic = sums[generator.integers(patients, size=(count, patients))].sum(axis=1)
+        sampled = sums[generator.integers(patients, size=(count, patients))].sum(axis=1)
         np.divide(
-            synthetic[:, 0],
-            synthetic[:, 1],
+            sampled[:, 0],
+            sampled[:, 1],
             out=ratios[start : start + count],
-            where=synthetic[:, 1] > 0,
+            where=sampled[:, 1] > 0,
         )
     return ratios

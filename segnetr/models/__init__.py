@@ -1,7 +1,7 @@
-"""Networks: SegNetr, its parts, and the baselines it is compared with.
+"""Networks: SegNetr, its modules, and the baselines it is compared with.
 
-`SegNetrBlock` and `InformationRetentionSkip` (or `FusedUpsampling`, with the growing before it) fit
-any U-shaped network; their channel and stride contracts stand in their descriptions.
+`SegNetrBlock` and `InformationRetentionSkip` (or `FusedUpsampling`, which includes the upsampling)
+fit any U-shaped network. Their docstrings state the requirements on channels and strides.
 """
 
 from segnetr.models.segnetr.blocks import BlockSettings, SegNetrBlock

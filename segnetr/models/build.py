@@ -1,6 +1,6 @@
-"""From a model configuration to a network.
+"""Build a network from its configuration.
 
-To add an architecture, write its builder in a file of its own and add one line to `ARCHITECTURES`.
+To add an architecture, write its builder in a new file and add one line to `ARCHITECTURES`.
 """
 
 from importlib import import_module
@@ -29,7 +29,7 @@ class Builder(Protocol):
 
 
 #: "module:function" of each builder, by the `architecture` of its configuration. The module is
-#: imported when the network is built, so that SegNetr does not wait for MONAI.
+#: imported when the network is built, so that SegNetr does not import MONAI.
 ARCHITECTURES: Final[dict[str, str]] = {
     "segnetr": "segnetr.models.segnetr.segmentation:build_segnetr",
     "unet": "segnetr.models.baselines.unet:build_unet",
@@ -51,8 +51,8 @@ def build_model(
         config: Architecture and its settings.
         in_channels: Channels of the images.
         num_classes: Number of classes K, including the background.
-        image_size: Height and width of the training images in pixels. The network accepts any
-            other size too; SegNetr's window mixing is built for this one.
+        image_size: Height and width of the training images in pixels. The network also accepts
+            other sizes, but SegNetr's window mixing is built for this one.
 
     Returns:
         A network from images (N, C, H, W) to logits (N, K, H, W), for any H and W from 32 up.
@@ -71,7 +71,7 @@ def get_builder(architecture: str) -> Builder:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Check the settings that the schema cannot check, before the data are prepared.
+    """Check the settings that the schema cannot check, before the data is prepared.
 
     Raises:
         UsageError: If the encoder or one of its settings is unknown.

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds."""
+"""Count the parameters and multiply-adds of a network."""
 
 import copy
 
@@ -8,18 +8,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Count the values that training changes."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Count the multiply-adds of convolutions and matrix products in one forward pass.
+    """Return the multiply-adds of convolutions and matrix products in one forward pass.
 
-    Nothing is computed: a copy without values passes shapes through. Norms, activations and other
-    element-wise work are not counted.
+    A copy on the meta device propagates shapes only, so nothing is computed. Norms, activations and
+    other element-wise operations are not counted.
 
     Args:
-        model: The network; left as it is.
+        model: The network. It is not changed.
         input_shape: Shape of the images, (N, C, H, W).
     """
     empty = copy.deepcopy(model).to("meta").eval()

@@ -1,4 +1,4 @@
-"""MONAI's two-dimensional networks, unchanged.
+"""Two-dimensional networks of MONAI, unchanged.
 
 BasicUNet, AttentionUnet (Oktay et al., arXiv:1804.03999) and SwinUNETR (Hatamizadeh et al.,
 arXiv:2201.01266). MONAI takes seconds to import, so it is imported when a network is built.

@@ -1,13 +1,13 @@
-"""SegNet: the thirteen convolutions of VGG-16, mirrored, joined by pooling indices.
+"""SegNet: a mirrored VGG-16 encoder (thirteen convolutions) with pooling indices as skips.
 
 Architecture:
     Vijay Badrinarayanan, Alex Kendall, Roberto Cipolla: SegNet: A Deep Convolutional
     Encoder-Decoder Architecture for Image Segmentation. TPAMI 2017. arXiv:1511.00561.
 
-Deliberate differences: initialization is this package's. With `skip="irsc"` the unpooling by
-indices gives way to a 1x1 convolution, bilinear growth and information retention, as in SegNetr.
-The SegNetr paper counts 17.94 Mi for its SegNet, fewer than the 28.1 Mi of the published one;
-which reduction that is, is not known.
+Deliberate differences: initialization is this package's. With `skip="irsc"`, unpooling by indices
+is replaced by a 1x1 convolution, bilinear upsampling and information retention, as in SegNetr.
+The SegNetr paper reports 17.94 Mi parameters for its SegNet, fewer than the 28.1 Mi of the
+published network. How it was reduced is unknown.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ _DEPTHS = (2, 2, 3, 3, 3)
 
 
 class SegNet(nn.Module):
-    """Five levels down, five up; (N, C, H, W) -> logits (N, K, H, W), sides multiples of 32.
+    """SegNet with five levels; (N, C, H, W) -> logits (N, K, H, W), sides multiples of 32.
 
     Args:
         in_channels: Channels of the images.
-        num_classes: Classes with the background, K.
+        num_classes: Number of classes K, including the background.
         widths: Channels of the five levels, strides 1 to 16.
-        use_irsc: Information retention instead of pooling indices.
+        use_irsc: Use information retention skips instead of pooling indices.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class SegNet(nn.Module):
         initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Turn images (N, C, H, W) into logits (N, K, H, W)."""
+        """Return logits (N, K, H, W) of images (N, C, H, W)."""
         x = image
         maps: list[Tensor] = []
-        places: list[Tensor] = []
+        pooling_indices: list[Tensor] = []
         for stage in self.down:
             maps.append(stage(x))
             x, indices = F.max_pool2d(maps[-1], 2, return_indices=True)
-            places.append(indices)
+            pooling_indices.append(indices)
         for level in range(len(self.up) - 1, -1, -1):
             if self.fusions is None:
-                x = F.max_unpool2d(x, places[level], (2, 2))
+                x = F.max_unpool2d(x, pooling_indices[level], (2, 2))
             else:
                 x = self.fusions[level](x, maps[level])
             x = self.up[level](x)

@@ -15,7 +15,7 @@ from segnetr.models.segnetr.initialization import initialize
 from segnetr.models.segnetr.segmentation import SegmentationModel
 from segnetr.models.segnetr.skip import InformationRetentionSkip
 
-# The paper's windows at strides 2 to 16; the pixel grid keeps its convolutions.
+# The paper's windows at strides 2 to 16. The level at full resolution keeps its convolutions.
 _WINDOWS = (0, 8, 4, 2, 1)
 
 
@@ -24,7 +24,7 @@ class UNet(nn.Module):
 
     Args:
         in_channels: Channels of the images.
-        num_classes: Classes with the background, K.
+        num_classes: Number of classes K, including the background.
         width: Channels of the first level; doubled at each coarser level.
         use_irsc: Use information retention skips: the upsampled map has half of the level's width
             and the encoder map contributes the other half. Otherwise concatenate, as in U-Net.
@@ -72,11 +72,11 @@ class UNet(nn.Module):
             pyramid.append(stage(self.pool(pyramid[-1])))
         x = pyramid.pop()
         for level in range(len(self.up) - 1, -1, -1):
-            fine, grown = pyramid.pop(), self.grow[level](x)
+            fine, upsampled = pyramid.pop(), self.grow[level](x)
             fused = (
-                torch.cat((fine, grown), 1)
+                torch.cat((fine, upsampled), 1)
                 if self.skips is None
-                else self.skips[level](fine, grown)
+                else self.skips[level](fine, upsampled)
             )
             x = self.up[level](fused)
         logits: Tensor = self.head(x)

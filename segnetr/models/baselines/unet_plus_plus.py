@@ -1,14 +1,14 @@
-"""UNet++: a U-Net whose skips are filled with convolutions.
+"""UNet++: a U-Net with nested, dense skip connections.
 
 Architecture:
     Zongwei Zhou, Md Mahfuzur Rahman Siddiquee, Nima Tajbakhsh, Jianming Liang: UNet++: A Nested
     U-Net Architecture for Medical Image Segmentation. DLMIA 2018. arXiv:1807.10165. Official code:
     MrGiovanni/UNetPlusPlus.
 
-Deliberate differences: batch norm after each convolution, bilinear growth, no deep supervision;
-initialization is this package's. The SegNetr paper's UNet++ has a ResNet-34 as encoder (25.66 Mi);
-this is the published network. With `skip="irsc"` a node sees half of the channels of each earlier
-node of its level, in place.
+Deliberate differences: batch norm after each convolution, bilinear upsampling, no deep supervision;
+initialization is this package's. The SegNetr paper's UNet++ has a ResNet-34 encoder (25.66 Mi);
+this is the published network. With `skip="irsc"`, a node receives every second channel of each
+earlier node of its level.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ from segnetr.models.segnetr.segmentation import SegmentationModel
 
 
 class UNetPlusPlus(nn.Module):
-    """A triangle of nodes; (N, C, H, W) -> logits (N, K, H, W), sides multiples of 16.
+    """UNet++ with five levels; (N, C, H, W) -> logits (N, K, H, W), sides multiples of 16.
 
     Args:
         in_channels: Channels of the images.
-        num_classes: Classes with the background, K.
+        num_classes: Number of classes K, including the background.
         widths: Channels of the five levels, strides 1 to 16.
-        use_irsc: Skips by information retention instead of whole maps.
+        use_irsc: Use information retention skips instead of whole maps.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class UNetPlusPlus(nn.Module):
         self.down = nn.ModuleList(
             _node(before, after) for before, after in pairwise([in_channels, *widths])
         )
-        # Column c, level i: c earlier maps of the level and one grown map from below.
+        # Column c, level i: c earlier maps of the level and one upsampled map from level i + 1.
         self.columns = nn.ModuleList(
             nn.ModuleList(
                 _node(column * widths[level] // self.step + widths[level + 1], widths[level])
@@ -53,13 +53,13 @@ class UNetPlusPlus(nn.Module):
         initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Turn images (N, C, H, W) into logits (N, K, H, W)."""
+        """Return logits (N, K, H, W) of images (N, C, H, W)."""
         rows: list[list[Tensor]] = []
         for level, node in enumerate(self.down):
             rows.append([node(F.max_pool2d(rows[-1][0], 2) if level else image)])
         for column in self.columns:
-            grown = [_double(row[-1]) for row in rows[1 : len(column) + 1]]  # type: ignore[arg-type]
-            for row, node, below in zip(rows, column, grown, strict=False):  # type: ignore[call-overload]
+            coarser = [_double(row[-1]) for row in rows[1 : len(column) + 1]]  # type: ignore[arg-type]
+            for row, node, below in zip(rows, column, coarser, strict=False):  # type: ignore[call-overload]
                 row.append(node(torch.cat([*(x[:, :: self.step] for x in row), below], 1)))
         logits: Tensor = self.head(rows[0][-1])
         return logits

@@ -1,12 +1,12 @@
-"""UNeXt, a light U-shape with shifted perceptrons at its two deepest levels.
+"""UNeXt: a light U-shaped network with shifted MLPs at its two deepest levels.
 
 Architecture:
     Jeya Maria Jose Valanarasu, Vishal M. Patel: UNeXt: MLP-based Rapid Medical Image Segmentation
     Network. MICCAI 2022. arXiv:2203.04967. Official code: jeya-maria-jose/UNeXt-pytorch.
 
-Deliberate differences: the shift is a crop of a padded map instead of a roll that is cropped
-(equal values); initialization is this package's. With `skip="irsc"` each decoder step makes half of
-the level's width and concatenates the other half from the encoder, where UNeXt adds both maps.
+Deliberate differences: the shift is a crop of a padded map instead of a cropped roll (equal
+values); initialization is this package's. With `skip="irsc"`, each decoder step computes half of
+the level's width and concatenates the other half from the encoder. UNeXt adds both maps instead.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from segnetr.models.segnetr.initialization import initialize
 from segnetr.models.segnetr.segmentation import SegmentationModel
 from segnetr.models.segnetr.skip import InformationRetentionSkip
 
-_REACH = 2  # feature pixels a group of channels is shifted by at the most; 5 groups
+_REACH = 2  # maximum shift of a channel group in feature pixels; 5 groups
 
 
 def shift_groups(x: Tensor, axis: int) -> Tensor:
-    """Shift five groups of channels by -2 to 2 places along one axis, zeros coming in.
+    """Shift five channel groups by -2 to 2 pixels along one axis, with zero padding.
 
     Args:
         x: Maps (N, C, H, W).
@@ -48,7 +48,7 @@ class ShiftedMLP(nn.Module):
     (N, D, H, W) -> (N, D, H, W).
 
     Args:
-        width: D.
+        width: Width, D.
     """
 
     def __init__(self, width: int) -> None:
@@ -66,7 +66,7 @@ class ShiftedMLP(nn.Module):
 
 
 class TokenLevel(nn.Module):
-    """A strided patch embedding, a shifted perceptron and a norm; halves the sides.
+    """A strided patch embedding, a shifted MLP and a norm; halves the sides.
 
     Args:
         before: Width of the finer map.
@@ -94,9 +94,9 @@ class UNeXt(nn.Module):
 
     Args:
         in_channels: Channels of the images.
-        num_classes: Classes with the background, K.
+        num_classes: Number of classes K, including the background.
         widths: Channels of the five levels, strides 2 to 32.
-        use_irsc: Skips by information retention instead of addition.
+        use_irsc: Use information retention skips instead of addition.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class UNeXt(nn.Module):
         initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Turn images (N, C, H, W) into logits (N, K, H, W)."""
+        """Return logits (N, K, H, W) of images (N, C, H, W)."""
         pyramid = [image]
         for level in self.down:
             pyramid.append(F.relu(F.max_pool2d(level(pyramid[-1]), 2)))

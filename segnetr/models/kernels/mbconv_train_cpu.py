@@ -151,7 +151,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _differentiate(
     ctx: Any, gradient: Tensor, *_: Tensor
 ) -> tuple[Tensor | list[Tensor] | None, ...]:
-    # Read once: a second access is refused inside a checkpoint.
+    # Read once: a second access raises inside a checkpoint.
     x, mean, inverse, pooled, *saved = ctx.saved_tensors
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     gradients = _mbconv_train_cpu_backward(gradient, x, mean, inverse, pooled, saved[:6], saved[6:])

@@ -39,7 +39,7 @@ class SqueezeExcitation(nn.Module):
 
 
 def compute_gates(pooled: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Compute gates (..., E) from channel means (..., E); without weights all gates are 1."""
+    """Compute gates (..., E) from channel means (..., E). Without weights, all gates are 1."""
     if not weights:
         return torch.ones_like(pooled)
     reduce, reduce_bias, expand, expand_bias = weights

@@ -1,4 +1,4 @@
-"""Any published backbone as the encoder of a SegNetr decoder."""
+"""Encoders of SegNetr from published backbones."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ _OWN_FIELDS = ("in_channels", "num_classes")  # decided by the data, not by a se
 
 
 class Pyramid(nn.Module):
-    """A backbone's maps, with what a decoder has to know of them.
+    """A backbone that returns feature maps, with their widths and strides.
 
     Args:
-        backbone: Maps images to a list of maps, finest first, each stride once.
+        backbone: Maps images to a list of maps, finest first, one map per stride.
         out_channels: Width of each map.
         strides: Input pixels per feature pixel of each map.
-        multiple: What the sides of the images must be multiples of, in pixels.
+        multiple: The sides of the images must be multiples of this, in pixels.
     """
 
     def __init__(
@@ -41,23 +41,23 @@ class Pyramid(nn.Module):
         self.multiple = multiple
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Turn images (N, C, H, W) into maps (N, C_i, ceil(H/s_i), ceil(W/s_i))."""
+        """Map images (N, C, H, W) to feature maps (N, C_i, ceil(H/s_i), ceil(W/s_i))."""
         maps: list[Tensor] = self.backbone(image)
         return maps
 
 
 class BackboneEncoder(nn.Module):
-    """A backbone, and a light path from the image for the levels above its finest map.
+    """A backbone, with a light convolutional branch for the levels finer than its first map.
 
     Args:
         pyramid: The backbone.
         in_channels: Channels of the images.
-        width: Channels at the pixel grid; doubled at each level down to the backbone's finest.
-        settings: What all blocks share.
+        width: Channels at full resolution, doubled at each level up to the backbone's first map.
+        settings: Settings shared by all blocks.
 
     Attributes:
         out_channels: Width of each map, finest first.
-        strides: Their strides; the first is 1.
+        strides: Stride of each map. The first is 1.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class BackboneEncoder(nn.Module):
 
     @property
     def transferable(self) -> nn.Module:
-        """The part whose weights can come from another training: the backbone alone."""
+        """The module whose weights can be loaded from another training run: the backbone."""
         inner = self.pyramid.backbone
         if isinstance(inner, hybrid_backbones.FeatureExtractor):
             return inner.backbone
         return inner.network if isinstance(inner, TimmFeatures) else inner
 
     def own_parts(self) -> tuple[nn.Module, ...]:
-        """Give the parts that start from this package's initialization."""
+        """Return the modules that use this package's initialization."""
         return () if self.stem is None else (self.stem,)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Turn images (N, C, H, W) into maps, the first on the pixel grid."""
-        # The blocks' norms along the channels want the channels side by side; the backbone has the
-        # image as it came, because not every one is faster so.
+        """Map images (N, C, H, W) to feature maps, finest first. The first has full resolution."""
+        # The channel norms of the blocks are faster in channels-last layout. The backbone gets the
+        # image unchanged, because not every backbone is faster in that layout.
         layout = torch.channels_last
         maps = [x.contiguous(memory_format=layout) for x in self.pyramid(image)]
         if self.stem is None:
@@ -99,13 +99,13 @@ class BackboneEncoder(nn.Module):
 
 
 def list_encoders() -> list[str]:
-    """Name the encoders that need nothing installed: the paper's own, then the lighter first."""
+    """Return the encoders without extra dependencies: the paper's, then by parameter count."""
     names = hybrid_backbones.list_models()
     return ["segnetr", *sorted(names, key=lambda name: hybrid_backbones.get_spec(name).parameters)]
 
 
 def build_pyramid(name: str, in_channels: int, *, settings: Mapping[str, Any]) -> Pyramid:
-    """Make a backbone with its published initialization, without a classifier.
+    """Build a backbone with its published initialization and without its classifier.
 
     Args:
         name: A name of `hybrid_backbones.list_models()`, or "timm:NAME".
@@ -113,8 +113,8 @@ def build_pyramid(name: str, in_channels: int, *, settings: Mapping[str, Any]) -
         settings: Fields of its configuration.
 
     Raises:
-        UsageError: If there is no such backbone or field (the nearest is named), a value is of
-            another kind than the default, or timm is not installed.
+        UsageError: If the backbone or a field is unknown (the message suggests the nearest name), a
+            value differs in type from the default, or timm is not installed.
     """
     settings = check_encoder(name, settings)
     if name.startswith(TIMM_PREFIX):
@@ -131,13 +131,13 @@ def build_pyramid(name: str, in_channels: int, *, settings: Mapping[str, Any]) -
 
 
 def check_encoder(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Check an encoder's name and the names and kinds of its settings, without building it.
+    """Check the name of an encoder and the names and types of its settings, without building it.
 
     Returns:
-        The settings, those of version 0.1 under their new names.
+        The settings, with old names of version 0.1 replaced by the new ones.
 
     Raises:
-        UsageError: As `build_pyramid`.
+        UsageError: As in `build_pyramid`.
     """
     if name.startswith(TIMM_PREFIX):
         return settings

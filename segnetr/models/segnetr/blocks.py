@@ -69,20 +69,20 @@ class ChannelFeedForward(nn.Module):
 class SegNetrBlock(nn.Module):
     """MBConv, then local and global interaction, then the channel FFN, the last two residual.
 
-    (N, D, H, W) -> (N, D, H, W), any D, H and W: width and stride stay, so that the block fits
-    wherever a network has a convolution of one width. `SegNetrBlock(64, 8)` needs nothing else;
-    its mixing then works along the positions of a window, at any size.
+    (N, D, H, W) -> (N, D, H, W), for any D, H and W. Width and resolution do not change, so the
+    block can replace any convolution with equal input and output channels. `SegNetrBlock(64, 8)`
+    needs no further arguments. Its mixing then works along the positions of a window, at any size.
 
     Args:
         channels: Width, D.
-        window: Side of the local windows, P, in feature pixels; the global ones have 2P. The paper
-            takes a fourteenth of the map's side.
+        window: Side of the local windows, P, in feature pixels. Global windows have side 2P. The
+            paper uses 1/14 of the side of the map.
         settings: Settings shared by all blocks of the network.
-        size: Height and width of the maps that window mixing is built for, in feature pixels;
-            needed for "window" mixing alone.
+        size: Height and width of the maps that window mixing is built for, in feature pixels. Only
+            needed for "window" mixing.
 
     Raises:
-        ValueError: If the settings ask for window mixing and there is no `size`.
+        ValueError: If window mixing is selected without `size`.
     """
 
     def __init__(
@@ -118,6 +118,6 @@ class SegNetrBlock(nn.Module):
         return recompute(self._interact, convolved, norms=norms)
 
     def _interact(self, x: Tensor) -> Tensor:
-        weighed: Tensor = x if self.interaction is None else x + self.interaction(x)
-        refined: Tensor = weighed + self.feed_forward(weighed)
+        mixed: Tensor = x if self.interaction is None else x + self.interaction(x)
+        refined: Tensor = mixed + self.feed_forward(mixed)
         return refined

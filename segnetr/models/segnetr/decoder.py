@@ -1,4 +1,4 @@
-"""The decoder of SegNetr: the encoder's stages mirrored, with a skip before each.
+"""The decoder of SegNetr: it mirrors the stages of the encoder, with a skip before each.
 
 Source:
     Cheng et al., SegNetr, arXiv:2307.02953, section 2 and figure 1. A block in each of the four
@@ -19,8 +19,9 @@ from segnetr.models.segnetr.skip import FusedUpsampling, SkipKind
 def choose_window(stride: int, windows: Sequence[int]) -> int:
     """Return the side of the local windows at a level of any encoder, in feature pixels.
 
-    The paper's windows belong to the strides 2, 4, 8, 16; a level takes those of the nearest of
-    these (a deeper one the last), and the pixel grid has none: an MBConv alone stands there.
+    The paper's windows belong to the strides 2, 4, 8 and 16. A level uses the window of the nearest
+    of these strides, and a deeper level uses the last one. The level at full resolution has no
+    window and only an MBConv.
     """
     if stride == 1:
         return 0
@@ -28,22 +29,22 @@ def choose_window(stride: int, windows: Sequence[int]) -> int:
 
 
 class SegNetrDecoder(nn.Module):
-    """From the coarsest map to the finest, fusing one encoder map at each step.
+    """Upsamples from the coarsest map to the finest and fuses one encoder map at each step.
 
-    The widths mirror the encoder's, whatever they are, and so do the grids: a map grows to the
-    grid of the next finer one, by 2, by 4, or by what lies between two odd sides. A level with a
-    window gets a SegNetr block, a level without one an MBConv.
+    Widths and grids mirror those of any encoder: a map is upsampled to the grid of the next finer
+    encoder map, by 2, by 4, or by another ratio if sides are odd. A level with a window has a
+    SegNetr block, a level without a window an MBConv.
 
     Args:
         in_channels: Width of each encoder map, finest first.
         strides: Image pixels per feature pixel of each encoder map, finest first.
-        windows: Side of the local windows at each level, finest first; 0: MBConv alone.
+        windows: Side of the local windows at each level, finest first. 0: MBConv only.
         settings: Settings shared by all blocks.
         size: Image height and width that window mixing is built for.
-        skip: How encoder maps join: "irsc", "concat" or "add".
+        skip: How encoder maps are fused: "irsc", "concat" or "add".
 
     Attributes:
-        out_channels: Width of the map it returns.
+        out_channels: Width of the output map.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class SegNetrDecoder(nn.Module):
         )
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
-        """Turn the encoder's maps, finest first, into one map (N, C, H, W) on the finest grid."""
+        """Map the encoder's maps, finest first, to one map (N, C, H, W) on the finest grid."""
         x: Tensor = self.stages[-1](pyramid[-1])
         for level in range(len(self.fusions) - 1, -1, -1):
             x = self.stages[level](self.fusions[level](x, pyramid[level]))

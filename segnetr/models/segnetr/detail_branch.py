@@ -8,7 +8,7 @@ from segnetr.models.segnetr.mbconv import MBConv
 
 
 class DetailBranch(nn.Module):
-    """A small convolutional branch on the image that preserves structures of a pixel.
+    """A small convolutional branch on the image that preserves structures of pixel size.
 
     A backbone that begins at stride 4 or 16 has no finer map. The branch computes the missing
     levels from the image: a `Stem` at stride 1, then a strided 3x3 convolution and an MBConv for
@@ -16,13 +16,13 @@ class DetailBranch(nn.Module):
 
     Args:
         in_channels: Channels of the images.
-        width: Channels at the pixel grid; doubled at each level.
+        width: Channels at full resolution, doubled at each level.
         finest_stride: The backbone's finest stride, in pixels, 2 or more.
         settings: Settings shared by all blocks.
 
     Attributes:
         out_channels: Width of each map, finest first.
-        strides: Their strides.
+        strides: Stride of each map.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class DetailBranch(nn.Module):
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Turn images (N, C, H, W) into maps, finest first."""
+        """Map images (N, C, H, W) to feature maps, finest first."""
         maps = [self.stem(image)]
         for step in self.steps:
             maps.append(step(maps[-1]))

@@ -29,7 +29,7 @@ class Encoder(Protocol):
     strides: Sequence[int]
 
     def __call__(self, image: Tensor) -> list[Tensor]:
-        """Turn images (N, C, H, W) into maps (N, C_i, H/s_i, W/s_i), finest first."""
+        """Map images (N, C, H, W) to feature maps (N, C_i, H/s_i, W/s_i), finest first."""
         ...
 
 
@@ -48,8 +48,8 @@ class Stem(nn.Module):
         self.mbconv = settings.build_mbconv(width)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Turn images (N, C, H, W) into maps (N, K, H, W)."""
-        # The input is so much narrower than the map that keeping it alone is worth a second pass.
+        """Map images (N, C, H, W) to feature maps (N, K, H, W)."""
+        # The input is much narrower than the map, so keeping only the input is worth a second pass.
         return recompute(self._widen, image, norms=self.mbconv.norms)
 
     def _widen(self, image: Tensor) -> Tensor:
@@ -107,8 +107,8 @@ class SegNetrEncoder(nn.Module):
         return (self,)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Turn images (N, C, H, W) into five maps, finest first."""
-        # Norms along the channels and depth-wise convolutions want the channels side by side.
+        """Map images (N, C, H, W) to feature maps, finest first."""
+        # Channel norms and depth-wise convolutions are faster in channels-last layout.
         pyramid = [self.stem(image.contiguous(memory_format=torch.channels_last))]
         for merge, stage in zip(self.merges, self.stages, strict=True):
             pyramid.append(stage(merge(pyramid[-1])))

@@ -1,19 +1,19 @@
-"""The values a network starts from."""
+"""Weight initialization."""
 
 from torch import nn
 
 
 def initialize(model: nn.Module) -> None:
-    """Draw kernels for rectifiers and start linear maps small.
+    """Initialize convolutions, linear layers and biases in place.
 
-    Convolutions are drawn with the deviation sqrt(2 / fan-in), linear maps from a normal
-    distribution of deviation 0.02 cut at two deviations, biases are zero; norms stay at one and
-    zero.
+    Convolutions: He normal, standard deviation sqrt(2 / fan-in). Linear layers: truncated normal,
+    standard deviation 0.02, truncated at +-2 (the default of `trunc_normal_`). Biases: 0. Norms
+    keep weight 1 and bias 0.
 
     Source:
         He et al., Delving Deep into Rectifiers, arXiv:1502.01852, equation 10, for convolutions;
-        Liu et al., Swin Transformer, arXiv:2103.14030, for linear maps. The SegNetr paper does
-        not say.
+        Liu et al., Swin Transformer, arXiv:2103.14030, for linear layers. The SegNetr paper does
+        not state its initialization.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

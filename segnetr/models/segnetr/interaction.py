@@ -8,7 +8,7 @@ is exact (a test compares it with the literal form) and saves two copies of the 
 Source:
     Cheng et al., SegNetr, arXiv:2307.02953, section 2.1 and figure 1. Learned scalar weights of the
     two branches (from 1) and the batch norm after their sum are our reading of "finally fused by
-    weighted summation" and "Norm": a softmax makes the branches tiny beside the residual.
+    weighted summation" and "Norm": after a softmax, the branches are tiny next to the residual.
 """
 
 from typing import Literal, Protocol
@@ -104,8 +104,7 @@ class GlobalInteraction(nn.Module):
 class InteractionFusion(nn.Module):
     """The weighted sum of both branches, normalized; (N, C, H, W) -> (N, C, H, W).
 
-    With one branch alone (the paper's table 3) there is no sum, and no weight that the norm would
-    undo at once.
+    A single branch (table 3 of the paper) has no scalar weight, because the norm would cancel it.
 
     Args:
         channels: Width, C.
@@ -113,7 +112,7 @@ class InteractionFusion(nn.Module):
         mixing: Along which axis the FFN works, see `segnetr.models.segnetr.mixing`.
         ratio: Hidden width of the FFN over its input width.
         size: Height and width of the maps that window mixing is built for, in feature pixels.
-        kind: Which branches there are: "both", "local" or "global".
+        kind: Branches of the block: "both", "local" or "global".
     """
 
     def __init__(

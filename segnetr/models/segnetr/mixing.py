@@ -10,9 +10,9 @@ P x P positions (arXiv:2307.02953, section 2.1):
   fits any image size. With P = 1 there is nothing to mix, so the layer then has no parameters.
 
 Both are LayerNorm, Linear, GELU, Linear and softmax. The softmax is multiplied by the number of
-entries, so that the mean weight is 1 whatever the image size: in theory the
-norm after the fusion cancels the factor; in practice it prevents small weights from being dominated
-by the epsilon of that norm.
+entries, so that the mean weight is 1 at any image size. In theory, the norm after the fusion
+cancels this factor. In practice, it prevents small weights from being dominated by the epsilon of
+that norm.
 """
 
 import torch
@@ -39,7 +39,7 @@ class PositionMixing(nn.Module):
         )
 
     def forward(self, means: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Turn channel means (N, L, P*P) into weights (N, L, P*P) with mean 1 in each window."""
+        """Map channel means (N, L, P*P) to weights (N, L, P*P) with mean 1 in each window."""
         del grid
         logits: Tensor = self.layers(means)
         return logits.softmax(-1) * means.shape[-1]
@@ -68,7 +68,7 @@ class WindowMixing(nn.Module):
         self.restore = nn.Linear(self.reduce.out_features, count)
 
     def forward(self, means: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Turn channel means (N, L', P*P) on `grid` into weights with mean 1 along the windows."""
+        """Map channel means (N, L', P*P) on `grid` to weights with mean 1 along the windows."""
         count = grid[0] * grid[1]
         scale = self.norm.weight.numel() / count
         x = means.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""SegNetr put together, and the frame every network here stands in.
+"""The SegNetr network, and a wrapper that lets any network accept any image size.
 
 Architecture:
     Junlong Cheng, Chengrui Gao, Fengjie Wang, Min Zhu: SegNetr: Rethinking the Local-Global
@@ -10,18 +10,18 @@ Deliberate differences and readings, each described where it is built:
       reproduces the published parameters; the literal text is `mixing: position`.
     - The softmax is multiplied by the number of its entries, and a batch norm follows the weighted
       sum of the branches, whose two weights are learned.
-    - The displacement counts windows from 1 and is cyclic; maps are filled up with zeros to an even
-      number of windows.
+    - The displacement counts windows from 1 and is cyclic; maps are zero-padded to an even number
+      of windows.
     - MBConv: expansion 4, squeeze-excitation to D/4, SiLU. Channel FFN: 3D, GELU, layer norm first.
     - Stem: 1x1 convolution and MBConv at full size; head: MBConv and 1x1 convolution at full size.
-    - Patch merging projects as in Swin (layer norm, linear map); up-sampling is a 1x1 convolution
-      and bilinear growth; the skip concatenates.
-    - Images are filled up to a multiple of 16 by repeating their lower and right edge, and the
-      logits cut back, so that any size from 32 pixels up works.
+    - Patch merging projects as in Swin (layer norm, linear layer); upsampling is a 1x1 convolution
+      and bilinear interpolation; the skip concatenates.
+    - Images are padded to a multiple of 16 by repeating their bottom and right edge, and the
+      logits are cropped, so that any size from 32 pixels up works.
 
-Together these count 12.22 Mi parameters and 9.99 GMAC for C = 64, and 3.56 Mi and 2.60 GMAC for
+The network has 12.22 Mi parameters and 9.99 GMAC for C = 64, and 3.56 Mi and 2.60 GMAC for
 C = 32, at 3x224x224 with two classes (published: 12.26 Mi, 10.18; 3.60 Mi, 2.71; "M" is 2^20 there,
-and the published operations count two for each value that passes a batch norm).
+and the published counts include two operations per value that passes a batch norm).
 """
 
 import torch.nn.functional as F
@@ -37,17 +37,17 @@ from segnetr.models.segnetr.initialization import initialize
 
 
 class SegmentationModel(nn.Module):
-    """A network that needs sides of a certain multiple, made to take any size.
+    """Wraps a network that requires sides of a certain multiple so that it accepts any size.
 
-    (N, C, H, W) -> logits (N, K, H, W), any H and W from 32 up. Images are filled up below and to
-    the right by repeating their edge, and the logits are cut back. Compile it with
-    `torch.compile(model, dynamic=False)`: a graph for each size is made in seconds, one for sizes
-    that are symbols takes the compiler many minutes.
+    (N, C, H, W) -> logits (N, K, H, W), for any H and W from 32 up. Images are padded at the bottom
+    and right by repeating their edge, and the logits are cropped. Compile it with
+    `torch.compile(model, dynamic=False)`: compiling a graph for each size takes seconds, but a
+    graph with symbolic sizes takes many minutes.
 
     Args:
         network: Maps (N, C, H, W) to (N, K, H, W) for sides that are multiples of `multiple`.
-        multiple: In pixels.
-        least: Smallest side the network takes, in pixels.
+        multiple: Required multiple of the sides, in pixels.
+        least: Smallest side that the network accepts, in pixels.
     """
 
     def __init__(self, network: nn.Module, *, multiple: int, least: int = 32) -> None:
@@ -57,7 +57,7 @@ class SegmentationModel(nn.Module):
         self.least = least
 
     def forward(self, image: Tensor) -> Tensor:
-        """Turn images (N, C, H, W) into logits (N, K, H, W)."""
+        """Return logits (N, K, H, W) of images (N, C, H, W)."""
         height, width = image.shape[-2:]
         below, right = self._missing(height), self._missing(width)
         if below or right:
@@ -74,22 +74,23 @@ class SegNetr(nn.Module):
 
     (N, C, H, W) -> logits (N, K, H, W), H and W multiples of `multiple`.
 
-    With a backbone as encoder the levels, strides and widths are the backbone's, and a light
-    convolutional path from the image adds the levels above its finest one, up to the pixel grid.
+    With a backbone as encoder, the backbone determines the levels, strides and widths. A light
+    convolutional branch on the image adds the finer levels, up to full resolution.
 
     Args:
-        config: Its settings.
+        config: Settings of the network.
         in_channels: Channels of the images.
-        num_classes: Classes with the background, K.
-        image_size: Height and width in pixels that window mixing is built for where the
-            configuration names none.
+        num_classes: Number of classes K, including the background.
+        image_size: Height and width in pixels that window mixing is built for, unless the
+            configuration sets `native_size`.
 
     Attributes:
-        multiple: What H and W must be multiples of, in pixels.
-        least: Smallest side it can be trained at, in pixels: two feature pixels of the last level.
+        multiple: H and W must be multiples of this, in pixels.
+        least: Smallest side for training, in pixels: at least 32, and two feature pixels of the
+            last level.
 
     Raises:
-        UsageError: If there is no such encoder, or its settings do not fit.
+        UsageError: If the encoder is unknown or its settings do not fit.
     """
 
     def __init__(
@@ -143,12 +144,12 @@ class SegNetr(nn.Module):
             skip=config.skip,
         )
         self.head = nn.Conv2d(self.decoder.out_channels, num_classes, 1)
-        # A backbone brings its published initialization along.
+        # A backbone keeps its published initialization.
         for part in (*self.encoder.own_parts(), self.decoder, self.head):
             initialize(part)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Turn images (N, C, H, W) into logits (N, K, H, W)."""
+        """Return logits (N, K, H, W) of images (N, C, H, W)."""
         logits: Tensor = self.head(self.decoder(self.encoder(image)))
         return logits
 
@@ -159,7 +160,7 @@ def build_segnetr(
     """Build a SegNetr; arguments as in `segnetr.models.build.build_model`.
 
     Raises:
-        UsageError: If there is no such encoder, or its settings do not fit.
+        UsageError: If the encoder is unknown or its settings do not fit.
     """
     network = SegNetr(
         config, in_channels=in_channels, num_classes=num_classes, image_size=image_size
@@ -168,6 +169,6 @@ def build_segnetr(
 
 
 def round_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Give the next height and width that are multiples of a number."""
+    """Return the height and width rounded up to multiples of a number."""
     height, width = size
     return height + -height % multiple, width + -width % multiple

@@ -2,14 +2,14 @@
 
 Source:
     Cheng et al., SegNetr, arXiv:2307.02953, section 2.2 and figure 2: patch merging (PM) halves the
-    sides and keeps all values; the skip takes alternately half of the merged channels, patch
-    reverse (PR) brings them back to the finer grid, and they meet the up-sampled decoder map there.
-    We read "fuse" as concatenation: only it gives the widths stated in the text.
+    sides and keeps all values; the skip selects every second merged channel, patch reverse
+    (PR) moves them back to the finer grid, and they are fused with the upsampled decoder map there.
+    We read "fuse" as concatenation, because only this gives the widths stated in the text.
 
-    The merged channels come quadrant by quadrant, as in Swin (Liu et al., arXiv:2103.14030, section
+    The merged channels are ordered by quadrant, as in Swin (Liu et al., arXiv:2103.14030, section
     3.1): all channels of the upper left pixels, of the lower left, upper right, lower right. With
     this order every second merged channel is every second channel of each quadrant, so
-    PR(PM(x)[:, ::2]) == x[:, ::2]: the skip is half of the encoder's channels, in place. In the
+    PR(PM(x)[:, ::2]) == x[:, ::2]: the skip is every second encoder channel, unchanged. In the
     order of `torch.nn.PixelUnshuffle` the same slice would keep half of the *pixels* instead.
 
     With a backbone as encoder (our extension, since the paper only has its own encoder): the map of
@@ -68,7 +68,7 @@ class PatchMerging(nn.Module):
 
     Source:
         arXiv:2307.02953, section 2.2, for the merging; the norm and the linear map from 4C are
-        those of Swin (arXiv:2103.14030), and the published parameters need them.
+        those of Swin (arXiv:2103.14030), and the published parameter counts require them.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -95,7 +95,7 @@ class InformationRetentionSkip(nn.Module):
 
     Args:
         encoder_channels: Width of the encoder's map, C, even.
-        decoder_channels: Width of the up-sampled map, K.
+        decoder_channels: Width of the upsampled map, K.
 
     Attributes:
         out_channels: Width of the fused map, K + C/2.
@@ -120,7 +120,7 @@ class ConcatenationSkip(nn.Module):
 
     Args:
         encoder_channels: Width of the encoder's map, C.
-        decoder_channels: Width of the up-sampled map, K.
+        decoder_channels: Width of the upsampled map, K.
 
     Attributes:
         out_channels: Width of the fused map, C.
@@ -165,11 +165,11 @@ class FusedUpsampling(nn.Module):
     Args:
         coarse_channels: Width of the coarse map.
         encoder_channels: Width of the encoder's map, C; also of the result. Even.
-        kind: How the encoder's map joins: "irsc", "concat" or "add".
+        kind: How the encoder's map is fused: "irsc", "concat" or "add".
 
     Source:
-        arXiv:2307.02953, section 2.2. The operator is not in the text; a 1x1 convolution and
-        bilinear growth is the reading whose counts fit.
+        arXiv:2307.02953, section 2.2. The text does not name the operator; a 1x1 convolution
+        and bilinear interpolation match the published counts.
     """
 
     def __init__(self, coarse_channels: int, encoder_channels: int, *, kind: SkipKind) -> None:

@@ -1,4 +1,4 @@
-"""A network of timm as a pyramid, where timm is installed; never downloads anything."""
+"""Build pyramids from timm networks. Needs timm; never downloads weights."""
 
 import importlib
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ TIMM_PREFIX = "timm:"
 
 
 class TimmFeatures(nn.Module):
-    """The maps of a timm network, NCHW, the last map of each stride.
+    """Returns the last feature map of each stride of a timm network, as (N, C, H, W).
 
     Args:
-        network: Made with `features_only=True`.
-        levels: Which of its maps are given.
-        channels_last: Whether it gives (N, H, W, C).
+        network: Created with `features_only=True`.
+        levels: Indices of the returned maps.
+        channels_last: Whether the network returns maps as (N, H, W, C).
     """
 
     def __init__(self, network: nn.Module, *, levels: list[int], channels_last: bool) -> None:
@@ -27,26 +27,26 @@ class TimmFeatures(nn.Module):
         self.channels_last = channels_last
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Turn images (N, C, H, W) into maps, finest first."""
+        """Map images (N, C, H, W) to feature maps, finest first."""
         maps = self.network(image)
         chosen = [maps[level] for level in self.levels]
         return [x.permute(0, 3, 1, 2) for x in chosen] if self.channels_last else chosen
 
 
 def build_timm(name: str, in_channels: int, *, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the parts of a pyramid from a timm network with random weights.
+    """Build the arguments of a `Pyramid` from a timm network with random weights.
 
     Args:
-        name: "timm:" and a name of timm.
+        name: "timm:" followed by a timm model name.
         in_channels: Channels of the images.
-        settings: Passed to timm as they are.
+        settings: Passed to timm unchanged.
 
     Returns:
-        The network, `out_channels`, `strides`, and `multiple`: images are filled up to whole
-        feature pixels of the deepest map, because many of its networks need that.
+        `backbone`, `out_channels`, `strides` and `multiple`. Images are padded to whole feature
+        pixels of the deepest map, because many timm networks require it.
 
     Raises:
-        UsageError: If timm is not installed, does not know the name, or refuses the settings.
+        UsageError: If timm is not installed, or rejects the name or the settings.
     """
     try:
         timm = importlib.import_module("timm")
@@ -66,7 +66,7 @@ def build_timm(name: str, in_channels: int, *, settings: Mapping[str, Any]) -> d
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise UsageError(f"encoder {name!r}: timm refuses: {error}") from error
     channels, strides = network.feature_info.channels(), network.feature_info.reduction()
-    # Plain transformers give several maps of one stride; copies of a grid are no levels.
+    # Plain transformers return several maps of one stride. Only the last of them is a level.
     last = {stride: level for level, stride in enumerate(strides)}
     levels = [last[stride] for stride in sorted(last)]
     layout = str(getattr(getattr(network, "output_fmt", None), "value", "NCHW"))

@@ -24,7 +24,8 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         multiple: Sides become multiples of this, in pixels.
 
     Returns:
-        Maps (N, C, H', W'), where H' and W' are the next multiples; `x` itself where they are H, W.
+        Maps (N, C, H', W'), where H' and W' are the next multiples. `x` itself if no padding is
+        needed.
     """
     height, width = x.shape[-2:]
     below, right = -height % multiple, -width % multiple
@@ -43,7 +44,7 @@ def partition_windows(x: Tensor, size: int) -> Tensor:
         window, are in row-major order.
 
     Raises:
-        ValueError: If H or W is no multiple of `size`; pad first, with `pad_to_multiple`.
+        ValueError: If H or W is not a multiple of `size`. Use `pad_to_multiple` first.
     """
     channels, height, width = x.shape[-3:]
     _check_grid(height, width, size)
@@ -90,7 +91,7 @@ def displace_windows(x: Tensor, size: int) -> Tensor:
         Maps (N, C, H, W) with displaced windows.
 
     Raises:
-        ValueError: If H or W is no multiple of 2P; pad first, with `pad_to_multiple`.
+        ValueError: If H or W is not a multiple of 2P. Use `pad_to_multiple` first.
     """
     height, width = x.shape[-2:]
     _check_grid(height, width, 2 * size)
@@ -108,7 +109,7 @@ def partition_displaced(x: Tensor, size: int) -> Tensor:
         Windows (N, L, 4*P*P, C) with L = H/2P * W/2P.
 
     Raises:
-        ValueError: If H or W is no multiple of 2P; pad first, with `pad_to_multiple`.
+        ValueError: If H or W is not a multiple of 2P. Use `pad_to_multiple` first.
     """
     return partition_windows(displace_windows(x, size), 2 * size)
 

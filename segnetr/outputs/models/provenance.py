@@ -31,8 +31,8 @@ def collect_provenance(*, device: str | torch.device = "cpu") -> dict[str, Any]:
 
     Returns:
         `started` (UTC), `command` (as typed, the program without its folder), `versions`,
-        `platform`, `processor`, `cores`, `threads`, `device`, `git_commit` and `git_changed`
-        (both None if the source is not a git checkout).
+        `platform`, the name of the CPU, `cores`, `threads`, `device`, `git_commit` and
+        `git_changed` (both None if the source is not a git checkout).
     """
     commit, changed = read_git_state(Path(__file__).resolve().parents[3])
     return {
@@ -40,7 +40,7 @@ def collect_provenance(*, device: str | torch.device = "cpu") -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": collect_versions(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": read_processor_name(),
+        "processor": read_processor_name(),  # words: allow (persisted key)
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": _describe_device(torch.device(device)),
@@ -74,7 +74,7 @@ def read_processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         key, _, name = line.partition(":")
         if key.strip() == "model name" and name.strip():
             return name.strip()
-    return platform.processor() or platform.machine()
+    return platform.processor() or platform.machine()  # words: allow
 
 
 def read_git_state(root: Path) -> tuple[str | None, bool | None]:
