@@ -1,4 +1,4 @@
-"""Calibration of pixels: a network that says what is true is on the diagonal."""
+"""Test pixel calibration: a calibrated network is on the diagonal."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def count(*cases):
     return counter.result()
 
 
-def test_a_network_that_says_what_is_true_has_no_error_and_a_boaster_has_one():
+def test_calibrated_network_has_zero_ece_and_overconfident_one_does_not():
     rng = np.random.default_rng(0)
     said = rng.random((300, 300))
     honest = count((said, rng.random(said.shape) < said))
@@ -29,15 +29,15 @@ def test_a_network_that_says_what_is_true_has_no_error_and_a_boaster_has_one():
     assert boaster.error == pytest.approx(0.95 - 0.02, abs=1e-6)
 
 
-def test_a_small_image_weighs_as_much_as_a_large_one():
+def test_small_image_has_the_same_weight_as_a_large_one():
     large = (np.full((400, 400), 0.25), np.zeros((400, 400)))
     small = (np.full((4, 4), 0.25), np.ones((4, 4)))
     assert count(large, small).bins[2].frequency == pytest.approx(0.5)
 
 
-def test_a_large_case_is_counted_alike_however_it_is_cut_into_parts():
+def test_counts_of_a_large_case_do_not_depend_on_its_chunks():
     rng = np.random.default_rng(2)
-    said = rng.random((1300, 2100), dtype=np.float32)  # every third pixel is taken
+    said = rng.random((1300, 2100), dtype=np.float32)  # every third pixel is counted
     ground_truth = (rng.random(said.shape) < said**2).astype(np.uint8)
     tables = []
     for height in (1300, 700, 64, 1):
@@ -51,7 +51,7 @@ def test_a_large_case_is_counted_alike_however_it_is_cut_into_parts():
         np.testing.assert_allclose(table, tables[0], rtol=1e-6)
 
 
-def test_easy_background_does_not_hide_a_boaster():
+def test_easy_background_does_not_hide_an_overconfident_network():
     ground_truth = np.zeros((100, 100))
     ground_truth[:4] = 1
     said = np.where(np.arange(10_000).reshape(100, 100) < 800, 0.95, 0.001)
@@ -62,7 +62,7 @@ def test_easy_background_does_not_hide_a_boaster():
     assert sure.error_above_first is None
 
 
-def test_sets_of_cases_put_together_are_as_if_counted_together():
+def test_merged_counts_equal_the_counts_of_all_cases():
     rng = np.random.default_rng(3)
     cases = [(said := rng.random((20, 30)), rng.random(said.shape) < said**n) for n in (1, 2, 3)]
     whole = count(*cases)
@@ -76,17 +76,17 @@ def test_sets_of_cases_put_together_are_as_if_counted_together():
     assert unite_reliabilities([None]) is None
 
 
-def test_certainty_stands_in_the_last_bin():
+def test_probability_of_one_is_counted_in_the_last_bin():
     found = count((np.ones((3, 3)), np.ones((3, 3))))
     assert found.bins[9].frequency == 1
     assert found.error == 0
 
 
-def test_nothing_counted_is_nothing():
+def test_counter_without_pixels_has_no_result():
     assert PixelCounter().result() is None
 
 
-def test_reliability_is_read_back_as_written(tmp_path):
+def test_reliability_file_round_trips(tmp_path):
     found = count((np.random.default_rng(1).random((9, 9)), np.eye(9)))
     write_reliability(tmp_path / "reliability.json", found)
     assert read_reliability(tmp_path / "reliability.json") == found
