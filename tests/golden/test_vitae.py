@@ -1,4 +1,4 @@
-"""ViTAE and ViTAEv2 give the recorded numbers of the official code."""
+"""Test that ViTAE and ViTAEv2 reproduce the recorded outputs of the official code."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ PLAIN = [pytest.param(name, marks=SLOW) for name in ("vitae_base", "vitae_large"
 
 
 def load(name, record, **fields):
-    # Without memory of its own: the huge one is 5 GB in float64.
+    # Build it on the meta device because the huge model has 5 GB in float64.
     with torch.device("meta"):
         model = create_model(name, **fields).eval()
     load_published(model, record.state_dict())
@@ -36,7 +36,7 @@ def keep_input(kept, name, module):
 
 @pytest.mark.parametrize(("name", "record_name"), STAGED)
 @torch.inference_mode()
-def test_staged_network_gives_the_published_numbers(name, record_name, golden):
+def test_staged_network_reproduces_the_recorded_outputs(name, record_name, golden):
     record = golden(record_name, name)
     model = load(name, record)
     kept = {}
@@ -55,7 +55,7 @@ def test_staged_network_gives_the_published_numbers(name, record_name, golden):
 
 @pytest.mark.parametrize("name", PLAIN)
 @torch.inference_mode()
-def test_plain_network_gives_the_published_numbers(name, golden):
+def test_plain_network_reproduces_the_recorded_outputs(name, golden):
     record = golden(name)
     model = load(name, record)
     kept = {}
@@ -76,7 +76,7 @@ def test_plain_network_gives_the_published_numbers(name, golden):
 
 @pytest.mark.parametrize("size", ["224x224", "192x256"])
 @torch.inference_mode()
-def test_dense_backbone_gives_the_published_maps(size, golden):
+def test_dense_backbone_reproduces_the_recorded_maps(size, golden):
     record = golden(f"vitaev2_s_dense_{size}")
     model = load("vitaev2_s", record, num_classes=0)
     for level, feature in enumerate(model.forward_features(record.image())):

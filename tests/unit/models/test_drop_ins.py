@@ -95,7 +95,7 @@ def test_level_has_the_window_of_the_stage_in_the_paper(stride: int, window: int
 def test_channel_groups_are_shifted_by_at_most_two_pixels() -> None:
     x = torch.arange(35.0).reshape(1, 5, 7, 1).expand(1, 5, 7, 3)
     shifted = shift_groups(x, 2)
-    for group, places in enumerate((-2, -1, 0, 1, 2)):
-        rolled = torch.roll(nn.functional.pad(x, (0, 0, 2, 2)), places, 2)[:, :, 2:-2]
+    for group, shift in enumerate((-2, -1, 0, 1, 2)):
+        rolled = torch.roll(nn.functional.pad(x, (0, 0, 2, 2)), shift, 2)[:, :, 2:-2]
         assert torch.equal(shifted[:, group], rolled[:, group])
     assert torch.equal(shift_groups(x.transpose(2, 3), 3), shifted.transpose(2, 3))

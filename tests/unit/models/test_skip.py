@@ -38,7 +38,7 @@ def test_slicing_merged_channels_equals_slicing_channels_before_merging(
     assert torch.equal(reverse_patches(merge_patches(x)[:, ::2]), x[:, ::2])
 
 
-def test_pixel_unshuffle_has_another_channel_order() -> None:
+def test_pixel_unshuffle_order_does_not_restore_every_second_channel() -> None:
     x = torch.randn(1, 4, 6, 6)
     other = nn.functional.pixel_shuffle(nn.functional.pixel_unshuffle(x, 2)[:, ::2], 2)
     assert not torch.equal(other, x[:, ::2])

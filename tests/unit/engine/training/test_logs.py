@@ -32,12 +32,12 @@ def test_lines_contain_step_phase_and_values_in_full_precision(run):
     )
 
 
-@pytest.mark.parametrize("truncated", ["", '{"step": 6, "pha'])
-def test_lines_after_the_resumed_step_are_removed_and_rewritten(run, truncated):
+@pytest.mark.parametrize("partial_line", ["", '{"step": 6, "pha'])
+def test_lines_after_the_resumed_step_are_removed_and_rewritten(run, partial_line):
     write(run, [1, 2, 3, 4])
     expected = run.metrics_jsonl.read_bytes(), run.metrics_csv.read_bytes()
     with run.metrics_jsonl.open("a") as file:
-        file.write(truncated)
+        file.write(partial_line)
     write(run, [3, 4], start_step=2)
     assert (run.metrics_jsonl.read_bytes(), run.metrics_csv.read_bytes()) == expected
 
