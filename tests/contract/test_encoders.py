@@ -108,9 +108,9 @@ def test_logits_of_an_image_do_not_depend_on_its_batch(name: str) -> None:
     model = build(name).eval().double()
     images = torch.randn(2, 3, 40, 64, dtype=torch.float64)
     with torch.no_grad():
-        together = model(torch.cat((images[:1], 100 * images[1:])))
+        batched = model(torch.cat((images[:1], 100 * images[1:])))
         alone = model(images[:1])
-    torch.testing.assert_close(together[:1], alone, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(batched[:1], alone, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("skip", ["irsc", "concat", "add"])

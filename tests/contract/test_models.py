@@ -89,11 +89,11 @@ def test_logits_of_an_image_do_not_depend_on_its_batch(name: str) -> None:
     model = build(name).eval().double()
     images = torch.randn(3, 3, 48, 64, dtype=torch.float64)
     with torch.no_grad():
-        together = model(images)
+        batched = model(images)
         alone = torch.cat([model(image[None]) for image in images])
         changed = model(torch.cat((images[:1], 100 * images[1:])))
-    torch.testing.assert_close(together, alone, rtol=1e-7, atol=1e-7)
-    torch.testing.assert_close(together[:1], changed[:1], rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(batched, alone, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(batched[:1], changed[:1], rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", SEGNETRS)

@@ -101,9 +101,9 @@ class Golden:
         assert abs(flat.mean() - record["mean"]) <= tolerance * scale
         assert abs(flat.std() - record["std"]) <= tolerance * scale
         if "strided64" in record:
-            places = np.linspace(0, flat.size - 1, 64).astype(np.int64)
+            positions = np.linspace(0, flat.size - 1, 64).astype(np.int64)
             np.testing.assert_allclose(
-                flat[places], record["strided64"], rtol=0, atol=tolerance * scale
+                flat[positions], record["strided64"], rtol=0, atol=tolerance * scale
             )
 
         if "proj" in record:

@@ -51,10 +51,10 @@ def in_layouts(name: str, order: str) -> tuple[dict, dict, dict]:
         sides = [int(side) for side in shape.strip("[]").split(",") if side]
         value = torch.randn(sides, generator=generator)
         timm[key] = value
-        foreign = value.flip(1) if key == "stem.conv.weight" and order == "rgb" else value
-        cvnets[cvnets_key] = foreign
+        cvnets_value = value.flip(1) if key == "stem.conv.weight" and order == "rgb" else value
+        cvnets[cvnets_key] = cvnets_value
         names = transformers_keys.split(",")
-        parts = foreign.chunk(len(names)) if sides else [foreign]
+        parts = cvnets_value.chunk(len(names)) if sides else [cvnets_value]
         transformers.update(zip(names, parts, strict=True))
     return timm, cvnets, transformers
 

@@ -26,12 +26,14 @@ def load(name, record, **fields):
     return model
 
 
-def keep_output(kept, name, module):
-    module.register_forward_hook(lambda _module, _inputs, output: kept.update({name: output}))
+def keep_output(captured, name, module):
+    module.register_forward_hook(lambda _module, _inputs, output: captured.update({name: output}))
 
 
-def keep_input(kept, name, module):
-    module.register_forward_hook(lambda _module, inputs, _output: kept.update({name: inputs[0]}))
+def keep_input(captured, name, module):
+    module.register_forward_hook(
+        lambda _module, inputs, _output: captured.update({name: inputs[0]})
+    )
 
 
 @pytest.mark.parametrize(("name", "record_name"), STAGED)
@@ -39,14 +41,14 @@ def keep_input(kept, name, module):
 def test_staged_network_reproduces_the_recorded_outputs(name, record_name, golden):
     record = golden(record_name, name)
     model = load(name, record)
-    kept = {}
-    keep_input(kept, "pre_logits", model.head)
+    captured = {}
+    keep_input(captured, "pre_logits", model.head)
     for stage, layer in enumerate(model.layers):
-        keep_output(kept, f"stage{stage + 1}_rc", layer.RC)
-        keep_output(kept, f"stage{stage + 1}", layer)
+        keep_output(captured, f"stage{stage + 1}_rc", layer.RC)
+        keep_output(captured, f"stage{stage + 1}", layer)
     logits = model(record.image())
     for feature in record.figures["features"]:
-        value = kept[feature]
+        value = captured[feature]
         if name.startswith("vitaev2") and feature.endswith("_rc"):
             value = value.permute(0, 3, 1, 2)
         record.check_feature(feature, value)
@@ -58,14 +60,14 @@ def test_staged_network_reproduces_the_recorded_outputs(name, record_name, golde
 def test_plain_network_reproduces_the_recorded_outputs(name, golden):
     record = golden(name)
     model = load(name, record)
-    kept = {}
-    keep_input(kept, "pre_logits", model.head)
-    model.embed.register_forward_hook(lambda _m, _i, output: kept.update(embed=output[0]))
+    captured = {}
+    keep_input(captured, "pre_logits", model.head)
+    model.embed.register_forward_hook(lambda _m, _i, output: captured.update(embed=output[0]))
     for index, cell in enumerate(model.cells):
-        keep_output(kept, f"nc{index + 1}", cell)
+        keep_output(captured, f"nc{index + 1}", cell)
     logits = model(record.image())
     for feature in record.figures["features"]:
-        value = kept[feature.removesuffix("_cls")]
+        value = captured[feature.removesuffix("_cls")]
         if feature.endswith("_cls"):
             value = value[:, :1]
         elif feature != "pre_logits":

@@ -157,8 +157,8 @@ def test_every_reader_rejects_every_kind_of_broken_file(
         path = tmp_path / name
         path.write_bytes(data)
         assert read_image(path).array.size
-        for kind, spoil in KINDS.items():
-            path.write_bytes(spoil(data))
+        for kind, corrupt in KINDS.items():
+            path.write_bytes(corrupt(data))
             for read in readers_of(name):
                 check_refusal(refusal(read, path), path, f"{kind} as {name}")
 
@@ -172,13 +172,13 @@ def test_every_kind_of_broken_header_or_separate_data_file_is_rejected(
     assert read_image(header).array.size
     for name in names:
         data = (tmp_path / name).read_bytes()
-        for kind, spoil in KINDS.items():
-            spoiled = spoil(data)
+        for kind, corrupt in KINDS.items():
+            corrupted = corrupt(data)
             # Any bytes of the correct length are valid voxels, and the last byte of a header only
             # ends a line.
-            if len(spoiled) == len(data) if name == names[1] else kind == "last byte missing":
+            if len(corrupted) == len(data) if name == names[1] else kind == "last byte missing":
                 continue
-            (tmp_path / name).write_bytes(spoiled)
+            (tmp_path / name).write_bytes(corrupted)
             check_refusal(refusal(read_image, header), header, f"{kind} as {name}")
         (tmp_path / name).write_bytes(data)
 
@@ -211,8 +211,8 @@ def test_error_for_a_broken_dicom_slice_names_the_file(
 
     path = tmp_path / "slice.dcm"
     request = {"action": "read", "path": str(path), "series": None, "max_pixels": 10**6}
-    for kind, spoil in KINDS.items():
-        path.write_bytes(spoil(whole["slice.dcm"]))
+    for kind, corrupt in KINDS.items():
+        path.write_bytes(corrupt(whole["slice.dcm"]))
         message = refusal(lambda _: list(work(request, io.BytesIO())[1]), path)
         check_refusal(message, path, kind)
 
@@ -228,8 +228,8 @@ def test_error_for_a_broken_zip_of_a_series_names_the_file(
     packed = zip_of("slice.dcm", whole["slice.dcm"])
     path.write_bytes(packed)
     assert list(work(request, io.BytesIO())[1])
-    for kind, spoil in KINDS.items():
-        path.write_bytes(spoil(packed))
+    for kind, corrupt in KINDS.items():
+        path.write_bytes(corrupt(packed))
         message = refusal(lambda _: list(work(request, io.BytesIO())[1]), path)
         assert message is not None, kind
         # The name of the zip file or of a slice in it.

@@ -399,8 +399,8 @@ def site(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for number, name in enumerate(FOLDERS["train"]):
         path = pack(images / name, folder / f"{name}.zip", inside="" if number else None)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        place = f"{address}/{path.name}"
-        found.append(Archive(name=path.name, address=place, folder=name, sha256=sha256))
+        url = f"{address}/{path.name}"
+        found.append(Archive(name=path.name, address=url, folder=name, sha256=sha256))
     source = replace(OFFICIAL["isic2018"], archives=tuple(found))
     server.table = {**OFFICIAL, "isic2018": source}
     monkeypatch.setattr(prepare, "OFFICIAL", server.table)

@@ -128,11 +128,11 @@ BROKEN: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
 def test_bad_volume_gives_a_one_line_error_and_exit_code_4(
     command, tiny, tmp_path: Path, name: str
 ) -> None:
-    spoil, kind, message = BROKEN[name]
+    corrupt, kind, message = BROKEN[name]
     write_acdc(tmp_path, 1)
     (image,) = tmp_path.rglob("patient001_frame01.nii.gz")
     (mask,) = tmp_path.rglob("patient001_frame01_gt.nii.gz")
-    spoil(image, mask)
+    corrupt(image, mask)
     data = ["--dataset", "acdc", "--data-dir", tmp_path]
     checked = command("data", "check", *data, "--workers", 0, "--quiet")
     assert checked.returncode == 4

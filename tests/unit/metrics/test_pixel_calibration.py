@@ -10,23 +10,23 @@ from segnetr.outputs.tables.reliability import read_reliability, write_reliabili
 
 def count(*cases):
     counter = PixelCounter()
-    for said, ground_truth in cases:
+    for probabilities, ground_truth in cases:
         pixels = CasePixels(ground_truth.size)
-        pixels.add(0, 1 - said.astype(np.float32), ground_truth.astype(np.uint8))
-        pixels.add(1, said.astype(np.float32), ground_truth.astype(np.uint8))
+        pixels.add(0, 1 - probabilities.astype(np.float32), ground_truth.astype(np.uint8))
+        pixels.add(1, probabilities.astype(np.float32), ground_truth.astype(np.uint8))
         counter.add(pixels)
     return counter.result()
 
 
 def test_calibrated_network_has_zero_ece_and_overconfident_one_does_not():
     rng = np.random.default_rng(0)
-    said = rng.random((300, 300))
-    honest = count((said, rng.random(said.shape) < said))
-    assert honest.error < 0.02
-    for found in honest.bins:
+    probabilities = rng.random((300, 300))
+    calibrated = count((probabilities, rng.random(probabilities.shape) < probabilities))
+    assert calibrated.error < 0.02
+    for found in calibrated.bins:
         assert found.frequency == pytest.approx(found.confidence, abs=0.03)
-    boaster = count((np.full((50, 50), 0.95), np.eye(50)))
-    assert boaster.error == pytest.approx(0.95 - 0.02, abs=1e-6)
+    overconfident = count((np.full((50, 50), 0.95), np.eye(50)))
+    assert overconfident.error == pytest.approx(0.95 - 0.02, abs=1e-6)
 
 
 def test_small_image_has_the_same_weight_as_a_large_one():
@@ -37,14 +37,14 @@ def test_small_image_has_the_same_weight_as_a_large_one():
 
 def test_counts_of_a_large_case_do_not_depend_on_its_chunks():
     rng = np.random.default_rng(2)
-    said = rng.random((1300, 2100), dtype=np.float32)  # every third pixel is counted
-    ground_truth = (rng.random(said.shape) < said**2).astype(np.uint8)
+    probabilities = rng.random((1300, 2100), dtype=np.float32)  # every third pixel is counted
+    ground_truth = (rng.random(probabilities.shape) < probabilities**2).astype(np.uint8)
     tables = []
     for height in (1300, 700, 64, 1):
-        pixels = CasePixels(said.size)
+        pixels = CasePixels(probabilities.size)
         for top in range(0, 1300, height):
             rows = slice(top, top + height)
-            pixels.add(1, said[rows], ground_truth[rows], start=top * 2100)
+            pixels.add(1, probabilities[rows], ground_truth[rows], start=top * 2100)
         tables.append(pixels.table)
     assert tables[0][0].sum() == pytest.approx(1, rel=1e-12)
     for table in tables[1:]:
@@ -54,8 +54,8 @@ def test_counts_of_a_large_case_do_not_depend_on_its_chunks():
 def test_easy_background_does_not_hide_an_overconfident_network():
     ground_truth = np.zeros((100, 100))
     ground_truth[:4] = 1
-    said = np.where(np.arange(10_000).reshape(100, 100) < 800, 0.95, 0.001)
-    found = count((said, ground_truth))
+    probabilities = np.where(np.arange(10_000).reshape(100, 100) < 800, 0.95, 0.001)
+    found = count((probabilities, ground_truth))
     assert found.error == pytest.approx((800 * 0.45 + 9200 * 0.001) / 10_000, abs=1e-6)
     assert found.error_above_first == pytest.approx(0.45, abs=1e-6)
     sure = count((np.full((9, 9), 0.01), np.zeros((9, 9))))
@@ -64,7 +64,10 @@ def test_easy_background_does_not_hide_an_overconfident_network():
 
 def test_merged_counts_equal_the_counts_of_all_cases():
     rng = np.random.default_rng(3)
-    cases = [(said := rng.random((20, 30)), rng.random(said.shape) < said**n) for n in (1, 2, 3)]
+    cases = [
+        (probabilities := rng.random((20, 30)), rng.random(probabilities.shape) < probabilities**n)
+        for n in (1, 2, 3)
+    ]
     whole = count(*cases)
     parts = unite_reliabilities([count(cases[0]), None, count(*cases[1:])])
     assert parts.cases == 3

@@ -337,11 +337,11 @@ def test_flipped_bytes_are_detected_or_harmless(pack: Callable, file: str, tmp_p
     whole = pack(tmp_path / file, {"set/a.png": IMAGE, "set/b.png": IMAGE[:100]})
     data, chance = whole.read_bytes(), random.Random(1)
     for number in range(150):
-        torn = bytearray(data)
+        damaged = bytearray(data)
         for _ in range(chance.choice([1, 1, 3])):
-            torn[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-        path = tmp_path / f"torn{number}-{file}"
-        path.write_bytes(torn)
+            damaged[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path = tmp_path / f"damaged{number}-{file}"
+        path.write_bytes(damaged)
         folder = tmp_path / f"out{number}"
         try:
             unpack(path, folder)

@@ -49,9 +49,9 @@ OTHER_UID = f"{ROOT_UID}.4"
 def read_here(path: Path, series: str | None = None, max_pixels: int = 10**6) -> np.ndarray:
     """Run the worker in this process and stack the slices it sends."""
     request = {"action": "read", "path": str(path), "series": series, "max_pixels": max_pixels}
-    facts, pieces = work(request, io.BytesIO())
+    facts, chunks = work(request, io.BytesIO())
     columns, rows, depth = facts["extent"]
-    voxels = np.frombuffer(b"".join(pieces), dtype=facts["dtype"])
+    voxels = np.frombuffer(b"".join(chunks), dtype=facts["dtype"])
     return voxels.reshape(depth, rows, columns).transpose(2, 1, 0)
 
 
@@ -293,8 +293,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_broken_series_gives_a_one_line_error_with_the_reason(kind: str, series: Path) -> None:
-    spoil, reason = BROKEN[kind]
-    spoil(series)
+    corrupt, reason = BROKEN[kind]
+    corrupt(series)
     assert reason in refuse(series)
 
 
@@ -397,17 +397,17 @@ def test_mask_of_a_series_is_a_dicom_segmentation_that_references_its_slices(
     assert [item.SegmentLabel for item in stored.SegmentSequence] == ["near", "far"]
     names = {name: number for number, name in enumerate(image.source_header.names)}
     found = np.zeros(SHAPE, dtype=np.uint8)
-    places = {}
+    positions = {}
     for number, name in enumerate(image.source_header.names):
         data = pydicom.dcmread(series / Path(name).name, stop_before_pixels=True)
-        places[data.SOPInstanceUID] = (number, list(data.ImagePositionPatient))
+        positions[data.SOPInstanceUID] = (number, list(data.ImagePositionPatient))
     assert len(names) == SHAPE[2]
     for frame, item in zip(
         stored.pixel_array, stored.PerFrameFunctionalGroupsSequence, strict=True
     ):
         source_item = item.DerivationImageSequence[0].SourceImageSequence[0]
-        number, place = places[source_item.ReferencedSOPInstanceUID]
-        assert list(item.PlanePositionSequence[0].ImagePositionPatient) == place
+        number, position = positions[source_item.ReferencedSOPInstanceUID]
+        assert list(item.PlanePositionSequence[0].ImagePositionPatient) == position
         segment = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         found[:, :, number][frame.T > 0] = segment
     np.testing.assert_array_equal(found, labels)

@@ -157,8 +157,8 @@ def test_geometry_lines_of_the_header_are_copied_verbatim(name: str, tmp_path: P
     (tmp_path / name).write_bytes(text.encode() + bytes(2 * LABELS.size))
     mask = write_mask(read_image(tmp_path / name), tmp_path / "out", name)
     written = mask.read_bytes()
-    kept = ("space", "kinds", "modality", "Transform", "Offset", "Anatomical", "ElementSp", "DimS")
-    lines = [line for line in text.split("\n") if line.startswith(kept)]
+    keys = ("space", "kinds", "modality", "Transform", "Offset", "Anatomical", "ElementSp", "DimS")
+    lines = [line for line in text.split("\n") if line.startswith(keys)]
     assert len(lines) >= 5
     assert all(f"\n{line}\n".encode() in written for line in lines)
     np.testing.assert_array_equal(read_mask(mask, classes=2), LABELS)

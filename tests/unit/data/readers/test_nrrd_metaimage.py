@@ -110,9 +110,9 @@ def nrrd(data: bytes = DATA, *, without: str = "", **changes: str) -> bytes:
 
 
 def meta(data: bytes = DATA, *, without: str = "", **changes: str) -> bytes:
-    place = META["ElementDataFile"]
+    default = META["ElementDataFile"]
     fields = {**META, **changes}
-    fields["ElementDataFile"] = fields.pop("ElementDataFile", place)
+    fields["ElementDataFile"] = fields.pop("ElementDataFile", default)
     lines = [f"{name} = {text}\n" for name, text in fields.items() if name != without]
     return "".join(lines).encode() + data
 
@@ -229,7 +229,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "text named mha": ("a.mha", lambda: b"no volume " * 50, "no MetaImage file"),
     "png named mha": ("a.mha", lambda: b"\x89PNG\r\n\x1a\n" + bytes(900), "no MetaImage file"),
     "mha cut in its header": ("a.mha", lambda: meta()[:60], "cut off inside its header"),
-    "mha without data place": ("a.mha", lambda: meta(without="ElementDataFile"), "header"),
+    "mha without data default": ("a.mha", lambda: meta(without="ElementDataFile"), "header"),
     "mha without size": ("a.mha", lambda: meta(without="DimSize"), "DimSize is missing"),
     "mha of size zero": ("a.mha", lambda: meta(DimSize="7 0 5"), "damaged"),
     "mha of words": ("a.mha", lambda: meta(DimSize="7 six 5"), "'7 six 5'"),

@@ -32,7 +32,7 @@ def patch(layout: str, offset: int, *values: object) -> bytes:
     return bytes(data)
 
 
-def spoiled(value: float) -> bytes:
+def with_two_values(value: float) -> bytes:
     array = np.zeros(SHAPE, dtype=np.float32)
     array[1, 2, 3] = array[0, 0, 0] = value
     return volume(array)
@@ -84,8 +84,8 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "complex": ("a.nii", lambda: volume(np.zeros(SHAPE, dtype=np.complex64)), "complex64"),
     "color": ("a.nii", colored, "integers and real numbers"),
     "unknown type": ("a.nii", lambda: patch("h", 70, 999), "NIfTI"),
-    "NaN voxels": ("a.nii", lambda: spoiled(NAN), "2 of 495 values"),
-    "infinite voxels": ("a.nii", lambda: spoiled(float("-inf")), "2 of 495 values"),
+    "NaN voxels": ("a.nii", lambda: with_two_values(NAN), "2 of 495 values"),
+    "infinite voxels": ("a.nii", lambda: with_two_values(float("-inf")), "2 of 495 values"),
     "NaN affine": ("a.nii", lambda: patch("f", 280, NAN), "affine"),
     "infinite affine": ("a.nii", lambda: patch("f", 284, float("inf")), "affine"),
     "NaN spacing": ("a.nii", lambda: patch("f", 80, NAN), "spacing"),

@@ -38,9 +38,9 @@ def test_buffers_are_copied_without_averaging():
     average = ModelEMA(model, decay=0.99)
     model.train()(torch.randn(4, 1, 8, 8))
     average.update(model, updates=1000)
-    for kept, buffer in zip(average.model.buffers(), model.buffers(), strict=True):
-        assert torch.equal(kept, buffer)
-        assert kept.data_ptr() != buffer.data_ptr()
+    for copied, buffer in zip(average.model.buffers(), model.buffers(), strict=True):
+        assert torch.equal(copied, buffer)
+        assert copied.data_ptr() != buffer.data_ptr()
 
 
 def test_average_is_an_independent_copy_without_gradients():

@@ -50,10 +50,10 @@ def train(out, config=CONFIG, *, resume=False, **options):
 
 
 def tensors_of(out, folder="last"):
-    kept = read_checkpoint(out / "checkpoints" / folder)
-    return {**{f"w.{k}": v for k, v in kept.weights.items()},
-            **{f"a.{k}": v for k, v in (kept.average or {}).items()},
-            **{f"o.{k}": v for k, v in kept.optimizer.items()}}  # fmt: skip
+    saved = read_checkpoint(out / "checkpoints" / folder)
+    return {**{f"w.{k}": v for k, v in saved.weights.items()},
+            **{f"a.{k}": v for k, v in (saved.average or {}).items()},
+            **{f"o.{k}": v for k, v in saved.optimizer.items()}}  # fmt: skip
 
 
 def assert_same_run(one, other):
@@ -113,9 +113,9 @@ def test_best_weights_are_averaged_if_there_is_an_average(tmp_path):
     for decay in (0.0, 0.9):
         out = tmp_path / str(decay)
         train(out, replace(CONFIG, steps=2, ema_decay=decay))
-        kept, best = read_checkpoint(out / "checkpoints/last"), RunDir(out).load_best()
-        expected = kept.weights if kept.average is None else kept.average
-        assert (kept.average is None) == (decay == 0)
+        saved, best = read_checkpoint(out / "checkpoints/last"), RunDir(out).load_best()
+        expected = saved.weights if saved.average is None else saved.average
+        assert (saved.average is None) == (decay == 0)
         assert all(torch.equal(best.weights[name], expected[name]) for name in expected)
 
 
@@ -224,13 +224,13 @@ def test_resume_with_another_identity_lists_each_difference_with_both_values(tmp
 
 def test_resume_of_a_finished_run_changes_nothing(tmp_path):
     first = train(tmp_path / "run")
-    kept = (tmp_path / "run/checkpoints/last/MANIFEST.sha256").read_bytes()
+    saved = (tmp_path / "run/checkpoints/last/MANIFEST.sha256").read_bytes()
     lines = (tmp_path / "run/metrics.jsonl").read_bytes()
     again = train(tmp_path / "run", resume=True)
     assert (again.steps, again.best_score, again.best_step) == (
         first.steps, first.best_score, first.best_step,
     )  # fmt: skip
-    assert (tmp_path / "run/checkpoints/last/MANIFEST.sha256").read_bytes() == kept
+    assert (tmp_path / "run/checkpoints/last/MANIFEST.sha256").read_bytes() == saved
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == lines
 
 
@@ -426,8 +426,8 @@ def test_torch_settings_are_restored(tmp_path):
 def test_resume_with_another_number_of_threads_shows_a_message(tmp_path):
     train(tmp_path / "run", progress=Recorder(step_2=interrupt()))
     path = tmp_path / "run/checkpoints/last"
-    kept = read_checkpoint(path)
-    RunDir(tmp_path / "run").save_checkpoint(replace(kept, threads=kept.threads + 1))
+    saved = read_checkpoint(path)
+    RunDir(tmp_path / "run").save_checkpoint(replace(saved, threads=saved.threads + 1))
     recorder = Recorder()
     train(tmp_path / "run", resume=True, progress=recorder)
     assert any("not to the last bit" in message for message in recorder.messages)
@@ -458,5 +458,5 @@ def test_compiled_training_is_close_to_plain_training(tmp_path):
 def test_networks_weights_are_trained_in_place(tmp_path):
     model = engine_run.make_network()
     train(tmp_path / "run", network=model)
-    kept = read_checkpoint(tmp_path / "run/checkpoints/last").weights
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
+    saved = read_checkpoint(tmp_path / "run/checkpoints/last").weights
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
