@@ -1,4 +1,4 @@
-"""Any backbone stands as encoder of SegNetr: sizes, gradients, exports, skips, settings."""
+"""Test every backbone as encoder of SegNetr: sizes, gradients, exports, skips, settings."""
 
 import sys
 import types
@@ -16,7 +16,7 @@ from segnetr.errors import UsageError
 from segnetr.models.build import build_model, check_model
 from segnetr.models.segnetr.segmentation import SegmentationModel
 
-# One small entry for each family, shortened where a family has no small one.
+# One small model per family, with fewer blocks if the family has no small one.
 FAMILIES: dict[str, dict[str, object]] = {
     "cmt_ti": {"depths": [1, 1, 1, 1]},
     "cvt_13": {"depths": [1, 1, 1]},
@@ -49,15 +49,17 @@ def build_empty(encoder: str, **fields: object) -> SegmentationModel:
         ).eval()
 
 
-def test_every_family_has_a_small_entry_here() -> None:
+def test_every_backbone_family_is_covered() -> None:
     families = {type(hybrid_backbones.get_spec(name).config) for name in FAMILIES}
     everything = {type(hybrid_backbones.get_spec(name).config) for name in ALL}
-    plain_vitae = type(hybrid_backbones.get_spec("vitae_base").config)  # one map, no pyramid
+    plain_vitae = type(
+        hybrid_backbones.get_spec("vitae_base").config
+    )  # a single map instead of a pyramid
     assert families == everything - {plain_vitae}
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_levels_strides_and_widths_are_the_backbones(name: str) -> None:
+def test_levels_strides_and_widths_equal_those_of_the_backbone(name: str) -> None:
     model = build_empty(name)
     encoder = model.network.encoder
     pyramid = encoder.pyramid
@@ -76,7 +78,7 @@ def test_levels_strides_and_widths_are_the_backbones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_any_size_gives_logits_on_its_grid(name: str) -> None:
+def test_logits_have_the_size_of_any_image(name: str) -> None:
     model = build(name, channels=1, classes=3).eval()
     for size in ((32, 32), (33, 71)):
         with torch.no_grad():
@@ -86,9 +88,9 @@ def test_any_size_gives_logits_on_its_grid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_gradient_reaches_every_parameter(name: str) -> None:
+def test_every_parameter_has_a_gradient(name: str) -> None:
     model = build(name)
-    # MoA's windows of 14 leave its global attention a single place on smaller maps.
+    # With windows of 14, MoA's global attention has only one position on smaller maps.
     side = 128 if name == "moa_tiny" else 64
     target = torch.randint(0, 2, (2, side, side))
     nn.functional.cross_entropy(model(torch.randn(2, 3, side, side)), target).backward()
@@ -102,32 +104,32 @@ def test_a_gradient_reaches_every_parameter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_an_image_is_segmented_alike_alone_and_in_a_batch(name: str) -> None:
+def test_logits_of_an_image_do_not_depend_on_its_batch(name: str) -> None:
     model = build(name).eval().double()
     images = torch.randn(2, 3, 40, 64, dtype=torch.float64)
     with torch.no_grad():
-        together = model(torch.cat((images[:1], 100 * images[1:])))
+        batched = model(torch.cat((images[:1], 100 * images[1:])))
         alone = model(images[:1])
-    torch.testing.assert_close(together[:1], alone, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(batched[:1], alone, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("skip", ["irsc", "concat", "add"])
 @pytest.mark.parametrize("name", ["mobilevit_xxs", "moa_tiny"])
-def test_every_skip_fits_every_kind_of_pyramid(name: str, skip: str) -> None:
+def test_every_skip_works_with_every_kind_of_pyramid(name: str, skip: str) -> None:
     logits = build(name, skip=skip)(torch.randn(2, 3, 35, 48))
     logits.square().mean().backward()
     assert logits.shape == (2, 2, 35, 48)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 71)])
-def test_mixing_along_windows_fits_a_backbone_too(size: tuple[int, int]) -> None:
+def test_window_mixing_works_with_a_backbone(size: tuple[int, int]) -> None:
     model = build("mobile_former_26m", mixing="window")
     logits = model(torch.randn(2, 3, *size))
     logits.square().mean().backward()
     assert logits.shape == (2, 2, *size)
 
 
-def test_state_dict_goes_round_through_a_file(tmp_path: Path) -> None:
+def test_state_dict_round_trips_through_a_file(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     first, second = build("mobile_former_26m").eval(), build("mobile_former_26m").eval()
@@ -140,7 +142,7 @@ def test_state_dict_goes_round_through_a_file(tmp_path: Path) -> None:
         assert torch.equal(first(image), second(image))
 
 
-def test_finest_level_sees_a_single_pixel() -> None:
+def test_finest_level_changes_most_at_a_changed_pixel() -> None:
     model = build("moa_tiny").eval()
     image = torch.randn(1, 3, 64, 64)
     changed = image.clone()
@@ -162,10 +164,10 @@ def test_backbone_keeps_its_own_initialization() -> None:
 
 
 @pytest.mark.slow
-# torch's exporter trips over deprecations inside torch itself.
+# The exporter of torch calls deprecated functions of torch.
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", FAMILIES)
-def test_each_family_exports_and_onnx_gives_the_same_logits(name: str, tmp_path: Path) -> None:
+def test_each_family_exports_to_onnx_with_the_same_logits(name: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model = build(name).eval()
     image = torch.randn(1, 3, 64, 64)
@@ -193,7 +195,7 @@ def test_each_family_exports_and_onnx_gives_the_same_logits(name: str, tmp_path:
         ("segnetr", {"drop_path": 0.1}, r"takes none"),
     ],
 )
-def test_wrong_encoder_is_one_line_with_the_way_out(
+def test_wrong_encoder_gives_a_one_line_error_that_says_how_to_continue(
     encoder: str, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
@@ -201,7 +203,7 @@ def test_wrong_encoder_is_one_line_with_the_way_out(
     assert "\n" not in str(caught.value)
 
 
-def test_setting_that_the_backbone_itself_refuses_is_one_line() -> None:
+def test_setting_rejected_by_the_backbone_gives_a_one_line_error() -> None:
     with pytest.raises(UsageError, match=r"moa_tiny.*layout"):
         build_empty("moa_tiny", encoder_settings={"layout": "diagonal"})
 
@@ -220,14 +222,14 @@ def test_encoder_and_its_settings_can_be_set_from_the_command_line() -> None:
     assert model.encoder_settings == {"drop_path": 0.3, "depths": (1, 1, 2)}
 
 
-def test_missing_timm_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_for_missing_timm_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match=r"needs timm.*pip install timm.*mobilevit_s"):
         build_empty("timm:resnet18")
 
 
 class StandIn(nn.Module):
-    """What timm gives with `features_only=True`, as far as it is used here."""
+    """A fake of the timm model with `features_only=True`, limited to the attributes we use."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -247,7 +249,7 @@ class StandIn(nn.Module):
         return maps
 
 
-def test_timm_network_is_taken_without_copies_of_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timm_network_is_used_without_repeated_strides(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, object] = {}
 
     def create_model(name: str, *, in_chans: int, **settings: object) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Every network keeps the promises of `build_model`."""
+"""Test that every network satisfies the contract of `build_model`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ U_SHAPES = (
     *("segnet", "segnet_irsc", "unext", "unext_irsc", "unext_l"),
 )
 ALL = (*SEGNETRS, *U_SHAPES, "basic_unet", "attention_unet", "swin_unetr")
-# The wide ones at an eighth of their widths: the promises do not depend on them.
+# Wide networks have an eighth of their width because the contract does not depend on it.
 NARROW = {"width": 8, "widths": (8, 16, 16, 32, 32)}
 
 
@@ -43,13 +43,13 @@ def build(
     return build_model(config, in_channels=channels, num_classes=classes, image_size=(side, side))
 
 
-def test_every_configuration_file_is_covered_here() -> None:
+def test_every_configuration_file_is_covered() -> None:
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("channels", [1, 3, 4, 5])
-def test_logits_have_the_grid_of_the_image(name: str, channels: int) -> None:
+def test_logits_have_the_size_of_the_image(name: str, channels: int) -> None:
     model = build(name, channels=channels, classes=3).eval()
     for size in ((32, 32), (33, 47), (50, 35), (80, 65)):
         with torch.no_grad():
@@ -59,7 +59,7 @@ def test_logits_have_the_grid_of_the_image(name: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_small_images_train(name: str) -> None:
+def test_networks_train_on_small_images(name: str) -> None:
     model = build(name)
     loss = model(torch.randn(2, 3, 35, 32)).square().mean()
     loss.backward()
@@ -67,7 +67,7 @@ def test_small_images_train(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_gradient_reaches_every_parameter(name: str) -> None:
+def test_every_parameter_has_a_gradient(name: str) -> None:
     model = build(name)
     target = torch.randint(0, 2, (2, 64, 64))
     nn.functional.cross_entropy(model(torch.randn(2, 3, 64, 64)), target).backward()
@@ -77,27 +77,27 @@ def test_a_gradient_reaches_every_parameter(name: str) -> None:
         if parameter.grad is None or not parameter.grad.abs().sum() > 0
     ]
     if name in ("basic_unet", "attention_unet") or name.startswith(("unext", "unet_plus")):
-        # Biases before a norm that subtracts the mean: their gradient is zero but for rounding.
-        # They are published so, and only biases may be so.
+        # The gradient of biases before a norm that subtracts the mean is zero up to rounding.
+        # The published networks have them, and only biases are exempt.
         without = [key for key in without if not key.endswith("bias")]
     assert without == []
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_image_is_segmented_alike_alone_and_in_a_batch(name: str) -> None:
-    # In double precision: only the order of summation may differ between batch sizes.
+def test_logits_of_an_image_do_not_depend_on_its_batch(name: str) -> None:
+    # Use double precision because the order of summation may differ between batch sizes.
     model = build(name).eval().double()
     images = torch.randn(3, 3, 48, 64, dtype=torch.float64)
     with torch.no_grad():
-        together = model(images)
+        batched = model(images)
         alone = torch.cat([model(image[None]) for image in images])
         changed = model(torch.cat((images[:1], 100 * images[1:])))
-    torch.testing.assert_close(together, alone, rtol=1e-7, atol=1e-7)
-    torch.testing.assert_close(together[:1], changed[:1], rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(batched, alone, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(batched[:1], changed[:1], rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", SEGNETRS)
-def test_half_precision_is_finite_and_near_full_precision(name: str) -> None:
+def test_half_precision_logits_are_finite_and_close_to_full_precision(name: str) -> None:
     model = build(name).eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -117,8 +117,10 @@ def test_half_precision_is_finite_and_near_full_precision(name: str) -> None:
         ("unext", 1_471_921 + 17, 0.431),
     ],
 )
-def test_costs_are_those_of_the_fact_page(name: str, parameters: int, gmac: float) -> None:
-    # Published UNeXt has one class; the second costs the 17 numbers of its head.
+def test_parameters_and_macs_match_the_documentation(
+    name: str, parameters: int, gmac: float
+) -> None:
+    # The published UNeXt has one class. The second adds 17 parameters to its head.
     model = build(name, side=224, full=True)
     assert count_parameters(model) == parameters
     assert count_macs(model, (1, 3, 224, 224)) / 1e9 == pytest.approx(gmac, abs=6e-4)
@@ -133,7 +135,7 @@ def test_costs_are_those_of_the_fact_page(name: str, parameters: int, gmac: floa
         (SegNetrConfig(windows=(4, 4, 4, 2)), 14.32, 14.27),
     ],
 )
-def test_published_parameter_table_is_met(
+def test_parameter_counts_match_the_published_table(
     config: SegNetrConfig, published: float, ours: float
 ) -> None:
     model = build_model(config, in_channels=3, num_classes=2, image_size=(224, 224))
@@ -143,13 +145,13 @@ def test_published_parameter_table_is_met(
 
 
 @pytest.mark.parametrize("name", ["segnetr_any", "segnetr_any_s"])
-def test_position_mixing_costs_in_proportion_to_the_pixels(name: str) -> None:
+def test_macs_of_position_mixing_are_proportional_to_the_pixels(name: str) -> None:
     model = build(name)
     small, large = (count_macs(model, (1, 3, side, side)) for side in (224, 448))
     assert large / small == pytest.approx(4, rel=0.01)
 
 
-def test_counting_leaves_the_network_as_it_was() -> None:
+def test_counting_macs_does_not_change_the_network() -> None:
     model = build("segnetr_s").train()
     count_macs(model, (1, 3, 64, 64))
     assert model.training
@@ -157,7 +159,7 @@ def test_counting_leaves_the_network_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("skip", ["concat", "add"])
-def test_other_skips_segment_too(skip: str) -> None:
+def test_concat_and_add_skips_have_gradients_for_all_parameters(skip: str) -> None:
     config = TypeAdapter(SegNetrConfig).validate_python({"width": 8, "skip": skip})
     model = build_model(config, in_channels=3, num_classes=2, image_size=(64, 64))
     model(torch.randn(2, 3, 64, 48)).square().mean().backward()
@@ -168,9 +170,7 @@ def test_other_skips_segment_too(skip: str) -> None:
     ("architecture", "features"),
     [("basic_unet", (8, 16)), ("attention_unet", (8,)), ("swin_unetr", (10,))],
 )
-def test_wrong_widths_are_refused_with_one_line(
-    architecture: str, features: tuple[int, ...]
-) -> None:
+def test_wrong_widths_give_a_one_line_error(architecture: str, features: tuple[int, ...]) -> None:
     config = TypeAdapter(MonaiConfig).validate_python(
         {"architecture": architecture, "features": features}
     )

@@ -1,7 +1,7 @@
-"""Recorded numbers of the published networks: the same weights and image must give the same maps.
+"""Compare networks with recorded outputs of the published code for the same weights and image.
 
-Weights and image come from a formula of key, shape and index; `*.keys.tsv` holds the key layout of
-the published checkpoints, `*.npz` what the published code computed from them in float64.
+Weights and image are a function of key, shape and index. `*.keys.tsv` contains the key layout of
+the published checkpoints, `*.npz` the float64 outputs of the published code.
 """
 
 import hashlib
@@ -24,11 +24,13 @@ def _seed(text: str) -> int:
 
 
 def _fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the float64 array that the formula puts into an entry of a state dict."""
+    """Return the float64 array of the formula for an entry of a state dict."""
     draw = np.random.Generator(np.random.PCG64(_seed(key)))
     if len(shape) >= 2:
         values = draw.standard_normal(shape)
-        values *= 0.8 / np.sqrt(np.prod(shape[1:]))  # in place: the largest are gigabytes
+        values *= 0.8 / np.sqrt(
+            np.prod(shape[1:])
+        )  # in place, because the largest arrays have gigabytes
         return values
     if key.endswith("running_var"):
         return 0.5 + draw.random(shape)
@@ -39,12 +41,12 @@ def _fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """One record.
+    """The recorded outputs of one network.
 
     Attributes:
-        name: Its name.
-        figures: What was recorded.
-        keys: Name of the record whose key layout holds (a record at another size has no keys).
+        name: Name of the record.
+        figures: Recorded arrays.
+        keys: Name of the record with the key layout (a record at another size has no keys).
     """
 
     name: str
@@ -53,11 +55,11 @@ class Golden:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Reference, resolution, gain and exceptions."""
+        """Return reference, resolution, gain and exceptions."""
         return json.loads(str(self.figures["meta"]))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The floating entries of the published checkpoint, float64, in its own key layout."""
+        """Return the floating-point entries of the published checkpoint (float64, its keys)."""
         gain = float(self.meta.get("gain", 1.0))
         state = {}
         for line in (FOLDER / f"{self.keys}.keys.tsv").read_text().splitlines()[1:]:
@@ -72,7 +74,7 @@ class Golden:
         return state
 
     def image(self) -> Tensor:
-        """The formula's image (N, C, H, W), float64."""
+        """Return the image of the formula (N, C, H, W) in float64."""
         shape = tuple(int(side) for side in self.figures["input_shape"])
         values = np.random.Generator(np.random.PCG64(1234)).standard_normal(shape)
         if "input_first8" in self.figures:
@@ -99,13 +101,13 @@ class Golden:
         assert abs(flat.mean() - record["mean"]) <= tolerance * scale
         assert abs(flat.std() - record["std"]) <= tolerance * scale
         if "strided64" in record:
-            places = np.linspace(0, flat.size - 1, 64).astype(np.int64)
+            positions = np.linspace(0, flat.size - 1, 64).astype(np.int64)
             np.testing.assert_allclose(
-                flat[places], record["strided64"], rtol=0, atol=tolerance * scale
+                flat[positions], record["strided64"], rtol=0, atol=tolerance * scale
             )
 
         if "proj" in record:
-            # Every value counts, each with a weight of its own: a scrambled layout shows.
+            # Every value has its own weight, so that a permuted layout is detected.
             draw = np.random.Generator(np.random.PCG64(_seed(f"proj:{name}")))
             mixed = flat @ draw.standard_normal(flat.size) / np.sqrt(flat.size)
             assert abs(mixed - record["proj"]) <= tolerance * scale
@@ -114,7 +116,7 @@ class Golden:
     def _close(value: Tensor, first: np.ndarray, length: np.ndarray, tolerance: float) -> None:
         flat = value.detach().numpy().ravel()
         scale = max(float(np.abs(first).max()), 1e-12)
-        # Logits are recorded as the first 64 of each image, maps as the first 64 of all.
+        # The first 64 logits of each image are recorded, and the first 64 values of a map.
         rows = flat.reshape(first.shape[0], -1) if first.ndim == 2 else flat
         np.testing.assert_allclose(
             rows[..., : first.shape[-1]], first, rtol=0, atol=tolerance * scale
@@ -122,7 +124,7 @@ class Golden:
         np.testing.assert_allclose(np.linalg.norm(rows, axis=-1), length, rtol=tolerance)
 
 
-# What draws weights; norms keep their ones and zeros.
+# Functions that initialize weights randomly. Norms are still initialized to ones and zeros.
 DRAWS = (
     "kaiming_normal_",
     "kaiming_uniform_",
@@ -135,16 +137,16 @@ DRAWS = (
 
 @pytest.fixture(autouse=True)
 def _no_initialization(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave fresh weights as the memory is: to draw those of a large network takes seconds.
+    """Leave new weights uninitialized, because initializing a large network takes seconds.
 
-    Every entry comes from the record, and loading is strict.
+    Every entry is loaded from the record with strict loading.
     """
     for name in DRAWS:
         monkeypatch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
 
 
 class GoldenFigures:
-    """The bare figures of a record, and the formula, for records that are no networks."""
+    """Access recorded arrays and the formula for records that are not networks."""
 
     fill = staticmethod(_fill)
 
@@ -156,13 +158,13 @@ class GoldenFigures:
 
 @pytest.fixture(scope="session")
 def golden_figures() -> GoldenFigures:
-    """Return what opens records by name."""
+    """Return a function that opens records by name."""
     return GoldenFigures()
 
 
 @pytest.fixture
 def golden(golden_figures: GoldenFigures) -> Callable[..., Golden]:
-    """Open a record by name; `keys` names the record with the key layout where it has none."""
+    """Open a record by name. `keys` is the record with the key layout if it has none."""
 
     def load(name: str, keys: str | None = None) -> Golden:
         return Golden(name, golden_figures(name), keys or name)

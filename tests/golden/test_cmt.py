@@ -1,4 +1,4 @@
-"""CMT gives the recorded numbers of the official code."""
+"""Test that CMT reproduces the recorded outputs of the official code."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ RECORDS = [
 
 @pytest.mark.parametrize("name", RECORDS)
 @torch.inference_mode()
-def test_network_gives_the_published_numbers(name, golden):
+def test_network_reproduces_the_recorded_outputs(name, golden):
     record = golden(name)
     model = create_model(name).double().eval()
     load_published(model, record.state_dict())

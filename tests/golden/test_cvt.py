@@ -1,4 +1,4 @@
-"""CvT gives the recorded numbers of the official code."""
+"""Test that CvT reproduces the recorded outputs of the official code."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ RECORDS = [
 
 @pytest.mark.parametrize(("name", "record_name", "keys"), RECORDS)
 @torch.inference_mode()
-def test_network_gives_the_published_numbers(name, record_name, keys, golden):
+def test_network_reproduces_the_recorded_outputs(name, record_name, keys, golden):
     record = golden(record_name, keys)
     with torch.device("meta"):
         model = create_model(name).eval()

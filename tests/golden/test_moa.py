@@ -1,4 +1,4 @@
-"""MoA-Transformer gives the recorded numbers of the official code."""
+"""Test that MoA-Transformer reproduces the recorded outputs of the official code."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ RECORDS = [
 
 @pytest.mark.parametrize(("name", "record_name", "fields"), RECORDS)
 @torch.inference_mode()
-def test_network_gives_the_published_numbers(name, record_name, fields, golden):
+def test_network_reproduces_the_recorded_outputs(name, record_name, fields, golden):
     record = golden(record_name)
     model = create_model(name, **fields).double().eval()
     load_published(model, record.state_dict())

@@ -1,4 +1,4 @@
-"""Mobile-Former gives the recorded numbers of the official code, block by block."""
+"""Test that Mobile-Former reproduces the recorded outputs of the official code per block."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ RECORDS = [
 
 @pytest.mark.parametrize(("name", "record_name"), RECORDS)
 @torch.inference_mode()
-def test_network_gives_the_published_numbers(name, record_name, golden):
+def test_network_reproduces_the_recorded_outputs(name, record_name, golden):
     record = golden(record_name)
     model = create_model(name).double().eval()
     load_published(model, record.state_dict())

@@ -1,4 +1,4 @@
-"""MobileViT gives the recorded numbers, from each of the three published key layouts."""
+"""Test that MobileViT reproduces recorded outputs with each of three published key layouts."""
 
 import csv
 from pathlib import Path
@@ -20,7 +20,7 @@ RECORDS = [
 
 @pytest.mark.parametrize(("name", "record_name"), RECORDS)
 @torch.inference_mode()
-def test_network_gives_the_published_numbers(name, record_name, golden):
+def test_network_reproduces_the_recorded_outputs(name, record_name, golden):
     record = golden(record_name)
     model = create_model(name).double().eval()
     load_published(model, record.state_dict())
@@ -34,7 +34,7 @@ def test_network_gives_the_published_numbers(name, record_name, golden):
 
 
 @torch.inference_mode()
-def test_expanded_map_ends_the_pyramid_on_request(golden):
+def test_expanded_map_is_the_last_level_on_request(golden):
     record = golden("mobilevit_xxs")
     model = create_model("mobilevit_xxs", num_classes=0, expand_last=True).double().eval()
     load_published(model, record.state_dict())
@@ -51,10 +51,10 @@ def in_layouts(name: str, order: str) -> tuple[dict, dict, dict]:
         sides = [int(side) for side in shape.strip("[]").split(",") if side]
         value = torch.randn(sides, generator=generator)
         timm[key] = value
-        foreign = value.flip(1) if key == "stem.conv.weight" and order == "rgb" else value
-        cvnets[cvnets_key] = foreign
+        cvnets_value = value.flip(1) if key == "stem.conv.weight" and order == "rgb" else value
+        cvnets[cvnets_key] = cvnets_value
         names = transformers_keys.split(",")
-        parts = foreign.chunk(len(names)) if sides else [foreign]
+        parts = cvnets_value.chunk(len(names)) if sides else [cvnets_value]
         transformers.update(zip(names, parts, strict=True))
     return timm, cvnets, transformers
 

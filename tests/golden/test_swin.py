@@ -1,4 +1,4 @@
-"""Swin gives the recorded numbers of the official code."""
+"""Test that Swin reproduces the recorded outputs of the official code."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ LARGE = {"swin_base", "swin_base_384", "swin_large", "swin_large_384"}
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in VARIANTS]
 )
 @torch.inference_mode()
-def test_classifier_gives_the_published_numbers(name, golden):
+def test_classifier_reproduces_the_recorded_outputs(name, golden):
     record = golden(VARIANTS[name])
     model = create_model(name).double().eval()
     load_published(model, record.state_dict())
@@ -34,7 +34,7 @@ def test_classifier_gives_the_published_numbers(name, golden):
 
 @pytest.mark.parametrize("size", ["224x224", "97x131"])
 @torch.inference_mode()
-def test_dense_backbone_gives_the_published_maps(size, golden):
+def test_dense_backbone_reproduces_the_recorded_maps(size, golden):
     record = golden(f"swin_tiny_dense_{size}")
     model = create_model("swin_tiny", num_classes=0, dense=True).double().eval()
     load_published(model, record.state_dict())
@@ -42,7 +42,7 @@ def test_dense_backbone_gives_the_published_maps(size, golden):
         record.check_feature(f"out{level}", feature)
 
 
-def test_relative_position_tables_are_resized_as_the_official_loader_does(golden_figures):
+def test_relative_position_tables_are_resized_as_by_the_official_loader(golden_figures):
     figures = golden_figures("swin_relpos_resize")
     cases = {key.rsplit(".", 1)[0] for key in figures if key.endswith(".first64")}
     assert len(cases) == 3

@@ -1,4 +1,4 @@
-"""ViTAE and ViTAEv2 give the recorded numbers of the official code."""
+"""Test that ViTAE and ViTAEv2 reproduce the recorded outputs of the official code."""
 
 import pytest
 import torch
@@ -19,34 +19,36 @@ PLAIN = [pytest.param(name, marks=SLOW) for name in ("vitae_base", "vitae_large"
 
 
 def load(name, record, **fields):
-    # Without memory of its own: the huge one is 5 GB in float64.
+    # Build it on the meta device because the huge model has 5 GB in float64.
     with torch.device("meta"):
         model = create_model(name, **fields).eval()
     load_published(model, record.state_dict())
     return model
 
 
-def keep_output(kept, name, module):
-    module.register_forward_hook(lambda _module, _inputs, output: kept.update({name: output}))
+def keep_output(captured, name, module):
+    module.register_forward_hook(lambda _module, _inputs, output: captured.update({name: output}))
 
 
-def keep_input(kept, name, module):
-    module.register_forward_hook(lambda _module, inputs, _output: kept.update({name: inputs[0]}))
+def keep_input(captured, name, module):
+    module.register_forward_hook(
+        lambda _module, inputs, _output: captured.update({name: inputs[0]})
+    )
 
 
 @pytest.mark.parametrize(("name", "record_name"), STAGED)
 @torch.inference_mode()
-def test_staged_network_gives_the_published_numbers(name, record_name, golden):
+def test_staged_network_reproduces_the_recorded_outputs(name, record_name, golden):
     record = golden(record_name, name)
     model = load(name, record)
-    kept = {}
-    keep_input(kept, "pre_logits", model.head)
+    captured = {}
+    keep_input(captured, "pre_logits", model.head)
     for stage, layer in enumerate(model.layers):
-        keep_output(kept, f"stage{stage + 1}_rc", layer.RC)
-        keep_output(kept, f"stage{stage + 1}", layer)
+        keep_output(captured, f"stage{stage + 1}_rc", layer.RC)
+        keep_output(captured, f"stage{stage + 1}", layer)
     logits = model(record.image())
     for feature in record.figures["features"]:
-        value = kept[feature]
+        value = captured[feature]
         if name.startswith("vitaev2") and feature.endswith("_rc"):
             value = value.permute(0, 3, 1, 2)
         record.check_feature(feature, value)
@@ -55,17 +57,17 @@ def test_staged_network_gives_the_published_numbers(name, record_name, golden):
 
 @pytest.mark.parametrize("name", PLAIN)
 @torch.inference_mode()
-def test_plain_network_gives_the_published_numbers(name, golden):
+def test_plain_network_reproduces_the_recorded_outputs(name, golden):
     record = golden(name)
     model = load(name, record)
-    kept = {}
-    keep_input(kept, "pre_logits", model.head)
-    model.embed.register_forward_hook(lambda _m, _i, output: kept.update(embed=output[0]))
+    captured = {}
+    keep_input(captured, "pre_logits", model.head)
+    model.embed.register_forward_hook(lambda _m, _i, output: captured.update(embed=output[0]))
     for index, cell in enumerate(model.cells):
-        keep_output(kept, f"nc{index + 1}", cell)
+        keep_output(captured, f"nc{index + 1}", cell)
     logits = model(record.image())
     for feature in record.figures["features"]:
-        value = kept[feature.removesuffix("_cls")]
+        value = captured[feature.removesuffix("_cls")]
         if feature.endswith("_cls"):
             value = value[:, :1]
         elif feature != "pre_logits":
@@ -76,7 +78,7 @@ def test_plain_network_gives_the_published_numbers(name, golden):
 
 @pytest.mark.parametrize("size", ["224x224", "192x256"])
 @torch.inference_mode()
-def test_dense_backbone_gives_the_published_maps(size, golden):
+def test_dense_backbone_reproduces_the_recorded_maps(size, golden):
     record = golden(f"vitaev2_s_dense_{size}")
     model = load("vitaev2_s", record, num_classes=0)
     for level, feature in enumerate(model.forward_features(record.image())):

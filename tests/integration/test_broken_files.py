@@ -1,4 +1,4 @@
-"""Twenty-nine kinds of broken files under the name of every format, through the real command."""
+"""Test 29 kinds of broken files with the suffix of every format, using the real command."""
 
 import gzip
 import importlib.util
@@ -40,7 +40,7 @@ def image(kind: str, *, pages: int = 1) -> bytes:
 
 
 def without_padding(data: bytes) -> bytes:
-    """Cut off what Pillow fills the last page up with, so that the last byte counts."""
+    """Remove the padding that Pillow adds to the last page, so that the last byte matters."""
     while data:
         try:
             assert sum(1 for _ in walk_pages(data[:-1])) == 3
@@ -62,7 +62,7 @@ def by_itk(name: str, folder: Path, *, packed: bool) -> bytes:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A sound file of every format that is one file, by name."""
+    """Return the content of a valid file for every single-file format, by name."""
     folder = tmp_path_factory.mktemp("whole")
     files = {
         "p.png": image("PNG"),
@@ -135,36 +135,36 @@ KINDS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def readers_of(name: str) -> list[Callable[[Path], object]]:
-    """Give every way in which a file of this name is read, as a whole or piece by piece."""
+    """Return all functions that read a file of this name, as a whole or in parts."""
     readers = [read_image, read_two_classes]
     if name.endswith((".nii", ".nii.gz")):
         readers.append(lambda path: open_volume(path, max_pixels=10**6))
     if name.endswith((".png", ".jpg", ".bmp", ".tif")):
-        # As under --max-memory: the size is looked at first.
+        # As with --max-memory, check the size first.
         readers.append(
             lambda path: (open_image(path, check_pixels=lambda *_: None), read_image(path))
         )
     return readers
 
 
-def test_every_kind_of_broken_file_is_refused_by_every_reader(
+def test_every_reader_rejects_every_kind_of_broken_file(
     whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     assert len(KINDS) >= 25
     for name, data in whole.items():
         if name.endswith(".dcm"):
-            continue  # through a process each; the command below reads them all
+            continue  # each one starts a process, and the command below reads all of them
         path = tmp_path / name
         path.write_bytes(data)
         assert read_image(path).array.size
-        for kind, spoil in KINDS.items():
-            path.write_bytes(spoil(data))
+        for kind, corrupt in KINDS.items():
+            path.write_bytes(corrupt(data))
             for read in readers_of(name):
                 check_refusal(refusal(read, path), path, f"{kind} as {name}")
 
 
 @pytest.mark.parametrize("names", [("a.nhdr", "a.raw"), ("b.mhd", "b.raw")])
-def test_every_kind_of_broken_header_or_data_beside_it_is_refused(
+def test_every_kind_of_broken_header_or_separate_data_file_is_rejected(
     names: tuple[str, str], tmp_path: Path
 ) -> None:
     by_itk(names[0], tmp_path, packed=False)
@@ -172,13 +172,13 @@ def test_every_kind_of_broken_header_or_data_beside_it_is_refused(
     assert read_image(header).array.size
     for name in names:
         data = (tmp_path / name).read_bytes()
-        for kind, spoil in KINDS.items():
-            spoiled = spoil(data)
-            # Bytes of the right number are voxels whatever they are, and what a header loses with
-            # its last byte is the end of a line.
-            if len(spoiled) == len(data) if name == names[1] else kind == "last byte missing":
+        for kind, corrupt in KINDS.items():
+            corrupted = corrupt(data)
+            # Any bytes of the correct length are valid voxels, and the last byte of a header only
+            # ends a line.
+            if len(corrupted) == len(data) if name == names[1] else kind == "last byte missing":
                 continue
-            (tmp_path / name).write_bytes(spoiled)
+            (tmp_path / name).write_bytes(corrupted)
             check_refusal(refusal(read_image, header), header, f"{kind} as {name}")
         (tmp_path / name).write_bytes(data)
 
@@ -195,7 +195,7 @@ def read_two_classes(path: Path) -> object:
 
 
 def refusal(read: Callable[[Path], object], path: Path) -> str | None:
-    """Give what a reader says against a file; whatever else is raised fails the test."""
+    """Return the error message of a reader. Any other exception fails the test."""
     try:
         read(path)
     except ReadError as error:
@@ -203,7 +203,7 @@ def refusal(read: Callable[[Path], object], path: Path) -> str | None:
     return None
 
 
-def test_broken_slice_of_dicom_is_refused_by_its_name(
+def test_error_for_a_broken_dicom_slice_names_the_file(
     whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     pytest.importorskip("pydicom")
@@ -211,13 +211,13 @@ def test_broken_slice_of_dicom_is_refused_by_its_name(
 
     path = tmp_path / "slice.dcm"
     request = {"action": "read", "path": str(path), "series": None, "max_pixels": 10**6}
-    for kind, spoil in KINDS.items():
-        path.write_bytes(spoil(whole["slice.dcm"]))
+    for kind, corrupt in KINDS.items():
+        path.write_bytes(corrupt(whole["slice.dcm"]))
         message = refusal(lambda _: list(work(request, io.BytesIO())[1]), path)
         check_refusal(message, path, kind)
 
 
-def test_broken_zip_file_of_a_series_is_refused_by_its_name(
+def test_error_for_a_broken_zip_of_a_series_names_the_file(
     whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     pytest.importorskip("pydicom")
@@ -228,17 +228,17 @@ def test_broken_zip_file_of_a_series_is_refused_by_its_name(
     packed = zip_of("slice.dcm", whole["slice.dcm"])
     path.write_bytes(packed)
     assert list(work(request, io.BytesIO())[1])
-    for kind, spoil in KINDS.items():
-        path.write_bytes(spoil(packed))
+    for kind, corrupt in KINDS.items():
+        path.write_bytes(corrupt(packed))
         message = refusal(lambda _: list(work(request, io.BytesIO())[1]), path)
         assert message is not None, kind
-        # Its name, or the name of the slice in it.
+        # The name of the zip file or of a slice in it.
         check_refusal(message.replace(f"{path}/slice.dcm: ", f"{path}: "), path, kind)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A network that was never trained."""
+    """Return the folder of an untrained model."""
     torch.manual_seed(0)
     card = ModelCard(
         architecture={"architecture": "unet", "width": 2},  # type: ignore[arg-type]
@@ -258,7 +258,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_folder_of_broken_files_is_done_but_for_them(
+def test_command_processes_all_valid_files_in_a_folder_with_broken_ones(
     whole: dict[str, bytes], model: Path, tmp_path: Path, command: Callable[..., object]
 ) -> None:
     folder = tmp_path / "in"
@@ -295,7 +295,7 @@ def test_folder_of_broken_files_is_done_but_for_them(
             "good_nrrd_raw.nrrd", "good_mha_packed.mha"} <= written  # fmt: skip
 
 
-def test_format_and_series_are_flags_of_the_command(
+def test_command_has_flags_for_format_and_series(
     whole: dict[str, bytes], model: Path, tmp_path: Path, command: Callable[..., object]
 ) -> None:
     folder = tmp_path / "in"
@@ -323,7 +323,7 @@ def test_format_and_series_are_flags_of_the_command(
     )
 
 
-def test_volume_that_cannot_be_read_plane_by_plane_is_refused_under_a_memory_limit(
+def test_memory_limit_rejects_volumes_that_cannot_be_read_plane_by_plane(
     whole: dict[str, bytes], model: Path, tmp_path: Path, command: Callable[..., object]
 ) -> None:
     folder = tmp_path / "in"

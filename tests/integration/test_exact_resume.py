@@ -1,4 +1,4 @@
-"""A run that is killed at any moment and resumed equals an uninterrupted run, bit by bit."""
+"""Test that a run killed at any moment and resumed equals an uninterrupted run exactly."""
 
 import json
 import os
@@ -58,12 +58,10 @@ def unbroken(tmp_path_factory):
     return out
 
 
-def test_run_killed_at_a_step_and_in_the_middle_of_a_save_equals_the_unbroken_run(
-    unbroken, tmp_path
-):
+def test_run_killed_at_a_step_and_during_a_save_equals_the_uninterrupted_run(unbroken, tmp_path):
     out = tmp_path / "run"
-    # Step 3 is between the checkpoints of steps 2 and 4; the fourth write of the next start is
-    # inside the checkpoint of step 4.
+    # Step 3 is between the checkpoints of steps 2 and 4. The fourth write of the next start is
+    # part of the checkpoint of step 4.
     assert run(out, "--kill-at-step", "3")[0] == -signal.SIGKILL
     assert run(out, "--resume", "--kill-at-write", "14")[0] == -signal.SIGKILL
     assert list((out / "checkpoints").glob(".*.partial"))
@@ -74,14 +72,14 @@ def test_run_killed_at_a_step_and_in_the_middle_of_a_save_equals_the_unbroken_ru
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_run_killed_at_random_moments_equals_the_unbroken_run(unbroken, tmp_path, workers):
+def test_run_killed_at_random_moments_equals_the_uninterrupted_run(unbroken, tmp_path, workers):
     out, dice = tmp_path / "run", random.Random(f"killed {workers}")
     for _ in range(4):
         state = out / "checkpoints/last/state.json"
         done = json.loads(state.read_text())["state"]["step"] if state.exists() else 0
         kills = [
             ("--kill-at-step", dice.randint(done + 1, STEPS)),
-            # From any checkpoint on, at least eight files are written before the end.
+            # At least eight files are written between any checkpoint and the end.
             ("--kill-at-write", dice.randint(1, 8)),
         ]
         kind, moment = dice.choice(kills)
@@ -114,7 +112,7 @@ def test_signal_saves_a_checkpoint_and_the_run_can_be_resumed(unbroken, tmp_path
 def test_file_size_limit_is_a_one_line_error_and_leaves_complete_checkpoints(tmp_path):
     out = tmp_path / "run"
     assert run(out, "--kill-at-step", "5")[0] == -signal.SIGKILL
-    # Larger than the logs, smaller than the random state of a checkpoint.
+    # Larger than the logs and smaller than the random state of a checkpoint.
     code, output = run(out, "--resume", "--limit-file-size", "6000")
     assert code == 1, output
     lines = [line for line in output.splitlines() if line.startswith("error")]
@@ -127,7 +125,7 @@ def test_file_size_limit_is_a_one_line_error_and_leaves_complete_checkpoints(tmp
 
 
 def test_loaders_of_the_application_resume_exactly(tmp_path):
-    """The same with the sampler, transforms and loaders that `segnetr train` uses."""
+    """Repeat the test with the sampler, transforms and loaders of `segnetr train`."""
     pytest.importorskip("segnetr.data.loading.loaders", reason="the data pipeline is not here yet")
     script = SCRIPT.with_name("engine_run_loaders.py")
     outcomes = {}

@@ -30,7 +30,7 @@ def perfect_logits(mask: Tensor, classes: int) -> Tensor:
 @every_loss
 @settings(max_examples=25, deadline=None)
 @given(shape=shapes, seed=st.integers(0, 999), empty=st.booleans())
-def test_perfect_logits_cost_nothing_also_where_the_mask_is_empty(name, shape, seed, empty):
+def test_loss_of_perfect_logits_is_zero_even_for_empty_masks(name, shape, seed, empty):
     mask = torch.zeros_like(draw_mask(shape, seed)) if empty else draw_mask(shape, seed)
     loss = build_loss(name, num_classes=shape[1])(perfect_logits(mask, shape[1]), mask)
     assert 0 <= loss.item() < 1e-3
@@ -39,9 +39,7 @@ def test_perfect_logits_cost_nothing_also_where_the_mask_is_empty(name, shape, s
 @every_loss
 @settings(max_examples=25, deadline=None)
 @given(shape=shapes, seed=st.integers(0, 999), scale=st.sampled_from([0.0, 1.0, 50.0, 1e4]))
-def test_loss_is_finite_and_never_negative_and_computed_in_float32_under_autocast(
-    name, shape, seed, scale
-):
+def test_loss_is_finite_nonnegative_and_float32_under_autocast(name, shape, seed, scale):
     mask = draw_mask(shape, seed)
     logits = draw_logits(shape, seed, scale).bfloat16()
     loss = build_loss(name, num_classes=shape[1])
@@ -56,9 +54,9 @@ def test_loss_is_finite_and_never_negative_and_computed_in_float32_under_autocas
 @every_loss
 @settings(max_examples=15, deadline=None)
 @given(shape=shapes, seed=st.integers(0, 999))
-def test_gradient_reaches_every_class_and_points_downhill(name, shape, seed):
+def test_gradient_reaches_every_class_and_a_step_lowers_the_loss(name, shape, seed):
     mask = draw_mask(shape, seed)
-    mask[..., 0, 0] = 1  # a foreground pixel, so that no overlap is trivially perfect
+    mask[..., 0, 0] = 1  # a foreground pixel, so that the overlap is never trivially perfect
     logits = draw_logits(shape, seed, 1.0).requires_grad_()
     loss = build_loss(name, num_classes=shape[1])
     value = loss(logits, mask)
@@ -71,7 +69,7 @@ def test_gradient_reaches_every_class_and_points_downhill(name, shape, seed):
 
 
 @every_loss
-def test_loss_of_a_batch_is_the_mean_over_its_images(name):
+def test_batch_loss_is_the_mean_over_its_images(name):
     shape = (4, 3, 8, 8)
     logits, mask = draw_logits(shape, 3, 2.0), draw_mask(shape, 3)
     loss = build_loss(name, num_classes=3)
@@ -96,14 +94,14 @@ def test_dice_equals_its_formula_without_background():
     torch.testing.assert_close(build_loss("dice", num_classes=2)(logits, mask), expected)
 
 
-def test_dice_ce_is_the_sum_of_its_parts():
+def test_dice_ce_is_the_sum_of_dice_and_ce():
     shape = (2, 3, 8, 8)
     logits, mask = draw_logits(shape, 1, 3.0), draw_mask(shape, 1)
     parts = [build_loss(name, num_classes=3)(logits, mask) for name in ("dice", "ce")]
     torch.testing.assert_close(build_loss("dice_ce", num_classes=3)(logits, mask), sum(parts))
 
 
-def test_tversky_charges_more_for_a_miss_than_for_a_false_alarm():
+def test_tversky_penalizes_a_false_negative_more_than_a_false_positive():
     mask = torch.zeros(1, 1, 8, 8, dtype=torch.int64)
     mask[..., :4] = 1
     missing, excess = mask.clone(), mask.clone()
@@ -113,25 +111,25 @@ def test_tversky_charges_more_for_a_miss_than_for_a_false_alarm():
     assert loss(perfect_logits(missing, 2), mask) > loss(perfect_logits(excess, 2), mask)
 
 
-def test_focal_part_ignores_a_shift_of_all_logits_as_the_softmax_does():
+def test_focal_loss_is_invariant_to_a_shift_of_all_logits():
     shape = (2, 3, 8, 8)
     logits, mask = draw_logits(shape, 1, 3.0), draw_mask(shape, 1)
     loss = build_loss("dice_focal", num_classes=3)
     torch.testing.assert_close(loss(logits + 7, mask), loss(logits, mask))
 
 
-def test_unknown_loss_is_named_with_the_choices():
+def test_error_for_an_unknown_loss_lists_the_choices():
     with pytest.raises(UsageError, match=r"'dise'.*dice_ce"):
         build_loss("dise", num_classes=2)
 
 
-def test_one_class_is_refused():
+def test_single_class_is_rejected():
     with pytest.raises(UsageError, match="background counts"):
         build_loss("ce", num_classes=1)
 
 
 @pytest.mark.parametrize("mask_shape", [(2, 8, 8), (2, 1, 4, 4), (1, 1, 8, 8), (2, 3, 8, 8)])
-def test_mask_of_another_shape_is_refused(mask_shape):
+def test_mask_of_another_shape_is_rejected(mask_shape):
     with pytest.raises(ValueError, match="do not fit"):
         build_loss("ce", num_classes=3)(
             torch.zeros(2, 3, 8, 8), torch.zeros(mask_shape, dtype=torch.int64)

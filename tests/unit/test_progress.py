@@ -1,4 +1,4 @@
-"""The progress display on a terminal, in a pipe and in the log of a run."""
+"""Test the progress display on a terminal, in a pipe and in the log of a run."""
 
 import io
 import re
@@ -11,7 +11,7 @@ from segnetr.progress import LogFile, ObserverGroup, Progress, format_seconds
 
 
 class Terminal(io.StringIO):
-    """A stream that claims to be a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self):
         return True
@@ -40,7 +40,7 @@ def show(stream, **options):
     return stream.getvalue()
 
 
-def test_pipe_gets_plain_lines_without_control_characters():
+def test_pipe_receives_plain_lines_without_control_characters():
     text = show(io.StringIO())
     assert "\r" not in text
     assert "\x1b" not in text
@@ -65,7 +65,7 @@ def test_bar_on_a_terminal_fills_and_has_colors():
 
 
 @pytest.mark.usefixtures("colors")
-def test_no_color_draws_the_bar_without_colors(monkeypatch):
+def test_no_color_disables_the_colors_of_the_bar(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     text = show(Terminal())
     assert "\x1b[3" not in text
@@ -77,7 +77,7 @@ def test_no_color_draws_the_bar_without_colors(monkeypatch):
 
 
 @pytest.mark.usefixtures("colors")
-def test_bar_never_breaks_the_line_of_a_narrow_terminal(monkeypatch):
+def test_bar_fits_on_one_line_of_a_narrow_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     stream = Terminal()
     Progress(stream=stream).on_step(1, 10, {"total": 0.123456, "other": 5.0}, 3.0)
@@ -88,7 +88,7 @@ def test_bar_never_breaks_the_line_of_a_narrow_terminal(monkeypatch):
 
 
 @pytest.mark.usefixtures("colors")
-def test_long_messages_and_brackets_are_printed_as_they_are():
+def test_long_messages_and_brackets_are_printed_verbatim():
     stream = Terminal()
     message = "[bold]" + "/long/path" * 30
     Progress(stream=stream).on_message(message)
@@ -96,7 +96,7 @@ def test_long_messages_and_brackets_are_printed_as_they_are():
 
 
 @pytest.mark.usefixtures("colors")
-def test_cursor_is_shown_again_after_a_task_that_fails():
+def test_cursor_is_restored_after_a_failed_task():
     stream = Terminal()
 
     def fail():

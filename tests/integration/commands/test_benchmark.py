@@ -1,4 +1,4 @@
-"""`segnetr benchmark` and the hand-over on drawn images."""
+"""Test `segnetr benchmark` and the transfer of encoder weights on synthetic images."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_benchmark_trains_each_encoder_once_and_saves_finished_rows(
     assert all(file.stat().st_mtime_ns == moment for file, moment in written.items())
 
 
-def test_benchmark_prints_the_difference_of_a_pair_with_its_interval(
+def test_benchmark_prints_paired_differences_with_their_interval(
     command, images: Path, tiny: list[str], tmp_path: Path
 ) -> None:
     arguments = ["--dataset", "isic2018", "--data-dir", images, "--steps", 2]
@@ -41,14 +41,14 @@ def test_benchmark_prints_the_difference_of_a_pair_with_its_interval(
     assert row["irsc_parameters"] < row["plain_parameters"]
 
 
-def test_wrong_use_is_one_line(command, tmp_path: Path) -> None:
+def test_wrong_usage_gives_a_one_line_error(command, tmp_path: Path) -> None:
     for arguments in ([], ["--ablation", "windows"], ["--encoders", "all", "--pairs", "unet"]):
         done = command("benchmark", *arguments, "--out", tmp_path / "b")
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
 
 
-def test_encoder_is_handed_from_one_run_to_the_next_and_frozen(
+def test_encoder_weights_are_transferred_to_the_next_run_and_frozen(
     command, images: Path, tiny: list[str], tmp_path: Path
 ) -> None:
     from safetensors.numpy import load_file

@@ -1,4 +1,4 @@
-"""`segnetr data prepare`: from archives to audited data, whole or not at all."""
+"""Test that `segnetr data prepare` installs and audits archives completely or not at all."""
 
 import functools
 import hashlib
@@ -30,7 +30,7 @@ FOLDERS = {
 
 
 def pack(folder: Path, path: Path, *, inside: str | None = None) -> Path:
-    """Put a folder into a zip, below its own name or another one."""
+    """Zip a folder under its own name or another one."""
     top = folder.name if inside is None else inside
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*")):
@@ -52,7 +52,7 @@ def names(folder: Path) -> set[str]:
 
 @pytest.fixture
 def archives(images: Path, tmp_path: Path) -> Path:
-    """Training images and masks, each in an archive with a name of its own."""
+    """Return archives of the training images and masks, each with its own name."""
     folder = tmp_path / "archives"
     folder.mkdir()
     for name in FOLDERS["train"]:
@@ -78,7 +78,7 @@ def one_line(done) -> str:
     return lines[0]
 
 
-def test_archives_become_audited_data_and_stay_as_they_are(
+def test_archives_are_unpacked_and_audited_without_being_modified(
     run, command, archives, images, tmp_path
 ):
     before = snapshot(archives)
@@ -99,7 +99,7 @@ def test_archives_become_audited_data_and_stay_as_they_are(
     assert checked.returncode == 0
 
 
-def test_second_run_does_nothing(run, archives, tmp_path):
+def test_second_run_changes_nothing(run, archives, tmp_path):
     assert run("--source", archives).returncode == 0
     before, folder = snapshot(tmp_path / "data"), (tmp_path / "data").stat().st_mtime_ns
     done = run("--source", archives)
@@ -109,7 +109,7 @@ def test_second_run_does_nothing(run, archives, tmp_path):
     assert (tmp_path / "data").stat().st_mtime_ns == folder
 
 
-def test_what_was_removed_is_prepared_again(run, archives, tmp_path):
+def test_removed_files_are_prepared_again(run, archives, tmp_path):
     assert run("--source", archives).returncode == 0
     shutil.rmtree(tmp_path / "data" / FOLDERS["train"][0])
     done = run("--source", archives, "--json")
@@ -117,7 +117,7 @@ def test_what_was_removed_is_prepared_again(run, archives, tmp_path):
     assert len(json.loads(done.stdout)["prepared"]) == 1
 
 
-def test_further_part_is_added_to_what_is_there(run, archives, images, tmp_path):
+def test_another_split_is_added_to_the_existing_data(run, archives, images, tmp_path):
     assert run("--source", archives).returncode == 0
     for name in FOLDERS["validation"]:
         pack(images / name, tmp_path / f"{name[:-1]}.zip")
@@ -128,14 +128,14 @@ def test_further_part_is_added_to_what_is_there(run, archives, images, tmp_path)
     assert len(record["archives"]) == 4
 
 
-def test_images_without_masks_say_what_is_missing(run, archives, tmp_path):
+def test_error_for_images_without_masks_names_the_missing_archive(run, archives, tmp_path):
     done = run("--source", archives / f"my_{FOLDERS['train'][0]}.zip")
     assert done.returncode == 2
     assert FOLDERS["train"][1] in one_line(done)
     assert names(tmp_path / "data") == {FOLDERS["train"][0], ".segnetr-prepared.json"}
 
 
-def test_issues_of_the_data_are_named_with_exit_code_4(run, images, tmp_path):
+def test_issues_in_the_data_are_listed_with_exit_code_4(run, images, tmp_path):
     for name in FOLDERS["train"]:
         shutil.copytree(images / name, tmp_path / "copy" / name)
     truncated = sorted((tmp_path / "copy" / FOLDERS["train"][0]).iterdir())[0]
@@ -148,7 +148,7 @@ def test_issues_of_the_data_are_named_with_exit_code_4(run, images, tmp_path):
     )
 
 
-def test_official_name_with_other_bytes_is_refused(run, images, tmp_path):
+def test_official_name_with_a_wrong_hash_is_rejected(run, images, tmp_path):
     name = FOLDERS["train"][1]
     done = run("--source", pack(images / name, tmp_path / f"{name}.zip"))
     assert done.returncode == 4
@@ -157,7 +157,7 @@ def test_official_name_with_other_bytes_is_refused(run, images, tmp_path):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_one_bad_archive_leaves_nothing(run, archives, tmp_path, order: int):
+def test_single_bad_archive_leaves_no_files(run, archives, tmp_path, order: int):
     with zipfile.ZipFile(archives / "zz.zip", "w") as archive:
         archive.writestr("../evil.png", b"1")
     done = run("--source", *sorted(archives.iterdir())[::order])
@@ -167,7 +167,7 @@ def test_one_bad_archive_leaves_nothing(run, archives, tmp_path, order: int):
     assert not (tmp_path / "evil.png").exists()
 
 
-def test_two_archives_with_one_file_are_refused(run, archives, tmp_path):
+def test_two_archives_with_the_same_file_are_rejected(run, archives, tmp_path):
     shutil.copy(archives / f"my_{FOLDERS['train'][0]}.zip", archives / "again.zip")
     done = run("--source", archives)
     assert done.returncode == 4
@@ -175,7 +175,7 @@ def test_two_archives_with_one_file_are_refused(run, archives, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_file_in_the_way_is_never_replaced(run, archives, tmp_path):
+def test_existing_file_is_never_replaced(run, archives, tmp_path):
     taken = sorted(zipfile.ZipFile(archives / f"my_{FOLDERS['train'][0]}.zip").namelist())[0]
     first = tmp_path / "data" / taken
     first.parent.mkdir(parents=True)
@@ -188,12 +188,10 @@ def test_file_in_the_way_is_never_replaced(run, archives, tmp_path):
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Simulate a killed process."""
 
 
-def test_run_killed_between_two_moves_is_completed_by_the_next(
-    run, archives, tmp_path, monkeypatch
-):
+def test_next_run_completes_a_run_killed_between_two_moves(run, archives, tmp_path, monkeypatch):
     rename, calls = Path.rename, []
 
     def die(self: Path, target: Path) -> Path:
@@ -215,7 +213,7 @@ def test_run_killed_between_two_moves_is_completed_by_the_next(
     assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
 
 
-def test_run_killed_while_unpacking_leaves_nothing_behind_the_next(
+def test_next_run_removes_files_of_a_run_killed_while_unpacking(
     run, archives, tmp_path, monkeypatch
 ):
     left = tmp_path / "data/.segnetr-prepare/contents/half"
@@ -225,7 +223,7 @@ def test_run_killed_while_unpacking_leaves_nothing_behind_the_next(
     assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
 
 
-def test_move_that_fails_is_taken_back(run, archives, tmp_path, monkeypatch):
+def test_failed_move_is_rolled_back(run, archives, tmp_path, monkeypatch):
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
@@ -240,14 +238,14 @@ def test_move_that_fails_is_taken_back(run, archives, tmp_path, monkeypatch):
     assert not (tmp_path / "data").exists()
 
 
-def test_two_processes_do_not_prepare_one_folder(run, archives, tmp_path):
+def test_two_processes_cannot_prepare_one_folder_at_once(run, archives, tmp_path):
     with open_transaction(tmp_path / "data"):
         done = run("--source", archives)
     assert done.returncode == 2
     assert "another process" in one_line(done)
 
 
-def test_unpacked_folder_is_copied_and_not_touched(run, images, tmp_path):
+def test_unpacked_folder_is_copied_and_not_modified(run, images, tmp_path):
     before = snapshot(images)
     done = run("--source", images, "--json")
     assert done.returncode == 0, done.stderr
@@ -257,7 +255,7 @@ def test_unpacked_folder_is_copied_and_not_touched(run, images, tmp_path):
     assert "already installed" in again.stdout
 
 
-def test_link_in_an_unpacked_folder_is_refused(run, tmp_path):
+def test_link_in_an_unpacked_folder_is_rejected(run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/a.jpg").symlink_to("/etc/passwd")
     done = run("--source", tmp_path / "mine")
@@ -266,7 +264,7 @@ def test_link_in_an_unpacked_folder_is_refused(run, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
-def test_rar_is_told_to_be_unpacked_first(run, tmp_path):
+def test_error_for_a_rar_file_asks_to_unpack_it_first(run, tmp_path):
     (tmp_path / "PH2Dataset.rar").write_bytes(b"Rar!\x1a\x07\x01\0" + bytes(100))
     done = run("--source", tmp_path / "PH2Dataset.rar")
     assert done.returncode == 4
@@ -274,18 +272,18 @@ def test_rar_is_told_to_be_unpacked_first(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "said"),
+    ("flag", "value", "message"),
     [("--max-files", 3, "more than 3 files"), ("--max-gib", 1e-6, "more than 1073 bytes")],
 )
-def test_limits_can_be_changed(run, archives, flag: str, value: float, said: str):
+def test_limits_are_set_by_flags(run, archives, flag: str, value: float, message: str):
     done = run("--source", archives, flag, value)
     assert done.returncode == 4
-    assert said in one_line(done)
+    assert message in one_line(done)
     assert flag in one_line(done)
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "said"),
+    ("name", "arguments", "message"),
     [
         ("isic2018", [], "nothing to prepare isic2018 from; give --source ARCHIVE or DIR, or --do"),
         ("isic18", ["--download"], "did you mean 'isic2018'"),
@@ -298,14 +296,16 @@ def test_limits_can_be_changed(run, archives, flag: str, value: float, said: str
         ("cifar10", ["--download"], "add --accept-license if you agree"),
     ],
 )
-def test_wrong_usage_is_one_line_and_asks_nobody(run, tmp_path, name, arguments, said):
+def test_wrong_usage_gives_a_one_line_error_without_a_prompt(
+    run, tmp_path, name, arguments, message
+):
     done = run(*arguments, name=name)
     assert done.returncode == 2
-    assert said in one_line(done)
+    assert message in one_line(done)
     assert not (tmp_path / "data").exists()
 
 
-def test_source_and_target_in_one_another_are_refused(command, images):
+def test_nested_source_and_target_are_rejected(command, images):
     for target in (images, images / "sub"):
         done = command("data", "prepare", "isic2018", "--source", images, "--data-dir", target)
         assert done.returncode == 2
@@ -313,7 +313,7 @@ def test_source_and_target_in_one_another_are_refused(command, images):
     assert not (images / "sub").exists()
 
 
-def test_labeled_images_are_prepared_too(run, tmp_path):
+def test_classification_dataset_is_prepared(run, tmp_path):
     rng = np.random.default_rng(0)
     arrays = {
         f"{part}_{kind}": value
@@ -332,7 +332,7 @@ def test_labeled_images_are_prepared_too(run, tmp_path):
     assert run("--source", tmp_path / "truncated.npz", name="medmnist").returncode != 0
 
 
-def test_list_says_what_can_be_fetched_under_which_license(command):
+def test_list_shows_downloadable_datasets_with_their_license(command):
     rows = json.loads(command("data", "list", "--json").stdout)["datasets"]
     sets = {row["name"]: row for row in rows}
     assert sets["synthetic"]["download"] == "not needed"
@@ -343,7 +343,7 @@ def test_list_says_what_can_be_fetched_under_which_license(command):
     assert all(row["license"] for row in rows)
 
 
-def test_every_official_archive_has_a_sound_description():
+def test_every_official_archive_has_a_valid_description():
     for name, source in OFFICIAL.items():
         assert source.title, name
         assert source.license, name
@@ -367,7 +367,7 @@ def test_every_official_archive_has_a_sound_description():
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):
-    """Gives the files of a folder; whoever asks for `astray` is sent to a file of the machine."""
+    """Serve the files of a folder and redirect `astray` to a local file of the machine."""
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
@@ -380,12 +380,12 @@ class _Files(http.server.SimpleHTTPRequestHandler):
             super().do_GET()
 
     def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def site(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """A server with two official archives, one of them without its folder, and their table."""
+    """Start a server with two official archives, one without its folder, and return their table."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -399,8 +399,8 @@ def site(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for number, name in enumerate(FOLDERS["train"]):
         path = pack(images / name, folder / f"{name}.zip", inside="" if number else None)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        place = f"{address}/{path.name}"
-        found.append(Archive(name=path.name, address=place, folder=name, sha256=sha256))
+        url = f"{address}/{path.name}"
+        found.append(Archive(name=path.name, address=url, folder=name, sha256=sha256))
     source = replace(OFFICIAL["isic2018"], archives=tuple(found))
     server.table = {**OFFICIAL, "isic2018": source}
     monkeypatch.setattr(prepare, "OFFICIAL", server.table)
@@ -413,7 +413,7 @@ def site(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     server.server_close()
 
 
-def test_download_needs_the_license_then_fetches_checks_and_lays_out(run, site, tmp_path):
+def test_download_requires_the_license_and_installs_checked_files(run, site, tmp_path):
     done = run("--download")
     assert done.returncode == 2
     assert "CC BY-NC 4.0" in one_line(done)
@@ -431,7 +431,7 @@ def test_download_needs_the_license_then_fetches_checks_and_lays_out(run, site, 
     assert site.asked == []
 
 
-def test_download_fetches_only_what_the_sources_lack(run, site, tmp_path):
+def test_download_fetches_only_missing_archives(run, site, tmp_path):
     mine = tmp_path / "site" / f"{FOLDERS['train'][0]}.zip"
     done = run("--source", mine, "--download", "--accept-license", "--keep-archives")
     assert done.returncode == 0, done.stderr
@@ -440,7 +440,9 @@ def test_download_fetches_only_what_the_sources_lack(run, site, tmp_path):
     assert mine.exists()
 
 
-def test_download_of_wrong_bytes_leaves_nothing_and_keeps_the_good_file(run, site, tmp_path):
+def test_download_with_a_wrong_hash_installs_nothing_and_keeps_the_valid_archive(
+    run, site, tmp_path
+):
     bad = tmp_path / "site" / f"{FOLDERS['train'][1]}.zip"
     good = bad.read_bytes()
     bad.write_bytes(good[:-1] + b"!")
@@ -455,7 +457,7 @@ def test_download_of_wrong_bytes_leaves_nothing_and_keeps_the_good_file(run, sit
     assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
 
 
-def test_download_that_is_led_to_a_file_of_the_machine_is_refused(run, site, tmp_path):
+def test_redirect_of_a_download_to_a_local_file_is_rejected(run, site, tmp_path):
     first, second = site.table["isic2018"].archives
     astray = replace(first, address=first.address.replace(".zip", "-astray.zip"))
     site.table["isic2018"] = replace(site.table["isic2018"], archives=(astray, second))
@@ -464,7 +466,7 @@ def test_download_that_is_led_to_a_file_of_the_machine_is_refused(run, site, tmp
     assert "no http or https address; it was not followed" in one_line(done)
 
 
-def test_renamed_official_archive_is_known_by_its_hash(run, site, tmp_path):
+def test_renamed_official_archive_is_recognized_by_its_hash(run, site, tmp_path):
     for number, name in enumerate(FOLDERS["train"]):
         shutil.copy(tmp_path / "site" / f"{name}.zip", tmp_path / f"renamed{number}.zip")
     done = run("--source", *tmp_path.glob("renamed*.zip"), "--json")
@@ -473,7 +475,7 @@ def test_renamed_official_archive_is_known_by_its_hash(run, site, tmp_path):
     assert names(tmp_path / "data") == {*FOLDERS["train"], ".segnetr-prepared.json"}
 
 
-def test_tar_without_compression_and_with_leftovers_is_prepared(run, images, tmp_path):
+def test_uncompressed_tar_with_system_metadata_files_is_prepared(run, images, tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name in FOLDERS["train"]:
             archive.add(images / name, name)

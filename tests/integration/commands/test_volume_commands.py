@@ -1,4 +1,4 @@
-"""Volumes through the real commands: trained by slices, predicted, scored, refused with a line."""
+"""Test training, prediction, evaluation and errors for volumes with the real commands."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ SHAPE = (20, 24, 6)
 
 @pytest.fixture(scope="module")
 def trained_on_volumes(command, tiny, tmp_path_factory) -> Path:
-    """A run on a task whose slices are padded, seen with neighbors and resampled."""
+    """Train on volumes whose slices are padded, stacked with neighbors and resampled."""
     folder = tmp_path_factory.mktemp("task")
     run = folder / "run"
     settings = {
@@ -36,7 +36,9 @@ def trained_on_volumes(command, tiny, tmp_path_factory) -> Path:
     return run
 
 
-def test_run_on_volumes_is_validated_and_scored_in_millimeters(trained_on_volumes: Path) -> None:
+def test_run_on_volumes_is_validated_per_case_and_scored_in_millimeters(
+    trained_on_volumes: Path,
+) -> None:
     lines = (trained_on_volumes / "metrics.jsonl").read_text().splitlines()
     validations = [line for line in map(json.loads, lines) if line["phase"] == "validation"]
     assert [line["step"] for line in validations] == [2, 4]
@@ -47,7 +49,7 @@ def test_run_on_volumes_is_validated_and_scored_in_millimeters(trained_on_volume
     assert (trained_on_volumes / "report.html").is_file()
     split = json.loads((trained_on_volumes / "splits.json").read_text())
     parts = [set(split[name]) for name in ("train", "validation", "test")]
-    assert sum(map(len, parts)) == 6  # cases and never slices
+    assert sum(map(len, parts)) == 6  # cases are split, not slices
     assert set.union(*parts) == {f"box_{number:03d}" for number in range(6)}
 
 
@@ -72,7 +74,7 @@ def test_predicted_mask_has_the_grid_of_an_oblique_volume(
     np.testing.assert_array_equal(mask.affine, read_image(path).affine)
 
 
-def test_evaluating_a_trained_run_again_gives_the_same_numbers(
+def test_evaluating_a_trained_run_again_reproduces_its_scores(
     command, trained_on_volumes: Path, tmp_path: Path
 ) -> None:
     done = command("evaluate", trained_on_volumes, "--out", tmp_path / "again", "--quiet")
@@ -107,7 +109,7 @@ def spoil_affine(image: Path, mask: Path) -> None:
     image.write_bytes(gzip.compress(bytes(header)))
 
 
-def tear(image: Path, mask: Path) -> None:
+def truncate(image: Path, mask: Path) -> None:
     image.write_bytes(image.read_bytes()[:-40])
 
 
@@ -118,35 +120,35 @@ BROKEN: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "label outside the list": (relabel, "mask-values", "the value 9 where 0 to 3"),
     "film": (make_film, "image-unreadable", "it has 4 axes (20, 24, 6, 5)"),
     "NaN in the affine": (spoil_affine, "image-unreadable", "NaN"),
-    "torn file": (tear, "image-unreadable", "cut off"),
+    "torn file": (truncate, "image-unreadable", "cut off"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_bad_volume_is_one_line_and_exit_code_four(
+def test_bad_volume_gives_a_one_line_error_and_exit_code_4(
     command, tiny, tmp_path: Path, name: str
 ) -> None:
-    spoil, kind, said = BROKEN[name]
+    corrupt, kind, message = BROKEN[name]
     write_acdc(tmp_path, 1)
     (image,) = tmp_path.rglob("patient001_frame01.nii.gz")
     (mask,) = tmp_path.rglob("patient001_frame01_gt.nii.gz")
-    spoil(image, mask)
+    corrupt(image, mask)
     data = ["--dataset", "acdc", "--data-dir", tmp_path]
     checked = command("data", "check", *data, "--workers", 0, "--quiet")
     assert checked.returncode == 4
     (line,) = [line for line in checked.stdout.splitlines() if line.startswith(kind)]
-    assert said in line
+    assert message in line
     assert "patient001_frame01" in line
     cache = ["--set", f"data.cache_dir={tmp_path / 'cache'}"]
     refused = command("train", *data, *tiny, *cache, "--out", tmp_path / "run", "--quiet")
     assert refused.returncode == 4
     (line,) = [line for line in refused.stderr.splitlines() if line]
-    assert said in line
+    assert message in line
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (["data.intensity.kind=per_image"], "is for images"),
         (["data.slices.spacing_mm=1.0", "predict.mode=resize"], "predict.mode=window"),
@@ -155,13 +157,13 @@ def test_bad_volume_is_one_line_and_exit_code_four(
     ],
 )
 def test_settings_that_do_not_fit_volumes_are_rejected_early(
-    command, tiny, tmp_path: Path, changes: list[str], said: str
+    command, tiny, tmp_path: Path, changes: list[str], message: str
 ) -> None:
     data = ["--dataset", "decathlon", "--data-dir", write_task(tmp_path, 3)]
     settings = [part for change in changes for part in ("--set", change)]
     done = command("train", *data, *tiny, *settings, "--out", tmp_path / "run", "--quiet")
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("change", ["data.slices.neighbors=1", "data.intensity.kind=per_volume"])
@@ -174,7 +176,9 @@ def test_volume_settings_are_rejected_for_images(
     assert "is for volumes" in done.stderr
 
 
-def test_only_empty_masks_are_one_line_and_exit_code_four(command, tiny, tmp_path: Path) -> None:
+def test_dataset_with_only_empty_masks_gives_a_one_line_error_and_exit_code_4(
+    command, tiny, tmp_path: Path
+) -> None:
     folder = write_task(tmp_path, 3)
     for path in (folder / "labelsTr").iterdir():
         write_nifti(path, np.zeros(SHAPE, np.uint8))
@@ -185,7 +189,7 @@ def test_only_empty_masks_are_one_line_and_exit_code_four(command, tiny, tmp_pat
     assert "it has no foreground" in done.stderr
 
 
-def test_broken_task_file_is_one_line_and_exit_code_four(command, tmp_path: Path) -> None:
+def test_broken_task_file_gives_a_one_line_error_and_exit_code_4(command, tmp_path: Path) -> None:
     folder = write_task(tmp_path, 1)
     (folder / "dataset.json").write_text("{")
     done = command("data", "check", "--dataset", "decathlon", "--data-dir", folder, "--quiet")
@@ -200,7 +204,7 @@ def test_bad_volume_does_not_stop_the_other_inputs(
     good = write_nifti(tmp_path / "in" / "good.nii.gz", values)
     write_nifti(tmp_path / "in" / "film.nii.gz", np.zeros((*SHAPE, 2), np.int16))
     shutil.copy(good, tmp_path / "in" / "torn.nii.gz")
-    tear(tmp_path / "in" / "torn.nii.gz", good)
+    truncate(tmp_path / "in" / "torn.nii.gz", good)
     out = ["--model", trained_on_volumes, "--out", tmp_path / "out", "--quiet"]
     done = command("predict", tmp_path / "in", *out)
     assert done.returncode == 3

@@ -1,6 +1,6 @@
-"""Our scores against independent implementations: MONAI, SimpleITK, the ISIC challenge's package.
+"""Test scores against MONAI, SimpleITK and the package of the ISIC challenge.
 
-Where the rules agree, to 1e-6; where MONAI's defaults differ, worked examples say how.
+Scores agree to 1e-6 where the definitions agree. Worked examples show how MONAI's defaults differ.
 """
 
 import math
@@ -23,7 +23,7 @@ from PIL import Image
 from segnetr.metrics import score_masks, select_summary, summarize
 from segnetr.metrics.surface import measure_surfaces
 
-# MONAI 1.6 calls a deprecated argument of its own.
+# MONAI 1.6 uses one of its own deprecated arguments.
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
 
 LESION = ("background", "lesion")
@@ -31,7 +31,7 @@ SPACINGS = {2: [None, (1.0, 1.0), (0.7, 2.5)], 3: [None, (0.8, 0.8, 5.0)]}
 
 
 def blob(shape, generator):
-    """A wobbly ellipse somewhere in the image."""
+    """Return a random distorted ellipse."""
     axes = np.meshgrid(*[np.arange(side) for side in shape], indexing="ij")
     distance = sum(
         ((axis - generator.uniform(0.35, 0.65) * side) / (generator.uniform(0.15, 0.35) * side))
@@ -52,7 +52,7 @@ def pairs(dims):
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_dice_and_iou_are_those_of_monai(dims):
+def test_dice_and_iou_equal_those_of_monai(dims):
     for prediction, ground_truth in pairs(dims):
         values = score(prediction, ground_truth)
         ours, theirs = as_monai(prediction), as_monai(ground_truth)
@@ -61,7 +61,7 @@ def test_dice_and_iou_are_those_of_monai(dims):
 
 
 @pytest.mark.parametrize(("dims", "spacing"), [(d, s) for d in SPACINGS for s in SPACINGS[d]])
-def test_surface_distances_are_those_of_monai(dims, spacing):
+def test_surface_distances_equal_those_of_monai(dims, spacing):
     unit = "px" if spacing is None else "mm"
     size = None if spacing is None else list(spacing)
     for prediction, ground_truth in pairs(dims):
@@ -70,17 +70,17 @@ def test_surface_distances_are_those_of_monai(dims, spacing):
         hd95 = compute_hausdorff_distance(ours, theirs, percentile=95, spacing=size)
         assd = compute_average_surface_distance(ours, theirs, symmetric=True, spacing=size)
         nsd = compute_surface_dice(ours, theirs, [1.5], spacing=size, include_background=True)
-        # MONAI finds the rank of the percentile in float32, so it interpolates a little beside.
+        # MONAI computes the rank of the percentile in float32, which makes it less precise.
         assert values[f"hd95_{unit}"] == pytest.approx(hd95.item(), rel=5e-6)
         assert values[f"assd_{unit}"] == pytest.approx(assd.item(), rel=1e-6)
         assert values[f"nsd_1.5{unit}"] == pytest.approx(nsd.item(), abs=1e-6)
 
 
 def surfaces_by_simpleitk(prediction, ground_truth, spacing):
-    """Distances of border pixels by ITK's contour and distance filters: another code altogether."""
+    """Return distances of border pixels from ITK's contour and distance filters."""
 
     def as_image(mask):
-        # A frame of background: ITK takes the edge of the image for no border.
+        # Pad with background because ITK does not count the edge of the image as a border.
         image = SimpleITK.GetImageFromArray(np.pad(mask, 1))
         image.SetSpacing([float(side) for side in reversed(spacing)])
         return image
@@ -103,21 +103,21 @@ def surfaces_by_simpleitk(prediction, ground_truth, spacing):
     ("dims", "spacing"),
     [(2, (1.0, 1.0)), (2, (0.7, 2.5)), (3, (0.8, 0.8, 5.0)), (3, (3, 0.5, 1.1))],
 )
-def test_surface_distances_are_those_of_simpleitk_to_a_millionth(dims, spacing):
+def test_surface_distances_equal_those_of_simpleitk_to_a_millionth(dims, spacing):
     for prediction, ground_truth in pairs(dims):
         there, back = surfaces_by_simpleitk(prediction, ground_truth, spacing)
         both = np.concatenate([there, back])
         values = score(prediction, ground_truth, spacing=spacing, nsd_tolerance=1.53)
         hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
-        # ITK gives float32.
+        # ITK returns float32.
         assert values["hd95_mm"] == pytest.approx(hd95, rel=1e-6)
         assert values["assd_mm"] == pytest.approx(both.mean(), rel=1e-6)
         assert values["nsd_1.53mm"] == pytest.approx((both <= 1.53).mean(), abs=1e-6)
 
 
 @pytest.mark.parametrize(("dims", "spacing"), [(2, (0.7, 2.5)), (3, (0.8, 0.8, 5.0))])
-def test_largest_distances_are_those_of_monai_to_a_millionth(dims, spacing):
-    # The maximum needs no rank, which MONAI finds in float32.
+def test_hausdorff_distance_equals_that_of_monai_to_a_millionth(dims, spacing):
+    # The maximum does not need the rank, which MONAI computes in float32.
     for prediction, ground_truth in pairs(dims):
         ours = measure_surfaces(prediction > 0, ground_truth > 0, spacing=spacing)
         theirs = compute_hausdorff_distance(
@@ -127,7 +127,7 @@ def test_largest_distances_are_those_of_monai_to_a_millionth(dims, spacing):
         assert largest == pytest.approx(theirs.item(), rel=1e-6)
 
 
-# Ours, and what MONAI's functions say of the same masks; NaN and infinity fall out of its means.
+# Our scores and MONAI's for the same masks. MONAI excludes NaN and infinity from its means.
 EMPTIES = {
     "both empty": (
         (1.0, 1.0, None, None, None),
@@ -140,7 +140,7 @@ EMPTIES = {
 
 @pytest.mark.filterwarnings("ignore:the (prediction|ground truth) of class .* is all 0")
 @pytest.mark.parametrize("name", EMPTIES)
-def test_empty_masks_are_scored_by_our_rules_where_monai_leaves_them_out(name):
+def test_empty_masks_are_scored_while_monai_excludes_them(name):
     full, empty = blob((30, 40), np.random.default_rng(0)), np.zeros((30, 40), np.uint8)
     prediction = full if name == "false alarm" else empty
     ground_truth = full if name == "missed" else empty
@@ -160,12 +160,12 @@ def test_empty_masks_are_scored_by_our_rules_where_monai_leaves_them_out(name):
 
 
 def test_distances_follow_the_spacing_of_each_axis():
-    # One plate of pixels, moved by two: along the thick axis that is 10 mm, along the thin 1 mm.
+    # A plate moved by two voxels: 10 mm along the axis of thick slices, 1 mm along a thin one.
     ground_truth = np.zeros((9, 9, 9), np.uint8)
     ground_truth[3:6, 3:6, 4] = 1
     for axis, expected in ((0, 1.0), (2, 10.0)):
         moved = score(np.roll(ground_truth, 2, axis=axis), ground_truth, spacing=(0.5, 0.5, 5.0))
-        # Along the plate two of its three rows stand apart by 0.5 and 1; across it all by 10.
+        # Along the plate, two of its three rows are 0.5 and 1 mm apart. Across it: 10 mm for all.
         assert moved["hd95_mm"] == pytest.approx(expected)
     thick = score(
         np.roll(ground_truth, 2, axis=2), ground_truth, spacing=(0.5, 0.5, 5.0), nsd_tolerance=9.9
@@ -173,7 +173,7 @@ def test_distances_follow_the_spacing_of_each_axis():
     assert thick["nsd_9.9mm"] == 0.0
 
 
-def test_a_case_keeps_its_scores_wherever_it_lies_in_a_larger_volume():
+def test_scores_do_not_depend_on_the_position_in_a_larger_volume():
     prediction, ground_truth = pairs(3)[0]
     alone = score(prediction, ground_truth, spacing=(1.0, 1.0, 2.0))
     around = [(7, 3), (0, 9), (5, 5)]
@@ -184,7 +184,7 @@ def test_a_case_keeps_its_scores_wherever_it_lies_in_a_larger_volume():
 
 
 @pytest.mark.filterwarnings("ignore:the (prediction|ground truth) of class .* is all 0")
-def test_each_missed_structure_raises_the_mean_distance_here_and_none_does_in_monai():
+def test_missed_structures_raise_the_mean_distance_but_not_in_monai():
     generator = np.random.default_rng(2)
     ground_truths = [blob((30, 40), generator) for _ in range(6)]
     good = [np.roll(ground_truth, 2, axis=0) for ground_truth in ground_truths]
@@ -206,10 +206,10 @@ def test_each_missed_structure_raises_the_mean_distance_here_and_none_does_in_mo
 
 
 @pytest.mark.filterwarnings("ignore:the ground truth of class .* is all 0")
-def test_a_false_alarm_costs_dice_here_and_is_dropped_in_monai():
+def test_false_positive_lowers_the_mean_dice_but_not_in_monai():
     ground_truth = np.zeros((20, 20), np.uint8)
     alarm = blob((20, 20), np.random.default_rng(4))
-    metric = DiceMetric()  # its default leaves out what is empty in the ground truth
+    metric = DiceMetric()  # by default, it excludes classes that are absent from the ground truth
     metric(as_monai(alarm), as_monai(ground_truth))
     good = blob((20, 20), np.random.default_rng(5))
     metric(as_monai(good), as_monai(good))
@@ -218,7 +218,7 @@ def test_a_false_alarm_costs_dice_here_and_is_dropped_in_monai():
     assert np.mean(ours) == 0.5
 
 
-def test_monai_measures_in_voxels_unless_it_is_told_and_we_say_the_unit():
+def test_distances_have_a_unit_while_monai_defaults_to_voxels():
     prediction, ground_truth = pairs(3)[0]
     voxels = compute_hausdorff_distance(as_monai(prediction), as_monai(ground_truth), percentile=95)
     assert "hd95_mm" not in score(prediction, ground_truth)
@@ -227,7 +227,7 @@ def test_monai_measures_in_voxels_unless_it_is_told_and_we_say_the_unit():
 
 
 def isic_cases():
-    """Pairs of every quality, among them a missed lesion, a false alarm and two empty masks."""
+    """Return pairs of any quality, with a missed lesion, a false positive and two empty masks."""
     generator = np.random.default_rng(1)
     ground_truths = [blob((40, 50), generator) for _ in range(12)]
     predictions = [
@@ -256,9 +256,9 @@ def our_isic_summaries():
     )
 
 
-def test_isic_score_is_that_of_the_challenge_as_published():
-    # Codella et al., arXiv:1902.03368, section 2.1: per image the Jaccard index, 0 where it is
-    # below 0.65; the score is the mean over the images.
+def test_isic_score_equals_the_published_definition():
+    # Codella et al., arXiv:1902.03368, section 2.1: the Jaccard index per image, 0 if it is
+    # below 0.65. The score is the mean over the images.
     expected = []
     for prediction, ground_truth in isic_cases():
         union = np.logical_or(prediction, ground_truth).sum()
@@ -269,9 +269,9 @@ def test_isic_score_is_that_of_the_challenge_as_published():
     assert found == pytest.approx(np.mean(expected), abs=1e-12)
 
 
-# The package of 2021 meets the pandas of today.
+# The package is from 2021 and calls deprecated functions of pandas.
 @pytest.mark.filterwarnings("ignore:The inplace keyword in Series.rename:DeprecationWarning")
-def test_isic_score_is_that_of_the_challenge_package(tmp_path):
+def test_isic_score_equals_that_of_the_challenge_package(tmp_path):
     package = pytest.importorskip(
         "isic_challenge_scoring.segmentation",
         reason="isic-challenge-scoring is not installed; the published definition is tested above",

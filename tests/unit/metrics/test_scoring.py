@@ -38,7 +38,7 @@ def square(top, left, side, *, shape=(20, 30)):
 
 
 def brute_force(prediction, ground_truth, spacing, tolerance):
-    """HD95, ASSD and NSD from the definition alone: neighbors by hand, all pairs of pixels."""
+    """Compute HD95, ASSD and NSD by definition, over all pairs of border pixels."""
 
     def border(mask):
         points = {tuple(point) for point in np.argwhere(mask)}
@@ -68,27 +68,27 @@ def brute_force(prediction, ground_truth, spacing, tolerance):
     )
 
 
-def test_scores_of_two_shifted_squares_are_those_worked_out_by_hand():
-    # 4 x 4 squares, one shifted by one column: 12 shared pixels, 16 + 16 in all.
+def test_scores_of_two_shifted_squares_match_a_worked_example():
+    # 4 x 4 squares, one shifted by one column: 12 shared pixels, 16 + 16 in total.
     values = lesion(square(3, 3, 4), square(3, 4, 4))
     assert values["dice"] == 24 / 32
     assert values["iou"] == 12 / 20
     assert values["isic_jaccard"] == 0.0  # 0.6 is below 0.65
     assert values["hd95_px"] == 1.0
-    # Of each border of 12 pixels the far column (4) and the two inner ends of the near column lie
-    # off the other border: 6 at distance 1.
+    # In each border of 12 pixels, the far column (4) and the two inner ends of the near column are
+    # not on the other border: 6 pixels at distance 1.
     assert values["assd_px"] == pytest.approx(0.5)
     assert values["nsd_2px"] == 1.0
     assert [values[name] for name in PIXEL_COUNTS] == [16, 16, 12]
 
 
-def test_equal_masks_score_perfectly():
+def test_equal_masks_have_perfect_scores():
     values = lesion(square(3, 3, 5), square(3, 3, 5))
     assert (values["dice"], values["iou"], values["isic_jaccard"]) == (1, 1, 1)
     assert (values["hd95_px"], values["assd_px"], values["nsd_2px"]) == (0, 0, 1)
 
 
-def test_two_empty_masks_are_right_and_have_no_distance():
+def test_two_empty_masks_have_dice_one_and_no_distance():
     empty = np.zeros((20, 30))
     values = lesion(empty, empty)
     assert (values["dice"], values["iou"], values["isic_jaccard"]) == (1, 1, 1)
@@ -96,27 +96,27 @@ def test_two_empty_masks_are_right_and_have_no_distance():
 
 
 @pytest.mark.parametrize("missed", [True, False], ids=["missed", "false alarm"])
-def test_a_missed_structure_and_a_false_alarm_cost_the_diagonal(missed):
+def test_missed_structure_and_false_positive_score_the_image_diagonal(missed):
     empty, full = np.zeros((30, 40)), square(3, 3, 5, shape=(30, 40))
     values = lesion(empty, full) if missed else lesion(full, empty)
     assert (values["dice"], values["iou"], values["isic_jaccard"]) == (0, 0, 0)
     assert (values["hd95_px"], values["assd_px"], values["nsd_2px"]) == (50, 50, 0)
 
 
-def test_the_penalty_is_longer_than_any_distance_in_the_image():
+def test_penalty_is_larger_than_any_distance_in_the_image():
     one, other = np.zeros((9, 12)), np.zeros((9, 12))
     one[0, 0] = other[-1, -1] = 1
     assert lesion(one, other)["hd95_px"] < lesion(np.zeros((9, 12)), other)["hd95_px"] == 15
 
 
-def test_lengths_are_in_millimeters_and_say_so_where_the_file_has_spacing():
+def test_distances_are_in_millimeters_if_the_file_has_a_spacing():
     values = lesion(square(3, 3, 4), square(3, 5, 4), spacing=(3.0, 0.5), nsd_tolerance=0.5)
     assert values["hd95_mm"] == 1.0  # two columns of half a millimeter
     assert "nsd_0.5mm" in values
     assert not [name for name in values if name.endswith("px")]
 
 
-def test_a_distance_equal_to_the_tolerance_is_within_it():
+def test_distance_equal_to_the_tolerance_is_within_it():
     for side in (0.1, 0.3, 0.7, 1.1):
         shifted = lesion(
             square(3, 3, 4), square(3, 6, 4), spacing=(50.0, side), nsd_tolerance=3 * side
@@ -124,7 +124,7 @@ def test_a_distance_equal_to_the_tolerance_is_within_it():
         assert shifted[f"nsd_{3 * side:g}mm"] == 1.0
 
 
-def test_iou_at_the_threshold_counts_and_below_it_does_not():
+def test_isic_score_counts_iou_at_the_threshold_and_not_below():
     ground_truth = np.zeros((10, 10))
     ground_truth[:, :] = 1
     at, below = ground_truth.copy(), ground_truth.copy()
@@ -135,14 +135,14 @@ def test_iou_at_the_threshold_counts_and_below_it_does_not():
     assert lesion(below, ground_truth, isic_threshold=0.5)["isic_jaccard"] == 0.64
 
 
-def test_isic_score_is_given_to_images_with_one_foreground_class_only():
+def test_isic_score_is_defined_only_for_images_with_one_foreground_class():
     image, volume = np.zeros((8, 8)), np.zeros((8, 8, 4))
     assert "isic_jaccard" in lesion(image, image)
     assert "isic_jaccard" not in lesion(volume, volume)
     assert ("left", "isic_jaccard") not in score(image, image, classes=ORGANS)
 
 
-def test_every_foreground_class_is_scored_by_itself():
+def test_every_foreground_class_is_scored_separately():
     ground_truth, prediction = square(2, 2, 4), square(2, 2, 4)
     ground_truth[10:14, 10:14] = 2
     values = score(prediction, ground_truth, classes=ORGANS)
@@ -154,7 +154,7 @@ def test_every_foreground_class_is_scored_by_itself():
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_scores_agree_with_the_definitions_computed_by_brute_force(data):
+def test_scores_equal_brute_force_computation(data):
     shape = data.draw(
         st.sampled_from([(5, 7), (6, 6), (1, 8), (4, 5, 3), (3, 1, 6)]), label="shape"
     )
@@ -182,7 +182,7 @@ def test_scores_agree_with_the_definitions_computed_by_brute_force(data):
     arrays.arrays(np.bool_, (6, 5, 4)),
     st.tuples(*[st.sampled_from([0.5, 1.0, 3.3])] * 3),
 )
-def test_search_tree_and_distance_map_give_the_same_distances(start, goal, spacing):
+def test_search_tree_and_distance_map_return_the_same_distances(start, goal, spacing):
     goal[0, 0, 0] = True
     tree = _search_tree(start, goal, spacing=spacing)
     np.testing.assert_allclose(tree, _distance_map(start, goal, spacing=spacing), atol=1e-12)
@@ -193,7 +193,7 @@ def test_search_tree_and_distance_map_give_the_same_distances(start, goal, spaci
     arrays.arrays(np.uint8, (6, 7), elements=st.integers(0, 2)),
     arrays.arrays(np.uint8, (6, 7), elements=st.integers(0, 2)),
 )
-def test_scores_do_not_change_when_prediction_and_ground_truth_swap_or_the_grid_turns(one, other):
+def test_scores_are_invariant_to_swapping_masks_and_rotating_the_grid(one, other):
     values = score(one, other, classes=ORGANS)
     swapped = score(other, one, classes=ORGANS)
     turned = score(np.rot90(one), np.rot90(other), classes=ORGANS)
@@ -203,7 +203,7 @@ def test_scores_do_not_change_when_prediction_and_ground_truth_swap_or_the_grid_
             assert turned[key] == pytest.approx(value, abs=1e-12)
 
 
-def test_dense_and_sparse_borders_take_different_ways_to_the_same_score():
+def test_dense_and_sparse_borders_have_the_same_score_by_different_methods():
     generator = np.random.default_rng(0)
     ground_truth = square(10, 10, 40, shape=(60, 60))
     speckled = ground_truth ^ (generator.random(ground_truth.shape) < 0.2)
@@ -237,11 +237,13 @@ def test_dense_and_sparse_borders_take_different_ways_to_the_same_score():
         (np.zeros((4, 5)), np.zeros((4, 5)), {"classes": ("background", "mean")}, "named 'mean'"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_with_its_name(prediction, ground_truth, options, message):
+def test_invalid_input_gives_an_error_with_the_case_name(
+    prediction, ground_truth, options, message
+):
     with pytest.raises(ValueError, match=message):
         score(prediction, ground_truth, **options)
 
 
-def test_distance_to_nothing_is_refused():
+def test_distance_to_an_empty_mask_is_rejected():
     with pytest.raises(ValueError, match="not empty"):
         measure_surfaces(np.zeros((3, 3), bool), np.ones((3, 3), bool), spacing=(1.0, 1.0))

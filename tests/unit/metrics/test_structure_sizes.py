@@ -1,4 +1,4 @@
-"""Sizes, ejection fractions and their agreement, worked out by hand."""
+"""Test structure sizes, ejection fractions and their agreement against worked examples."""
 
 import csv
 
@@ -18,11 +18,11 @@ from segnetr.outputs.tables.scores import write_per_case_csv
 from segnetr.outputs.tables.structure_sizes import compute_sizes, write_sizes
 
 HEART = ("background", "right ventricle", "myocardium", "left ventricle")
-GRID, SPACING = (10, 10, 10), (2.0, 2.0, 10.0)  # 0.04 ml a voxel
+GRID, SPACING = (10, 10, 10), (2.0, 2.0, 10.0)  # 0.04 ml per voxel
 
 
 def volume(left, *, right=50):
-    """A volume with so many voxels of the left and of the right ventricle."""
+    """Return a volume with given voxel counts of the left and right ventricle."""
     labels = np.zeros(1000, np.uint8)
     labels[:left] = 3
     labels[500 : 500 + right] = 1
@@ -30,7 +30,7 @@ def volume(left, *, right=50):
 
 
 def heart(patients):
-    """Scores and records: true and predicted voxels of the left ventricle at both phases."""
+    """Return scores and records with true and predicted left-ventricle voxels of both phases."""
     scores, records = [], []
     for name, (group, phases) in patients.items():
         for phase, (true, predicted) in phases.items():
@@ -58,7 +58,7 @@ PATIENTS = {
 }
 
 
-def test_volumes_and_ejection_fractions_are_those_of_the_voxels():
+def test_volumes_and_ejection_fractions_follow_from_the_voxel_counts():
     sizes, ejections = compute_sizes(*heart(PATIENTS))
     left = {e.patient_id: e for e in ejections if e.class_name == "left ventricle"}
     assert left["p1"].true_ed == pytest.approx(200 * 0.04)
@@ -72,22 +72,22 @@ def test_volumes_and_ejection_fractions_are_those_of_the_voxels():
     assert "myocardium" not in {e.class_name for e in ejections}
 
 
-def test_a_patient_with_one_phase_has_no_ejection_fraction():
+def test_patient_with_one_phase_has_no_ejection_fraction():
     scores, records = heart({"p1": ("NOR", {"ED": (200, 200)})})
     assert compute_sizes(scores, records)[1] == []
 
 
-def test_agreement_is_bias_and_limits():
+def test_agreement_has_bias_and_limits_of_agreement():
     found = measure_agreement([10, 20, 30], [12, 21, 30])
     assert found.bias == 1
-    assert found.high == pytest.approx(1 + 1.96 * 1)  # differences 2, 1, 0: deviation 1
+    assert found.high == pytest.approx(1 + 1.96 * 1)  # differences 2, 1, 0: standard deviation 1
     assert found.low == pytest.approx(1 - 1.96 * 1)
     assert measure_agreement([1], [2]).low is None
     with pytest.raises(ValueError, match="no pairs"):
         measure_agreement([], [])
 
 
-def test_areas_of_images_are_shares_where_no_pixel_size_is_known():
+def test_areas_are_fractions_of_the_image_if_the_pixel_size_is_unknown():
     ground_truth = np.zeros((20, 25), np.uint8)
     ground_truth[:10] = 1
     scores = score_masks(
@@ -101,7 +101,7 @@ def test_areas_of_images_are_shares_where_no_pixel_size_is_known():
     assert chart.title == "Area, lesion"
 
 
-def test_tables_of_sizes_hold_every_case_and_every_patient(tmp_path):
+def test_size_tables_list_every_case_and_every_patient(tmp_path):
     scores, records = heart(PATIENTS)
     write_sizes(tmp_path, scores, records)
     with (tmp_path / "sizes.csv").open(newline="") as file:
@@ -114,7 +114,7 @@ def test_tables_of_sizes_hold_every_case_and_every_patient(tmp_path):
     assert patients[2]["predicted_EF_percent"] == ""
 
 
-def test_records_are_read_back_as_written(tmp_path):
+def test_case_records_round_trip(tmp_path):
     records = heart(PATIENTS)[1]
     records.append(CaseRecord(case_id="x", patient_id=None, grid=(3, 4), spacing=None, seconds=0))
     write_case_records(tmp_path / "cases.json", records)
@@ -122,18 +122,18 @@ def test_records_are_read_back_as_written(tmp_path):
     assert read_case_records(tmp_path / "none.json") == []
 
 
-def test_groups_are_the_facts_that_divide_the_cases_and_each_division_is_shown_once():
+def test_groups_split_the_cases_and_each_split_is_listed_once():
     charts = chart_groups(*heart(PATIENTS))
     assert [chart.title for chart in charts] == ["Dice by phase", "Dice by group"]
     assert {box.name: len(box.values) for box in charts[1].boxes} == {"DCM": 2, "NOR": 4}
 
 
-def test_boxes_hold_quartiles_and_outliers():
+def test_boxes_have_quartiles_and_outliers():
     values = [0.1, *np.linspace(0.8, 0.9, 60)]
     synthetic = draw_box_chart(
         BoxChart(title="t", label="l", boxes=[Box(name="a", values=values)], is_share=True)
     )
-    assert synthetic.count("<circle") == 1  # of many values the outlier alone
+    assert synthetic.count("<circle") == 1  # only the outlier of many values
     assert "a median 0.849, quartiles 0.824 to 0.875 (61)" in synthetic
     with pytest.raises(ValueError, match="boxes where"):
         draw_box_chart(BoxChart(title="t", label="l", boxes=[], is_share=True))
@@ -142,7 +142,7 @@ def test_boxes_hold_quartiles_and_outliers():
         draw_box_chart(BoxChart(title="t", label="l", boxes=many, is_share=False))
 
 
-def test_undefined_distances_are_in_no_box():
+def test_undefined_distances_are_excluded_from_boxes():
     empty = np.zeros((8, 8), np.uint8)
     full = np.ones((8, 8), np.uint8)
     scores = score_masks(empty, empty, classes=("background", "a"), case_id="1")
@@ -153,11 +153,11 @@ def test_undefined_distances_are_in_no_box():
 
 
 def render_section(folder):
-    """The page about the files of an evaluation."""
+    """Render the section from the files of an evaluation."""
     return render_run_report(RunReport(title="t", cases=read_case_section(folder)))
 
 
-def test_section_is_made_of_the_files_of_an_evaluation_and_older_ones_do_without(tmp_path):
+def test_section_shows_only_what_the_evaluation_files_contain(tmp_path):
     assert 'id="variation"' not in render_section(tmp_path)
     scores, records = heart(PATIENTS)
     write_per_case_csv(tmp_path / "per_case.csv", scores)
@@ -174,7 +174,7 @@ def test_section_is_made_of_the_files_of_an_evaluation_and_older_ones_do_without
     assert "median 0.50 s" in new.times["Prediction of a case"]
 
 
-def test_ejection_fractions_of_real_hearts_are_those_of_hearts(real_data):
+def test_ejection_fractions_of_real_hearts_are_plausible(real_data):
     scores, records = [], []
     for case in read_acdc(real_data / "acdc")[:12]:
         mask = read_mask_file(case.mask, classes=len(HEART))

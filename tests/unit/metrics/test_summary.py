@@ -17,7 +17,7 @@ def disk(radius, *, side=40, value=1):
 
 
 def score_radii(radii, *, classes=LESION):
-    """One case for each (radius in the prediction, radius in the ground truth)."""
+    """Score one case for each pair of radii (prediction, ground truth)."""
     return [
         score
         for number, (found, true) in enumerate(radii)
@@ -30,7 +30,7 @@ def by_name(summaries):
 
 
 def scores_of(values, *, metric="dice", class_name="lesion"):
-    """Cases with given values of one metric, all of them found."""
+    """Return scores of cases with given values of one metric and no missed structure."""
     counts = {"ground_truth_pixels": 10.0, "predicted_pixels": 10.0, "shared_pixels": 5.0}
     return [
         Score(case_id=case, class_name=class_name, metric=name, value=number)
@@ -39,7 +39,7 @@ def scores_of(values, *, metric="dice", class_name="lesion"):
     ]
 
 
-def test_summary_of_given_values_is_their_mean_deviation_and_median():
+def test_summary_has_mean_standard_deviation_and_median():
     row = select_summary(summarize(scores_of({"a": 0.2, "b": 0.4, "c": 0.9})), "dice")
     assert row.mean == pytest.approx(0.5)
     assert row.std == pytest.approx(math.sqrt((0.3**2 + 0.1**2 + 0.4**2) / 2))
@@ -50,7 +50,7 @@ def test_summary_of_given_values_is_their_mean_deviation_and_median():
     ) * 4
 
 
-def test_missed_structures_false_alarms_and_empty_pairs_are_counted():
+def test_missed_structures_false_positives_and_empty_pairs_are_counted():
     rows = by_name(summarize(score_radii([(5, 5), (0, 5), (0, 6), (5, 0), (0, 0), (0, 0), (0, 0)])))
     for metric in ("dice", "hd95_px", "dice_pooled"):
         row = rows["lesion", metric]
@@ -71,13 +71,13 @@ def test_mean_distance_grows_with_every_missed_structure():
     assert means == sorted(set(means))
 
 
-def test_a_metric_undefined_everywhere_has_no_mean():
+def test_metric_that_is_undefined_for_all_cases_has_no_mean():
     row = by_name(summarize(score_radii([(0, 0), (0, 0)])))["lesion", "hd95_px"]
     assert (row.mean, row.std, row.median, row.low, row.high) == (None,) * 5
     assert (row.cases, row.undefined) == (2, 2)
 
 
-def test_pooled_dice_adds_pixels_before_it_divides():
+def test_pooled_dice_sums_pixels_over_cases_first():
     scores = score_radii([(5, 15), (15, 15)])
     small, large = np.count_nonzero(disk(5)), np.count_nonzero(disk(15))
     row = by_name(summarize(scores))["lesion", "dice_pooled"]
@@ -87,19 +87,19 @@ def test_pooled_dice_adds_pixels_before_it_divides():
     assert row.mean != pytest.approx(by_name(summarize(scores))["lesion", "dice"].mean)
 
 
-def test_pooled_dice_of_nothing_is_one():
+def test_pooled_dice_of_empty_masks_is_one():
     row = by_name(summarize(score_radii([(0, 0), (0, 0)])))["lesion", "dice_pooled"]
     assert (row.mean, row.low, row.high) == (1.0, 1.0, 1.0)
 
 
-def test_summary_does_not_depend_on_the_order_or_grouping_of_cases():
+def test_summary_is_independent_of_the_order_and_grouping_of_cases():
     scores = score_radii([(radius, 10) for radius in range(12)])
     shuffled = scores.copy()
     random.Random(3).shuffle(shuffled)
     assert by_name(summarize(shuffled)) == by_name(summarize(scores))
 
 
-def test_interval_repeats_with_its_seed_and_moves_with_another():
+def test_interval_is_reproducible_and_depends_on_the_seed():
     scores = score_radii([(radius, 10) for radius in range(12)])
     first, again, other = (
         select_summary(summarize(scores, seed=seed), "dice") for seed in (0, 0, 1)
@@ -109,7 +109,7 @@ def test_interval_repeats_with_its_seed_and_moves_with_another():
     assert first.mean == other.mean
 
 
-def test_interval_covers_a_known_mean_about_as_often_as_it_promises():
+def test_coverage_of_the_interval_is_close_to_its_nominal_level():
     generator = np.random.default_rng(0)
     covered = 0
     for _ in range(200):
@@ -120,13 +120,13 @@ def test_interval_covers_a_known_mean_about_as_often_as_it_promises():
     assert 0.90 <= covered / 200 <= 0.98
 
 
-def test_cases_of_one_patient_are_drawn_together():
+def test_cases_of_one_patient_are_resampled_as_one_unit():
     values = {f"p{number // 10}-{number}": 0.4 + 0.2 * (number // 10 % 2) for number in range(60)}
     patients = {case: case.split("-")[0] for case in values}
     alone = select_summary(summarize(scores_of(values)), "dice")
     grouped = select_summary(summarize(scores_of(values), patients=patients), "dice")
     assert grouped.mean == alone.mean
-    # Ten equal cases for each patient: six draws instead of sixty, so sqrt(10) times as wide.
+    # Ten equal cases per patient: six samples instead of sixty, so sqrt(10) times as wide.
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
 
 
@@ -137,24 +137,24 @@ def test_one_patient_gives_no_interval():
     assert select_summary(summarize(scores_of({"a": 0.2})), "dice").std is None
 
 
-def test_no_resamples_give_no_interval():
+def test_zero_resamples_give_no_interval():
     row = select_summary(summarize(scores_of({"a": 0.2, "b": 0.4}), bootstrap=0), "dice")
     assert (row.mean, row.low) == (pytest.approx(0.3), None)
 
 
-def test_a_case_without_patient_does_not_join_a_patient_of_its_name():
+def test_case_without_patient_is_separate_from_a_patient_of_its_name():
     scores = scores_of({"a": 0.0, "b": 1.0})
     row = select_summary(summarize(scores, patients={"a": "b"}), "dice")
     assert row.low is not None
 
 
-def test_large_sets_are_resampled_in_slices_with_the_right_spread():
+def test_large_sets_are_resampled_in_chunks_with_the_correct_variance():
     values = {f"c{number}": float(number % 2) for number in range(5000)}
     row = select_summary(summarize(scores_of(values), bootstrap=1000), "dice")
     assert row.high - row.low == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(5000), rel=0.1)
 
 
-def test_mean_rows_hold_the_mean_over_classes_of_each_case():
+def test_mean_rows_average_the_classes_of_each_case():
     ground_truth, prediction = disk(8), disk(8)
     ground_truth[:4, :4] = 2
     scores = score_masks(prediction, ground_truth, classes=ORGANS, case_id="a")
@@ -168,7 +168,7 @@ def test_mean_rows_hold_the_mean_over_classes_of_each_case():
     assert select_summary(list(rows.values()), "dice").class_name == "mean"
 
 
-def test_one_class_has_no_mean_row():
+def test_single_class_has_no_mean_row():
     summaries = summarize(score_radii([(5, 5), (6, 5)]))
     assert {row.class_name for row in summaries} == {"lesion"}
     assert select_summary(summaries, "dice").class_name == "lesion"
@@ -176,7 +176,7 @@ def test_one_class_has_no_mean_row():
         select_summary(summaries, "sensitivity")
 
 
-def test_a_case_scored_twice_is_refused():
+def test_case_that_is_scored_twice_is_rejected():
     with pytest.raises(ValueError, match="'case0' was scored twice"):
         summarize(score_radii([(5, 5)]) * 2)
 

@@ -1,4 +1,4 @@
-"""Weighing by the map of means equals the literal way through windows of the whole map."""
+"""Test that weights from the map of means equal the literal computation with windows."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ quick = settings(max_examples=25, deadline=None)
 
 
 def literal_local(branch: LocalInteraction, x: Tensor) -> Tensor:
-    """LP, mean, FFN, softmax, weighting, LR, as the paper has them."""
+    """Compute LP, mean, FFN, softmax, weighting and LR as in the paper."""
     grid = (x.shape[2] // branch.window, x.shape[3] // branch.window)
     windows = partition_windows(x, branch.window)
     weights = branch.mixing(windows.mean(-1), grid)
@@ -34,7 +34,7 @@ def literal_local(branch: LocalInteraction, x: Tensor) -> Tensor:
 
 
 def literal_global(branch: GlobalInteraction, x: Tensor) -> Tensor:
-    """GP, mean, FFN, softmax, weighting, GR, as the paper has them."""
+    """Compute GP, mean, FFN, softmax, weighting and GR as in the paper."""
     double = 2 * branch.window
     grid = (x.shape[2] // double, x.shape[3] // double)
     windows = partition_displaced(x, branch.window)
@@ -46,7 +46,7 @@ def literal_global(branch: GlobalInteraction, x: Tensor) -> Tensor:
 @given(
     st.sampled_from(MIXINGS), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers()
 )
-def test_both_branches_equal_the_literal_way(
+def test_both_branches_equal_the_literal_computation(
     mixing: MixingKind, rows: int, columns: int, window: int, seed: int
 ) -> None:
     torch.manual_seed(seed % 2**31)
@@ -58,7 +58,7 @@ def test_both_branches_equal_the_literal_way(
     torch.testing.assert_close(wide(x), literal_global(wide, x))
 
 
-def test_fusion_is_the_normed_weighted_sum_of_both_branches() -> None:
+def test_fusion_is_the_normalized_weighted_sum_of_both_branches() -> None:
     fusion = InteractionFusion(5, 2, mixing="window", ratio=1.0, size=(8, 12)).double()
     with torch.no_grad():
         fusion.local_weight.fill_(0.7)
@@ -70,7 +70,7 @@ def test_fusion_is_the_normed_weighted_sum_of_both_branches() -> None:
 
 @pytest.mark.parametrize("mixing", MIXINGS)
 @pytest.mark.parametrize("size", [(3, 5), (7, 16), (9, 9)])
-def test_maps_without_whole_windows_keep_their_grid(
+def test_maps_that_are_no_multiple_of_the_window_keep_their_size(
     mixing: MixingKind, size: tuple[int, int]
 ) -> None:
     fusion = InteractionFusion(4, 4, mixing=mixing, ratio=1.0, size=(16, 16))
@@ -81,7 +81,7 @@ def test_maps_without_whole_windows_keep_their_grid(
 
 @quick
 @given(st.sampled_from(MIXINGS), st.integers(1, 4), st.integers(1, 4))
-def test_weights_have_mean_one_along_the_mixed_axis(
+def test_attention_weights_have_mean_one_along_the_mixed_axis(
     mixing: MixingKind, rows: int, columns: int
 ) -> None:
     means = torch.randn(3, rows * columns, 4)
@@ -92,7 +92,7 @@ def test_weights_have_mean_one_along_the_mixed_axis(
     assert (weights > 0).all()
 
 
-def test_window_mixing_lets_windows_see_each_other_and_position_mixing_does_not() -> None:
+def test_only_window_mixing_exchanges_information_between_windows() -> None:
     x = torch.randn(1, 1, 8, 8, dtype=torch.float64)
     changed = x.clone()
     changed[..., 4:, 4:] += torch.randn(4, 4)
@@ -105,7 +105,7 @@ def test_window_mixing_lets_windows_see_each_other_and_position_mixing_does_not(
         assert torch.equal(before, after) == same
 
 
-def test_the_global_branch_sees_beyond_its_double_window() -> None:
+def test_global_branch_depends_on_pixels_outside_its_double_window() -> None:
     branch = GlobalInteraction(1, mixing="position", ratio=1.0, size=(6, 6)).double()
     x = torch.randn(1, 1, 6, 6, dtype=torch.float64)
     changed = x.clone()
@@ -116,7 +116,7 @@ def test_the_global_branch_sees_beyond_its_double_window() -> None:
     assert (before != after)[outside].any()
 
 
-def test_mixing_on_another_grid_resamples_what_it_learned() -> None:
+def test_mixing_weights_are_resampled_for_another_grid() -> None:
     layer = WindowMixing((4, 4)).double()
     flat = torch.full((3, 16), 0.5, dtype=torch.float64)
     assert torch.equal(layer._on((4, 4), flat), flat)
@@ -127,7 +127,7 @@ def test_mixing_on_another_grid_resamples_what_it_learned() -> None:
     torch.testing.assert_close(wide[:, 1:-1], torch.arange(6.0).double().expand(4, 6) / 2 + 0.25)
 
 
-def test_weights_learned_for_a_place_stay_near_it_on_another_grid() -> None:
+def test_mixing_weights_keep_their_relative_position_on_another_grid() -> None:
     layer = WindowMixing((4, 4)).double()
     with torch.no_grad():
         layer.restore.weight.zero_()
@@ -140,7 +140,7 @@ def test_weights_learned_for_a_place_stay_near_it_on_another_grid() -> None:
 @pytest.mark.parametrize(
     ("window", "mixing", "size"), [(1, "position", (8, 8)), (8, "window", (8, 8))]
 )
-def test_a_single_entry_needs_no_parameters(
+def test_mixing_over_a_single_entry_has_no_parameters(
     window: int, mixing: MixingKind, size: tuple[int, int]
 ) -> None:
     layer = build_mixing(window, mixing=mixing, ratio=1.0, size=size)

@@ -1,4 +1,4 @@
-"""The CPU kernels of MBConv give the results of the plain modules."""
+"""Test that the CPU kernels of MBConv return the results of the plain modules."""
 
 import copy
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def train_step(block: MBConv, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("tile", [2**10, 2**30])
 def test_training_kernel_equals_plain_training(case: tuple[int, int, float], tile: int) -> None:
-    """Values, all gradients and running statistics are those of the plain modules."""
+    """Compare values, all gradients and running statistics with those of the plain modules."""
     block = make_block(*case)
     plain = copy.deepcopy(block)
     x = torch.randn(3, case[0], 9, 12, dtype=torch.float64) * 2 + 3
@@ -68,7 +68,7 @@ def test_training_kernel_equals_plain_training(case: tuple[int, int, float], til
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("tile", [2**10, 2**14, 2**30])
 def test_inference_kernel_equals_plain_inference(case: tuple[int, int, float], tile: int) -> None:
-    """The folded and tiled kernel gives the maps of the plain modules."""
+    """Compare the maps of the folded and tiled kernel with those of the plain modules."""
     block = make_block(*case, dtype=torch.float32).eval()
     x = torch.randn(3, case[0], 9, 12)
     with torch.no_grad():
@@ -81,8 +81,8 @@ def test_inference_kernel_equals_plain_inference(case: tuple[int, int, float], t
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_values_far_from_zero_do_not_spoil_the_folded_statistics() -> None:
-    """Statistics from the covariance are accurate even if the mean is large."""
+def test_folded_statistics_are_accurate_for_values_far_from_zero() -> None:
+    """Check that statistics from the covariance are accurate even if the mean is large."""
     block = make_block(8, 4, 0.25, dtype=torch.float32)
     plain = copy.deepcopy(block).double()
     x = torch.randn(2, 8, 16, 16) + 100
@@ -92,7 +92,7 @@ def test_values_far_from_zero_do_not_spoil_the_folded_statistics() -> None:
 
 
 def test_channel_covariance_returns_mean_and_covariance() -> None:
-    """The result is that of torch.cov over images and pixels."""
+    """Compare the result with that of torch.cov over images and pixels."""
     x = torch.randn(2, 5, 4, 6, dtype=torch.float64) + 4
     mean, covariance = channel_covariance(x)
     rows = x.movedim(1, 0).flatten(1)
@@ -101,13 +101,13 @@ def test_channel_covariance_returns_mean_and_covariance() -> None:
 
 
 def test_gradient_of_channel_covariance_is_correct() -> None:
-    """The hand-written gradient agrees with finite differences."""
+    """Compare the hand-written gradient with finite differences."""
     x = torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(channel_covariance, (x,))
 
 
-def test_training_kernel_is_used_only_where_it_fits() -> None:
-    """Few pixels, half precision, autocast, no gradient, evaluation and small maps do not fit."""
+def test_training_kernel_is_used_only_for_supported_inputs() -> None:
+    """Check few pixels, half precision, autocast, no gradient, evaluation and small maps."""
     x = torch.randn(2, 8, 8, 8, dtype=torch.float64)
 
     def fits(maps: Tensor, *, training: bool = True) -> bool:

@@ -1,4 +1,4 @@
-"""A linear layer along the channels gives the same result on every path."""
+"""Test that a linear layer along the channels returns the same result on every path."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ LAYERS = [nn.Linear(32, 64), nn.Linear(32, 64, bias=False), nn.Conv2d(32, 64, 1)
 
 @pytest.fixture
 def x() -> Tensor:
-    """Maps with enough multiply-adds for the compiled product."""
+    """Return maps with enough multiply-adds for the compiled product."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, 32, 64, 40, generator=generator)
 
@@ -22,7 +22,7 @@ def x() -> Tensor:
 @pytest.mark.parametrize("layer", LAYERS, ids=["linear", "without bias", "convolution"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_prediction_equals_rows_times_matrix(x, layer, layout) -> None:
-    """Without gradient, the result is the matrix product over the channels."""
+    """Compare the result without gradient with the matrix product over the channels."""
     with torch.no_grad():
         expected = F.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias)
         found = pointwise_conv(layer, x.contiguous(memory_format=layout))
@@ -31,7 +31,7 @@ def test_prediction_equals_rows_times_matrix(x, layer, layout) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS, ids=["linear", "without bias", "convolution"])
 def test_compiled_function_has_the_same_maps_and_gradients(x, layer, monkeypatch) -> None:
-    """Compiled, oneDNN's product replaces the convolution and its gradients."""
+    """Compare oneDNN's product, used when compiled, with the convolution and its gradients."""
     decisions = []
 
     def ask(maps: Tensor, weight: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Recomputation changes memory, not results."""
+"""Test that recomputation changes memory use but not results."""
 
 import copy
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ def _every_map_is_large() -> Iterator[None]:
         yield
 
 
-def test_gradients_and_running_statistics_are_those_of_one_pass() -> None:
-    """The second call of a function updates no running statistics."""
+def test_gradients_and_running_statistics_equal_those_of_one_pass() -> None:
+    """Check that the second call of a function does not update running statistics."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.SiLU(), nn.Conv2d(4, 2, 1))
     recomputing = copy.deepcopy(plain)
@@ -37,23 +37,23 @@ def test_gradients_and_running_statistics_are_those_of_one_pass() -> None:
     assert norm.num_batches_tracked == 2
 
 
-def test_only_the_input_of_a_large_map_is_kept() -> None:
-    """Autograd saves the input alone; a smaller map, and plain(), keep everything."""
+def test_only_the_input_of_a_large_map_is_saved() -> None:
+    """Check that autograd saves only the input, and everything for small maps and plain()."""
     x = torch.randn(1, 3, 8, 8)
     layers = nn.Sequential(nn.Conv2d(3, 16, 1), nn.SiLU(), nn.Conv2d(16, 2, 1))
-    kept: list[int] = []
+    saved: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
+        lambda tensor: saved.append(tensor.numel()) or tensor, lambda tensor: tensor
     ):
         recompute(layers, x)
-        recomputed, _ = sum(kept), kept.clear()
+        recomputed, _ = sum(saved), saved.clear()
         layers(x)
-        usual, _ = sum(kept), kept.clear()
+        usual, _ = sum(saved), saved.clear()
         with kernels.configure(large_map_bytes=x.numel() * 4 + 1):
             recompute(layers, x)
-        small, _ = sum(kept), kept.clear()
+        small, _ = sum(saved), saved.clear()
         with kernels.plain():
             recompute(layers, x)
     assert recomputed < usual / 4
     assert small == usual
-    assert sum(kept) == usual
+    assert sum(saved) == usual

@@ -1,4 +1,4 @@
-"""The whole network: any size, compiled, exported, its skips and its frame."""
+"""Test the whole network: any image size, compilation, export, skips and padding."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def build(mixing: str = "window", *, side: int = 48, **fields: object) -> Segmen
 
 
 class Doubling(nn.Module):
-    """Stands for a network: refuses sides that are no multiple of 16, and doubles the values."""
+    """A fake network that rejects sides that are no multiple of 16 and doubles the values."""
 
     def forward(self, image: Tensor) -> Tensor:
         assert image.shape[2] % 16 == image.shape[3] % 16 == 0
@@ -26,14 +26,14 @@ class Doubling(nn.Module):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 100), (10, 70)])
-def test_padding_inside_is_undone(size: tuple[int, int]) -> None:
+def test_internal_padding_is_cropped(size: tuple[int, int]) -> None:
     image = torch.randn(2, 3, *size)
     framed = SegmentationModel(Doubling(), multiple=16, least=64)
     assert torch.equal(framed(image), 2 * image)
 
 
 @pytest.mark.parametrize("mixing", ["window", "position"])
-def test_the_compiler_takes_the_network_in_one_graph(mixing: str) -> None:
+def test_network_compiles_to_one_graph(mixing: str) -> None:
     model = build(mixing).eval()
     image = torch.randn(2, 3, 45, 50)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_the_compiler_takes_the_network_in_one_graph(mixing: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_compiler_takes_a_training_step_in_one_graph() -> None:
+def test_training_step_compiles_to_one_graph() -> None:
     model, plain = build().double(), build().double()
     image = torch.randn(2, 3, 32, 48, dtype=torch.float64)
     torch.compile(model, backend="aot_eager", fullgraph=True)(image).square().mean().backward()
@@ -55,7 +55,7 @@ def test_the_compiler_takes_a_training_step_in_one_graph() -> None:
 
 
 @pytest.mark.parametrize("mixing", ["window", "position"])
-def test_the_network_can_be_exported(mixing: str) -> None:
+def test_network_can_be_exported(mixing: str) -> None:
     model = build(mixing).eval()
     image = torch.randn(1, 3, 48, 48)
     program = torch.export.export(model, (image,))
@@ -65,7 +65,7 @@ def test_the_network_can_be_exported(mixing: str) -> None:
     assert (exported - usual).abs().max() < 1e-5 * usual.abs().max()
 
 
-def test_window_mixing_is_built_for_the_native_size() -> None:
+def test_window_mixing_has_parameters_for_the_native_size() -> None:
     own, other = build(side=48), build(side=96, native_size=48)
     shapes = [[p.shape for p in model.parameters()] for model in (own, other)]
     assert shapes[0] == shapes[1]
@@ -73,12 +73,12 @@ def test_window_mixing_is_built_for_the_native_size() -> None:
         assert other.eval()(torch.randn(1, 3, 96, 96)).isfinite().all()
 
 
-def test_position_mixing_has_parameters_of_every_size_alike() -> None:
+def test_position_mixing_has_the_same_parameters_for_every_size() -> None:
     small, large = build("position", side=48), build("position", side=224)
     large.load_state_dict(small.state_dict())
 
 
-def test_wider_images_than_high_are_not_turned() -> None:
+def test_wide_image_is_not_transposed() -> None:
     model = build("position").double().eval()
     image = torch.randn(1, 3, 32, 64, dtype=torch.float64)
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_wider_images_than_high_are_not_turned() -> None:
     assert high.shape == (1, 2, 64, 32)
 
 
-def test_memory_layout_of_the_image_does_not_matter() -> None:
+def test_logits_do_not_depend_on_the_memory_layout_of_the_image() -> None:
     model = build().double().eval()
     image = torch.randn(2, 3, 48, 48, dtype=torch.float64)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Patch merging loses nothing, and the retention skip is a slice."""
+"""Test that patch merging is invertible and that the retention skip is a slice."""
 
 import pytest
 import torch
@@ -31,20 +31,20 @@ def test_patch_reverse_undoes_patch_merging(images: int, channels: int, h: int, 
 
 @quick
 @given(st.integers(1, 3), st.integers(1, 4), sides, sides)
-def test_every_second_merged_channel_is_every_second_channel(
+def test_slicing_merged_channels_equals_slicing_channels_before_merging(
     images: int, pairs: int, h: int, w: int
 ) -> None:
     x = torch.randn(images, 2 * pairs, 2 * h, 2 * w)
     assert torch.equal(reverse_patches(merge_patches(x)[:, ::2]), x[:, ::2])
 
 
-def test_pixel_unshuffle_order_would_scramble_the_positions() -> None:
+def test_pixel_unshuffle_order_does_not_restore_every_second_channel() -> None:
     x = torch.randn(1, 4, 6, 6)
     other = nn.functional.pixel_shuffle(nn.functional.pixel_unshuffle(x, 2)[:, ::2], 2)
     assert not torch.equal(other, x[:, ::2])
 
 
-def test_retention_skip_is_the_way_through_merging_and_reverse() -> None:
+def test_retention_skip_equals_merging_and_reverse() -> None:
     encoder_map, upsampled = torch.randn(2, 6, 8, 10), torch.randn(2, 5, 8, 10)
     skip = InformationRetentionSkip(6, 5)
     fused = skip(encoder_map, upsampled)
@@ -56,7 +56,9 @@ def test_retention_skip_is_the_way_through_merging_and_reverse() -> None:
 
 @pytest.mark.parametrize("kind", ["irsc", "concat", "add"])
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
-def test_fused_map_has_width_and_grid_of_the_encoder(kind: SkipKind, size: tuple[int, int]) -> None:
+def test_fused_map_has_the_width_and_size_of_the_encoder_map(
+    kind: SkipKind, size: tuple[int, int]
+) -> None:
     fusion = FusedUpsampling(12, 6, kind=kind)
     fused = fusion(torch.randn(2, 12, 4, 4), torch.randn(2, 6, *size))
     assert fused.shape == (2, 6, *size)

@@ -1,4 +1,4 @@
-"""Windows are cut, moved and put back without a loss."""
+"""Test that windows are partitioned, displaced and merged without loss."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def numbered(images: int, channels: int, height: int, width: int) -> Tensor:
 
 
 def window_numbers(rows: int, columns: int, size: int) -> Tensor:
-    """A map (1, 1, H, W) in which every pixel holds the number of its window."""
+    """Return a map (1, 1, H, W) with the window number of every pixel."""
     numbers = torch.arange(rows * columns).reshape(1, 1, rows, columns)
     return numbers.repeat_interleave(size, 2).repeat_interleave(size, 3)
 
@@ -64,7 +64,7 @@ def test_partitioning_undoes_merging(rows: int, columns: int, size: int) -> None
 
 @quick
 @given(counts, counts, sizes)
-def test_a_window_holds_the_pixels_of_one_square(rows: int, columns: int, size: int) -> None:
+def test_window_contains_the_pixels_of_one_square(rows: int, columns: int, size: int) -> None:
     windows = partition_windows(window_numbers(rows, columns, size), size)[0, :, :, 0]
     expected = torch.arange(rows * columns)[:, None].expand(-1, size * size)
     assert torch.equal(windows, expected)
@@ -72,7 +72,7 @@ def test_a_window_holds_the_pixels_of_one_square(rows: int, columns: int, size: 
 
 @quick
 @given(counts, counts, sizes)
-def test_displacing_twice_gives_the_map_back(rows: int, columns: int, size: int) -> None:
+def test_displacing_twice_restores_the_map(rows: int, columns: int, size: int) -> None:
     x = numbered(2, 3, 2 * rows * size, 2 * columns * size)
     moved = displace_windows(x, size)
     assert torch.equal(displace_windows(moved, size), x)
@@ -81,7 +81,7 @@ def test_displacing_twice_gives_the_map_back(rows: int, columns: int, size: int)
 
 @quick
 @given(counts, counts, sizes)
-def test_displacing_moves_every_window_as_a_whole(rows: int, columns: int, size: int) -> None:
+def test_displacing_moves_complete_windows(rows: int, columns: int, size: int) -> None:
     before = window_numbers(2 * rows, 2 * columns, size)
     after = displace_windows(before, size)
     assert not (before == after).any()
@@ -89,7 +89,7 @@ def test_displacing_moves_every_window_as_a_whole(rows: int, columns: int, size:
     assert (windows == windows[:, :1]).all()
 
 
-def test_fourteen_windows_change_places_as_the_paper_counts() -> None:
+def test_fourteen_windows_are_displaced_as_in_the_paper() -> None:
     line = torch.arange(14.0).reshape(1, 1, 1, 14).expand(1, 1, 2, 14)
     order = displace_windows(line, 1)[0, 0, 0].int().tolist()
     assert order == [13, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 0]
@@ -97,17 +97,17 @@ def test_fourteen_windows_change_places_as_the_paper_counts() -> None:
 
 @quick
 @given(st.integers(1, 7), st.integers(1, 7), sizes)
-def test_double_windows_then_hold_patches_of_several_former_ones(
+def test_displaced_double_windows_mix_patches_of_several_double_windows(
     rows: int, columns: int, size: int
 ) -> None:
     former = window_numbers(rows, columns, 2 * size)
     windows = partition_displaced(former, size)[0, :, :, 0]
     mixed = [len(window.unique()) >= 2 for window in windows]
-    # Six windows make three double windows; fewer can only change places.
+    # Six windows are three double windows. Fewer can only be swapped.
     assert all(mixed) == (max(rows, columns) >= 3)
 
 
-def test_two_double_windows_along_an_axis_change_places() -> None:
+def test_two_double_windows_along_an_axis_are_swapped() -> None:
     former = window_numbers(1, 2, 2)
     after = partition_displaced(former, 1)[0, :, :, 0]
     assert after.tolist() == [[1] * 4, [0] * 4]
@@ -115,7 +115,7 @@ def test_two_double_windows_along_an_axis_change_places() -> None:
 
 @quick
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 8))
-def test_padding_adds_zeros_up_to_the_next_multiple(height: int, width: int, size: int) -> None:
+def test_padding_adds_zeros_to_the_next_multiple(height: int, width: int, size: int) -> None:
     x = torch.ones(1, 2, height, width)
     padded = pad_to_multiple(x, size)
     assert all(
@@ -127,11 +127,11 @@ def test_padding_adds_zeros_up_to_the_next_multiple(height: int, width: int, siz
 
 
 @pytest.mark.parametrize("size", [(5, 4), (4, 5)])
-def test_a_map_without_whole_windows_is_refused(size: tuple[int, int]) -> None:
+def test_map_that_is_no_multiple_of_the_window_is_rejected(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}"):
         partition_windows(torch.zeros(1, 1, *size), 2)
 
 
-def test_an_odd_number_of_windows_cannot_be_displaced() -> None:
+def test_displacing_an_odd_number_of_windows_is_rejected() -> None:
     with pytest.raises(ValueError, match="6x8"):
         displace_windows(torch.zeros(1, 1, 6, 8), 2)

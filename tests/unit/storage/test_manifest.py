@@ -32,14 +32,14 @@ def sealed(tmp_path):
     return folder
 
 
-def test_manifest_is_what_sha256sum_writes(sealed):
+def test_manifest_has_the_format_of_sha256sum(sealed):
     digest = hashlib.sha256((sealed / "a.bin").read_bytes()).hexdigest()
     lines = (sealed / MANIFEST_NAME).read_text().splitlines()
     assert f"{digest}  a.bin" in lines
     assert [line.split("  ")[1] for line in lines] == ["a.bin", "part/b.json"]
 
 
-def test_untouched_folder_is_accepted_and_sealing_again_changes_nothing(sealed):
+def test_unmodified_folder_is_accepted_and_sealing_again_changes_nothing(sealed):
     before = (sealed / MANIFEST_NAME).read_bytes()
     write_manifest(sealed)
     assert (sealed / MANIFEST_NAME).read_bytes() == before
@@ -47,7 +47,7 @@ def test_untouched_folder_is_accepted_and_sealing_again_changes_nothing(sealed):
 
 
 @pytest.mark.parametrize("position", [0, 100, 255])
-def test_one_flipped_bit_is_named(sealed, position):
+def test_file_with_a_flipped_bit_is_named(sealed, position):
     data = bytearray((sealed / "a.bin").read_bytes())
     data[position] ^= 1
     (sealed / "a.bin").write_bytes(data)
@@ -67,7 +67,7 @@ def test_missing_folder_is_named(tmp_path):
         verify_manifest(tmp_path / "nowhere")
 
 
-def test_file_that_the_manifest_does_not_list_is_not_trusted(sealed):
+def test_file_missing_from_the_manifest_is_rejected(sealed):
     (sealed / "c.bin").write_bytes(b"foreign")
     with pytest.raises(ModelFileError, match=r"does not list c\.bin"):
         verify_manifest(sealed, required=["c.bin"])
@@ -83,13 +83,13 @@ def test_file_that_the_manifest_does_not_list_is_not_trusted(sealed):
         f"{'z' * 64}  a\n",
     ],
 )
-def test_torn_or_hostile_manifest_is_refused(sealed, text):
+def test_truncated_or_malicious_manifest_is_rejected(sealed, text):
     (sealed / MANIFEST_NAME).write_text(text)
     with pytest.raises(ModelFileError, match=MANIFEST_NAME):
         verify_manifest(sealed)
 
 
-def test_folder_takes_the_place_of_the_older_one_and_leaves_nothing_beside(tmp_path):
+def test_folder_replaces_the_older_one_without_leftover_files(tmp_path):
     target = tmp_path / "model"
     for text in ("one", "two"):
         replace_folder(lambda folder, text=text: write_json(folder / "v.json", text), target)
@@ -98,7 +98,7 @@ def test_folder_takes_the_place_of_the_older_one_and_leaves_nothing_beside(tmp_p
     assert names_in(tmp_path) == ["model"]
 
 
-def test_full_disk_leaves_the_older_folder_whole(tmp_path):
+def test_full_disk_leaves_the_older_folder_intact(tmp_path):
     target = tmp_path / "model"
     replace_folder(lambda folder: write_json(folder / "v.json", 1), target)
 
@@ -113,7 +113,7 @@ def test_full_disk_leaves_the_older_folder_whole(tmp_path):
     assert names_in(tmp_path) == ["model"]
 
 
-def test_text_is_replaced_in_one_step(tmp_path):
+def test_text_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "note.txt"
     write_text_atomic(path, "one")
     write_text_atomic(path, "zwei ä")
@@ -121,7 +121,7 @@ def test_text_is_replaced_in_one_step(tmp_path):
     assert names_in(tmp_path) == ["note.txt"]
 
 
-def test_writing_below_a_file_is_one_line(tmp_path):
+def test_writing_below_a_file_gives_a_one_line_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot write"):
         write_text_atomic(tmp_path / "file" / "note.txt", "x")
@@ -153,7 +153,7 @@ KILLED_WRITER = textwrap.dedent(
 )
 
 
-def test_folder_killed_at_any_moment_of_its_replacement_is_old_or_new_and_whole(tmp_path):
+def test_folder_killed_during_replacement_is_complete_old_or_new(tmp_path):
     target = tmp_path / "model"
     found = set()
     for kill_at in range(1, 60):

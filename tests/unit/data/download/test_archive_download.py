@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that breaks off, lies, and leads astray."""
+"""Test downloads from a local server that disconnects, sends wrong data and redirects."""
 
 import hashlib
 import http.server
@@ -24,26 +24,26 @@ RULES = DownloadRules(timeout=5, tries=3, pause=0)
 
 @dataclass
 class Server:
-    """A server whose every answer is a list of what to do; see `Answer`."""
+    """A server that follows one scripted `Response` per request."""
 
     address: str
-    answers: list["Answer"] = field(default_factory=list)
+    responses: list["Response"] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass
-class Answer:
-    """One answer.
+class Response:
+    """A scripted response of the server.
 
     Attributes:
-        status: None: 206 where a range is asked for, else 200.
-        data: What the file holds.
-        sends: Bytes of the body after which the connection is closed.
-        length: The length that is claimed; None: the right one; negative: none is claimed.
-        obeys: Whether ranges are obeyed.
-        checks: Whether `If-Range` is obeyed.
-        shift: Added to the start of a range, in word and deed.
-        headers: Further headers.
+        status: HTTP status. None means 206 for a range request and 200 otherwise.
+        data: Content of the file.
+        sends: Number of bytes of the body that are sent before the connection is closed.
+        length: Claimed Content-Length. None means the correct one, a negative number no header.
+        obeys: Whether `Range` is respected.
+        checks: Whether `If-Range` is respected.
+        shift: Offset added to the start of a range, both in the header and in the data.
+        headers: Additional headers.
     """
 
     status: int | None = None
@@ -62,29 +62,29 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         plan: Server = self.server.plan
         plan.requests.append(dict(self.headers))
-        answer = plan.answers.pop(0) if len(plan.answers) > 1 else plan.answers[0]
-        wanted, data, total = self.headers.get("Range"), answer.data, len(answer.data)
-        unchanged = self.headers.get("If-Range") in {None, answer.headers.get("ETag")}
-        unchanged = unchanged or not answer.checks
-        status, extra = answer.status or 200, {}
-        if wanted and answer.obeys and unchanged and answer.status is None:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-")) + answer.shift
+        response = plan.responses.pop(0) if len(plan.responses) > 1 else plan.responses[0]
+        wanted, data, total = self.headers.get("Range"), response.data, len(response.data)
+        unchanged = self.headers.get("If-Range") in {None, response.headers.get("ETag")}
+        unchanged = unchanged or not response.checks
+        status, extra = response.status or 200, {}
+        if wanted and response.obeys and unchanged and response.status is None:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-")) + response.shift
             status, data = (206, data[start:]) if start < total else (416, b"")
-            place = f"{start}-{total - 1}" if data else "*"
-            extra = {"Content-Range": f"bytes {place}/{total}"}
+            byte_range = f"{start}-{total - 1}" if data else "*"
+            extra = {"Content-Range": f"bytes {byte_range}/{total}"}
         self.send_response(status)
-        for name, value in {**answer.headers, **extra}.items():
+        for name, value in {**response.headers, **extra}.items():
             self.send_header(name, value)
-        length = len(data) if answer.length is None else answer.length
+        length = len(data) if response.length is None else response.length
         if length >= 0:
             self.send_header("Content-Length", str(length))
         self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(data[: answer.sends])
+        self.wfile.write(data[: response.sends])
         self.close_connection = True
 
     def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -104,8 +104,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def fetch(server: Server, tmp_path: Path) -> Callable[..., Path]:
-    def run(*answers: Answer, rules: DownloadRules = RULES, report=None, **facts: object) -> Path:
-        server.answers = list(answers)
+    def run(
+        *responses: Response, rules: DownloadRules = RULES, report=None, **facts: object
+    ) -> Path:
+        server.responses = list(responses)
         archive = Archive(name="set.zip", address=server.address, **facts)
         return download(archive, tmp_path / "got", rules=rules, report=report)
 
@@ -124,11 +126,11 @@ def left(tmp_path: Path) -> set[str]:
     "facts", [{}, {"sha256": SHA256}, {"md5": MD5}, {"sha256": SHA256, "size": len(BYTES)}]
 )
 @pytest.mark.parametrize("length", [None, -1], ids=["length", "no length"])
-def test_file_arrives_whole_and_nothing_else_stays(
+def test_file_is_downloaded_completely_without_leftover_files(
     fetch, server, tmp_path, facts: dict[str, object], length: int | None
 ):
     seen: list[tuple[int, int]] = []
-    path = fetch(Answer(length=length), report=lambda *pair: seen.append(pair), **facts)
+    path = fetch(Response(length=length), report=lambda *pair: seen.append(pair), **facts)
     assert path.read_bytes() == BYTES
     assert left(tmp_path) == {"set.zip"}
     assert seen[-1] == (len(BYTES), len(BYTES))
@@ -136,21 +138,21 @@ def test_file_arrives_whole_and_nothing_else_stays(
     assert server.requests[0]["Accept-Encoding"] == "identity"
 
 
-def test_file_that_is_there_is_not_fetched_again(fetch, server):
-    fetch(Answer(), sha256=SHA256)
-    assert fetch(Answer(status=500), sha256=SHA256).read_bytes() == BYTES
+def test_existing_file_is_not_downloaded_again(fetch, server):
+    fetch(Response(), sha256=SHA256)
+    assert fetch(Response(status=500), sha256=SHA256).read_bytes() == BYTES
     assert len(server.requests) == 1
 
 
-def test_file_that_is_there_and_wrong_is_fetched_again(fetch, tmp_path):
+def test_existing_file_with_wrong_content_is_downloaded_again(fetch, tmp_path):
     (tmp_path / "got").mkdir()
     (tmp_path / "got/set.zip").write_bytes(OTHER)
-    assert fetch(Answer(), sha256=SHA256).read_bytes() == BYTES
+    assert fetch(Response(), sha256=SHA256).read_bytes() == BYTES
 
 
 @pytest.mark.parametrize("facts", [{}, {"sha256": SHA256}])
-def test_broken_connection_is_resumed_where_it_broke(fetch, server, facts: dict[str, object]):
-    path = fetch(Answer(sends=100_000), Answer(sends=50_000), Answer(), **facts)
+def test_interrupted_download_resumes_at_the_last_byte(fetch, server, facts: dict[str, object]):
+    path = fetch(Response(sends=100_000), Response(sends=50_000), Response(), **facts)
     assert path.read_bytes() == BYTES
     assert [request.get("Range") for request in server.requests] == [
         None,
@@ -160,156 +162,161 @@ def test_broken_connection_is_resumed_where_it_broke(fetch, server, facts: dict[
     assert server.requests[1]["If-Range"] == '"one"'
 
 
-def test_next_run_goes_on_where_the_last_one_broke_off(fetch, server, tmp_path):
+def test_next_run_resumes_an_interrupted_download(fetch, server, tmp_path):
     rules = DownloadRules(timeout=5, tries=1, connections=1, pause=0)
     with pytest.raises(DownloadError, match=r"are kept in .*set\.zip\.part: the same command"):
-        fetch(Answer(sends=200_000), rules=rules, sha256=SHA256)
+        fetch(Response(sends=200_000), rules=rules, sha256=SHA256)
     assert left(tmp_path) == {"set.zip.part", "set.zip.part.json"}
-    assert fetch(Answer(), sha256=SHA256).read_bytes() == BYTES
+    assert fetch(Response(), sha256=SHA256).read_bytes() == BYTES
     assert server.requests[1]["Range"] == "bytes=200000-"
     assert left(tmp_path) == {"set.zip"}
 
 
-def test_run_killed_after_the_last_byte_asks_for_nothing(fetch, server, tmp_path):
+def test_run_killed_after_the_last_byte_sends_no_request(fetch, server, tmp_path):
     (tmp_path / "got").mkdir()
     (tmp_path / "got/set.zip.part").write_bytes(BYTES)
     facts = {"address": server.address, "etag": '"one"', "modified": None, "total": len(BYTES)}
     (tmp_path / "got/set.zip.part.json").write_text(json.dumps(facts))
-    assert fetch(Answer(status=500), sha256=SHA256).read_bytes() == BYTES
+    assert fetch(Response(status=500), sha256=SHA256).read_bytes() == BYTES
     assert not server.requests
 
 
-def test_bytes_of_another_address_are_not_taken(fetch, server, tmp_path):
+def test_partial_download_from_another_url_is_not_used(fetch, server, tmp_path):
     (tmp_path / "got").mkdir()
     (tmp_path / "got/set.zip.part").write_bytes(OTHER[:1000])
     facts = {"address": "http://127.0.0.1/else", "etag": '"one"', "total": len(BYTES)}
     (tmp_path / "got/set.zip.part.json").write_text(json.dumps(facts))
-    assert fetch(Answer()).read_bytes() == BYTES
+    assert fetch(Response()).read_bytes() == BYTES
     assert "Range" not in server.requests[0]
 
 
-def test_server_that_ignores_ranges_sends_the_whole_file(fetch):
-    path = fetch(Answer(sends=100_000), Answer(obeys=False), sha256=SHA256)
+def test_download_succeeds_if_the_server_ignores_ranges(fetch):
+    path = fetch(Response(sends=100_000), Response(obeys=False), sha256=SHA256)
     assert path.read_bytes() == BYTES
 
 
 @pytest.mark.parametrize("facts", [{}, {"sha256": hashlib.sha256(OTHER).hexdigest()}])
-def test_file_that_changed_between_two_parts_is_fetched_whole(fetch, server, facts: dict):
-    changed = Answer(data=OTHER, headers={"ETag": '"two"'})
-    assert fetch(Answer(sends=100_000), changed, **facts).read_bytes() == OTHER
+def test_file_that_changed_during_the_download_is_downloaded_from_the_start(
+    fetch, server, facts: dict
+):
+    changed = Response(data=OTHER, headers={"ETag": '"two"'})
+    assert fetch(Response(sends=100_000), changed, **facts).read_bytes() == OTHER
     assert "Range" in server.requests[1]
 
 
 @pytest.mark.parametrize("tag", [{"ETag": '"two"'}, {}], ids=["says so", "says nothing"])
-def test_server_that_mixes_two_versions_is_found_out(fetch, server, tag: dict[str, str]):
-    """It sends a piece of the new file though `If-Range` names the old one."""
-    mixed = Answer(data=OTHER, headers=tag, checks=False)
+def test_mixture_of_two_file_versions_is_detected(fetch, server, tag: dict[str, str]):
+    """The server sends a range of the new file although `If-Range` names the old one."""
+    mixed = Response(data=OTHER, headers=tag, checks=False)
     sha256 = hashlib.sha256(OTHER).hexdigest()
     assert (
-        fetch(Answer(sends=100_000), mixed, Answer(data=OTHER), sha256=sha256).read_bytes() == OTHER
+        fetch(Response(sends=100_000), mixed, Response(data=OTHER), sha256=sha256).read_bytes()
+        == OTHER
     )
     assert "Range" not in server.requests[-1]
 
 
-def test_file_without_a_tag_and_without_a_hash_is_never_pieced_together(fetch, server):
-    fetch(Answer(sends=100_000, headers={}), Answer(headers={}))
+def test_file_without_etag_and_hash_is_never_resumed(fetch, server):
+    fetch(Response(sends=100_000, headers={}), Response(headers={}))
     assert all("Range" not in request for request in server.requests)
 
 
-def test_weak_tag_proves_nothing(fetch, server):
+def test_weak_etag_is_not_used_to_resume(fetch, server):
     weak = {"ETag": 'W/"one"'}
-    fetch(Answer(sends=100_000, headers=weak), Answer(headers=weak))
+    fetch(Response(sends=100_000, headers=weak), Response(headers=weak))
     assert all("Range" not in request for request in server.requests)
 
 
-def test_time_of_change_is_taken_where_there_is_no_tag(fetch, server):
+def test_last_modified_is_used_if_there_is_no_etag(fetch, server):
     headers = {"Last-Modified": "Sat, 21 Nov 2026 12:00:00 GMT"}
-    path = fetch(Answer(sends=100_000, headers=headers), Answer(obeys=False, headers=headers))
+    path = fetch(Response(sends=100_000, headers=headers), Response(obeys=False, headers=headers))
     assert path.read_bytes() == BYTES
     assert server.requests[1]["If-Range"] == headers["Last-Modified"]
 
 
-def test_piece_from_another_place_is_thrown_away(fetch):
-    path = fetch(Answer(sends=100_000), Answer(shift=-7), Answer())
+def test_range_with_a_wrong_start_is_discarded(fetch):
+    path = fetch(Response(sends=100_000), Response(shift=-7), Response())
     assert path.read_bytes() == BYTES
 
 
-def test_server_that_never_gives_the_piece_asked_for_is_given_up(fetch, server):
-    answers = [Answer(sends=100_000), Answer(shift=-7)] * 20
+def test_download_fails_if_the_server_never_sends_the_requested_range(fetch, server):
+    responses = [Response(sends=100_000), Response(shift=-7)] * 20
     with pytest.raises(DownloadError, match="another piece than the one asked for"):
-        fetch(*answers)
+        fetch(*responses)
     assert len(server.requests) < 12
 
 
-def test_length_claimed_too_small_is_found_by_the_hash(fetch, tmp_path):
+def test_too_small_content_length_is_detected_by_the_hash(fetch, tmp_path):
     with pytest.raises(DownloadError, match="has the sha256") as caught:
-        fetch(Answer(length=100_000), sha256=SHA256)
+        fetch(Response(length=100_000), sha256=SHA256)
     assert "--source" in str(caught.value)
     assert left(tmp_path) == set()
 
 
 @pytest.mark.parametrize("obeys", [True, False])
-def test_length_claimed_too_large_does_not_spoil_a_file_with_the_right_hash(fetch, obeys: bool):
-    path = fetch(Answer(length=400_000), Answer(length=None if obeys else 400_000, obeys=obeys),
+def test_too_large_content_length_is_ignored_if_the_hash_matches(fetch, obeys: bool):
+    path = fetch(Response(length=400_000), Response(length=None if obeys else 400_000, obeys=obeys),
                  sha256=SHA256)  # fmt: skip
     assert path.read_bytes() == BYTES
 
 
-def test_length_claimed_too_large_is_given_up_without_a_hash(fetch, server):
+def test_too_large_content_length_is_an_error_without_a_hash(fetch, server):
     with pytest.raises(DownloadError, match="broke off after 300000 of 400000 bytes"):
-        fetch(Answer(length=400_000, obeys=False))
+        fetch(Response(length=400_000, obeys=False))
     assert len(server.requests) < 6
 
 
-def test_size_that_is_not_the_official_one_is_refused_before_a_byte_is_kept(fetch, tmp_path):
+def test_unexpected_file_size_is_rejected_before_writing_data(fetch, tmp_path):
     with pytest.raises(DownloadError, match=r"announces 300000 bytes, the official file has 5"):
-        fetch(Answer(), size=5)
+        fetch(Response(), size=5)
     assert left(tmp_path) == set()
 
 
-def test_body_longer_than_the_official_size_is_cut_short(fetch, tmp_path):
+def test_body_longer_than_the_official_size_is_not_read_further(fetch, tmp_path):
     with pytest.raises(DownloadError, match="sends more than"):
-        fetch(Answer(length=-1), size=1000)
+        fetch(Response(length=-1), size=1000)
     assert left(tmp_path) == set()
 
 
 def test_file_without_a_published_size_has_a_limit(fetch):
     rules = DownloadRules(timeout=5, tries=1, pause=0, most_bytes=1000)
     with pytest.raises(DownloadError, match="announces 293 KiB"):
-        fetch(Answer(), rules=rules)
+        fetch(Response(), rules=rules)
     with pytest.raises(DownloadError, match="sends more than 1000 B"):
-        fetch(Answer(length=-1), rules=rules)
+        fetch(Response(length=-1), rules=rules)
 
 
-def test_wrong_bytes_are_removed_and_named(fetch, server, tmp_path):
+def test_file_with_a_wrong_hash_is_removed_and_named(fetch, server, tmp_path):
     with pytest.raises(DownloadError, match=f"sha256 {hashlib.sha256(OTHER).hexdigest()}"):
-        fetch(Answer(data=OTHER), sha256=SHA256)
+        fetch(Response(data=OTHER), sha256=SHA256)
     assert left(tmp_path) == set()
     assert len(server.requests) == 1
 
 
-def test_wrong_bytes_of_a_pieced_file_are_fetched_once_more(fetch, server):
-    torn = bytes(100_000) + BYTES[100_000:]
-    path = fetch(Answer(data=torn, sends=100_000), Answer(), Answer(), sha256=SHA256)
+def test_resumed_file_with_a_wrong_hash_is_downloaded_once_more(fetch, server):
+    corrupted = bytes(100_000) + BYTES[100_000:]
+    path = fetch(Response(data=corrupted, sends=100_000), Response(), Response(), sha256=SHA256)
     assert path.read_bytes() == BYTES
     assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(404, "no such file"), (410, "no such file"), (403, "not given")]
+    ("status", "message"), [(404, "no such file"), (410, "no such file"), (403, "not given")]
 )
-def test_missing_file_is_one_line_and_one_request(fetch, server, status: int, said: str):
-    with pytest.raises(DownloadError, match=rf"{said} \(status {status}\)"):
-        fetch(Answer(status=status))
+def test_missing_file_gives_a_one_line_error_after_one_request(
+    fetch, server, status: int, message: str
+):
+    with pytest.raises(DownloadError, match=rf"{message} \(status {status}\)"):
+        fetch(Response(status=status))
     assert len(server.requests) == 1
 
 
-def test_broken_server_is_asked_again_and_then_given_up(fetch, server):
-    assert fetch(Answer(status=500), Answer(status=503), Answer()).read_bytes() == BYTES
-    fetch(Answer()).unlink()
+def test_server_errors_are_retried_a_limited_number_of_times(fetch, server):
+    assert fetch(Response(status=500), Response(status=503), Response()).read_bytes() == BYTES
+    fetch(Response()).unlink()
     server.requests.clear()
     with pytest.raises(DownloadError, match="status 500"):
-        fetch(Answer(status=500))
+        fetch(Response(status=500))
     assert len(server.requests) == 3
 
 
@@ -325,44 +332,44 @@ def test_broken_server_is_asked_again_and_then_given_up(fetch, server):
         "//[",
     ],
 )
-def test_redirect_to_anything_but_http_is_not_followed(fetch, server, tmp_path, target: str):
+def test_redirect_to_another_scheme_than_http_is_rejected(fetch, server, tmp_path, target: str):
     with pytest.raises(DownloadError, match=r"redirects to .* was not followed"):
-        fetch(Answer(status=302, data=b"", headers={"Location": target}))
+        fetch(Response(status=302, data=b"", headers={"Location": target}))
     assert len(server.requests) == 1
     assert left(tmp_path) == set()
 
 
-def test_redirect_from_https_to_http_is_not_followed():
+def test_redirect_from_https_to_http_is_rejected():
     with pytest.raises(DownloadError, match="from https to plain http"):
         check_address("http://127.0.0.1/a", "https://127.0.0.1/a", before="https://127.0.0.1/a")
 
 
-def test_redirects_are_followed_and_end(fetch, server):
-    there = Answer(status=302, data=b"", headers={"Location": "/elsewhere.zip"})
-    assert fetch(there, there, Answer()).read_bytes() == BYTES
+def test_redirects_are_followed_up_to_a_limit(fetch, server):
+    there = Response(status=302, data=b"", headers={"Location": "/elsewhere.zip"})
+    assert fetch(there, there, Response()).read_bytes() == BYTES
     server.requests.clear()
     with pytest.raises(DownloadError, match="redirects more than 5 times"):
         fetch(there, sha256="0" * 64)
     assert len(server.requests) == 6
 
 
-def test_redirect_to_nowhere_is_one_line(fetch):
+def test_redirect_without_a_target_gives_a_one_line_error(fetch):
     with pytest.raises(DownloadError, match="redirects to nowhere"):
-        fetch(Answer(status=302, data=b"", headers={}))
+        fetch(Response(status=302, data=b"", headers={}))
 
 
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://a/b", "/etc/passwd", ""])
-def test_only_http_is_ever_asked(address: str):
+def test_urls_of_other_schemes_than_http_are_rejected(address: str):
     with pytest.raises(DownloadError, match="no http or https address"):
         open_address(address, headers={}, timeout=1)
 
 
-def test_packed_answer_is_refused(fetch):
+def test_response_with_content_encoding_is_rejected(fetch):
     with pytest.raises(DownloadError, match="sends compressed data"):
-        fetch(Answer(headers={"Content-Encoding": "gzip"}))
+        fetch(Response(headers={"Content-Encoding": "gzip"}))
 
 
-def test_server_that_hangs_is_given_up(server, tmp_path):
+def test_unresponsive_server_times_out(server, tmp_path):
     rules = DownloadRules(timeout=0.05, tries=2, pause=0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         archive = Archive(name="a", address=f"http://127.0.0.1:{silent.getsockname()[1]}/a")
@@ -370,19 +377,19 @@ def test_server_that_hangs_is_given_up(server, tmp_path):
             download(archive, tmp_path, rules=rules)
 
 
-def test_server_that_drips_is_given_up(fetch):
+def test_very_slow_server_times_out(fetch):
     rules = DownloadRules(timeout=5, tries=2, pause=0, window=0, least_bytes=1 << 30)
     with pytest.raises(DownloadError, match="sends too slowly"):
-        fetch(Answer(), rules=rules)
+        fetch(Response(), rules=rules)
 
 
-def test_no_server_at_all_is_one_line(tmp_path):
+def test_unreachable_server_gives_a_one_line_error(tmp_path):
     archive = Archive(name="a", address="http://127.0.0.1:1/a")
     with pytest.raises(DownloadError, match="Connection refused"):
         download(archive, tmp_path, rules=DownloadRules(timeout=1, tries=2, pause=0))
 
 
-def test_full_disk_keeps_what_came(fetch, tmp_path, monkeypatch):
+def test_full_disk_keeps_the_partial_download(fetch, tmp_path, monkeypatch):
     from segnetr.data.download import transfer as partial
 
     written = partial.write_all
@@ -396,14 +403,14 @@ def test_full_disk_keeps_what_came(fetch, tmp_path, monkeypatch):
 
     monkeypatch.setattr(partial, "write_all", fill)
     with pytest.raises(WriteError, match="No space left on device"):
-        fetch(Answer(), sha256=SHA256)
+        fetch(Response(), sha256=SHA256)
     assert (tmp_path / "got/set.zip.part").stat().st_size == calls[0]
     monkeypatch.undo()
-    assert fetch(Answer(), sha256=SHA256).read_bytes() == BYTES
+    assert fetch(Response(), sha256=SHA256).read_bytes() == BYTES
 
 
-def test_disk_without_room_is_named_before_a_byte_is_fetched(fetch, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_reported_before_downloading(fetch, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("segnetr.storage.disk_errors.shutil.disk_usage", lambda _: usage)
     with pytest.raises(WriteError, match=r"fetching set\.zip needs 293 KiB"):
-        fetch(Answer())
+        fetch(Response())

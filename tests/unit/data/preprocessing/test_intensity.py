@@ -1,4 +1,4 @@
-"""Values are normalized by one rule."""
+"""Test intensity normalization of images."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ FIXED = IntensityConfig(mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.4))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.uint32])
-def test_the_range_of_integers_becomes_zero_to_one(dtype: DTypeLike) -> None:
+def test_integer_range_is_scaled_to_zero_to_one(dtype: DTypeLike) -> None:
     info = np.iinfo(dtype)
     array = np.array([[[info.min] * 3, [info.max] * 3]], dtype=dtype)
     result = normalize(array, FIXED)
@@ -21,7 +21,7 @@ def test_the_range_of_integers_becomes_zero_to_one(dtype: DTypeLike) -> None:
     assert np.allclose(result[0, 1], (1 - np.array(FIXED.mean)) / FIXED.std, atol=1e-4)
 
 
-def test_every_level_of_eight_bits_is_exact_to_single_precision() -> None:
+def test_every_8_bit_level_is_exact_in_single_precision() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     config = IntensityConfig(mean=(0.485,), std=(0.229,))
     expected = (levels / 255 - 0.485) / 0.229
@@ -29,19 +29,19 @@ def test_every_level_of_eight_bits_is_exact_to_single_precision() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_fractions_are_taken_as_they_are(dtype: DTypeLike) -> None:
+def test_floating_point_values_are_not_rescaled(dtype: DTypeLike) -> None:
     result = normalize(np.full((2, 2, 3), 0.7, dtype), FIXED)
     assert result.dtype == np.float32
     assert np.allclose(result, (0.7 - np.array(FIXED.mean)) / FIXED.std)
 
 
-def test_one_value_serves_all_channels() -> None:
+def test_single_mean_and_std_apply_to_all_channels() -> None:
     config = IntensityConfig(mean=(0.5,), std=(0.25,))
     array = np.random.default_rng(0).integers(0, 256, (5, 4, 7), dtype=np.uint8)
     assert np.allclose(normalize(array, config), (array / 255 - 0.5) / 0.25, atol=1e-6)
 
 
-def test_per_image_gives_each_channel_mean_zero_and_deviation_one() -> None:
+def test_per_image_normalizes_each_channel_to_mean_zero_and_std_one() -> None:
     array = np.random.default_rng(0).normal((3, 900, -4), (1, 300, 0.01), (40, 50, 3))
     result = normalize(array, IntensityConfig(kind="per_image"))
     assert result.dtype == np.float32
@@ -49,12 +49,12 @@ def test_per_image_gives_each_channel_mean_zero_and_deviation_one() -> None:
     assert np.allclose(result.std(axis=(0, 1)), 1, atol=1e-4)
 
 
-def test_constant_image_becomes_zero_and_not_nan() -> None:
+def test_constant_image_is_normalized_to_zero() -> None:
     result = normalize(np.full((4, 4, 3), 200, np.uint8), IntensityConfig(kind="per_image"))
     assert np.array_equal(result, np.zeros((4, 4, 3)))
 
 
-def test_black_corners_do_not_move_the_rest_of_a_lit_image() -> None:
+def test_black_corners_do_not_affect_the_normalization_of_the_rest() -> None:
     rng = np.random.default_rng(0)
     array = rng.integers(90, 220, (40, 50, 3), dtype=np.uint8)
     framed = np.zeros((60, 70, 3), np.uint8)
@@ -66,7 +66,7 @@ def test_black_corners_do_not_move_the_rest_of_a_lit_image() -> None:
     assert np.allclose(alone.std(axis=(0, 1)), 1, atol=1e-4)
 
 
-def test_a_image_with_next_to_no_light_counts_as_a_whole() -> None:
+def test_almost_black_image_is_normalized_with_all_pixels() -> None:
     array = np.random.default_rng(0).integers(0, 20, (40, 50, 3), dtype=np.uint8)
     array[3, 4] = 255
     lit = normalize(array, IntensityConfig(kind="per_image_lit"))
@@ -76,7 +76,7 @@ def test_a_image_with_next_to_no_light_counts_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("kind", ["fixed", "per_image", "per_image_lit"])
-def test_input_is_left_alone(kind: str) -> None:
+def test_input_is_not_modified(kind: str) -> None:
     array = np.random.default_rng(0).random((4, 4, 3), dtype=np.float32)
     before = array.copy()
     normalize(array, IntensityConfig(kind=kind))  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_input_is_left_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_three_means_for_another_number_of_channels_are_refused(channels: int) -> None:
+def test_three_means_are_rejected_for_another_number_of_channels(channels: int) -> None:
     message = f"mean has 3 values for images of {channels} channel.*give one value, or {channels}"
     with pytest.raises(UsageError, match=message):
         normalize(np.zeros((4, 4, channels), np.uint8), IntensityConfig())

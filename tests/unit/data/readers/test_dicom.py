@@ -1,4 +1,4 @@
-"""DICOM series: sorted by place, chosen by UID, refused in one line, parsed within limits."""
+"""Test that DICOM series are sorted by position, selected by UID and rejected with one line."""
 
 import contextlib
 import io
@@ -47,11 +47,11 @@ OTHER_UID = f"{ROOT_UID}.4"
 
 
 def read_here(path: Path, series: str | None = None, max_pixels: int = 10**6) -> np.ndarray:
-    """Do in this process what the child does, and put the slices together."""
+    """Run the worker in this process and stack the slices it sends."""
     request = {"action": "read", "path": str(path), "series": series, "max_pixels": max_pixels}
-    facts, pieces = work(request, io.BytesIO())
+    facts, chunks = work(request, io.BytesIO())
     columns, rows, depth = facts["extent"]
-    voxels = np.frombuffer(b"".join(pieces), dtype=facts["dtype"])
+    voxels = np.frombuffer(b"".join(chunks), dtype=facts["dtype"])
     return voxels.reshape(depth, rows, columns).transpose(2, 1, 0)
 
 
@@ -79,7 +79,7 @@ def series(tmp_path: Path) -> Path:
     return write_series(tmp_path / "scan")
 
 
-def test_series_is_sorted_by_place_and_lies_where_itk_says(series: Path) -> None:
+def test_series_is_sorted_by_position_and_has_the_geometry_of_itk(series: Path) -> None:
     image = read_image(series)
     np.testing.assert_array_equal(image.array, draw_voxels())
     assert image.array.dtype == np.int16
@@ -96,7 +96,7 @@ def test_series_is_sorted_by_place_and_lies_where_itk_says(series: Path) -> None
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(seen).T, image.array)
 
 
-def test_zip_is_read_like_its_folder_and_nothing_is_unpacked(series: Path, tmp_path: Path) -> None:
+def test_zip_is_read_like_its_folder_without_writing_files(series: Path, tmp_path: Path) -> None:
     packed = zip_folder(series, tmp_path / "scan.zip")
     before = sorted(tmp_path.rglob("*"))
     np.testing.assert_array_equal(read_here(packed), draw_voxels())
@@ -128,7 +128,7 @@ def test_oblique_slices_along_any_axis_are_sorted_along_their_normal(tmp_path: P
     np.testing.assert_allclose(image.affine[:3, 2], (-1, -1, 1) * normal * STEP, atol=1e-5)
 
 
-def test_several_series_are_listed_and_one_is_chosen(series: Path) -> None:
+def test_several_series_are_listed_and_one_is_selected_by_uid(series: Path) -> None:
     for number in range(3):
         pixels = np.full((5, 6), number, np.int16)
         write_slice(series / f"b{number}.dcm", pixels, number, SeriesInstanceUID=OTHER_UID)
@@ -141,7 +141,7 @@ def test_several_series_are_listed_and_one_is_chosen(series: Path) -> None:
     assert "no series 1.2.3; it has" in refuse(series, series="1.2.3")
 
 
-def test_folders_of_slices_are_images_and_the_wanted_series_is_found(
+def test_folders_of_slices_are_listed_as_images_and_filtered_by_series(
     series: Path, tmp_path: Path
 ) -> None:
     write_series(tmp_path / "deep" / "1.2.840", SeriesInstanceUID=OTHER_UID)
@@ -158,7 +158,7 @@ def test_folders_of_slices_are_images_and_the_wanted_series_is_found(
         list_images([tmp_path])
 
 
-def test_values_are_rescaled_into_the_smallest_type_that_holds_them(tmp_path: Path) -> None:
+def test_values_are_rescaled_to_the_smallest_sufficient_data_type(tmp_path: Path) -> None:
     voxels = np.abs(draw_voxels()).astype(np.uint16)
     unsigned = {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11}
     write_series(tmp_path / "ct", voxels, RescaleSlope=1, RescaleIntercept=-1024, **unsigned)
@@ -292,13 +292,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_series_is_refused_with_one_line_that_says_why(kind: str, series: Path) -> None:
-    spoil, reason = BROKEN[kind]
-    spoil(series)
+def test_broken_series_gives_a_one_line_error_with_the_reason(kind: str, series: Path) -> None:
+    corrupt, reason = BROKEN[kind]
+    corrupt(series)
     assert reason in refuse(series)
 
 
-def test_slice_cut_at_any_percent_is_refused(series: Path) -> None:
+def test_slice_truncated_at_any_percent_is_rejected(series: Path) -> None:
     data = first(series).read_bytes()
     for percent in range(100):
         first(series).write_bytes(data[: len(data) * percent // 100])
@@ -306,18 +306,18 @@ def test_slice_cut_at_any_percent_is_refused(series: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_flipped_bytes_never_raise_anything_but_a_read_error(series: Path) -> None:
+def test_flipped_bytes_raise_read_error_or_nothing(series: Path) -> None:
     data = first(series).read_bytes()
     for position in range(128, len(data) - 60, 5):
         broken = bytearray(data)
         broken[position] ^= 0x81
         first(series).write_bytes(broken)
-        # Most flips change a value only; whatever else is raised fails the test.
+        # Most flips only change a value. Any other exception fails the test.
         with contextlib.suppress(ReadError):
             read_here(series)
 
 
-def test_child_says_what_it_refuses_and_its_end_is_one_line(
+def test_errors_limits_and_timeouts_of_the_child_process_give_one_line(
     series: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (series / "2.dcm").unlink()
@@ -325,7 +325,7 @@ def test_child_says_what_it_refuses_and_its_end_is_one_line(
         read_image(series)
     with pytest.raises(ReadError, match=r"no series 1\.2\.3"):
         read_image(series, series="1.2.3")
-    # Less than the child has when it starts, so that the next large piece of memory is refused.
+    # The child already uses more than this when it starts, so its next large allocation fails.
     monkeypatch.setattr(dicom_series, "_MEMORY_BYTES", 32 * 2**20)
     large = series.with_name("large")
     write_slice(large / "1.dcm", np.zeros((4000, 4000), np.int16), 0)
@@ -337,13 +337,13 @@ def test_child_says_what_it_refuses_and_its_end_is_one_line(
         read_image(series)
 
 
-def test_file_that_fails_after_the_first_slices_were_sent_is_still_refused(series: Path) -> None:
+def test_error_after_the_first_slices_were_sent_is_still_raised(series: Path) -> None:
     change(series / "1.dcm", PixelData=bytes(20))
     with pytest.raises(ReadError, match=r"1\.dcm: cut off: 20 of 60"):
         read_image(series)
 
 
-def test_path_that_was_given_relative_is_named_so(
+def test_error_names_a_relative_path_as_relative(
     series: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(series.parent)
@@ -355,13 +355,15 @@ def test_path_that_was_given_relative_is_named_so(
         read_image(Path("scan"), series="1.2.3")
 
 
-def test_package_that_is_missing_is_named(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named_with_the_install_command(
+    series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ReadError, match=r"pip install 'segnetr\[dicom\]'"):
         read_image(series)
 
 
-def test_giant_claim_takes_no_memory_here(series: Path) -> None:
+def test_huge_claimed_size_allocates_no_memory_in_this_process(series: Path) -> None:
     for path in series.iterdir():
         change(path, Rows=60000, Columns=60000)
     tracemalloc.start()
@@ -373,7 +375,7 @@ def test_giant_claim_takes_no_memory_here(series: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_mask_of_a_series_is_a_dicom_segmentation_on_its_slices(
+def test_mask_of_a_series_is_a_dicom_segmentation_that_references_its_slices(
     packed: bool, series: Path, tmp_path: Path
 ) -> None:
     highdicom = pytest.importorskip("highdicom")
@@ -395,17 +397,17 @@ def test_mask_of_a_series_is_a_dicom_segmentation_on_its_slices(
     assert [item.SegmentLabel for item in stored.SegmentSequence] == ["near", "far"]
     names = {name: number for number, name in enumerate(image.source_header.names)}
     found = np.zeros(SHAPE, dtype=np.uint8)
-    places = {}
+    positions = {}
     for number, name in enumerate(image.source_header.names):
         data = pydicom.dcmread(series / Path(name).name, stop_before_pixels=True)
-        places[data.SOPInstanceUID] = (number, list(data.ImagePositionPatient))
+        positions[data.SOPInstanceUID] = (number, list(data.ImagePositionPatient))
     assert len(names) == SHAPE[2]
     for frame, item in zip(
         stored.pixel_array, stored.PerFrameFunctionalGroupsSequence, strict=True
     ):
         source_item = item.DerivationImageSequence[0].SourceImageSequence[0]
-        number, place = places[source_item.ReferencedSOPInstanceUID]
-        assert list(item.PlanePositionSequence[0].ImagePositionPatient) == place
+        number, position = positions[source_item.ReferencedSOPInstanceUID]
+        assert list(item.PlanePositionSequence[0].ImagePositionPatient) == position
         segment = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         found[:, :, number][frame.T > 0] = segment
     np.testing.assert_array_equal(found, labels)
@@ -414,7 +416,7 @@ def test_mask_of_a_series_is_a_dicom_segmentation_on_its_slices(
     assert list(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == [1, 0, 0, 0, 1, 0]
 
 
-def test_empty_mask_is_a_segmentation_and_other_formats_can_be_had(
+def test_empty_mask_is_a_segmentation_and_other_formats_can_be_selected(
     series: Path, tmp_path: Path
 ) -> None:
     highdicom = pytest.importorskip("highdicom")
@@ -428,7 +430,9 @@ def test_empty_mask_is_a_segmentation_and_other_formats_can_be_had(
             np.testing.assert_allclose(read_image(path).affine, image.affine, atol=1e-5)
 
 
-def test_series_that_lacks_what_a_segmentation_needs_is_one_line(tmp_path: Path) -> None:
+def test_series_without_the_attributes_of_a_segmentation_gives_a_one_line_error(
+    tmp_path: Path,
+) -> None:
     pytest.importorskip("highdicom")
     image = read_image(write_series(tmp_path / "scan", FrameOfReferenceUID=None))
     prediction = Prediction(labels=np.ones(SHAPE, np.uint8), num_classes=2)
@@ -438,7 +442,7 @@ def test_series_that_lacks_what_a_segmentation_needs_is_one_line(tmp_path: Path)
 
 
 @pytest.mark.data
-def test_real_series_equal_what_itk_reads(real_data: Path, tmp_path: Path) -> None:
+def test_real_series_are_read_as_by_itk(real_data: Path, tmp_path: Path) -> None:
     root = real_data / "dicom_hippocrop"
     if not root.is_dir():
         pytest.skip("dicom_hippocrop is not on this machine")

@@ -1,4 +1,4 @@
-"""Masks in several files, masks with a table of values: read, cached, checked, scored alike."""
+"""Test masks in several files and masks with a value table: reading, caching, checking, scoring."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def settings(spec: DatasetSpec) -> CacheSettings:
     return CacheSettings(side=64, channels=3, classes=len(spec.classes), values=spec.mask_values)
 
 
-def test_ground_truth_is_the_union_of_its_files(tmp_path):
+def test_ground_truth_is_the_union_of_its_mask_files(tmp_path):
     case = make_case(tmp_path, "a", [blob(2), blob(20), blob(4)])
     ground_truth = read_ground_truth(case.mask_files, classes=2)
     expected = (blob(2) + blob(20) + blob(4)) > 0
@@ -61,16 +61,16 @@ def test_ground_truth_is_the_union_of_its_files(tmp_path):
     assert ground_truth.path == case.mask
 
 
-def test_files_of_one_ground_truth_must_agree_in_size_and_class(tmp_path):
+def test_mask_files_that_disagree_in_size_or_class_are_rejected(tmp_path):
     small = make_case(tmp_path, "a", [blob(2), blob(2, shape=(30, 48))])
     with pytest.raises(MaskSizeError, match=r"30 x 48 where a_mask_0\.png is 40 x 48"):
         read_ground_truth(small.mask_files, classes=2)
-    torn = make_case(tmp_path, "b", [blob(2) / 255, blob(4) / 255 * 2])
+    mixed = make_case(tmp_path, "b", [blob(2) / 255, blob(4) / 255 * 2])
     with pytest.raises(MaskValuesError, match="other classes to pixels than another mask"):
-        read_ground_truth(torn.mask_files, classes=3)
+        read_ground_truth(mixed.mask_files, classes=3)
 
 
-def test_values_of_a_mask_are_mapped_by_the_table(tmp_path):
+def test_mask_values_are_mapped_by_the_value_table(tmp_path):
     gray = np.array([[0, 128], [255, 0]])
     mask = read_mask_file(save(tmp_path / "g.png", gray), classes=3, values=GRAYS)
     assert mask.array.tolist() == [[0, 1], [2, 0]]
@@ -82,7 +82,7 @@ def test_values_of_a_mask_are_mapped_by_the_table(tmp_path):
     assert np.array_equal(inverted.array, (blob(2) == 0).astype(np.uint8))
 
 
-def test_palette_mask_is_mapped_by_its_colors_and_by_its_indices(tmp_path):
+def test_palette_mask_is_mapped_by_colors_or_by_indices(tmp_path):
     image = Image.fromarray(np.array([[0, 1], [7, 0]], dtype=np.uint8), mode="P")
     image.putpalette([0, 0, 0, 255, 0, 0, *[9] * 15, 0, 255, 0])
     image.save(tmp_path / "p.png")
@@ -91,7 +91,7 @@ def test_palette_mask_is_mapped_by_its_colors_and_by_its_indices(tmp_path):
     assert by_color.array.tolist() == by_index.array.tolist() == [[0, 1], [2, 0]]
 
 
-def test_volume_mask_is_mapped_by_the_table(tmp_path):
+def test_volume_mask_is_mapped_by_the_value_table(tmp_path):
     voxels = np.zeros((4, 5, 6), dtype=np.int16)
     voxels[1:3] = 300
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "m.nii.gz")
@@ -99,7 +99,7 @@ def test_volume_mask_is_mapped_by_the_table(tmp_path):
     assert np.array_equal(mask.array, (voxels > 0).astype(np.uint8))
 
 
-def test_value_that_is_in_no_class_is_named(tmp_path):
+def test_value_outside_the_table_is_named_in_the_error(tmp_path):
     path = save(tmp_path / "g.png", np.array([[0, 128], [255, 77]]))
     with pytest.raises(
         MaskValuesError, match=r"g\.png: it holds 77, which the dataset description"
@@ -110,7 +110,7 @@ def test_value_that_is_in_no_class_is_named(tmp_path):
         read_mask_file(color, classes=3, values=COLORS)
 
 
-def test_cached_mask_is_the_united_and_mapped_one_and_is_recalled(tmp_path):
+def test_cache_stores_the_merged_and_mapped_mask_and_loads_it_again(tmp_path):
     case = make_case(tmp_path, "a", [blob(2), blob(20)])
     spec = make_spec()
     for _ in range(2):
@@ -119,7 +119,7 @@ def test_cached_mask_is_the_united_and_mapped_one_and_is_recalled(tmp_path):
         assert np.array_equal(cached, ((blob(2) + blob(20)) > 0).astype(np.uint8))
 
 
-def test_cache_knows_a_changed_instance_and_another_table_of_values(tmp_path):
+def test_changed_mask_file_or_value_table_invalidates_the_cache(tmp_path):
     case = make_case(tmp_path, "a", [blob(2), blob(20)])
     folder = tmp_path / "cache"
 
@@ -140,19 +140,19 @@ def test_cache_knows_a_changed_instance_and_another_table_of_values(tmp_path):
     assert np.array_equal(np.load(swapped.entries["b"].mask), (blob(2) == 0).astype(np.uint8))
 
 
-def test_issue_of_one_instance_names_that_file_in_check_and_cache(tmp_path):
-    sound, small, gray, torn = (
+def test_issue_in_one_mask_file_names_that_file_in_check_and_cache(tmp_path):
+    sound, small, gray, mixed = (
         make_case(tmp_path, "sound", [blob(2)]),
         make_case(tmp_path, "small", [blob(2), blob(2), blob(2, shape=(30, 48))]),
         make_case(tmp_path, "gray", [blob(2), blob(2) / 2]),
-        make_case(tmp_path, "torn", [blob(2), blob(2)]),
+        make_case(tmp_path, "mixed", [blob(2), blob(2)]),
     )
-    torn.more_masks[0].write_bytes(torn.more_masks[0].read_bytes()[:60])
-    cases, spec = [sound, small, gray, torn], make_spec()
+    mixed.more_masks[0].write_bytes(mixed.more_masks[0].read_bytes()[:60])
+    cases, spec = [sound, small, gray, mixed], make_spec()
     expected = [
         (small.more_masks[1], "size-mismatch"),
         (gray.more_masks[0], "mask-values"),
-        (torn.more_masks[0], "mask-unreadable"),
+        (mixed.more_masks[0], "mask-unreadable"),
     ]
     checked = check_cases(cases, spec)
     assert [(issue.path, issue.kind) for issue in checked] == expected
@@ -161,7 +161,7 @@ def test_issue_of_one_instance_names_that_file_in_check_and_cache(tmp_path):
         assert [(issue.path, issue.kind) for issue in made.issues] == expected
 
 
-def test_missing_instance_is_a_issue_of_its_case(tmp_path):
+def test_missing_mask_file_is_an_issue_of_its_case(tmp_path):
     case = make_case(tmp_path, "a", [blob(2), blob(20)])
     case.more_masks[0].unlink()
     (issue,) = check_pairs([case])
@@ -169,7 +169,7 @@ def test_missing_instance_is_a_issue_of_its_case(tmp_path):
     assert str(case.more_masks[0]) in issue.message
 
 
-def test_masks_that_are_all_empty_are_one_issue_and_one_empty_mask_is_none(tmp_path):
+def test_only_masks_that_are_all_empty_are_reported_as_an_issue(tmp_path):
     empty = [make_case(tmp_path, f"e{row}", [blob(2) * 0]) for row in range(2)]
     full = make_case(tmp_path, "full", [blob(2)])
     spec, folder = make_spec(), tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""Masks of NRRD, MetaImage and NIfTI volumes lie where their image lies, bit for bit."""
+"""Test that NRRD, MetaImage and NIfTI masks have exactly the geometry of their image."""
 
 import itertools
 from pathlib import Path
@@ -53,7 +53,7 @@ def make_affine(
 
 
 def itk_image(affine: NDArray[np.float64]) -> SimpleITK.Image:
-    """Make an image of random values whose geometry is that of an affine to RAS."""
+    """Build an image of random values with the geometry of an affine to RAS."""
     values = np.random.default_rng(1).integers(-900, 900, SHAPE).astype(np.int16)
     image = SimpleITK.GetImageFromArray(values.transpose(2, 1, 0))
     lps = TO_LPS @ affine
@@ -81,10 +81,10 @@ def geometry_of(path: Path) -> tuple[tuple[float, ...], ...]:
     return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
 
 
-def assert_mask_lies_where_its_image_lies(affine: NDArray[np.float64], folder: Path) -> None:
-    """Write an image in every format, its mask in the same, and ask both libraries."""
+def assert_mask_has_the_geometry_of_its_image(affine: NDArray[np.float64], folder: Path) -> None:
+    """Write an image and its mask in every format and compare their geometry in both libraries."""
     made = itk_image(affine)
-    # Numbers of a NIfTI header have 24 bits, so places differ in the seventh digit.
+    # NIfTI headers store float32, so positions differ in the seventh digit.
     coarse = {"rtol": 1e-5, "atol": 1e-5 * np.abs(affine).max()}
     for name in ("a.nrrd", "a.mha", "a.nhdr", "a.mhd", "a.nii.gz"):
         source = folder / name
@@ -109,12 +109,12 @@ def assert_mask_lies_where_its_image_lies(affine: NDArray[np.float64], folder: P
 
 @pytest.mark.parametrize("oblique", [False, True])
 @pytest.mark.parametrize("code", CODES)
-def test_mask_of_every_orientation_keeps_its_geometry_in_every_format(
+def test_mask_keeps_the_geometry_of_every_orientation_in_every_format(
     code: str, oblique: bool, tmp_path: Path
 ) -> None:
     assert len(CODES) == 48
     rotation = turn(17, 9) if oblique else np.eye(3)
-    assert_mask_lies_where_its_image_lies(make_affine(code, rotation=rotation), tmp_path)
+    assert_mask_has_the_geometry_of_its_image(make_affine(code, rotation=rotation), tmp_path)
 
 
 @settings(
@@ -129,7 +129,7 @@ def test_mask_of_every_orientation_keeps_its_geometry_in_every_format(
     spacing=st.tuples(*[st.floats(0.01, 30)] * 3),
     origin=st.tuples(*[st.floats(-2000, 2000)] * 3),
 )
-def test_any_rotation_spacing_and_origin_is_kept(
+def test_mask_keeps_any_rotation_spacing_and_origin(
     code: str,
     angles: tuple[float, float],
     spacing: tuple[float, ...],
@@ -137,14 +137,12 @@ def test_any_rotation_spacing_and_origin_is_kept(
     tmp_path: Path,
 ) -> None:
     affine = make_affine(code, rotation=turn(*angles), spacing=spacing, origin=origin)
-    assert_mask_lies_where_its_image_lies(affine, tmp_path)
+    assert_mask_has_the_geometry_of_its_image(affine, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
-def test_lines_of_the_header_that_speak_of_geometry_are_the_same_letters(
-    name: str, tmp_path: Path
-) -> None:
-    odd = "0.33333333333333331000"  # more digits than a writer of ours would give
+def test_geometry_lines_of_the_header_are_copied_verbatim(name: str, tmp_path: Path) -> None:
+    odd = "0.33333333333333331000"  # more digits than our writer uses
     nrrd = (
         "NRRD0004\ntype: short\ndimension: 3\nspace: RAS\nsizes: 5 4 3\n"
         f"space directions: ({odd},0,0) (0,1.50,0) (0,0,3)\nkinds: domain domain domain\n"
@@ -159,14 +157,14 @@ def test_lines_of_the_header_that_speak_of_geometry_are_the_same_letters(
     (tmp_path / name).write_bytes(text.encode() + bytes(2 * LABELS.size))
     mask = write_mask(read_image(tmp_path / name), tmp_path / "out", name)
     written = mask.read_bytes()
-    kept = ("space", "kinds", "modality", "Transform", "Offset", "Anatomical", "ElementSp", "DimS")
-    lines = [line for line in text.split("\n") if line.startswith(kept)]
+    keys = ("space", "kinds", "modality", "Transform", "Offset", "Anatomical", "ElementSp", "DimS")
+    lines = [line for line in text.split("\n") if line.startswith(keys)]
     assert len(lines) >= 5
     assert all(f"\n{line}\n".encode() in written for line in lines)
     np.testing.assert_array_equal(read_mask(mask, classes=2), LABELS)
 
 
-def test_mask_of_channels_has_none_and_the_geometry_of_its_image(tmp_path: Path) -> None:
+def test_mask_of_a_multichannel_image_has_its_geometry_and_no_channels(tmp_path: Path) -> None:
     source = tmp_path / "a.nrrd"
     values = np.random.default_rng(1).random((3, 4, 5, 2)).astype(np.float32)
     image = SimpleITK.GetImageFromArray(values, isVector=True)
@@ -179,7 +177,7 @@ def test_mask_of_channels_has_none_and_the_geometry_of_its_image(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
-def test_nifti_becomes_another_format_without_losing_a_bit_of_its_affine(
+def test_affine_survives_conversion_from_nifti_to_another_format_exactly(
     name: str, tmp_path: Path
 ) -> None:
     affine = make_affine("PIR", rotation=turn(17, 9))
@@ -188,7 +186,7 @@ def test_nifti_becomes_another_format_without_losing_a_bit_of_its_affine(
     nib.save(image, tmp_path / "a.nii.gz")
     read = read_image(tmp_path / "a.nii.gz")
     mask = write_mask(read, tmp_path / "out", name)
-    # A product of direction and spacing, in MetaImage, costs the last bit.
+    # MetaImage stores direction and spacing, and their product may differ in the last bit.
     np.testing.assert_allclose(
         read_image(mask).affine, read.affine, rtol=0 if name == "a.nrrd" else 1e-14, atol=1e-15
     )
@@ -196,7 +194,7 @@ def test_nifti_becomes_another_format_without_losing_a_bit_of_its_affine(
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
-def test_pages_of_a_tiff_are_a_volume_and_so_is_its_mask(dtype: type, tmp_path: Path) -> None:
+def test_multipage_tiff_and_its_mask_are_volumes(dtype: type, tmp_path: Path) -> None:
     values = (np.random.default_rng(1).random((3, 4, 5)) * 200).astype(dtype)
     pages = [Image.fromarray(page) for page in values]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
@@ -213,7 +211,7 @@ def test_pages_of_a_tiff_are_a_volume_and_so_is_its_mask(dtype: type, tmp_path: 
         write_mask(image, tmp_path / "out", "a.png")
 
 
-def test_pages_that_are_not_alike_are_refused(tmp_path: Path) -> None:
+def test_tiff_pages_of_different_size_or_type_are_rejected(tmp_path: Path) -> None:
     gray = [Image.fromarray(np.zeros((4, 5 + (page == 2)), np.uint8)) for page in range(3)]
     gray[0].save(tmp_path / "a.tif", save_all=True, append_images=gray[1:])
     with pytest.raises(ReadError, match="3 pages have 2 sizes"):
@@ -233,7 +231,7 @@ def plan_names(*names: str, format_name: str) -> list[str]:
     return [item.relative.as_posix() for item in plan]
 
 
-def test_format_of_the_masks_can_be_chosen() -> None:
+def test_mask_format_can_be_selected() -> None:
     volumes = ("a.nii.gz", "b.nrrd", "c.mha", "d.dcm", "e.nhdr", "f.mhd")
     same = ["a.nii.gz", "b.nrrd", "c.mha", "d.dcm", "e.nrrd", "f.mha"]
     assert plan_names(*volumes, format_name="same") == same
@@ -250,16 +248,14 @@ def test_format_of_the_masks_can_be_chosen() -> None:
     [("a.png", "nii.gz"), ("a.nii.gz", "png"), ("a.nrrd", "palette"), ("a.nii", "dcm"),
      ("a.dcm", "png"), ("a.tif", "nrrd"), ("a.png", "jpg"), ("a.png", "")],
 )  # fmt: skip
-def test_format_that_cannot_hold_a_mask_is_refused_before_anything_is_done(
-    name: str, format_name: str
-) -> None:
+def test_format_that_cannot_store_the_mask_is_rejected_early(name: str, format_name: str) -> None:
     with pytest.raises(UsageError, match="--format"):
         plan_names("fine.png", name, format_name=format_name)
     assert "jpg" not in MASK_FORMATS
 
 
 @pytest.mark.parametrize("num_classes", [2, 4, 9])
-def test_palette_shows_colors_and_holds_class_indices(num_classes: int, tmp_path: Path) -> None:
+def test_palette_mask_has_colors_and_stores_class_indices(num_classes: int, tmp_path: Path) -> None:
     labels = np.random.default_rng(2).integers(0, num_classes, (9, 11)).astype(np.uint8)
     image = ImageFile(path=Path("x.jpg"), array=np.zeros((9, 11, 3), np.uint8), kind="image")
     (path,) = write_prediction(

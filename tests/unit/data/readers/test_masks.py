@@ -1,4 +1,4 @@
-"""Which values are a mask, and which are refused."""
+"""Test which values are accepted as a mask."""
 
 import io
 from pathlib import Path
@@ -42,26 +42,26 @@ BINARY = {
 
 
 @pytest.mark.parametrize("kind", BINARY)
-def test_binary_mask_of_any_encoding_becomes_zero_and_one(kind: str, tmp_path: Path) -> None:
+def test_binary_mask_of_any_encoding_is_read_as_zero_and_one(kind: str, tmp_path: Path) -> None:
     mask = read_mask(save(tmp_path / "m.png", BINARY[kind]), classes=2)
     assert mask.dtype == np.uint8
     assert np.array_equal(mask, GROUND_TRUTH)
 
 
 @pytest.mark.parametrize("name", ["m.bmp", "m.tif"])
-def test_one_bit_mask_becomes_zero_and_one(name: str, tmp_path: Path) -> None:
+def test_one_bit_mask_is_read_as_zero_and_one(name: str, tmp_path: Path) -> None:
     assert np.array_equal(
         read_mask(save(tmp_path / name, GROUND_TRUTH.astype(bool)), classes=2), GROUND_TRUTH
     )
 
 
-def test_empty_and_full_masks_are_masks(tmp_path: Path) -> None:
+def test_empty_and_full_masks_are_accepted(tmp_path: Path) -> None:
     assert not read_mask(save(tmp_path / "e.png", GROUND_TRUTH * 0), classes=2).any()
     full = np.full_like(GROUND_TRUTH, 255)
     assert read_mask(save(tmp_path / "f.png", full), classes=2).all()
 
 
-def test_class_indices_are_kept_and_those_beyond_are_refused(tmp_path: Path) -> None:
+def test_class_indices_are_unchanged_and_too_large_ones_are_rejected(tmp_path: Path) -> None:
     labels = (GROUND_TRUTH + (X > 60)).astype(np.uint8)
     path = save(tmp_path / "m.png", labels)
     assert np.array_equal(read_mask(path, classes=3), labels)
@@ -87,7 +87,7 @@ def test_colored_palette_is_read_by_its_indices(tmp_path: Path) -> None:
         read_mask(turned, classes=2)
 
 
-def test_soft_edges_are_cut_in_the_middle_with_a_note(tmp_path: Path) -> None:
+def test_soft_edges_are_thresholded_with_a_warning(tmp_path: Path) -> None:
     path = save(
         tmp_path / "m.jpg", np.kron(GROUND_TRUTH * 255, np.ones((7, 7), np.uint8)), quality=90
     )
@@ -97,7 +97,7 @@ def test_soft_edges_are_cut_in_the_middle_with_a_note(tmp_path: Path) -> None:
     assert "soft edges are thresholded at 128" in mask.warnings[0]
 
 
-def test_values_between_away_from_edges_are_refused(tmp_path: Path) -> None:
+def test_gray_values_away_from_edges_are_rejected(tmp_path: Path) -> None:
     gray_patch = GROUND_TRUTH * 255
     gray_patch[:3, :3] = 128
     for name, array in {
@@ -110,13 +110,13 @@ def test_values_between_away_from_edges_are_refused(tmp_path: Path) -> None:
             read_mask(save(tmp_path / f"{name}.png", array), classes=2)
 
 
-def test_refusal_counts_values_that_it_does_not_show(tmp_path: Path) -> None:
+def test_error_counts_the_values_it_does_not_list(tmp_path: Path) -> None:
     path = save(tmp_path / "m.png", (X * 3).astype(np.uint8))
     with pytest.raises(ReadError, match="values 0, 3, 6, 9, 12, 15, 18, 21 and 72 more up to 237"):
         read_mask(path, classes=2)
 
 
-def test_colors_and_masks_drawn_in_transparency_are_refused(tmp_path: Path) -> None:
+def test_color_images_and_masks_in_the_alpha_channel_are_rejected(tmp_path: Path) -> None:
     red = np.dstack([GROUND_TRUTH * 255, GROUND_TRUTH * 0, GROUND_TRUTH * 0])
     with pytest.raises(ReadError, match=r"color image and not a mask: 2 colors, \(0, 0, 0\)"):
         read_mask(save(tmp_path / "r.png", red), classes=2)
@@ -126,7 +126,7 @@ def test_colors_and_masks_drawn_in_transparency_are_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
-def test_volume_mask_of_any_type_becomes_class_indices(dtype: type, tmp_path: Path) -> None:
+def test_volume_mask_of_any_type_is_read_as_class_indices(dtype: type, tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 4, (5, 6, 7)).astype(dtype)
     nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / "m.nii.gz")
     mask = read_mask_file(tmp_path / "m.nii.gz", classes=4)
@@ -137,7 +137,7 @@ def test_volume_mask_of_any_type_becomes_class_indices(dtype: type, tmp_path: Pa
         read_mask(tmp_path / "m.nii.gz", classes=3)
 
 
-def test_volume_of_probabilities_and_negative_labels_are_refused(tmp_path: Path) -> None:
+def test_volumes_of_probabilities_and_of_negative_labels_are_rejected(tmp_path: Path) -> None:
     for name, value in {"p": 0.5, "n": -1.0}.items():
         voxels = np.zeros((4, 4, 4), dtype=np.float32)
         voxels[1, 1, 1] = value
@@ -146,14 +146,14 @@ def test_volume_of_probabilities_and_negative_labels_are_refused(tmp_path: Path)
             read_mask(tmp_path / f"{name}.nii", classes=2)
 
 
-def test_signed_volume_of_0_and_255_is_a_mask(tmp_path: Path) -> None:
+def test_signed_volume_of_0_and_255_is_read_as_a_mask(tmp_path: Path) -> None:
     voxels = np.zeros((4, 4, 4), dtype=np.int16)
     voxels[1] = 255
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "m.nii")
     assert np.array_equal(read_mask(tmp_path / "m.nii", classes=2), voxels // 255)
 
 
-def test_cut_mask_is_refused(tmp_path: Path) -> None:
+def test_truncated_mask_is_rejected(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(GROUND_TRUTH * 255).save(stream, "PNG")
     path = tmp_path / "m.png"

@@ -1,4 +1,4 @@
-"""Volumes that are read plane by plane: equal to those read as a whole, and refused alike."""
+"""Test that reading a volume plane by plane gives the values and errors of reading it whole."""
 
 import gzip
 from pathlib import Path
@@ -56,7 +56,7 @@ def open_file(path: Path, channels: int = 1) -> VolumeFile:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize(("dtype", "slope"), [(np.int16, None), (np.float32, None), (">i2", 0.37)])
-def test_streamed_slices_are_those_of_the_whole_volume(
+def test_streamed_slices_equal_those_of_the_whole_volume(
     name: str, kind: str, axis: int, dtype: Any, slope: float | None, tmp_path: Path
 ) -> None:
     path = write(tmp_path / name, draw(dtype), slope=slope)
@@ -68,12 +68,12 @@ def test_streamed_slices_are_those_of_the_whole_volume(
         for index in [*range(stack.depth), 0, 4]:
             seen, expected = stack.view(index), whole.view(index)
             assert seen.dtype == expected.dtype
-            # A percentile may differ in its last bit, and a value by one of 65535 steps.
+            # A percentile may differ in its last bit, and thus a value by one of 65535 steps.
             np.testing.assert_allclose(seen, expected, atol=1 if seen.dtype == np.uint16 else 0)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_channels_are_read_side_by_side(name: str, tmp_path: Path) -> None:
+def test_streamed_channels_equal_those_of_the_whole_volume(name: str, tmp_path: Path) -> None:
     values = np.stack([draw(np.int16), 3 * draw(np.int16)], axis=-1)
     path = write(tmp_path / name, values)
     volume = open_file(path, channels=2)
@@ -85,7 +85,9 @@ def test_channels_are_read_side_by_side(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_prediction_of_a_streamed_volume_is_that_of_the_whole(name: str, tmp_path: Path) -> None:
+def test_prediction_of_a_streamed_volume_equals_that_of_the_whole_volume(
+    name: str, tmp_path: Path
+) -> None:
     class Edges(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -117,7 +119,7 @@ def test_prediction_of_a_streamed_volume_is_that_of_the_whole(name: str, tmp_pat
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "i4", "u4", "f4", "f8", "i8"])
-def test_percentiles_are_those_of_numpy(dtype: str) -> None:
+def test_percentiles_equal_those_of_numpy(dtype: str) -> None:
     random = np.random.default_rng(7)
     for values in (
         random.normal(0, 50, 999).astype(dtype),
@@ -138,7 +140,7 @@ def test_percentiles_are_those_of_numpy(dtype: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_cut_off_file_is_refused_when_it_is_opened(name: str, share: float, tmp_path: Path) -> None:
+def test_truncated_file_is_rejected_on_opening(name: str, share: float, tmp_path: Path) -> None:
     path = write(tmp_path / name, draw(np.int16))
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
@@ -147,7 +149,7 @@ def test_cut_off_file_is_refused_when_it_is_opened(name: str, share: float, tmp_
             read(path, max_pixels=LIMIT)
 
 
-def test_damage_is_refused_when_a_volume_is_opened(tmp_path: Path) -> None:
+def test_damaged_volume_is_rejected_on_opening(tmp_path: Path) -> None:
     holes = draw(np.float32)
     holes[3, 3, 3] = np.nan
     with pytest.raises(ReadError, match="1 of 693 values are NaN"):
@@ -166,7 +168,7 @@ def test_damage_is_refused_when_a_volume_is_opened(tmp_path: Path) -> None:
         open_volume(path, max_pixels=100)
 
 
-def test_file_that_shrinks_after_it_was_opened_is_refused(tmp_path: Path) -> None:
+def test_file_that_shrinks_after_opening_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nii", draw(np.int16))
     volume = open_file(path)
     path.write_bytes(path.read_bytes()[:-100])

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage: values, geometry, and what is refused."""
+"""Test values, geometry and errors of the NRRD and MetaImage readers."""
 
 import contextlib
 import gzip
@@ -43,7 +43,7 @@ def itk_affine(image: SimpleITK.Image) -> np.ndarray:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr", "a.mha", "a.mhd", "a.NRRD"])
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "f4", "f8"])
-def test_volume_of_itk_arrives_with_values_and_geometry(
+def test_volume_written_by_itk_is_read_with_its_values_and_geometry(
     name: str, dtype: str, packed: bool, tmp_path: Path
 ) -> None:
     array = VOXELS.astype(dtype)
@@ -59,7 +59,7 @@ def test_volume_of_itk_arrives_with_values_and_geometry(
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
-def test_channels_come_last_wherever_the_file_has_them(name: str, tmp_path: Path) -> None:
+def test_channels_are_the_last_axis_in_every_format(name: str, tmp_path: Path) -> None:
     array = np.random.default_rng(1).random((*SHAPE, 4)).astype(np.float32)
     SimpleITK.WriteImage(itk_image(array, several=True), str(tmp_path / name))
     volume = read_image(tmp_path / name, volume_channels=4)
@@ -70,7 +70,7 @@ def test_channels_come_last_wherever_the_file_has_them(name: str, tmp_path: Path
         read_image(tmp_path / name, volume_channels=3)
 
 
-def test_labels_of_both_formats_are_masks(tmp_path: Path) -> None:
+def test_label_volumes_of_both_formats_are_read_as_masks(tmp_path: Path) -> None:
     labels = (VOXELS > 0).astype(np.uint8)
     for name in ("a.nrrd", "a.mha"):
         SimpleITK.WriteImage(itk_image(labels), str(tmp_path / name))
@@ -110,9 +110,9 @@ def nrrd(data: bytes = DATA, *, without: str = "", **changes: str) -> bytes:
 
 
 def meta(data: bytes = DATA, *, without: str = "", **changes: str) -> bytes:
-    place = META["ElementDataFile"]
+    default = META["ElementDataFile"]
     fields = {**META, **changes}
-    fields["ElementDataFile"] = fields.pop("ElementDataFile", place)
+    fields["ElementDataFile"] = fields.pop("ElementDataFile", default)
     lines = [f"{name} = {text}\n" for name, text in fields.items() if name != without]
     return "".join(lines).encode() + data
 
@@ -122,7 +122,7 @@ def meta(data: bytes = DATA, *, without: str = "", **changes: str) -> bytes:
     [("right-anterior-superior", (1, 1)), ("RAS", (1, 1)), ("LAS", (-1, 1)),
      ("left-posterior-superior", (-1, -1)), ("scanner-xyz", (-1, -1))],
 )  # fmt: skip
-def test_every_space_of_nrrd_becomes_right_anterior_superior(
+def test_every_nrrd_space_is_converted_to_right_anterior_superior(
     space: str, signs: tuple[int, int], tmp_path: Path
 ) -> None:
     (tmp_path / "a.nrrd").write_bytes(nrrd(space=space))
@@ -133,7 +133,7 @@ def test_every_space_of_nrrd_becomes_right_anterior_superior(
     assert any("scanner-xyz" in note for note in volume.warnings) == (space == "scanner-xyz")
 
 
-def test_big_endian_crlf_and_old_names_are_read(tmp_path: Path) -> None:
+def test_big_endian_data_and_crlf_headers_are_read(tmp_path: Path) -> None:
     swapped = VOXELS.astype(">i2").tobytes(order="F")
     text, _, _ = nrrd(endian="big").partition(b"\n\n")
     (tmp_path / "a.nrrd").write_bytes(text.replace(b"\n", b"\r\n") + b"\r\n\r\n" + swapped)
@@ -142,7 +142,7 @@ def test_big_endian_crlf_and_old_names_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(tmp_path / name).array, VOXELS)
 
 
-def test_volume_that_does_not_say_where_it_lies_has_no_affine(tmp_path: Path) -> None:
+def test_volume_without_geometry_has_no_affine(tmp_path: Path) -> None:
     bare = nrrd(without="space directions").replace(b"space origin: (1,2,3)\n", b"")
     (tmp_path / "a.nrrd").write_bytes(bare)
     volume = read_image(tmp_path / "a.nrrd")
@@ -229,7 +229,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "text named mha": ("a.mha", lambda: b"no volume " * 50, "no MetaImage file"),
     "png named mha": ("a.mha", lambda: b"\x89PNG\r\n\x1a\n" + bytes(900), "no MetaImage file"),
     "mha cut in its header": ("a.mha", lambda: meta()[:60], "cut off inside its header"),
-    "mha without data place": ("a.mha", lambda: meta(without="ElementDataFile"), "header"),
+    "mha without data default": ("a.mha", lambda: meta(without="ElementDataFile"), "header"),
     "mha without size": ("a.mha", lambda: meta(without="DimSize"), "DimSize is missing"),
     "mha of size zero": ("a.mha", lambda: meta(DimSize="7 0 5"), "damaged"),
     "mha of words": ("a.mha", lambda: meta(DimSize="7 six 5"), "'7 six 5'"),
@@ -281,7 +281,7 @@ def refuse(path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_volume_is_refused_with_one_line_that_says_why(kind: str, tmp_path: Path) -> None:
+def test_broken_volume_gives_a_one_line_error_with_the_reason(kind: str, tmp_path: Path) -> None:
     name, build, reason = BROKEN[kind]
     (tmp_path / name).write_bytes(build())
     assert reason in refuse(tmp_path / name)
@@ -298,7 +298,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_volume_cut_at_any_percent_is_refused(name: str, tmp_path: Path) -> None:
+def test_volume_truncated_at_any_percent_is_rejected(name: str, tmp_path: Path) -> None:
     data, path = WHOLE[name], tmp_path / name
     path.write_bytes(data)
     assert read_image(path).array.shape == SHAPE
@@ -308,12 +308,12 @@ def test_volume_cut_at_any_percent_is_refused(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_flipped_bits_never_raise_anything_but_a_read_error(name: str, tmp_path: Path) -> None:
+def test_flipped_bits_raise_read_error_or_nothing(name: str, tmp_path: Path) -> None:
     data, path = WHOLE[name], tmp_path / name
     for position, bit in itertools.product(range(min(len(data), 320)), (0x01, 0x10, 0x80)):
         broken = bytearray(data)
         broken[position] ^= bit
         path.write_bytes(broken)
-        # Some flips change a value only; whatever else is raised fails the test.
+        # Some flips only change a value. Any other exception fails the test.
         with contextlib.suppress(ReadError):
             read_image(path, max_pixels=1_000_000)

@@ -1,4 +1,4 @@
-"""Images and volumes of every kind that is read, and how their values arrive."""
+"""Test the values of images and volumes in every supported format."""
 
 import gzip
 import struct
@@ -40,7 +40,7 @@ def save_volume(path: Path, array: np.ndarray, affine: np.ndarray = OBLIQUE) -> 
 
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.BMP", "a.tif", "a.TIFF"])
 @pytest.mark.parametrize("array", [GRAY, COLOR], ids=["gray", "color"])
-def test_lossless_image_arrives_as_saved(name: str, array: np.ndarray, tmp_path: Path) -> None:
+def test_lossless_image_is_read_as_saved(name: str, array: np.ndarray, tmp_path: Path) -> None:
     image = read_image(save(tmp_path / name, array))
     assert image.kind == "image"
     assert image.warnings == ()
@@ -52,7 +52,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def test_interlaced_png_is_read(tmp_path: Path) -> None:
-    # Made by hand, because Pillow does not write it: Adam7, 5 x 3, gray.
+    # Built by hand because Pillow cannot write interlaced files: Adam7, 5 x 3, gray.
     array = np.arange(15, dtype=np.uint8).reshape(3, 5) * 17
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
               (0, 1, 1, 2))  # fmt: skip
@@ -64,12 +64,12 @@ def test_interlaced_png_is_read(tmp_path: Path) -> None:
     assert np.array_equal(read_image(path).array[..., 0], array)
 
 
-def test_jpeg_arrives_as_pillow_decodes_it(tmp_path: Path) -> None:
+def test_jpeg_is_read_as_pillow_decodes_it(tmp_path: Path) -> None:
     path = save(tmp_path / "a.JPG", COLOR, quality=95)
     assert np.array_equal(read_image(path).array, np.asarray(Image.open(path)))
 
 
-def test_channels_repeat_gray_and_weigh_color(tmp_path: Path) -> None:
+def test_gray_is_repeated_and_color_is_weighted_to_the_number_of_channels(tmp_path: Path) -> None:
     gray, color = save(tmp_path / "g.png", GRAY), save(tmp_path / "c.png", COLOR)
     assert np.array_equal(read_image(gray, channels=3).array, np.repeat(GRAY[..., None], 3, 2))
     luminance = read_image(color, channels=1).array
@@ -82,21 +82,21 @@ def test_channels_repeat_gray_and_weigh_color(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
-def test_deep_gray_tiff_keeps_its_values(dtype: type, tmp_path: Path) -> None:
+def test_gray_tiff_of_more_than_8_bits_keeps_its_values(dtype: type, tmp_path: Path) -> None:
     array = (RNG.random(SIZE) * 60000).astype(dtype)
     image = read_image(save(tmp_path / "a.tif", array))
     assert image.array.dtype == dtype
     assert np.array_equal(image.array[..., 0], array)
 
 
-def test_deep_gray_png_keeps_its_values(tmp_path: Path) -> None:
+def test_gray_png_of_16_bits_keeps_its_values(tmp_path: Path) -> None:
     array = (RNG.random(SIZE) * 65535).astype(np.uint16)
     image = read_image(save(tmp_path / "a.png", array))
     assert image.array.dtype == np.uint16
     assert np.array_equal(image.array[..., 0], array)
 
 
-def test_suffix_that_lies_about_a_image_is_a_note(tmp_path: Path) -> None:
+def test_wrong_image_suffix_gives_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     save(tmp_path / "a.png", COLOR).rename(path)
     image = read_image(path)
@@ -104,7 +104,7 @@ def test_suffix_that_lies_about_a_image_is_a_note(tmp_path: Path) -> None:
     assert image.warnings == ("it is named .jpg but holds PNG",)
 
 
-def test_cmyk_palette_and_one_bit_become_color_and_gray(tmp_path: Path) -> None:
+def test_cmyk_palette_and_one_bit_images_are_converted_to_color_or_gray(tmp_path: Path) -> None:
     Image.fromarray(COLOR).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     image = read_image(tmp_path / "cmyk.jpg")
     assert image.array.shape == (*SIZE, 3)
@@ -116,7 +116,7 @@ def test_cmyk_palette_and_one_bit_become_color_and_gray(tmp_path: Path) -> None:
     assert np.array_equal(read_image(save(tmp_path / "b.bmp", bits)).array[..., 0], bits * 255)
 
 
-def test_transparency_is_dropped_with_a_note(tmp_path: Path) -> None:
+def test_transparency_is_dropped_with_a_warning(tmp_path: Path) -> None:
     half = np.dstack([COLOR, GRAY])
     image = read_image(save(tmp_path / "a.png", half))
     assert np.array_equal(image.array, COLOR)
@@ -125,7 +125,7 @@ def test_transparency_is_dropped_with_a_note(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "b.png", opaque)).warnings == ()
 
 
-def test_camera_orientation_is_noted_and_not_applied(tmp_path: Path) -> None:
+def test_camera_orientation_gives_a_warning_and_is_not_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image = read_image(save(tmp_path / "a.jpg", COLOR, exif=exif))
@@ -134,7 +134,7 @@ def test_camera_orientation_is_noted_and_not_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.NII.GZ"])
-def test_volume_keeps_values_affine_and_header_to_the_bit(name: str, tmp_path: Path) -> None:
+def test_volume_keeps_values_affine_and_header_exactly(name: str, tmp_path: Path) -> None:
     source = save_volume(tmp_path / "source.nii", VOXELS).read_bytes()
     path = tmp_path / name
     path.write_bytes(gzip.compress(source) if name.lower().endswith("gz") else source)
@@ -162,27 +162,27 @@ def test_big_endian_nifti_2_and_scaled_volumes_are_read(tmp_path: Path) -> None:
     assert np.allclose(read_image(tmp_path / "s.nii").array, expected, atol=1e-3)
 
 
-def test_axes_of_length_one_are_left_out_with_a_note(tmp_path: Path) -> None:
+def test_axes_of_length_one_are_dropped_with_a_warning(tmp_path: Path) -> None:
     volume = read_image(save_volume(tmp_path / "a.nii", VOXELS[..., np.newaxis]))
     assert volume.array.shape == VOXELS.shape
     assert "4 axes" in volume.warnings[0]
 
 
-def test_gzip_of_several_members_is_read_whole(tmp_path: Path) -> None:
+def test_gzip_file_of_several_members_is_read_completely(tmp_path: Path) -> None:
     data = save_volume(tmp_path / "a.nii", VOXELS).read_bytes()
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(data[:400]) + gzip.compress(data[400:]) + bytes(512))
     assert np.array_equal(read_image(path).array, VOXELS)
 
 
-def test_units_of_the_header_become_millimeters(tmp_path: Path) -> None:
+def test_units_of_the_header_are_converted_to_millimeters(tmp_path: Path) -> None:
     image = nib.Nifti1Image(VOXELS, np.diag([500.0, 500.0, 900.0, 1.0]))
     image.header.set_xyzt_units("micron")
     nib.save(image, tmp_path / "a.nii")
     assert read_image(tmp_path / "a.nii").spacing == pytest.approx((0.5, 0.5, 0.9))
 
 
-def test_monai_chain_reads_through_the_strict_reader(tmp_path: Path) -> None:
+def test_monai_transforms_read_with_the_strict_reader(tmp_path: Path) -> None:
     image, mask = (
         save(tmp_path / "i.jpg", COLOR),
         save(tmp_path / "m.png", np.uint8(GRAY > 99) * 255),
@@ -201,7 +201,7 @@ def test_monai_chain_reads_through_the_strict_reader(tmp_path: Path) -> None:
     assert set(torch.unique(item["mask"]).tolist()) == {0.0, 1.0}
 
 
-def test_monai_meta_data_of_a_volume_equal_those_of_monai(tmp_path: Path) -> None:
+def test_metadata_of_a_volume_equal_those_of_the_monai_reader(tmp_path: Path) -> None:
     path = save_volume(tmp_path / "a.nii.gz", VOXELS)
     ours = mt.LoadImage(reader=StrictReader(), ensure_channel_first=True)(path)
     theirs = mt.LoadImage(reader="NibabelReader", ensure_channel_first=True)(path)
@@ -221,7 +221,7 @@ def test_monai_does_not_fall_back_to_a_lenient_reader(tmp_path: Path) -> None:
         mt.LoadImage(reader=StrictReader())(path)
 
 
-def test_strict_reader_says_what_it_reads(tmp_path: Path) -> None:
+def test_strict_reader_accepts_a_single_file_with_a_supported_suffix(tmp_path: Path) -> None:
     reader = StrictReader()
     assert reader.verify_suffix("x/a.NII.gz")
     assert not reader.verify_suffix(["a.png", "a.dcm"])
@@ -229,7 +229,7 @@ def test_strict_reader_says_what_it_reads(tmp_path: Path) -> None:
         reader.get_data(reader.read(["a.png", "b.png"]))
 
 
-def test_images_are_listed_by_folder_without_companions(tmp_path: Path) -> None:
+def test_images_are_listed_by_folder_without_companion_files(tmp_path: Path) -> None:
     for name in ("b.PNG", "sub/a.jpg", "sub/deep/v.nii.gz", "ISIC_1_superpixels.png", ".x.png",
                  "._b.png", ".hidden/c.png", "notes.txt", "sub/x.dcm"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def test_images_are_listed_by_folder_without_companions(tmp_path: Path) -> None:
         list_images([tmp_path / "empty"])
 
 
-def test_supported_files_are_known_by_suffix_in_any_case() -> None:
+def test_supported_files_are_recognized_by_suffix_in_any_case() -> None:
     names = ["a.png", "a.Jpeg", "a.b.BMP", "a.tif", "a.nii", "a.NII.GZ"]
     assert all(is_supported(Path(name)) for name in names)
     assert not any(is_supported(Path(name)) for name in ["a.gif", "a.gz", "png", "a.png.txt"])
@@ -259,7 +259,7 @@ def test_supported_files_are_known_by_suffix_in_any_case() -> None:
     [("isic2017", 2), ("isic2018_layout", 2), ("ph2_layout_fixture", 2), ("ham10000", 2),
      ("ultrasound_tnscui_layout", 2), ("msd_hippocampus", 3), ("acdc", 4), ("ct_totalseg", 42)],
 )  # fmt: skip
-def test_real_files_are_read_without_a_issue(folder: str, classes: int, real_data: Path) -> None:
+def test_real_files_are_read_without_errors(folder: str, classes: int, real_data: Path) -> None:
     root = real_data / folder
     if not root.is_dir():
         pytest.skip(f"{folder} is not on this machine")
@@ -279,7 +279,7 @@ def test_real_files_are_read_without_a_issue(folder: str, classes: int, real_dat
 def test_image_file_is_opened_once(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Size limit, integrity check and decoding share one open file."""
+    """Check that size limit, integrity check and decoding share one open file."""
     path = tmp_path / name
     Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(path)
     opened: list[Path] = []
@@ -294,12 +294,12 @@ def test_image_file_is_opened_once(
     image = open_image(path, check_pixels=lambda _, pixels: checked.append(pixels))
     assert image.grid == (6, 7)
     assert checked == [42]
-    # A TIFF file is opened once more to count its pages.
+    # A TIFF file is opened again to count its pages.
     assert opened == [path] * (2 if name == "a.tif" else 1)
 
 
 def test_pixel_limit_applies_before_an_image_is_decoded(tmp_path: Path) -> None:
-    """An error of the callback prevents the allocation of the pixels."""
+    """Raise in the size callback and check that no pixels are allocated."""
     path = tmp_path / "a.png"
     Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(path)
 

@@ -1,4 +1,4 @@
-"""Images that must be refused: each with one line, none with a traceback of a library."""
+"""Test that broken images give a one-line error and never a traceback of a library."""
 
 import contextlib
 import io
@@ -117,7 +117,7 @@ def refuse(path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_image_is_refused_with_one_line_that_says_why(kind: str, tmp_path: Path) -> None:
+def test_broken_image_gives_a_one_line_error_with_the_reason(kind: str, tmp_path: Path) -> None:
     name, build, reason = BROKEN[kind]
     path = tmp_path / name
     path.write_bytes(build())
@@ -139,7 +139,7 @@ WHOLE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_image_cut_at_any_percent_is_refused(name: str, tmp_path: Path) -> None:
+def test_image_truncated_at_any_percent_is_rejected(name: str, tmp_path: Path) -> None:
     data = WHOLE[name]()
     path = tmp_path / name
     path.write_bytes(data)
@@ -152,19 +152,19 @@ def test_image_cut_at_any_percent_is_refused(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.filterwarnings("ignore")
-def test_flipped_bytes_never_raise_anything_but_a_read_error(name: str, tmp_path: Path) -> None:
+def test_flipped_bytes_raise_read_error_or_nothing(name: str, tmp_path: Path) -> None:
     data = WHOLE[name]()
     path = tmp_path / name
     rng = np.random.default_rng(1)
     positions = [*range(min(len(data), 160)), *rng.integers(0, len(data), 60).tolist()]
     for position in positions:
         path.write_bytes(flip(data, position))
-        # Some flips change a value only; whatever else is raised fails the test.
+        # Some flips only change a value. Any other exception fails the test.
         with contextlib.suppress(ReadError):
             read_image(path, max_pixels=1_000_000)
 
 
-def test_huge_header_is_refused_before_memory_is_taken(
+def test_huge_claimed_size_is_rejected_before_memory_is_allocated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "huge.png"
@@ -180,7 +180,7 @@ def test_huge_header_is_refused_before_memory_is_taken(
     assert "--set data.max_pixels=10000000000" in message
 
 
-def test_limit_of_pixels_is_the_number_of_pixels(tmp_path: Path) -> None:
+def test_max_pixels_is_an_inclusive_limit(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encode("PNG"))
     assert read_image(path, max_pixels=SIZE[0] * SIZE[1]).array.shape == (*SIZE, 3)
@@ -188,7 +188,7 @@ def test_limit_of_pixels_is_the_number_of_pixels(tmp_path: Path) -> None:
         read_image(path, max_pixels=SIZE[0] * SIZE[1] - 1)
 
 
-def test_limit_above_that_of_pillow_is_kept(
+def test_max_pixels_above_the_limit_of_pillow_is_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -197,7 +197,7 @@ def test_limit_above_that_of_pillow_is_kept(
     assert read_image(path).array.shape == (*SIZE, 3)
 
 
-def test_jpeg_thumbnail_does_not_pass_for_the_end_of_a_cut_image(tmp_path: Path) -> None:
+def test_end_marker_of_a_thumbnail_does_not_hide_a_truncated_jpeg(tmp_path: Path) -> None:
     thumbnail = encode("JPEG", draw()[:8, :8])
     data = encode("JPEG", comment=thumbnail)
     path = tmp_path / "a.jpg"
@@ -207,7 +207,7 @@ def test_jpeg_thumbnail_does_not_pass_for_the_end_of_a_cut_image(tmp_path: Path)
     assert "EOI" in refuse(path)
 
 
-def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_rejected(tmp_path: Path) -> None:
     assert "No such file" in refuse(tmp_path / "absent.png")
     folder = tmp_path / "folder.png"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""NIfTI volumes that must be refused: each with one line, none with a traceback of a library."""
+"""Test that broken NIfTI volumes give a one-line error and never a traceback of a library."""
 
 import contextlib
 import gzip
@@ -32,7 +32,7 @@ def patch(layout: str, offset: int, *values: object) -> bytes:
     return bytes(data)
 
 
-def spoiled(value: float) -> bytes:
+def with_two_values(value: float) -> bytes:
     array = np.zeros(SHAPE, dtype=np.float32)
     array[1, 2, 3] = array[0, 0, 0] = value
     return volume(array)
@@ -47,7 +47,7 @@ def colored() -> bytes:
 
 
 def flat_affine() -> bytes:
-    # The second and third rows of the sform become equal: three axes in one plane.
+    # The second and third rows of the sform are equal, so the three axes are in one plane.
     return patch("8f", 280 + 16, *(0.0, 1.5, 3.0, 0.0) * 2)
 
 
@@ -84,8 +84,8 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "complex": ("a.nii", lambda: volume(np.zeros(SHAPE, dtype=np.complex64)), "complex64"),
     "color": ("a.nii", colored, "integers and real numbers"),
     "unknown type": ("a.nii", lambda: patch("h", 70, 999), "NIfTI"),
-    "NaN voxels": ("a.nii", lambda: spoiled(NAN), "2 of 495 values"),
-    "infinite voxels": ("a.nii", lambda: spoiled(float("-inf")), "2 of 495 values"),
+    "NaN voxels": ("a.nii", lambda: with_two_values(NAN), "2 of 495 values"),
+    "infinite voxels": ("a.nii", lambda: with_two_values(float("-inf")), "2 of 495 values"),
     "NaN affine": ("a.nii", lambda: patch("f", 280, NAN), "affine"),
     "infinite affine": ("a.nii", lambda: patch("f", 284, float("inf")), "affine"),
     "NaN spacing": ("a.nii", lambda: patch("f", 80, NAN), "spacing"),
@@ -101,7 +101,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
 
 
 def refuse(path: Path) -> str:
-    """Give what is said against a file, which is the same whether it is read whole or in planes."""
+    """Return the error message, which is the same for reading a file whole or plane by plane."""
     with pytest.raises(ReadError) as caught:
         read_image(path)
     message = str(caught.value)
@@ -114,7 +114,7 @@ def refuse(path: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_volume_is_refused_with_one_line_that_says_why(kind: str, tmp_path: Path) -> None:
+def test_broken_volume_gives_a_one_line_error_with_the_reason(kind: str, tmp_path: Path) -> None:
     name, build, reason = BROKEN[kind]
     path = tmp_path / name
     path.write_bytes(build())
@@ -125,7 +125,7 @@ def test_broken_volume_is_refused_with_one_line_that_says_why(kind: str, tmp_pat
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_volume_cut_at_any_percent_is_refused(name: str, kind: type, tmp_path: Path) -> None:
+def test_volume_truncated_at_any_percent_is_rejected(name: str, kind: type, tmp_path: Path) -> None:
     data = volume(kind=kind)
     data = gzip.compress(data) if name.endswith(".gz") else data
     path = tmp_path / name
@@ -138,7 +138,7 @@ def test_volume_cut_at_any_percent_is_refused(name: str, kind: type, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_flipped_bytes_never_raise_anything_but_a_read_error(name: str, tmp_path: Path) -> None:
+def test_flipped_bytes_raise_read_error_or_nothing(name: str, tmp_path: Path) -> None:
     data = volume(np.zeros((3, 2, 2), dtype=np.int16))
     path = tmp_path / name
     for position in range(0, 356, 2 if name.endswith(".gz") else 1):
@@ -147,12 +147,12 @@ def test_flipped_bytes_never_raise_anything_but_a_read_error(name: str, tmp_path
             broken[position] ^= bit
             packed = gzip.compress(broken) if name.endswith(".gz") else bytes(broken)
             path.write_bytes(packed)
-            # Some flips change a value only; whatever else is raised fails the test.
+            # Some flips only change a value. Any other exception fails the test.
             with contextlib.suppress(ReadError):
                 read_image(path, max_pixels=1_000_000)
 
 
-def test_gzip_bomb_is_refused_without_unpacking_it(tmp_path: Path) -> None:
+def test_gzip_bomb_is_rejected_without_unpacking_it(tmp_path: Path) -> None:
     path = tmp_path / "bomb.nii.gz"
     path.write_bytes(gzip.compress(volume() + bytes(100_000_000), compresslevel=9))
     tracemalloc.start()
@@ -162,7 +162,7 @@ def test_gzip_bomb_is_refused_without_unpacking_it(tmp_path: Path) -> None:
     assert peak < 6_000_000
 
 
-def test_claim_that_no_gzip_file_of_this_size_can_hold_is_refused_early(tmp_path: Path) -> None:
+def test_size_that_cannot_fit_in_the_gzip_file_is_rejected_early(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(patch("4h", 40, 3, 500, 500, 500)))
     tracemalloc.start()

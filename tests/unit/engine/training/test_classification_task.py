@@ -1,4 +1,4 @@
-"""The loss and the validation of a classifier."""
+"""Test the loss and the validation of a classifier."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ LABELS = torch.tensor([0, 2, 1, 2])
 
 
 class Fixed(nn.Module):
-    """Gives the images themselves back as logits."""
+    """Return the images as logits."""
 
     def forward(self, image):
         return image.flatten(1)
@@ -30,7 +30,7 @@ def loss(task: ClassificationTask, **changed) -> float:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_loss_is_the_smoothed_cross_entropy(smoothing):
+def test_loss_is_cross_entropy_with_label_smoothing(smoothing):
     task = ClassificationTask(num_classes=3, several=False, label_smoothing=smoothing)
     expected = F.cross_entropy(LOGITS, LABELS, label_smoothing=smoothing)
     assert loss(task) == pytest.approx(float(expected), rel=1e-6)
@@ -54,7 +54,7 @@ def test_class_weights_scale_the_loss_of_an_image_independently_of_its_batch():
     assert sum(alone) / 4 == pytest.approx(loss(task), rel=1e-6)
 
 
-def test_several_labels_have_the_binary_loss():
+def test_multilabel_loss_is_binary_cross_entropy():
     ground_truth = torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]])
     weights = torch.tensor([2.0, 1.0, 5.0])
     task = ClassificationTask(num_classes=3, several=True, class_weights=weights)
@@ -62,7 +62,7 @@ def test_several_labels_have_the_binary_loss():
     assert loss(task, label=ground_truth) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_balanced_weights_have_the_mean_one_over_cases():
+def test_balanced_class_weights_have_mean_one_over_cases():
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
     weights = balance_classes(labels, num_classes=3, several=False)
     assert float(weights[labels].mean()) == pytest.approx(1)
@@ -83,7 +83,7 @@ def test_validation_does_not_depend_on_the_batch_size(size):
     assert set(scores) == {"accuracy", "balanced_accuracy", "auroc", "f1", "loss"}
 
 
-def test_score_that_the_cases_do_not_define_is_left_out_and_not_monitored():
+def test_undefined_score_is_excluded_and_not_monitored():
     one_class = [batch(label=torch.zeros(4, dtype=torch.int64))]
     scores = ClassificationTask(num_classes=3, several=False).validate(Fixed(), one_class)
     assert "auroc" not in scores
@@ -95,7 +95,7 @@ def test_score_that_the_cases_do_not_define_is_left_out_and_not_monitored():
         task.validate(Fixed(), [])
 
 
-def test_lower_is_better_for_the_loss_alone():
+def test_lower_is_better_only_for_the_loss():
     kinds = {
         name: ClassificationTask(num_classes=2, several=False, monitor=name).higher_is_better
         for name in ("accuracy", "auroc", "loss")
@@ -103,7 +103,7 @@ def test_lower_is_better_for_the_loss_alone():
     assert kinds == {"accuracy": True, "auroc": True, "loss": False}
 
 
-def test_probabilities_sum_to_one_unless_there_are_several_labels():
+def test_probabilities_sum_to_one_unless_the_task_is_multilabel():
     single = ClassificationTask(num_classes=3, several=False).estimate(LOGITS)
     assert np.allclose(single.sum(dim=1), 1)
     several = ClassificationTask(num_classes=3, several=True).estimate(LOGITS)

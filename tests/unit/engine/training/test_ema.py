@@ -1,4 +1,4 @@
-"""Exponential moving average of weights."""
+"""Test the exponential moving average of weights."""
 
 import pytest
 import torch
@@ -18,8 +18,8 @@ def fill(model: nn.Module, value: float) -> None:
             tensor.fill_(value)
 
 
-def test_decay_rises_from_a_tenth_to_its_limit():
-    """Decays 1/10, 2/11, 3/12, then the limit 0.3, for an average of 0 and weights of 1."""
+def test_decay_increases_from_a_tenth_to_its_limit():
+    """Check decays 1/10, 2/11, 3/12, then the limit 0.3, for an average of 0 and weights of 1."""
     model = make_model()
     ema = ModelEMA(model, decay=0.3)
     fill(ema.model, 0.0)
@@ -38,9 +38,9 @@ def test_buffers_are_copied_without_averaging():
     average = ModelEMA(model, decay=0.99)
     model.train()(torch.randn(4, 1, 8, 8))
     average.update(model, updates=1000)
-    for kept, buffer in zip(average.model.buffers(), model.buffers(), strict=True):
-        assert torch.equal(kept, buffer)
-        assert kept.data_ptr() != buffer.data_ptr()
+    for copied, buffer in zip(average.model.buffers(), model.buffers(), strict=True):
+        assert torch.equal(copied, buffer)
+        assert copied.data_ptr() != buffer.data_ptr()
 
 
 def test_average_is_an_independent_copy_without_gradients():

@@ -1,4 +1,4 @@
-"""An encoder that is slower, decayed by layer, or frozen at first; and resumed to the bit."""
+"""Test an encoder with a lower learning rate, layer decay, freezing, and exact resume."""
 
 # ruff: noqa: ARG002 - observers take what they are given
 import importlib.util
@@ -27,14 +27,14 @@ engine_run = importlib.util.module_from_spec(_SPEC)
 assert _SPEC.loader is not None
 _SPEC.loader.exec_module(engine_run)
 
-# Twelve cases, two a step: an epoch has six steps.
+# Twelve cases, two per step: an epoch has six steps.
 CONFIG = TrainConfig(
     steps=9, batch_size=2, warmup_steps=2, validate_every=3, save_every=1, device="cpu", lr=1e-2
 )
 
 
 class Network(nn.Module):
-    """An encoder of two blocks with a batch norm and dropout, and a head."""
+    """A network with an encoder of two blocks, batch norm and dropout, and a head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def train(out: Path, *, epochs: int, stop: int = 0, resume: bool = False) -> Net
     return network
 
 
-def test_frozen_encoder_and_its_statistics_do_not_change_while_the_rest_trains(
+def test_frozen_encoder_and_its_statistics_do_not_change_during_training(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(5)
@@ -99,7 +99,7 @@ def test_frozen_encoder_and_its_statistics_do_not_change_while_the_rest_trains(
     assert moved == {key for key in before if not key.startswith("encoder.")}
 
 
-def test_unfrozen_encoder_trains_and_a_run_stopped_while_frozen_resumes_exactly(
+def test_encoder_trains_after_unfreezing_and_run_stopped_while_frozen_resumes_exactly(
     tmp_path: Path,
 ) -> None:
     whole = train(tmp_path / "whole", epochs=1).state_dict()
@@ -115,7 +115,7 @@ def test_unfrozen_encoder_trains_and_a_run_stopped_while_frozen_resumes_exactly(
     assert not torch.equal(start["encoder.1.running_mean"], whole["encoder.1.running_mean"])
 
 
-def test_learning_rate_of_the_encoder_is_a_share_that_falls_by_layer() -> None:
+def test_encoder_learning_rate_is_scaled_and_decays_by_layer() -> None:
     network = Network()
     training = EncoderFinetuning(module=network.blocks, lr_factor=0.5, layer_decay=0.1)
     optimizer = build_optimizer(network, CONFIG, factors=training.factors(network))
@@ -128,7 +128,7 @@ def test_learning_rate_of_the_encoder_is_a_share_that_falls_by_layer() -> None:
     assert rates[id(network.blocks[0].weight)] == pytest.approx(0.01)
 
 
-def test_layers_are_numbered_from_the_input_block_by_block() -> None:
+def test_layers_are_numbered_by_block_from_the_input() -> None:
     network = Network()
     depths = number_layers(network)
     named = {name: depths[id(p)] for name, p in network.named_parameters()}
@@ -138,7 +138,7 @@ def test_layers_are_numbered_from_the_input_block_by_block() -> None:
     assert named["head.weight"] == 2
 
 
-def test_backbone_in_a_network_has_factors_for_all_of_its_own_parameters_alone() -> None:
+def test_backbone_has_factors_for_exactly_its_own_parameters() -> None:
     torch.manual_seed(0)
     backbone = hybrid_backbones.create_model("mobile_former_26m", num_classes=0)
     network = nn.ModuleDict({"encoder": backbone, "decoder": nn.Conv2d(3, 3, 1)})

@@ -23,7 +23,7 @@ def write(run, steps, start_step=0):
         log.sync()
 
 
-def test_lines_hold_step_phase_and_values_to_the_last_digit(run):
+def test_lines_contain_step_phase_and_values_in_full_precision(run):
     write(run, [3])
     record = json.loads(run.metrics_jsonl.read_text())
     assert record == {"step": 3, "phase": "train", "total": 1 / 3, "lr": 0.1}
@@ -32,12 +32,12 @@ def test_lines_hold_step_phase_and_values_to_the_last_digit(run):
     )
 
 
-@pytest.mark.parametrize("torn", ["", '{"step": 6, "pha'])
-def test_lines_after_the_resumed_step_are_removed_and_rewritten(run, torn):
+@pytest.mark.parametrize("partial_line", ["", '{"step": 6, "pha'])
+def test_lines_after_the_resumed_step_are_removed_and_rewritten(run, partial_line):
     write(run, [1, 2, 3, 4])
     expected = run.metrics_jsonl.read_bytes(), run.metrics_csv.read_bytes()
     with run.metrics_jsonl.open("a") as file:
-        file.write(torn)
+        file.write(partial_line)
     write(run, [3, 4], start_step=2)
     assert (run.metrics_jsonl.read_bytes(), run.metrics_csv.read_bytes()) == expected
 
@@ -49,7 +49,7 @@ def test_new_run_starts_with_empty_files(run):
     assert run.metrics_csv.read_text() == "step,phase,name,value\n"
 
 
-def test_tensorboard_shows_one_value_a_step_after_a_resume(run):
+def test_tensorboard_has_one_value_per_step_after_a_resume(run):
     write(run, [1, 2, 3, 4])
     write(run, [3, 4, 5], start_step=2)
     board = EventAccumulator(str(run.tensorboard))

@@ -35,7 +35,7 @@ class Mixed(nn.Module):
         return self.wide_norm((x.mean((2, 3)) @ self.table).unsqueeze(-1).expand(-1, -1, 2))
 
 
-def test_biases_norms_and_vectors_are_not_decayed_and_frozen_ones_not_trained():
+def test_biases_norms_and_vectors_are_not_decayed_and_frozen_ones_are_excluded():
     model = Mixed()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed, free = ({names[id(p)] for p in part} for part in split_parameters(model))
@@ -50,7 +50,7 @@ def test_biases_norms_and_vectors_are_not_decayed_and_frozen_ones_not_trained():
     ("name", "kind"),
     [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)],
 )
-def test_optimizer_is_the_named_one_with_the_decay_on_matrices_only(name, kind):
+def test_named_optimizer_applies_weight_decay_to_matrices_only(name, kind):
     optimizer = build_optimizer(Mixed(), TrainConfig(optimizer=name, weight_decay=0.3, lr=0.2))
     assert type(optimizer) is kind
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
@@ -58,7 +58,7 @@ def test_optimizer_is_the_named_one_with_the_decay_on_matrices_only(name, kind):
 
 
 def test_vectors_of_torch_modules_are_not_decayed():
-    """Vectors that are neither biases nor parameters of norms."""
+    """Check vectors that are neither biases nor parameters of norms."""
     model = nn.ModuleDict({"act": nn.PReLU(4), "attention": nn.MultiheadAttention(4, 2)})
     decayed, undecayed = (names_of(model, group) for group in split_parameters(model))
     assert "act.weight" in undecayed
@@ -66,11 +66,11 @@ def test_vectors_of_torch_modules_are_not_decayed():
     assert {"attention.in_proj_weight", "attention.out_proj.weight"} <= set(decayed)
 
 
-def test_network_without_matrices_gets_an_optimizer():
+def test_network_without_matrices_has_an_optimizer():
     assert len(build_optimizer(nn.BatchNorm2d(3), TrainConfig()).param_groups) == 1
 
 
-def test_cosine_rises_peaks_and_ends_at_a_hundredth():
+def test_cosine_schedule_warms_up_and_ends_at_a_hundredth_of_its_peak():
     config = TrainConfig(lr=0.1, warmup_steps=10)
     rate = build_schedule(config, 100)
     rates = [rate(step) for step in range(100)]
@@ -82,20 +82,20 @@ def test_cosine_rises_peaks_and_ends_at_a_hundredth():
     assert rate(10 + 89 // 2) == pytest.approx(0.0505, rel=0.03)
 
 
-def test_constant_stays_after_the_warmup():
+def test_constant_schedule_does_not_change_after_the_warmup():
     rate = build_schedule(TrainConfig(lr=0.1, schedule="constant", warmup_steps=3), 50)
     assert [rate(step) for step in (3, 20, 49)] == [0.1, 0.1, 0.1]
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 5])
-def test_short_training_reaches_a_rate_that_is_positive_and_not_above_the_highest(total):
+def test_learning_rate_of_short_trainings_is_positive_and_at_most_the_peak(total):
     rate = build_schedule(TrainConfig(lr=0.1, warmup_steps=20), total)
     rates = [rate(step) for step in range(total)]
     assert all(0 < value <= 0.1 for value in rates)
     assert max(rates) >= 0.05
 
 
-def test_learning_rate_reaches_all_groups():
+def test_learning_rate_is_set_in_all_parameter_groups():
     optimizer = build_optimizer(Mixed(), TrainConfig())
     set_learning_rate(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
@@ -111,7 +111,7 @@ def test_an_epoch_covers_all_cases(cases, batch, accumulate, world):
     assert count_steps(config, cases=cases, world=world) == 3 * steps
 
 
-def test_given_steps_win_over_epochs():
+def test_number_of_steps_has_priority_over_epochs():
     assert count_steps(TrainConfig(steps=7, epochs=3), cases=1000, world=1) == 7
 
 
@@ -154,7 +154,7 @@ def names_of(model, parameters):
         ("swin_tiny", "layers.0.blocks.0.attn.relative_position_bias_table",
          "layers.0.downsample.reduction.weight"),
         ("cvt_13", "stage2.cls_token", "stage2.blocks.0.attn.conv_proj_q.conv.weight"),
-        # Its authors decay the tables of CMT.
+        # The official code of CMT decays its position tables.
         ("cmt_ti", "stages.0.blocks.0.norm1.weight", "stages.0.relative_pos"),
         ("moa_tiny", "layers.0.glb_attn.relative_position_bias_table", "head.weight"),
         ("mobilevit_xxs", "stem.bn.weight", "stem.conv.weight"),
@@ -163,7 +163,7 @@ def names_of(model, parameters):
         ("vitaev2_s", "layers.0.NC.0.norm1.bias", "layers.0.NC.0.attn.qkv.weight"),
     ],
 )  # fmt: skip
-def test_no_weight_decay_of_backbones_is_respected(name, no_weight_decay, decayed):
+def test_no_weight_decay_of_a_backbone_is_respected(name, no_weight_decay, decayed):
     with torch.device("meta"):
         model = create_model(name, num_classes=2)
     yes, no = (names_of(model, part) for part in split_parameters(model))
@@ -172,7 +172,7 @@ def test_no_weight_decay_of_backbones_is_respected(name, no_weight_decay, decaye
     assert not any(key.endswith((".bias", "cls_token", "pos_embed")) for key in yes)
 
 
-def test_temperature_with_empty_axes_is_not_decayed_and_a_gray_kernel_is():
+def test_temperature_with_singleton_axes_is_not_decayed_but_a_gray_kernel_is():
     class Scaled(nn.Module):
         def __init__(self):
             super().__init__()
@@ -186,7 +186,7 @@ def test_temperature_with_empty_axes_is_not_decayed_and_a_gray_kernel_is():
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_layer_decay_falls_from_the_head_to_the_stem(wrapped):
+def test_layer_decay_factors_decrease_from_the_head_to_the_stem(wrapped):
     with torch.device("meta"):
         backbone = create_model("mobilevit_xxs", num_classes=2)
     model = (
@@ -209,17 +209,17 @@ def test_layer_decay_falls_from_the_head_to_the_stem(wrapped):
         assert rates[id(parameter)] == pytest.approx(0.2 * factors.get(name, 1.0))
 
 
-def test_without_decay_there_is_nothing_to_multiply():
+def test_layer_decay_of_one_has_no_factors():
     with torch.device("meta"):
         assert layer_factors(create_model("mobilevit_xxs")) == {}
 
 
-def test_factor_for_an_unknown_parameter_is_refused():
+def test_factor_for_an_unknown_parameter_is_rejected():
     with pytest.raises(ValueError, match="no parameter 'stem'"):
         build_optimizer(Mixed(), TrainConfig(), factors={"stem": 0.1})
 
 
-def test_parameters_of_a_smaller_factor_move_less():
+def test_parameters_with_a_smaller_factor_have_smaller_updates():
     model = Mixed()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     config = TrainConfig(lr=0.1, weight_decay=0)
@@ -228,6 +228,6 @@ def test_parameters_of_a_smaller_factor_move_less():
     (model(torch.randn(4, 3, 6, 6)) ** 2).sum().backward()
     optimizer.step()
     moved = {n: (p - before[n]).abs().max().item() for n, p in model.named_parameters()}
-    # Adam's first step is the learning rate itself.
+    # The first step of Adam equals the learning rate.
     assert moved["table"] == pytest.approx(0.1, rel=1e-3)
     assert moved["convolution.weight"] == pytest.approx(0.001, rel=1e-3)

@@ -22,7 +22,7 @@ def draw():
 
 def test_generators_restored_from_json_continue_exactly():
     seed_generators(3)
-    draw()  # leaves halves of Gaussian pairs behind, which are part of the state
+    draw()  # an odd number of draws leaves half a Gaussian pair, which is part of the state
     text = json.dumps(capture_random().to_plain())
     expected = draw()
     seed_generators(4)
@@ -31,7 +31,7 @@ def test_generators_restored_from_json_continue_exactly():
     assert draw() == expected
 
 
-def test_seed_decides_all_generators():
+def test_seed_determines_all_generators():
     seed_generators(5)
     first = draw()
     seed_generators(6)
@@ -40,5 +40,5 @@ def test_seed_decides_all_generators():
     assert draw() == first
 
 
-def test_large_seed_is_taken():
+def test_large_seed_is_accepted():
     seed_generators(2**40 + 1)

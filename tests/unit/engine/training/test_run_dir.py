@@ -86,7 +86,7 @@ def test_tensors_of_any_layout_and_in_shared_memory_are_written(tmp_path):
         assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
 
-def test_last_becomes_previous_and_nothing_else_stays(tmp_path):
+def test_only_the_last_and_the_previous_checkpoint_are_kept(tmp_path):
     run = RunDir(tmp_path / "run")
     run.create()
     for step in (1, 2, 3):
@@ -108,7 +108,7 @@ def test_best_weights_are_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["state.json", "random.json", "model.safetensors"])
-def test_changed_byte_in_any_file_is_refused(tmp_path, name):
+def test_changed_byte_in_any_file_is_rejected(tmp_path, name):
     run = RunDir(tmp_path / "run")
     run.create()
     run.save_checkpoint(make_checkpoint())
@@ -120,7 +120,7 @@ def test_changed_byte_in_any_file_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("state.json", b'{"format": 99}', "format 99"),
         ("state.json", b'{"format": 1}', "not a checkpoint of segnetr"),
@@ -130,23 +130,25 @@ def test_changed_byte_in_any_file_is_refused(tmp_path, name):
         ("model.safetensors", b"\x80\x04cposix\nsystem\n", "not a safetensors file"),
     ],
 )
-def test_invalid_content_with_a_valid_manifest_is_a_one_line_error(tmp_path, name, content, said):
+def test_invalid_content_with_a_valid_manifest_is_a_one_line_error(
+    tmp_path, name, content, message
+):
     run = RunDir(tmp_path / "run")
     run.create()
     run.save_checkpoint(make_checkpoint())
     (run.last / name).write_bytes(content)
     write_manifest(run.last)
-    with pytest.raises(ModelFileError, match=said) as caught:
+    with pytest.raises(ModelFileError, match=message) as caught:
         read_checkpoint(run.last)
     assert "\n" not in str(caught.value)
 
 
-def test_missing_best_weights_are_named(tmp_path):
+def test_error_names_missing_best_weights(tmp_path):
     with pytest.raises(ModelFileError, match="best"):
         read_best(tmp_path / "best")
 
 
-def test_folder_refuses_a_second_run_and_a_resume_of_nothing(tmp_path):
+def test_folder_rejects_a_second_run_and_a_resume_without_a_checkpoint(tmp_path):
     run = RunDir(tmp_path / "run")
     with pytest.raises(UsageError, match="no checkpoint to resume"):
         run.create(resume=True)
@@ -158,7 +160,7 @@ def test_folder_refuses_a_second_run_and_a_resume_of_nothing(tmp_path):
         run.create()
 
 
-def test_folder_that_takes_no_files_is_one_line(tmp_path, monkeypatch):
+def test_folder_without_write_permission_gives_a_one_line_error(tmp_path, monkeypatch):
     run = RunDir(tmp_path / "run")
 
     def refuse(path, **_):
@@ -170,7 +172,7 @@ def test_folder_that_takes_no_files_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_changes_of_identity_are_named_with_both_values():
+def test_error_lists_identity_changes_with_both_values():
     assert describe_changes({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}) == [
         "b was 2, now 3",
         "c was not given, now 4",
@@ -226,7 +228,7 @@ KILLED_SAVER = textwrap.dedent(
 )
 
 
-def test_save_killed_at_any_moment_leaves_the_newest_complete_checkpoint(tmp_path):
+def test_killed_save_leaves_the_newest_complete_checkpoint(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", KILLED_SAVER, str(tmp_path / "run")],
         capture_output=True, text=True, check=False,

@@ -13,25 +13,25 @@ needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machi
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "cpu:1", "", "cuda:-1", "mps"])
-def test_unknown_device_is_named_with_the_choices(name):
+def test_error_for_an_unknown_device_lists_the_choices(name):
     with pytest.raises(UsageError, match=r"unknown device .*auto, cpu"):
         choose_device(name)
 
 
 @needs_no_gpu
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
-def test_device_that_is_not_there_is_refused_with_a_way_out(name):
+def test_error_for_a_missing_device_says_how_to_continue(name):
     with pytest.raises(UsageError, match="0 CUDA devices; try --device cpu"):
         choose_device(name)
 
 
 @needs_no_gpu
-def test_auto_uses_the_cpu_without_a_gpu():
+def test_auto_selects_the_cpu_without_a_gpu():
     assert choose_device("auto") == torch.device("cpu")
     assert Runtime("auto", amp="auto").amp_dtype is None
 
 
-def test_one_process_is_the_main_one():
+def test_single_process_is_the_main_process():
     with Runtime("cpu") as runtime:
         assert (runtime.rank, runtime.world, runtime.is_main) == (0, 1, True)
         assert runtime.gather("x") == ["x"]
@@ -40,19 +40,19 @@ def test_one_process_is_the_main_one():
         assert runtime.prepare(model, compiled=False) is model
 
 
-def test_autocast_uses_the_type_asked_for():
+def test_autocast_uses_the_requested_type():
     layer, image = nn.Conv2d(1, 1, 1), torch.randn(1, 1, 2, 2)
     for amp, dtype in (("bf16", torch.bfloat16), ("off", torch.float32)):
         with Runtime("cpu", amp=amp).autocast():
             assert layer(image).dtype == dtype
 
 
-def test_float16_on_a_cpu_is_refused():
+def test_float16_on_a_cpu_is_rejected():
     with pytest.raises(UsageError, match="needs a GPU"):
         Runtime("cpu", amp="fp16")
 
 
-def test_batch_gets_the_layout_asked_for():
+def test_batch_has_the_requested_memory_layout():
     batch = {"image": torch.randn(2, 3, 4, 4), "mask": torch.zeros(2, 1, 4, 4), "case_id": ["a"]}
     moved = Runtime("cpu").move(batch, channels_last=True)
     assert moved["image"].is_contiguous(memory_format=torch.channels_last)
@@ -62,7 +62,7 @@ def test_batch_gets_the_layout_asked_for():
 
 
 @pytest.mark.parametrize(("norm", "expected"), [(1.0, 1.0), (0.0, 5.0), (10.0, 5.0)])
-def test_gradient_is_shortened_to_the_largest_norm(norm, expected):
+def test_gradient_is_clipped_to_the_maximum_norm(norm, expected):
     weight = nn.Parameter(torch.zeros(2))
     weight.grad = torch.tensor([3.0, 4.0])
     optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -71,7 +71,7 @@ def test_gradient_is_shortened_to_the_largest_norm(norm, expected):
     assert weight.grad.norm().item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_determinism_is_asked_for_and_put_back_also_after_an_error():
+def test_deterministic_mode_is_restored_even_after_an_error():
     runtime = Runtime("cpu")
     seen = []
 
@@ -86,7 +86,7 @@ def test_determinism_is_asked_for_and_put_back_also_after_an_error():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_first_signal_is_caught_and_the_second_acts_as_usual():
+def test_first_signal_is_caught_and_the_second_has_its_default_effect():
     with SignalHandler() as interrupts:
         signal.raise_signal(signal.SIGINT)
         assert interrupts.caught == "interrupted"
@@ -96,7 +96,7 @@ def test_first_signal_is_caught_and_the_second_acts_as_usual():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_that_was_ignored_before_stays_ignored(number):
+def test_ignored_signal_stays_ignored(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
         with SignalHandler() as interrupts:
@@ -107,7 +107,7 @@ def test_signal_that_was_ignored_before_stays_ignored(number):
         signal.signal(number, before)
 
 
-def test_thread_that_gets_no_signals_is_left_alone():
+def test_signal_handler_is_not_installed_outside_the_main_thread():
     caught = []
 
     def enter():

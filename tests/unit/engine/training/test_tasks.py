@@ -12,7 +12,7 @@ COUNT, CLASSES = 7, 3
 
 
 class Pixelwise(nn.Module):
-    """Logits of a pixel from that pixel alone, with the same rounding in any batch."""
+    """A network that computes each pixel separately, with the same rounding in any batch."""
 
     def forward(self, image: Tensor) -> Tensor:
         return image * 2
@@ -49,7 +49,7 @@ def test_dice_is_the_mean_over_images_and_not_pooled():
     assert dice_by_image(found, ground_truth, num_classes=2).tolist() == [0.0, 1.0]
 
 
-def test_class_absent_from_both_counts_one_and_a_false_alarm_zero():
+def test_absent_class_scores_one_and_a_false_positive_zero():
     ground_truth = torch.zeros(2, 1, 4, 4, dtype=torch.int64)
     found = ground_truth.clone()
     found[1, 0, 0, 0] = 2
@@ -64,7 +64,7 @@ def test_dice_equals_its_formula():
     assert dice_by_image(found, ground_truth, num_classes=2).item() == 2 * 4 / (8 + 12)
 
 
-def test_total_is_the_loss_and_carries_a_gradient():
+def test_total_equals_the_loss_and_has_a_gradient():
     model = nn.Conv2d(CLASSES, CLASSES, 1)
     batch = next(iter(draw_batches(4)))
     terms = make_task("ce").loss(model, batch)
@@ -75,13 +75,13 @@ def test_total_is_the_loss_and_carries_a_gradient():
     torch.testing.assert_close(terms["total"], expected)
 
 
-def test_validation_without_cases_is_refused():
+def test_validation_without_cases_is_rejected():
     with pytest.raises(UsageError, match="no case for validation"):
         make_task().validate(Pixelwise(), [])
 
 
-def test_validation_with_a_monai_inferer_gives_exactly_the_same_scores():
-    """`SimpleInferer` calls the network once for a batch."""
+def test_validation_with_a_monai_inferer_has_exactly_the_same_scores():
+    """Use `SimpleInferer`, which calls the network once per batch."""
     inferer = build_inferer(PredictConfig(mode="resize"), (8, 8))
     loss = build_loss("dice_ce", num_classes=CLASSES)
     task = SegmentationTask(loss, num_classes=CLASSES, inferer=inferer)

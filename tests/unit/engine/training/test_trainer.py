@@ -29,7 +29,7 @@ CONFIG = TrainConfig(
 
 
 class Recorder:
-    """Remembers what it hears, and does something at a step."""
+    """Record all events and run an action at a step."""
 
     def __init__(self, **actions):
         self.messages, self.validations, self.steps, self._actions = [], [], [], actions
@@ -50,10 +50,10 @@ def train(out, config=CONFIG, *, resume=False, **options):
 
 
 def tensors_of(out, folder="last"):
-    kept = read_checkpoint(out / "checkpoints" / folder)
-    return {**{f"w.{k}": v for k, v in kept.weights.items()},
-            **{f"a.{k}": v for k, v in (kept.average or {}).items()},
-            **{f"o.{k}": v for k, v in kept.optimizer.items()}}  # fmt: skip
+    saved = read_checkpoint(out / "checkpoints" / folder)
+    return {**{f"w.{k}": v for k, v in saved.weights.items()},
+            **{f"a.{k}": v for k, v in (saved.average or {}).items()},
+            **{f"o.{k}": v for k, v in saved.optimizer.items()}}  # fmt: skip
 
 
 def assert_same_run(one, other):
@@ -113,13 +113,13 @@ def test_best_weights_are_averaged_if_there_is_an_average(tmp_path):
     for decay in (0.0, 0.9):
         out = tmp_path / str(decay)
         train(out, replace(CONFIG, steps=2, ema_decay=decay))
-        kept, best = read_checkpoint(out / "checkpoints/last"), RunDir(out).load_best()
-        expected = kept.weights if kept.average is None else kept.average
-        assert (kept.average is None) == (decay == 0)
+        saved, best = read_checkpoint(out / "checkpoints/last"), RunDir(out).load_best()
+        expected = saved.weights if saved.average is None else saved.average
+        assert (saved.average is None) == (decay == 0)
         assert all(torch.equal(best.weights[name], expected[name]) for name in expected)
 
 
-def test_lower_scores_are_better_if_the_task_says_so(tmp_path):
+def test_lowest_score_is_best_if_the_task_minimizes_it(tmp_path):
     task = SegmentationTask(build_loss("ce", num_classes=2), num_classes=2)
     task.monitor, task.higher_is_better = "loss", False
     result = train(tmp_path / "run", replace(CONFIG, lr=0.05), task=task)
@@ -129,9 +129,7 @@ def test_lower_scores_are_better_if_the_task_says_so(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("step", [1, 2, 5])
-def test_signal_ends_the_step_and_saves_and_the_resumed_run_equals_an_unbroken_one(
-    tmp_path, number, step
-):
+def test_signal_saves_after_the_step_and_the_run_resumes_exactly(tmp_path, number, step):
     train(tmp_path / "unbroken")
     broken = tmp_path / "broken"
     before = signal.getsignal(number)
@@ -145,7 +143,7 @@ def test_signal_ends_the_step_and_saves_and_the_resumed_run_equals_an_unbroken_o
     assert_same_run(tmp_path / "unbroken", broken)
 
 
-def test_signal_interrupts_a_validation_and_the_resumed_run_repeats_it(tmp_path):
+def test_signal_interrupts_a_validation_and_a_resume_repeats_it(tmp_path):
     train(tmp_path / "unbroken")
     broken = tmp_path / "broken"
 
@@ -169,7 +167,7 @@ def test_signal_interrupts_a_validation_and_the_resumed_run_repeats_it(tmp_path)
     ],
     ids=",".join,
 )
-def test_resumed_run_equals_unbroken_run_with_other_settings(tmp_path, changes):
+def test_run_with_other_settings_resumes_exactly(tmp_path, changes):
     config = replace(CONFIG, **changes)
     train(tmp_path / "unbroken", config)
     train(tmp_path / "broken", config, progress=Recorder(step_3=interrupt()))
@@ -177,7 +175,7 @@ def test_resumed_run_equals_unbroken_run_with_other_settings(tmp_path, changes):
     assert_same_run(tmp_path / "unbroken", tmp_path / "broken")
 
 
-def test_opening_batches_and_validating_do_not_move_the_random_numbers(tmp_path):
+def test_opening_batches_and_validating_do_not_change_the_random_state(tmp_path):
     def noisy_validation():
         torch.rand(3)
         yield engine_run.collate([2000])
@@ -192,7 +190,7 @@ def test_opening_batches_and_validating_do_not_move_the_random_numbers(tmp_path)
     assert all(torch.equal(assert_tensors[0][k], assert_tensors[1][k]) for k in assert_tensors[0])
 
 
-def test_accumulated_passes_equal_one_large_batch(tmp_path):
+def test_gradient_accumulation_equals_one_large_batch(tmp_path):
     config = replace(CONFIG, steps=3, validate_every=3)
     train(tmp_path / "large", replace(config, batch_size=4), plain=True)
     train(tmp_path / "small", replace(config, accumulate=2), plain=True)
@@ -201,7 +199,7 @@ def test_accumulated_passes_equal_one_large_batch(tmp_path):
         torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-6)
 
 
-def test_new_run_refuses_a_folder_that_holds_one(tmp_path):
+def test_new_run_rejects_a_folder_that_contains_a_run(tmp_path):
     train(tmp_path / "run")
     before = (tmp_path / "run/metrics.jsonl").read_bytes()
     with pytest.raises(UsageError, match=r"--resume.*--out"):
@@ -209,13 +207,13 @@ def test_new_run_refuses_a_folder_that_holds_one(tmp_path):
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
 
 
-def test_resume_without_a_checkpoint_is_refused_and_makes_nothing(tmp_path):
+def test_resume_without_a_checkpoint_is_rejected_and_creates_no_files(tmp_path):
     with pytest.raises(UsageError, match="no checkpoint to resume"):
         train(tmp_path / "run", resume=True)
     assert not (tmp_path / "run").exists()
 
 
-def test_resume_with_another_identity_names_each_difference_with_both_values(tmp_path):
+def test_resume_with_another_identity_lists_each_difference_with_both_values(tmp_path):
     train(tmp_path / "run", progress=Recorder(step_2=interrupt()))
     other = {"config": "c" * 8, "split": "66666666", "extra": "x"}
     with pytest.raises(UsageError, match="split was 55555555, now 66666666") as caught:
@@ -226,13 +224,13 @@ def test_resume_with_another_identity_names_each_difference_with_both_values(tmp
 
 def test_resume_of_a_finished_run_changes_nothing(tmp_path):
     first = train(tmp_path / "run")
-    kept = (tmp_path / "run/checkpoints/last/MANIFEST.sha256").read_bytes()
+    saved = (tmp_path / "run/checkpoints/last/MANIFEST.sha256").read_bytes()
     lines = (tmp_path / "run/metrics.jsonl").read_bytes()
     again = train(tmp_path / "run", resume=True)
     assert (again.steps, again.best_score, again.best_step) == (
         first.steps, first.best_score, first.best_step,
     )  # fmt: skip
-    assert (tmp_path / "run/checkpoints/last/MANIFEST.sha256").read_bytes() == kept
+    assert (tmp_path / "run/checkpoints/last/MANIFEST.sha256").read_bytes() == saved
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == lines
 
 
@@ -243,7 +241,7 @@ def flip_byte(path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_damaged_last_checkpoint_falls_back_to_the_previous_and_says_so(tmp_path, damage):
+def test_damaged_last_checkpoint_falls_back_to_the_previous_with_a_message(tmp_path, damage):
     train(tmp_path / "unbroken")
     out = tmp_path / "run"
     train(out, progress=Recorder(step_5=interrupt()))
@@ -262,7 +260,7 @@ def test_damaged_last_checkpoint_falls_back_to_the_previous_and_says_so(tmp_path
     assert_same_run(tmp_path / "unbroken", out)
 
 
-def test_damaged_best_weights_are_set_aside_and_selected_again(tmp_path):
+def test_damaged_best_weights_are_discarded_and_selected_again(tmp_path):
     out = tmp_path / "run"
     train(out, progress=Recorder(step_3=interrupt()))
     flip_byte(out / "checkpoints/best/model.safetensors")
@@ -278,7 +276,7 @@ def test_damaged_best_weights_are_set_aside_and_selected_again(tmp_path):
     assert all(torch.equal(weights[name], last.average[name]) for name in last.average)
 
 
-def test_two_damaged_checkpoints_are_refused_in_one_line(tmp_path):
+def test_two_damaged_checkpoints_give_a_one_line_error(tmp_path):
     train(tmp_path / "run")
     for name in ("last", "previous"):
         flip_byte(tmp_path / "run/checkpoints" / name / "model.safetensors")
@@ -288,7 +286,7 @@ def test_two_damaged_checkpoints_are_refused_in_one_line(tmp_path):
 
 
 def poisoned(value, step):
-    """Batches whose image turns bad at a step."""
+    """Return batches with an invalid image at a step."""
 
     def batches(start):
         for index, batch in enumerate(engine_run.SyntheticBatches(start, 6 - start, 2), start + 1):
@@ -300,7 +298,7 @@ def poisoned(value, step):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_bad_loss_stops_at_once_and_names_step_and_cases_and_keeps_the_checkpoint(tmp_path, value):
+def test_invalid_loss_stops_with_step_and_cases_and_keeps_the_checkpoint(tmp_path, value):
     out = tmp_path / "run"
     with pytest.raises(SegNetrError, match=r"loss .* step 4 \(cases case_6, case_7\)") as caught:
         train(out, train_batches=poisoned(value, 4))
@@ -313,7 +311,7 @@ def test_bad_loss_stops_at_once_and_names_step_and_cases_and_keeps_the_checkpoin
     assert_same_run(tmp_path / "unbroken", out)
 
 
-def test_bad_gradient_with_a_finite_loss_stops_at_once(tmp_path):
+def test_invalid_gradient_with_a_finite_loss_stops_immediately(tmp_path):
     class Task(SegmentationTask):
         def loss(self, model, batch):
             terms = super().loss(model, batch)
@@ -325,7 +323,7 @@ def test_bad_gradient_with_a_finite_loss_stops_at_once(tmp_path):
         train(tmp_path / "run", task=task)
 
 
-def test_bad_validation_score_stops(tmp_path):
+def test_invalid_validation_score_stops_the_training(tmp_path):
     def batches():
         batch = engine_run.collate([2000])
         batch["image"][:] = float("nan")
@@ -335,7 +333,7 @@ def test_bad_validation_score_stops(tmp_path):
         train(tmp_path / "run", validation_batches=batches)
 
 
-def test_training_without_validation_ends_with_the_weights_of_its_last_step(tmp_path):
+def test_training_without_validation_saves_the_weights_of_its_last_step(tmp_path):
     out = tmp_path / "run"
     result = train(out, replace(CONFIG, steps=5), validation_batches=None)
     assert (result.steps, result.best_score, result.best_step) == (5, None, None)
@@ -346,7 +344,7 @@ def test_training_without_validation_ends_with_the_weights_of_its_last_step(tmp_
     assert {record["phase"] for record in records_of(out)} == {"train"}
 
 
-def test_patience_ends_a_training_without_gain(tmp_path):
+def test_patience_stops_a_training_without_improvement(tmp_path):
     constant = SimpleNamespace(
         monitor="dice",
         higher_is_better=True,
@@ -357,7 +355,7 @@ def test_patience_ends_a_training_without_gain(tmp_path):
     assert (result.stopped, result.steps, result.best_step) == ("patience", 6, 2)
 
 
-def test_time_limit_ends_a_training_with_a_validation_and_a_checkpoint(tmp_path):
+def test_time_limit_stops_a_training_after_validation_and_checkpoint(tmp_path):
     result = train(tmp_path / "run", replace(CONFIG, max_minutes=1e-9))
     assert (result.stopped, result.steps, result.best_step) == ("max_minutes", 1, 1)
     assert read_checkpoint(tmp_path / "run/checkpoints/last").state.step == 1
@@ -372,7 +370,7 @@ def test_validation_and_saving_happen_once_per_epoch_by_default(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["optimizer.safetensors", "model.safetensors"])
-def test_full_disk_in_a_checkpoint_is_one_line_and_costs_no_older_checkpoint(
+def test_full_disk_gives_a_one_line_error_and_keeps_the_older_checkpoint(
     tmp_path, monkeypatch, file
 ):
     out = tmp_path / "run"
@@ -397,7 +395,7 @@ def test_full_disk_in_a_checkpoint_is_one_line_and_costs_no_older_checkpoint(
     assert_same_run(tmp_path / "unbroken", out)
 
 
-def test_run_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_run_folder_that_cannot_be_created_gives_a_one_line_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot write") as caught:
         train(tmp_path / "file" / "run")
@@ -412,7 +410,7 @@ def test_batches_that_end_early_are_an_error(tmp_path):
         )
 
 
-def test_run_holds_no_pickle(tmp_path):
+def test_run_folder_contains_no_pickle(tmp_path):
     train(tmp_path / "run")
     kinds = {path.suffix for path in (tmp_path / "run").rglob("*") if path.is_file()}
     kinds = {kind for kind in kinds if not kind[1:].isdecimal()}
@@ -420,7 +418,7 @@ def test_run_holds_no_pickle(tmp_path):
     assert not list((tmp_path / "run").rglob("*.pt"))
 
 
-def test_settings_of_torch_are_put_back(tmp_path):
+def test_torch_settings_are_restored(tmp_path):
     train(tmp_path / "run", replace(CONFIG, deterministic=True, steps=1))
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -428,27 +426,27 @@ def test_settings_of_torch_are_put_back(tmp_path):
 def test_resume_with_another_number_of_threads_shows_a_message(tmp_path):
     train(tmp_path / "run", progress=Recorder(step_2=interrupt()))
     path = tmp_path / "run/checkpoints/last"
-    kept = read_checkpoint(path)
-    RunDir(tmp_path / "run").save_checkpoint(replace(kept, threads=kept.threads + 1))
+    saved = read_checkpoint(path)
+    RunDir(tmp_path / "run").save_checkpoint(replace(saved, threads=saved.threads + 1))
     recorder = Recorder()
     train(tmp_path / "run", resume=True, progress=recorder)
     assert any("not to the last bit" in message for message in recorder.messages)
 
 
-def test_checkpoint_of_another_network_is_refused(tmp_path):
+def test_checkpoint_of_another_network_is_rejected(tmp_path):
     train(tmp_path / "run", progress=Recorder(step_2=interrupt()))
     with pytest.raises(ModelFileError, match="of another network") as caught:
         train(tmp_path / "run", resume=True, plain=True)
     assert "\n" not in str(caught.value)
 
 
-def test_training_without_cases_is_refused(tmp_path):
+def test_training_without_cases_is_rejected(tmp_path):
     with pytest.raises(UsageError, match="no case for training"):
         engine_run.make_trainer(tmp_path / "run", CONFIG, cases=0)
 
 
 @pytest.mark.slow
-def test_compiled_training_equals_the_plain_one_closely(tmp_path):
+def test_compiled_training_is_close_to_plain_training(tmp_path):
     config = replace(CONFIG, steps=3, ema_decay=0.0)
     train(tmp_path / "plain", config, plain=True)
     train(tmp_path / "compiled", replace(config, compile=True), plain=True)
@@ -460,5 +458,5 @@ def test_compiled_training_equals_the_plain_one_closely(tmp_path):
 def test_networks_weights_are_trained_in_place(tmp_path):
     model = engine_run.make_network()
     train(tmp_path / "run", network=model)
-    kept = read_checkpoint(tmp_path / "run/checkpoints/last").weights
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
+    saved = read_checkpoint(tmp_path / "run/checkpoints/last").weights
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())

@@ -1,4 +1,4 @@
-"""Validation on volumes with MONAI's inferers."""
+"""Test validation on volumes with MONAI's inferers."""
 
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def predict_both_ways(
 @pytest.mark.parametrize("mode", ["resize", "window"])
 @pytest.mark.parametrize("shape", [(31, 43, 26), (60, 70, 5), (1, 40, 3)])
 def test_monai_inferer_predicts_the_same_labels_as_the_predictor(axis, mode, shape):
-    """Small, large and odd sizes, along each axis."""
+    """Compare labels for small, large and odd sizes along each axis."""
     config = PredictConfig(mode=mode, window_batch=3)
     ours, theirs = predict_both_ways(make_volume(shape), config, SliceConfig(axis=axis))
     assert ours.shape == theirs.shape == shape
@@ -86,7 +86,7 @@ def test_monai_inferer_predicts_the_same_labels_as_the_predictor(axis, mode, sha
 @pytest.mark.parametrize("weights", ["gaussian", "constant"])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6])
 def test_overlap_and_weights_of_windows_agree_with_the_predictor(weights, overlap):
-    """With neighbors, resampling and several windows per slice."""
+    """Compare labels with neighbors, resampling and several windows per slice."""
     config = PredictConfig(mode="window", overlap=overlap, weights=weights, window_batch=2)
     slices = SliceConfig(neighbors=1, spacing_mm=1.2)
     volume = make_volume((50, 61, 4), (1.5, 1.5, 4.0))
@@ -96,14 +96,14 @@ def test_overlap_and_weights_of_windows_agree_with_the_predictor(weights, overla
 
 
 def test_volume_with_a_wrong_number_of_channels_is_rejected():
-    """The message names both numbers."""
+    """Check that the message contains both numbers."""
     config = PredictConfig(mode="window")
     with pytest.raises(ReadError, match="2 channels where the model takes 3"):
         predict_both_ways(make_volume((40, 40, 3, 2)), config, SliceConfig(), channels=3)
 
 
 def test_network_that_returns_nan_is_rejected():
-    """A diverged network fails with the name of the file."""
+    """Check that the error of a diverged network contains the file name."""
 
     class Diverged(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Paths of results: nothing is overwritten for any names of inputs."""
+"""Test that output paths never overwrite files for any input names."""
 
 import itertools
 import random
@@ -45,7 +45,7 @@ def test_result_keeps_folder_stem_and_lossless_format(given: str, wanted: str) -
     assert names((f"in/{given}", given)) == [wanted]
 
 
-def test_two_inputs_with_one_stem_get_two_results() -> None:
+def test_two_inputs_with_one_stem_have_two_results() -> None:
     assert names(("in/a.png", "a.png"), ("in/a.jpg", "a.jpg")) == ["a.png", "a_jpg.png"]
     assert names(("in/a.jpg", "a.jpg"), ("in/a.jpeg", "a.jpeg")) == ["a_jpg.png", "a_jpeg.png"]
     assert names(("in/a.nii", "a.nii"), ("in/a.nii.gz", "a.nii.gz"), ("in/b.png", "b.png")) == [
@@ -79,7 +79,7 @@ def test_names_do_not_depend_on_the_order_of_the_inputs() -> None:
         assert dict(zip(given, names(*given), strict=True)) == expected
 
 
-def test_no_file_of_one_input_is_a_file_of_another() -> None:
+def test_different_inputs_share_no_output_file() -> None:
     stems = ("a", "a_prob", "a_overlay", "a_png", "a_png_2", "A", "in_a_png")
     suffixes = (".png", ".jpg", ".bmp", ".nii.gz", ".nii")
     given = [

@@ -1,4 +1,4 @@
-"""Outlines over images: sharp, visible, at the right position, of bounded size."""
+"""Test that outlines on images are sharp, visible, correctly positioned and limited in size."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_outline_runs_along_the_border_of_the_image() -> None:
         assert (border == color).all()
 
 
-def test_every_class_has_its_color() -> None:
+def test_every_class_has_its_own_color() -> None:
     labels = np.zeros((60, 240), dtype=np.uint8)
     for label in range(1, 9):
         labels[20:40, 28 * label - 20 : 28 * label] = label
@@ -109,9 +109,11 @@ def test_montage_of_a_volume_stays_within_its_size(shape: tuple[int, int, int]) 
     assert max(synthetic.shape) <= LONGEST_SIDE
 
 
-def test_slice_is_upright_in_true_proportions() -> None:
+def test_slice_is_upright_with_correct_proportions() -> None:
     values = np.zeros((20, 40, 1), dtype=np.uint8)
-    values[15:, 30:] = 200  # far along the first axis: right; far along the second: up
+    values[15:, 30:] = (
+        200  # the end of the first axis is on the right, the end of the second at the top
+    )
     synthetic = draw_overlay(
         image(values, "volume", spacing=(2.0, 1.0, 1.0)), np.zeros((20, 40, 1), np.uint8)
     )

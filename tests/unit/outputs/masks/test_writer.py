@@ -1,4 +1,4 @@
-"""Masks on disk: formats, geometry, atomic writing."""
+"""Test formats, geometry and atomic writing of mask files."""
 
 import gzip
 import itertools
@@ -30,7 +30,7 @@ from segnetr.outputs.masks.writer import plan_output_paths, write_prediction
 
 SHAPE = (9, 7, 5)
 SPACING = (0.5, 1.25, 4.0)
-# What a mask must not take over from its image: data type, place of the voxels, scaling.
+# Fields that a mask must not copy from its image: data type, voxel offset, scaling.
 OWN_FIELDS = {"datatype", "bitpix", "vox_offset", "scl_slope", "scl_inter"}
 
 CODES = [
@@ -41,7 +41,7 @@ CODES = [
 
 
 class Threshold(nn.Module):
-    """Says foreground where the image is above one half."""
+    """A network that predicts foreground where the image is above one half."""
 
     def forward(self, image: Tensor) -> Tensor:
         logit = 20 * (image[:, :1] - 0.5)
@@ -210,7 +210,7 @@ def pixels(height: int = 33, width: int = 57) -> ImageFile:
     return ImageFile(path=Path("x.jpg"), array=array, kind="image")
 
 
-def answer(image: ImageFile, num_classes: int) -> Prediction:
+def make_prediction(image: ImageFile, num_classes: int) -> Prediction:
     grid = image.array.shape[:2]
     values = np.random.default_rng(5).random((num_classes, *grid), dtype=np.float32)
     values /= values.sum(axis=0)
@@ -226,7 +226,7 @@ def test_mask_of_an_image_round_trips(
     suffix: str, num_classes: int, grid: tuple[int, int], tmp_path: Path
 ) -> None:
     image = pixels(*grid)
-    prediction = answer(image, num_classes)
+    prediction = make_prediction(image, num_classes)
     (path,) = write_prediction(prediction, image, out=tmp_path, relative=Path(f"s/x{suffix}"))
     assert path == tmp_path / "s" / f"x{suffix}"
     with Image.open(path) as stored:
@@ -240,7 +240,7 @@ def test_mask_of_an_image_round_trips(
 
 def test_foreground_probability_is_a_16_bit_image(tmp_path: Path) -> None:
     image = pixels()
-    prediction = answer(image, 2)
+    prediction = make_prediction(image, 2)
     mask, path = write_prediction(
         prediction, image, out=tmp_path, relative=Path("x.png"), save_prob=True
     )
@@ -252,7 +252,7 @@ def test_foreground_probability_is_a_16_bit_image(tmp_path: Path) -> None:
 
 def test_probabilities_of_several_classes_are_an_npz_without_pickle(tmp_path: Path) -> None:
     image = pixels()
-    prediction = answer(image, 4)
+    prediction = make_prediction(image, 4)
     _, path = write_prediction(
         prediction, image, out=tmp_path, relative=Path("x.png"), save_prob=True
     )
@@ -266,7 +266,9 @@ def test_equal_predictions_give_equal_files(tmp_path: Path) -> None:
     for folder in ("1", "2"):
         made: list[Path] = []
         for image, relative in ((read_image(source), "a.nii.gz"), (pixels(), "x.png")):
-            prediction = segment(image, keep=True) if image.kind == "volume" else answer(image, 3)
+            prediction = (
+                segment(image, keep=True) if image.kind == "volume" else make_prediction(image, 3)
+            )
             made += write_prediction(
                 prediction,
                 image,
@@ -282,7 +284,9 @@ def test_equal_predictions_give_equal_files(tmp_path: Path) -> None:
 
 def test_prediction_on_another_grid_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="on a grid of"):
-        write_prediction(answer(pixels(20, 20), 2), pixels(), out=tmp_path, relative=Path("x.png"))
+        write_prediction(
+            make_prediction(pixels(20, 20), 2), pixels(), out=tmp_path, relative=Path("x.png")
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -295,7 +299,7 @@ def test_error_for_missing_probabilities_names_the_option(tmp_path: Path) -> Non
 def test_existing_mask_is_replaced_without_temporary_files(tmp_path: Path) -> None:
     for num_classes in (2, 3):
         write_prediction(
-            answer(pixels(), num_classes), pixels(), out=tmp_path, relative=Path("x.png")
+            make_prediction(pixels(), num_classes), pixels(), out=tmp_path, relative=Path("x.png")
         )
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
     assert read_mask(tmp_path / "x.png", classes=3).max() == 2
@@ -303,17 +307,19 @@ def test_existing_mask_is_replaced_without_temporary_files(tmp_path: Path) -> No
 
 def test_longest_possible_file_name_is_written(tmp_path: Path) -> None:
     relative = Path("x" * 251 + ".png")
-    (path,) = write_prediction(answer(pixels(), 2), pixels(), out=tmp_path, relative=relative)
+    (path,) = write_prediction(
+        make_prediction(pixels(), 2), pixels(), out=tmp_path, relative=relative
+    )
     assert path.is_file()
     with pytest.raises(WriteError, match="cannot write"):
         write_prediction(
-            answer(pixels(), 2), pixels(), out=tmp_path, relative=Path("x" * 300 + ".png")
+            make_prediction(pixels(), 2), pixels(), out=tmp_path, relative=Path("x" * 300 + ".png")
         )
 
 
 @contextmanager
 def somebody_in(folder: Path) -> Iterator[None]:
-    """Work in a folder as a user whom permissions stop: root becomes nobody meanwhile."""
+    """Work in a folder with restricted permissions. Root temporarily becomes `nobody`."""
     back, user = Path.cwd(), os.geteuid()
     os.chdir(folder)  # relative names need no permission for the folders above
     if user == 0:
@@ -330,11 +336,11 @@ def somebody_in(folder: Path) -> Iterator[None]:
 def test_error_for_read_only_folder_is_one_line(tmp_path: Path) -> None:
     case = {"out": Path(), "relative": Path("x.png")}
     with somebody_in(tmp_path):
-        assert write_prediction(answer(pixels(), 2), pixels(), **case) == [Path("x.png")]
+        assert write_prediction(make_prediction(pixels(), 2), pixels(), **case) == [Path("x.png")]
         Path("x.png").unlink()
         Path().chmod(stat.S_IRUSR | stat.S_IXUSR)
         with pytest.raises(WriteError, match="cannot write") as caught:
-            write_prediction(answer(pixels(), 2), pixels(), **case)
+            write_prediction(make_prediction(pixels(), 2), pixels(), **case)
         assert not list(Path().iterdir())
     assert "\n" not in str(caught.value)
 
@@ -343,21 +349,23 @@ def test_error_for_file_instead_of_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(WriteError, match="cannot write") as caught:
         write_prediction(
-            answer(pixels(), 2), pixels(), out=tmp_path / "out", relative=Path("x.png")
+            make_prediction(pixels(), 2), pixels(), out=tmp_path / "out", relative=Path("x.png")
         )
     assert "\n" not in str(caught.value)
 
 
 def test_full_disk_leaves_the_existing_mask(tmp_path: Path) -> None:
     image = pixels(300, 300)
-    (path,) = write_prediction(answer(image, 2), image, out=tmp_path, relative=Path("x.png"))
+    (path,) = write_prediction(
+        make_prediction(image, 2), image, out=tmp_path, relative=Path("x.png")
+    )
     before = path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(WriteError, match=r"cannot write .*x\.png"):
-            write_prediction(answer(image, 4), image, out=tmp_path, relative=Path("x.png"))
+            write_prediction(make_prediction(image, 4), image, out=tmp_path, relative=Path("x.png"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
