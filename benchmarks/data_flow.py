@@ -98,13 +98,12 @@ def trace_batch(folder: Path) -> list[str]:
     """
     import numpy as np
     from PIL import Image
-    from segnetr.data.loading.sampler import ResumableSampler
 
     from segnetr.config.schema.segmentation import AugmentConfig, IntensityConfig
     from segnetr.data.augmentation.transforms import training_transform
     from segnetr.data.cache.segmentation import CacheSettings, build_cache
     from segnetr.data.case import Case
-    from segnetr.data.loading.loaders import training_loader
+    from segnetr.data.loading.loaders import ResumableSampler, training_loader
 
     generator = np.random.default_rng(0)
     cases = []

@@ -65,13 +65,13 @@ def test_a_misspelled_metric_is_answered_with_the_nearest_name():
 def test_scoring_uses_every_case_metric_with_its_direction_penalty_and_empty_value(name):
     spec = METRICS[name]
     stored = spec.stored_name("px", tolerance=2.0)
-    truth = np.zeros((30, 40), np.uint8)
-    truth[5:15, 5:15] = 1
-    empty, moved = np.zeros_like(truth), np.roll(truth, 8, axis=1)
+    target = np.zeros((30, 40), np.uint8)
+    target[5:15, 5:15] = 1
+    empty, moved = np.zeros_like(target), np.roll(target, 8, axis=1)
     penalty = 50.0 if spec.penalty == "diagonal" else 0.0
-    assert score(empty, truth)[stored] == score(truth, empty)[stored] == penalty
+    assert score(empty, target)[stored] == score(target, empty)[stored] == penalty
     assert score(empty, empty)[stored] == spec.both_empty
-    perfect, worse = score(truth, truth)[stored], score(moved, truth)[stored]
+    perfect, worse = score(target, target)[stored], score(moved, target)[stored]
     assert perfect == spec.perfect
     assert (perfect > worse) == spec.higher_is_better
 

@@ -91,7 +91,7 @@ def make_trainer(
     task: Task | None = None,
     **options: object,
 ) -> Trainer:
-    """Build a trainer of a small network on drawn images; `options` override its arguments."""
+    """Build a trainer of a small network on synthetic images; `options` override its arguments."""
     rank, world = (0, 1) if runtime is None else (runtime.rank, runtime.world)
 
     def train_batches(step: int) -> Iterable[Batch]:

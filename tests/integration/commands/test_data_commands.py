@@ -68,7 +68,7 @@ def test_training_reports_the_duplicates_of_an_earlier_audit(command, leaky, tin
     run = tmp_path / "run"
     done = command("train", *where, *tiny, "--steps", 2, "--out", run)
     assert done.returncode == 0, done.stderr
-    assert "1 pairs of alike images lie in two parts" in done.stderr
+    assert "1 pairs of duplicate images are in two" in done.stderr
     assert len(json.loads((run / "provenance.json").read_text())["dataset"]["leaks"]) == 1
     assert "scores are too optimistic" in (run / "report.html").read_text().replace("\n", " ")
 

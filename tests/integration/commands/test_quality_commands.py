@@ -1,4 +1,4 @@
-"""Predicted Dice, flags and maps through the real commands, on drawn images and volumes."""
+"""Predicted Dice, flags and maps through the real commands, on synthetic images and volumes."""
 
 import csv
 import json

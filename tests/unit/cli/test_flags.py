@@ -89,5 +89,5 @@ def test_commands_declare_each_setting_once():
 def test_dataset_without_a_recipe_is_accepted_by_its_name(monkeypatch):
     monkeypatch.setattr("segnetr.config.load.list_recipes", lambda _: [])
     assert flags.load_settings({"data.dataset": "isic2017"}).data.dataset == "isic2017"
-    with pytest.raises(UsageError, match="unknown dataset 'isic2071'; did you mean 'isic2017'"):
-        flags.load_settings({"data.dataset": "isic2071"})
+    with pytest.raises(UsageError, match="unknown dataset 'isic2o17'; did you mean 'isic2017'"):
+        flags.load_settings({"data.dataset": "isic2o17"})

@@ -74,9 +74,9 @@ def test_maps_that_are_no_multiple_of_the_window_keep_their_size(
     mixing: MixingKind, size: tuple[int, int]
 ) -> None:
     fusion = InteractionFusion(4, 4, mixing=mixing, ratio=1.0, size=(16, 16))
-    weighed = fusion(torch.randn(2, 4, *size))
-    assert weighed.shape == (2, 4, *size)
-    assert weighed.isfinite().all()
+    fused = fusion(torch.randn(2, 4, *size))
+    assert fused.shape == (2, 4, *size)
+    assert fused.isfinite().all()
 
 
 @quick

@@ -100,6 +100,6 @@ def test_prediction_without_gradient_equals_prediction_with_it() -> None:
     model = build().eval()
     image = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
-        frugal = model(image)
+        recomputed = model(image)
     usual = model(image).detach()
-    assert (frugal - usual).abs().max() < 1e-5 * usual.abs().max()
+    assert (recomputed - usual).abs().max() < 1e-5 * usual.abs().max()

@@ -132,7 +132,7 @@ KILLED_WRITER = textwrap.dedent(
     import os, signal, sys
     from pathlib import Path
 
-    from segnetr.engine import manifest
+    from segnetr.storage import manifest
 
     target, kill_at = Path(sys.argv[1]), int(sys.argv[2])
     calls = 0

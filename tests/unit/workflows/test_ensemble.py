@@ -125,7 +125,7 @@ def test_folder_remembers_how_many_folds_it_is_for(tmp_path):
     home.open(3)
     assert is_cross_validation(home.path)
     assert home.missing() == [1, 2, 3]
-    with pytest.raises(UsageError, match="divided into 3 folds, not 5"):
+    with pytest.raises(UsageError, match="has 3 folds, not 5"):
         home.open(5)
     with pytest.raises(ModelFileError, match=r"0 of 3 folds are done.*fold-1"):
         home.models()
@@ -134,7 +134,7 @@ def test_folder_remembers_how_many_folds_it_is_for(tmp_path):
 def test_invalid_index_and_a_run_without_folds_are_rejected(tmp_path):
     home = FoldDir(tmp_path)
     home.index.write_text(json.dumps({"format": "other", "folds": 3}))
-    with pytest.raises(ModelFileError, match="no index"):
+    with pytest.raises(ModelFileError, match="not the index"):
         home.count()
     other = FoldDir(tmp_path / "run")
     other.run.last.mkdir(parents=True)

@@ -69,7 +69,7 @@ def test_gradients_reach_every_parameter_of_a_pyramid(size):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-        # A key's bias moves all scores of a query alike, which the softmax does not see.
+        # A key's bias shifts all scores of a query equally, which the softmax ignores.
         assert name.endswith("attn.k.bias") or parameter.grad.any(), name
 
 

@@ -174,8 +174,8 @@ def test_copies_are_downsampled_reused_and_issues_are_reported(tmp_path):
     again, _ = cache_images(files, settings, folder=tmp_path / "cache", workers=0)
     assert {name: path.stat().st_mtime_ns for name, path in again.items()} == stamps
     copies["big"].write_bytes(b"broken")
-    mended, _ = cache_images(files, settings, folder=tmp_path / "cache", workers=0)
-    assert np.load(mended["big"]).shape == (45, 60, 3)
+    repaired, _ = cache_images(files, settings, folder=tmp_path / "cache", workers=0)
+    assert np.load(repaired["big"]).shape == (45, 60, 3)
 
 
 def test_16_bit_images_are_scaled_and_volumes_refused(tmp_path):

@@ -123,7 +123,7 @@ def test_dataset_generated_by_version_0_1_stays_valid(tmp_path):
     prepare_synthetic(tmp_path)
     old = (tmp_path / "synthetic").rename(tmp_path / "drawn")
     (old / "synthetic.json").unlink()
-    record = {"generator": 1, "seed": 20240229, "pictures": 6}
+    record = {"generator": 1, "seed": 20240229, "pictures": 6}  # words: allow
     (old / "drawn.json").write_text(json.dumps(record))
     before = read_files(tmp_path)
     for root in (tmp_path, old):

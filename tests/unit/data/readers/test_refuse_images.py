@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "jpeg without end": ("a.jpg", lambda: encode("JPEG")[:-2], "EOI"),
     "jpeg of zeros": ("a.jpg", lambda: b"\xff\xd8\xff" + bytes(2000), "JPEG"),
     "tiff of three pages": ("a.tif", tiff_pages, "3 pages"),
-    "tiff in a circle": ("a.tif", tiff_circle, "circle"),
+    "tiff in a circle": ("a.tif", tiff_circle, "cycle"),
     "tiff with NaN": ("a.tif", lambda: float_tiff(float("nan")), "1 of 2240 values"),
     "tiff with infinity": ("a.tif", lambda: float_tiff(float("inf")), "NaN or infinite"),
     "tiff signature alone": ("a.tiff", lambda: b"II*\0", "TIFF"),

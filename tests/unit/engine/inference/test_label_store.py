@@ -63,7 +63,7 @@ def open_synthetic(path: Path, shape: tuple[int, int, int]) -> VolumeFile:
 
 
 def count_mapped() -> int:
-    """Give the bytes of files that are in this process's memory."""
+    """Return the bytes of files that are in this process's memory."""
     words = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
     return sum(1024 * int(word[1]) for word in words if word[0] in ("RssFile:", "RssShmem:"))
 

@@ -1,4 +1,4 @@
-"""What is believed about a mask: features in one passage, maps, flags, and the file of it all."""
+"""Predicted quality of a mask: features of one forward pass, maps, flags and the file."""
 
 import json
 from dataclasses import replace
@@ -118,7 +118,9 @@ def test_features_reflect_two_components_and_a_ragged_border():
     assert found["largest_piece"] == pytest.approx(16 / 20)
     assert found["foreground_share"] == pytest.approx(np.log10(20 / 256))
     strict = gather(certain * 0.98 + 0.01, [16], background=1e6)
-    assert strict["foreground_share"] == -4  # the background weighs so much that nothing is labeled
+    assert (
+        strict["foreground_share"] == -4
+    )  # the weight of the background is so high that nothing is labeled
 
 
 def test_empty_mask_gives_finite_features():

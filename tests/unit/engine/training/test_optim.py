@@ -60,9 +60,9 @@ def test_named_optimizer_applies_weight_decay_to_matrices_only(name, kind):
 def test_vectors_of_torch_modules_are_not_decayed():
     """Check vectors that are neither biases nor parameters of norms."""
     model = nn.ModuleDict({"act": nn.PReLU(4), "attention": nn.MultiheadAttention(4, 2)})
-    decayed, undecayed = (names_of(model, group) for group in split_parameters(model))
-    assert "act.weight" in undecayed
-    assert "attention.in_proj_bias" in undecayed
+    decayed, not_decayed = (names_of(model, group) for group in split_parameters(model))
+    assert "act.weight" in not_decayed
+    assert "attention.in_proj_bias" in not_decayed
     assert {"attention.in_proj_weight", "attention.out_proj.weight"} <= set(decayed)
 
 

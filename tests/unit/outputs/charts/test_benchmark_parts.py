@@ -152,7 +152,7 @@ def test_finished_row_is_read_without_training(
     with pytest.raises(UsageError, match=r"other settings \(train\)"):
         measure_row("unext", other, out=tmp_path, progress=QUIET)
     (tmp_path / "rows" / "unext.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UsageError, match="remove it"):
+    with pytest.raises(UsageError, match="remove the file"):
         measure_row("unext", config, out=tmp_path, progress=QUIET)
 
 

@@ -129,7 +129,7 @@ def test_training_starts_from_a_run_and_skips_a_different_head(written):
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in same.state_dict().items())
     notes = load_run_weights(other, folder)
     assert len(notes) == 2
-    assert "3 classes there, 5 here" in notes[0]
+    assert "3 classes in the file, 5 here" in notes[0]
     stem = next(iter(network.state_dict()))
     assert torch.equal(other.state_dict()[stem], network.state_dict()[stem])
 
@@ -184,7 +184,7 @@ def test_error_for_checkpoint_of_another_network_names_the_likely_network(tmp_pa
     ("settings", "words"),
     [
         (["backbone.name=mobilvit_xxs"], "did you mean 'mobilevit_xxs'"),
-        (["backbone.name=moa_cifar_tiny"], "32 x 32 images, not 224 x 224"),
+        (["backbone.name=moa_cifar_tiny"], "32 x 32 pixels, not 224 x 224"),
         (["train.batch_size=1"], "two images"),
     ],
 )

@@ -64,8 +64,8 @@ def test_missing_package_is_recorded_without_error(monkeypatch: pytest.MonkeyPat
 
 def test_processor_name_comes_from_the_system(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: A Processor @ 2 GHz\n")
-    assert read_processor_name(cpuinfo) == "A Processor @ 2 GHz"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: A Chip @ 2 GHz\n")
+    assert read_processor_name(cpuinfo) == "A Chip @ 2 GHz"
     cpuinfo.write_bytes(b"Features\t: fp\xff asimd\n")
     assert read_processor_name(cpuinfo) == (platform.processor() or platform.machine())
     assert read_processor_name(tmp_path / "missing")
