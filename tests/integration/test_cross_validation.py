@@ -67,7 +67,7 @@ def test_report_shows_each_fold_and_all_cases(crossed, command):
     assert "by the mean of the probabilities of all folds" in text
     assert "9 in 3 folds, 3 test" in text
     assert json.loads((crossed / "out_of_fold" / "reliability.json").read_text())["cases"] == 9
-    assert "Can the probabilities be believed?" in text
+    assert "Are the probabilities calibrated?" in text
 
 
 def test_prediction_by_the_folder_is_the_mean_of_its_folds(crossed, command, images, tmp_path):

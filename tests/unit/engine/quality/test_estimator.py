@@ -120,7 +120,7 @@ def test_features_reflect_two_components_and_a_ragged_border():
     strict = gather(certain * 0.98 + 0.01, [16], background=1e6)
     assert (
         strict["foreground_share"] == -4
-    )  # the weight of the background is so high that nothing is labeled
+    )  # the background wins everywhere
 
 
 def test_empty_mask_gives_finite_features():
