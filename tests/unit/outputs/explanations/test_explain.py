@@ -38,7 +38,7 @@ FAMILIES = {
     "mobilevit_xxs": {},
     "swin_tiny": {"depths": (1, 1, 2, 1)},
     "vitae_tiny": {"depths": (0, 0, 2)},
-    "vitae_base": {"embed_dim": 96, "depth": 2, "heads": 3, "image_size": 64},
+    "vitae_base": {"embed_dim": 96, "depth": 2, "num_heads": 3, "image_size": 64},
     "vitaev2_s": {"depths": (1, 1, 1, 1)},
 }
 
