@@ -43,7 +43,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "moa_tiny": {"depths": [1, 1, 1]},
     "mobile_former_26m": {},
     "mobilevit_xxs": {"depths": [1, 1, 1]},
-    "swin_tiny_c24": {"depths": [1, 1, 1, 1], "width": 48},
+    "swin_tiny_c24": {"depths": [1, 1, 1, 1], "embed_dim": 48},
     "vitae_base": {"embed_dim": 96, "depth": 2, "num_heads": 3},
     "vitae_tiny": {"depths": [0, 0, 1]},
     "vitaev2_s": {"depths": [1, 1, 1, 1]},
