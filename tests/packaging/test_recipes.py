@@ -14,7 +14,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("segnetr", "hybrid_backbones", "cli", "configs", "tests")
-BLOCK = re.compile(r"<!-- recipe (\w+): (.+?) -->\n```python\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"<!-- recipe (\w+): (.+?) -->\n```(?:python|text)\n(.*?)```", re.DOTALL)
 
 pytestmark = pytest.mark.slow
 
@@ -105,9 +105,11 @@ def test_new_dataset_is_tested_and_accepted(tmp_path: Path):
     for folder in ("images", "masks"):
         (data / folder).mkdir(parents=True)
         for number in range(3):
-            pixels = np.zeros((40, 40, 3), np.uint8)
-            pixels[10:20, 5 + number : 25] = 255
-            image = Image.fromarray(pixels if folder == "images" else pixels[..., 0])
+            pixels = np.random.default_rng(number).integers(0, 99, (40, 40, 3), np.uint8)
+            pixels[10 + 5 * number : 20 + 5 * number, 5 : 15 + 9 * number] += 150
+            image = Image.fromarray(
+                pixels if folder == "images" else (pixels[..., 0] > 120) * np.uint8(255)
+            )
             image.save(data / folder / f"{number}.png")
     found = copy.segnetr("data", "check", "--dataset", "kvasir", "--data-dir", data, "--json")
     assert json.loads(found)["issues"] == []

@@ -118,9 +118,7 @@ def test_features_reflect_two_components_and_a_ragged_border():
     assert found["largest_piece"] == pytest.approx(16 / 20)
     assert found["foreground_share"] == pytest.approx(np.log10(20 / 256))
     strict = gather(certain * 0.98 + 0.01, [16], background=1e6)
-    assert (
-        strict["foreground_share"] == -4
-    )  # the background wins everywhere
+    assert strict["foreground_share"] == -4  # the background wins everywhere
 
 
 def test_empty_mask_gives_finite_features():

@@ -21,7 +21,7 @@ def test_error_for_an_unknown_device_lists_the_choices(name):
 @needs_no_gpu
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
 def test_error_for_a_missing_device_says_how_to_continue(name):
-    with pytest.raises(UsageError, match="0 CUDA devices; try --device cpu"):
+    with pytest.raises(UsageError, match="0 CUDA devices; use --device cpu"):
         choose_device(name)
 
 
