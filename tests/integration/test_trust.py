@@ -160,14 +160,14 @@ def test_python_api_gives_the_labels_of_the_command(command, trained, images, tm
 
 def test_the_example_of_the_readme_runs(trained, images, tmp_path, monkeypatch, capsys):
     text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"## From Python\n\n```python\n(.*?)```", text, re.DOTALL).group(1)
+    code = re.search(r"## Python\n\n```python\n(.*?)```", text, re.DOTALL).group(1)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "first").symlink_to(trained)
     shutil.copy(sorted(images.glob("*Test_Input/*.jpg"))[0], tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
-    np.testing.assert_array_equal(names["found"].labels, names["same"].labels)
+    np.testing.assert_array_equal(names["prediction"].labels, names["same"].labels)
     with Image.open("photo.jpg") as photo:
         shape = photo.size[::-1]
     assert capsys.readouterr().out == f"{shape} ('background', 'lesion')\n"
