@@ -87,6 +87,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+# Old names of backbone settings are accepted with this warning.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is now called:UserWarning")
+
 # Keys of files that predict and evaluate write, and their names in version 0.1.
 RENAMED = {"novelty": "ood_score", "is_unlike": "is_ood"}
 
@@ -322,7 +325,10 @@ def test_interrupted_old_run_resumes_to_the_result_of_an_uninterrupted_one(
             for name, tensor in found.items()
         }
         assert hashes == end[kind]["tensors_sha256"]
-        assert lines[0].read_bytes() == lines[1].read_bytes()
+        # The weights are equal to the bit. Logged scores are summed in another order since 0.1.
+        logs = [[json.loads(x) for x in path.read_text().splitlines()] for path in lines]
+        for one, other in zip(*logs, strict=True):
+            assert one == pytest.approx(other, rel=1e-5)
     else:  # another CPU or library sums in another order, and each step amplifies the difference
         first, second = ([json.loads(x) for x in path.read_text().splitlines()] for path in lines)
         assert len(first) == len(second)

@@ -77,6 +77,10 @@ def write_per_case_csv(path: Path, scores: Iterable[Score]) -> None:
     write_text_atomic(path, text.getvalue())
 
 
+# Columns of version 0.1 and their current names.
+_OLD_COLUMNS = {"truth_pixels": "ground_truth_pixels"}  # words: allow
+
+
 def read_per_case_csv(path: Path) -> list[Score]:
     """Read the scores of each case and class.
 
@@ -88,6 +92,7 @@ def read_per_case_csv(path: Path) -> list[Score]:
             header, *rows = list(csv.reader(file)) or [[]]
         if tuple(header[: len(_ID_COLUMNS)]) != _ID_COLUMNS:
             raise ReadError(path, f"not a table of scores: its header is {header}")
+        header = [_OLD_COLUMNS.get(name, name) for name in header]
         return [
             Score(
                 case_id=row[0], class_name=row[1], metric=name, value=float(cell) if cell else None
