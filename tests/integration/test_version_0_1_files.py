@@ -283,7 +283,8 @@ def test_finished_old_folds_are_collected_without_training_again(command, old: P
     done = command("train", *config, "--out", "runs/folds", "--resume", cwd=old)
     assert done.returncode == 0, done.stderr
     assert "already done" in done.stderr
-    assert (old / "runs/folds/out_of_fold/per_case.csv").read_bytes() == before
+    after = (old / "runs/folds/out_of_fold/per_case.csv").read_bytes()
+    assert after == before.replace(b",truth_pixels", b",ground_truth_pixels")  # words: allow
 
 
 @pytest.mark.slow
