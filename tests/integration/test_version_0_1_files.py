@@ -326,10 +326,13 @@ def test_interrupted_old_run_resumes_to_the_result_of_an_uninterrupted_one(
             for name, tensor in found.items()
         }
         assert hashes == end[kind]["tensors_sha256"]
-        # The weights are equal to the bit. Logged scores are summed in another order since 0.1.
+        # Weights, training losses and scores are equal to the bit. Only the validation loss differs
+        # from version 0.1, by 2.7e-8 in this run; the cause was not investigated.
         logs = [[json.loads(x) for x in path.read_text().splitlines()] for path in lines]
         for one, other in zip(*logs, strict=True):
-            assert_alike(one, other)
+            if one["phase"] == "validation":
+                assert one.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-7)
+            assert one == other
     else:  # another CPU or library sums in another order, and each step amplifies the difference
         first, second = ([json.loads(x) for x in path.read_text().splitlines()] for path in lines)
         assert len(first) == len(second)
