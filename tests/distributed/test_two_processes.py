@@ -104,10 +104,9 @@ def test_processes_that_do_not_form_one_group_are_refused():
     """Simulate accelerate on a CPU without our setting: every process is rank 0."""
     code = (
         "import accelerate, segnetr.engine.training.runtime as r\n"
-        "real = r.Accelerator\n"
         "class Lone:\n"
         "    process_index, num_processes = 0, 1\n"
-        "r.Accelerator = lambda **_: Lone()\n"
+        "accelerate.Accelerator = lambda **_: Lone()\n"
         "try:\n"
         "    r.Runtime('cpu')\n"
         "except r.SegNetrError as error:\n"

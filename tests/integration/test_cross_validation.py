@@ -63,8 +63,8 @@ def test_report_shows_each_fold_and_all_cases(crossed, command):
     assert command("report", crossed).returncode == 0
     text = page.read_text()
     assert "3 folds" in text
-    assert "std of the folds" in text
-    assert "by the mean of the probabilities of all folds" in text
+    assert "std of the fold means" in text
+    assert "predicted with the mean probability of all folds" in text
     assert "9 in 3 folds, 3 test" in text
     assert json.loads((crossed / "out_of_fold" / "reliability.json").read_text())["cases"] == 9
     assert "Are the probabilities calibrated?" in text

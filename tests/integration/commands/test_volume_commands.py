@@ -115,7 +115,7 @@ def truncate(image: Path, mask: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path, Path], None], str, str]] = {
     "moved mask": (shift, "grid-mismatch", "voxels away"),
-    "mask of another size": (shrink, "size-mismatch", "20 x 22 x 6 where"),
+    "mask of another size": (shrink, "size-mismatch", "20 x 22 x 6, but its image"),
     "mask of another spacing": (respace, "grid-mismatch", "1.5 x 1.5 x 8 mm"),
     "label outside the list": (relabel, "mask-values", "the value 9 where 0 to 3"),
     "film": (make_film, "image-unreadable", "it has 4 axes (20, 24, 6, 5)"),

@@ -168,7 +168,7 @@ def test_transformer_tokens_of_the_reduction_cell_attend():
 
 
 def test_reduction_without_attention_of_another_width_is_refused():
-    with pytest.raises(ValueError, match=r"has 256 channels.*says 300"):
+    with pytest.raises(ValueError, match=r"has 256 channels.*token_dims is 300"):
         make("vitae_tiny", token_dims=(64, 64, 300))
 
 

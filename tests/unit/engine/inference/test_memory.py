@@ -169,7 +169,7 @@ def test_amounts_of_memory_are_read_as_people_write_them() -> None:
     assert format_size(3 << 29) == "1.5 GiB"
     assert format_size(12) == "12 bytes"
     for wrong in ("", "G", "-1G", "2X", "0", "0.0001", "1e9", "nan", "2G2"):
-        with pytest.raises(UsageError, match="write 2G, 800M"):
+        with pytest.raises(UsageError, match="expected 2G, 800M"):
             parse_size(wrong)
 
 
