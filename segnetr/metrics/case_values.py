@@ -22,11 +22,6 @@ def tabulate_cases(scores: Iterable[Score]) -> CaseTable:
     return {metric: dict(classes) for metric, classes in table.items()}
 
 
-def is_lower_better(metric: str) -> bool:
-    """Return whether smaller values of a metric, given by its stored name, are better."""
-    return not get_metric(metric).higher_is_better
-
-
 def pair_cases(first: CaseTable, second: CaseTable, *, metric: str) -> dict[str, _Pair]:
     """Pair the values of two tables for each class.
 

@@ -94,11 +94,24 @@ _SPECS: Final = (
     MetricSpec("recall", "Recall", "", True, "none"),
     MetricSpec("specificity", "Specificity", "", True, "none"),
     MetricSpec("precision", "Precision", "", True, "none"),
-    MetricSpec("calibration_error", "Expected calibration error", "", False, "none"),
+    MetricSpec("calibration_error", "Calibration error", "", False, "none"),
 )
 # fmt: on
 
 METRICS: Final[dict[str, MetricSpec]] = {spec.name: spec for spec in _SPECS}
+
+
+def title_metric(name: str) -> str:
+    """Return the title of a stored name: "HD95 (mm)" for "hd95_mm", "NSD at 2 px" for "nsd_2px".
+
+    Raises:
+        UsageError: If there is no such metric.
+    """
+    spec = get_metric(name)
+    rest = name.removeprefix(f"{spec.name}_")
+    if spec.has_tolerance:
+        return f"{spec.title} at {rest[:-2]} {rest[-2:]}"
+    return f"{spec.title} ({rest})" if spec.unit == "length" else spec.title
 
 
 def get_metric(name: str) -> MetricSpec:

@@ -40,11 +40,11 @@ def merge_patches(x: Tensor) -> Tensor:
         x: Maps (N, C, H, W), H and W even.
 
     Returns:
-        Maps (N, 4C, H/2, W/2), quadrant by quadrant.
+        Maps (N, 4C, H/2, W/2), quadrant by quadrant, in the channels-last memory format, which the
+        norm and the linear map of `PatchMerging` read fastest.
     """
-    return torch.cat(
-        (x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]), 1
-    )
+    pixels = "n c (h row) (w column) -> n h w (column row c)"
+    return rearrange(x, pixels, row=2, column=2).permute(0, 3, 1, 2)
 
 
 def reverse_patches(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ Source:
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -46,11 +47,8 @@ def partition_windows(x: Tensor, size: int) -> Tensor:
     Raises:
         ValueError: If H or W is not a multiple of `size`. Use `pad_to_multiple` first.
     """
-    channels, height, width = x.shape[-3:]
-    _check_grid(height, width, size)
-    rows, columns = height // size, width // size
-    cut = x.reshape(-1, channels, rows, size, columns, size)
-    return cut.permute(0, 2, 4, 3, 5, 1).reshape(-1, rows * columns, size * size, channels)
+    _check_grid(x.shape[-2], x.shape[-1], size)
+    return rearrange(x, "n c (row y) (column x) -> n (row column) (y x) c", y=size, x=size)
 
 
 def merge_windows(windows: Tensor, grid: tuple[int, int], size: int) -> Tensor:
@@ -64,10 +62,8 @@ def merge_windows(windows: Tensor, grid: tuple[int, int], size: int) -> Tensor:
     Returns:
         Maps (N, C, H, W).
     """
-    rows, columns = grid
-    channels = windows.shape[-1]
-    cut = windows.reshape(-1, rows, columns, size, size, channels)
-    return cut.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, rows * size, columns * size)
+    lengths = {"row": grid[0], "column": grid[1], "y": size, "x": size}
+    return rearrange(windows, "n (row column) (y x) c -> n c (row y) (column x)", **lengths)
 
 
 def displace_windows(x: Tensor, size: int) -> Tensor:

@@ -19,11 +19,7 @@ _MOST_DOTS = 30
 _STYLES = ("line-a", "line-b", "line-c", "line-d")
 _TITLES = {
     "loss": "Loss",
-    "dice": "Dice",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "auroc": "AUROC",
-    "f1": "F1",
+    **{name: spec.title for name, spec in METRICS.items()},
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
 }

@@ -7,12 +7,13 @@ import numpy as np
 
 from segnetr.metrics import Score
 from segnetr.metrics.case_values import tabulate_cases
+from segnetr.metrics.registry import title_metric
 from segnetr.metrics.structure_sizes import Ejection, Size, measure_agreement
 from segnetr.outputs.charts.box_plot import MOST_BOXES, Box, BoxChart
 from segnetr.outputs.charts.dot_plot import Dot, DotChart
 from segnetr.outputs.tables.case_records import CaseRecord
 
-_METRICS = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "hd95_px": "HD95 (px)"}
+_METRICS = ("dice", "hd95_mm", "hd95_px")
 _MOST_GROUPS = 12
 _MOST_FACTS = 4
 
@@ -21,8 +22,8 @@ def chart_classes(scores: Sequence[Score]) -> list[BoxChart]:
     """Return box plots of Dice and HD95 by class."""
     table = tabulate_cases(scores)
     charts = []
-    for metric, title in _METRICS.items():
-        boxes = []
+    for metric in _METRICS:
+        title, boxes = title_metric(metric), []
         for name, cases in list(table.get(metric, {}).items())[:MOST_BOXES]:
             values = [value for value in cases.values() if value is not None]
             if values:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segnetr.metrics.classification_summary import ClassRow, ClassScore, ClassSummary
+from segnetr.metrics.registry import title_metric
 from segnetr.outputs.charts.classification import MOST_CLASSES, draw_confusions, draw_reliability
 from segnetr.outputs.charts.interval_bar import draw_interval_bar
 from segnetr.outputs.reports.rendering import Table, Tile, mark_svg, render_page
@@ -12,15 +13,7 @@ from segnetr.outputs.reports.training_report import TrainingReport
 from segnetr.outputs.tables.classification import RULES, describe_undefined, show_range, show_share
 from segnetr.storage.manifest import write_text_atomic
 
-_NAMES = {
-    "accuracy": "Accuracy",
-    "top5_accuracy": "Top-5 accuracy",
-    "exact_match": "Exact match",
-    "balanced_accuracy": "Balanced accuracy",
-    "auroc": "AUROC (mean over classes)",
-    "f1": "F1 (mean over classes)",
-    "calibration_error": "Calibration error",
-}
+_CLASS_MEANS = ("auroc", "f1")
 _TILES = ("accuracy", "balanced_accuracy", "auroc", "f1", "calibration_error")
 _RULE_NAMES = {"decided": "Predicted class", "undefined": "Undefined", "interval": "Interval"}
 _MOST_BARS = 50
@@ -76,9 +69,13 @@ def _list_tiles(scores: Sequence[ClassScore]) -> list[Tile]:
     for metric in _TILES:
         score = by_metric[metric]
         interval = "" if score.low is None else f"95 %: {show_range(score.low, score.high)}"
-        name = _NAMES[metric].partition(" (")[0]
-        tiles.append(Tile(name=name, value=show_share(score.value), range=interval))
+        tiles.append(Tile(name=title_metric(metric), value=show_share(score.value), range=interval))
     return tiles
+
+
+def _title_score(metric: str) -> str:
+    suffix = " (mean over classes)" if metric in _CLASS_MEANS else ""
+    return title_metric(metric) + suffix
 
 
 def _tabulate_scores(scores: Sequence[ClassScore]) -> Table:
@@ -86,7 +83,7 @@ def _tabulate_scores(scores: Sequence[ClassScore]) -> Table:
         headers=("metric", "value", "95 % interval", "0 to 1"),
         rows=[
             [
-                _NAMES[score.metric],
+                _title_score(score.metric),
                 show_share(score.value),
                 show_range(score.low, score.high),
                 mark_svg(draw_interval_bar(score.value, score.low, score.high)),
@@ -140,5 +137,8 @@ def _draw_confusions(summary: ClassSummary | None) -> str:
 
 def _name_rules(summary: ClassSummary) -> dict[str, str]:
     shown = {score.metric for score in summary.scores} | set(_RULE_NAMES)
-    names = {**_NAMES, **_RULE_NAMES}
-    return {names[key]: text for key, text in RULES.items() if key in shown}
+    return {
+        _RULE_NAMES.get(key) or _title_score(key): text
+        for key, text in RULES.items()
+        if key in shown
+    }

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from statistics import stdev
 
 from segnetr.metrics import Summary, select_summary
+from segnetr.metrics.registry import title_metric
 from segnetr.outputs.reports.rendering import Table
 from segnetr.outputs.tables.scores import show_interval, show_number
 
-_METRICS = {"dice": "Dice", "iou": "IoU", "hd95_mm": "HD95 (mm)", "hd95_px": "HD95 (px)"}
+_METRICS = ("dice", "iou", "hd95_mm", "hd95_px")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ def fold_rows(folds: Sequence[FoldScores], overall: Sequence[Summary]) -> list[d
     The means are those of the row "mean" over classes, or of the only class.
     """
     known = {row.metric for row in overall}
-    metrics = {name: title for name, title in _METRICS.items() if name in known}
+    metrics = {name: title_metric(name) for name in _METRICS if name in known}
     rows = [
         {
             "fold": str(item.fold),

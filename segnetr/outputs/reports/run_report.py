@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segnetr.config.schema.postprocessing import PostprocessingTrial
 from segnetr.metrics import MEAN, Summary, select_summary
-from segnetr.metrics.registry import get_metric
+from segnetr.metrics.registry import get_metric, title_metric
 from segnetr.outputs.charts.interval_bar import draw_interval_bar
 from segnetr.outputs.reports.case_section import CaseSection, describe_cases
 from segnetr.outputs.reports.figures import Figure, choose_within
@@ -20,7 +20,6 @@ from segnetr.outputs.tables.scores import (
     RULES,
     SummaryFile,
     is_length,
-    name_metric,
     show_interval,
     show_number,
 )
@@ -112,7 +111,7 @@ def _list_tiles(summaries: Sequence[Summary]) -> list[Tile]:
     for metric in selected:
         row = select_summary(summaries, metric)
         interval = "" if row.low is None else f"95 %: {show_interval(row)}"
-        name = name_metric(metric).partition(" (")[0]
+        name = title_metric(metric).partition(" (")[0]
         tiles.append(Tile(name=name, value=_with_unit(row), range=interval))
     if "dice" in metrics:
         row = select_summary(summaries, "dice")
@@ -156,7 +155,7 @@ def _tabulate_scores(summaries: Sequence[Summary]) -> Table:
         rows.append(
             [
                 _name_class(row.class_name) if is_new else "",
-                name_metric(row.metric),
+                title_metric(row.metric),
                 mean,
                 show_interval(row),
                 mark_svg(bar),

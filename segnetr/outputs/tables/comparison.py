@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from segnetr.metrics.case_values import is_lower_better
+from segnetr.metrics.registry import get_metric
 from segnetr.metrics.significance import PairedResult
 from segnetr.outputs.tables.csv_file import format_csv
 from segnetr.outputs.tables.scores import show_number, text_table
@@ -41,12 +41,12 @@ class ComparisonRow:
     @property
     def better(self) -> int:
         """Number of cases in which the second run is better."""
-        return self.result.lower if is_lower_better(self.metric) else self.result.higher
+        return self.result.higher if get_metric(self.metric).higher_is_better else self.result.lower
 
     @property
     def worse(self) -> int:
         """Number of cases in which the first run is better."""
-        return self.result.higher if is_lower_better(self.metric) else self.result.lower
+        return self.result.lower if get_metric(self.metric).higher_is_better else self.result.higher
 
     @property
     def verdict(self) -> str:
@@ -62,7 +62,7 @@ class ComparisonRow:
             return UNDECIDED
         if difference.low <= 0 <= difference.high:
             return UNDECIDED
-        is_second = (difference.low > 0) != is_lower_better(self.metric)
+        is_second = (difference.low > 0) == get_metric(self.metric).higher_is_better
         return f"{self.second if is_second else self.first} is better"
 
     def to_dict(self) -> Mapping[str, Any]:

@@ -218,15 +218,6 @@ def is_length(metric: str) -> bool:
     return get_metric(metric).unit == "length"
 
 
-def name_metric(metric: str) -> str:
-    """Return the title of a metric: "HD95 (mm)" for `hd95_mm`, "NSD at 2 px" for `nsd_2px`."""
-    spec = get_metric(metric)
-    rest = metric.removeprefix(f"{spec.name}_")
-    if spec.has_tolerance:
-        return f"{spec.title} at {rest[:-2]} {rest[-2:]}"
-    return f"{spec.title} ({rest})" if spec.unit == "length" else spec.title
-
-
 def show_interval(row: Summary) -> str:
     """Return the interval of a row as text."""
     if row.low is None or row.high is None:
