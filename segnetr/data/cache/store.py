@@ -1,9 +1,9 @@
 """The cache folder, and the processes that fill it.
 
-    v2/files/ab/<path>.json     one image or mask file: size, time and sha256 when last read
-    v2/cases/ab/<key>.json      one case with one content and one setting: shapes, or its issue
-    v2/cases/ab/<key>.image.npy, <key>.mask.npy
-    v2/parts/                   files being written, renamed when complete
+    v3/files/ab/<path>.json     one image or mask file: size, time and sha256 when last read
+    v3/cases/ab/<key>.json      one case with one content and one setting: shapes, or its issue
+    v3/cases/ab/<key>.image.npy, <key>.mask.npy
+    v3/parts/                   files being written, renamed when complete
 
 Every file is written to a temporary path and renamed, the record of a case last. A builder may
 therefore be killed at any time, and several builders may run at once: at worst, two do the same
@@ -35,7 +35,7 @@ from segnetr.data.preprocessing.resize import Array
 from segnetr.errors import SegNetrError, WriteError
 
 # Increase this number when readers or resizing change their output. Old copies are then not used.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 _DAY = 24 * 60 * 60
 

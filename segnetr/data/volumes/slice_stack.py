@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from segnetr.config.schema.intensity import IntensityConfig
 from segnetr.config.schema.volumes import SliceConfig
-from segnetr.data.preprocessing.resize import Array, resize_image
+from segnetr.data.preprocessing.resize import Array
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.volumes.intensity import scale_volume
+from segnetr.data.volumes.resample import resample_slice
 
 
 class Slices(Protocol):
@@ -100,11 +101,11 @@ def list_neighbors(index: int, neighbors: int, *, depth: int) -> list[int]:
 
 
 def stack_slices(slices: Sequence[Array], plane: tuple[int, int]) -> Array:
-    """Concatenate slices (H, W, C) along the channels and resize them to `plane`."""
+    """Concatenate slices (H, W, C) along the channels and resample them to `plane`."""
     image = np.ascontiguousarray(np.concatenate(slices, axis=2))
     if image.dtype not in (np.uint8, np.uint16):
         image = image.astype(np.float32)
-    return resize_image(image, plane)
+    return resample_slice(image, plane)
 
 
 def restore_axis(stacked: NDArray[Any], axis: int) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from segnetr.config.memory_sizes import format_size
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.data.volumes.resample import count_resampling_bytes
 from segnetr.data.volumes.slice_stack import find_slice_plane
 from segnetr.data.volumes.streamed_stack import count_block_bytes
 from segnetr.engine.inference.label_store import count_resident, is_worth_a_file
@@ -249,12 +250,13 @@ def _network_bytes(
     With `is_scaled` this includes copies of the probabilities for the entropy, the variance over
     augmentations, and the foreground whose components are counted.
     """
-    seen = grid
+    seen, resampling = grid, 0
     if image.kind == "volume":
         seen = find_slice_plane(grid, image.spacing, network.slices)
+        resampling = count_resampling_bytes(grid, seen, channels=network.channels)
     height, width = (max(pair) for pair in zip(seen, network.image_size, strict=True))
     # Float64 while normalizing, float32 as prepared, padded and as read.
-    prepared = height * width * network.channels * 32
+    prepared = height * width * network.channels * 32 + resampling
     classes = network.num_classes
     if network.mode == "resize":
         return prepared + (

@@ -23,6 +23,7 @@ from segnetr.data.preprocessing.intensity import normalize
 from segnetr.data.preprocessing.resize import resize_image
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
+from segnetr.data.volumes.resample import resample_slice
 from segnetr.data.volumes.slice_stack import Slices, find_margins, open_stack, pad_plane
 from segnetr.data.volumes.streamed_stack import open_streamed_stack
 from segnetr.engine.inference.sliding_windows import (
@@ -150,7 +151,13 @@ class SliceInferer:
         return bands, slices.plane
 
     def warm_up(self, plan: BatchPlan) -> None:
-        """Run the network on noise with the batch sizes of a plan."""
+        """Run the network on noise with the batch sizes of a plan.
+
+        If volumes are resampled, this also imports SimpleITK, whose memory is then part of what
+        `MemoryLimit` measures.
+        """
+        if self.slices.spacing_mm is not None:
+            resample_slice(np.zeros((2, 2, 1), np.float32), (3, 3))
         # A generator of its own leaves the caller's random numbers alone.
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand((plan.windows, self.channels, *self.image_size), generator=generator)
