@@ -15,7 +15,7 @@ from .command import ISSUES_FOUND, PARTIAL_SUCCESS, Console, command, make_group
 _SOURCE = "Source"
 _LIMITS = "Limits of an archive"
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Dataset (segnetr data list).")]
+DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="Dataset (segnetr data list).")]
 More = Annotated[
     list[Path] | None, typer.Argument(metavar="SOURCE", help="Further sources.", hidden=True)
 ]
@@ -97,7 +97,7 @@ def list_datasets(console: Console) -> None:
 def prepare(
     flags: Mapping[str, Any],
     console: Console,
-    name: Name,
+    name: DatasetName,
     more: More = None,
     source: Source = None,
     download: Download = False,
@@ -112,7 +112,7 @@ def prepare(
 
     Example: segnetr data prepare isic2018 --source ISIC2018_*.zip --data-dir DIR
     """
-    from segnetr.data.download.safe_names import Limits
+    from segnetr.data.download.safe_names import ArchiveLimits
     from segnetr.workflows.datasets.prepare import PrepareRequest, prepare_dataset
 
     if flags["data.data_dir"] is None:
@@ -126,7 +126,7 @@ def prepare(
         accepts_license=accept_license,
         keeps_archives=keep_archives,
         workers=flags["data.workers"],
-        limits=Limits(files=max_files, total_bytes=int(max_gib * 2**30), ratio=max_ratio),
+        limits=ArchiveLimits(files=max_files, total_bytes=int(max_gib * 2**30), ratio=max_ratio),
     )
     outcome = prepare_dataset(request, confirm=_ask, progress=console.progress())
     console.print(outcome)

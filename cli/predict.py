@@ -23,7 +23,7 @@ ModelFolders = Annotated[
     list[Path],
     typer.Option("--model", metavar="RUN", help="Run or model folder; several form an ensemble."),
 ]
-Out = Annotated[
+MasksOut = Annotated[
     Path,
     typer.Option("--out", metavar="DIR", help="Folder of the masks.", rich_help_panel=_OUTPUT),
 ]
@@ -41,7 +41,7 @@ MaxMemory = Annotated[
 SkipExisting = Annotated[
     bool, typer.Option("--skip-existing", help="Skip inputs that have masks already.")
 ]
-Shard = Annotated[
+ShardFlag = Annotated[
     str | None, typer.Option("--shard", metavar="I/N", help="Process every Nth input.")
 ]
 Overlay = Annotated[
@@ -89,11 +89,11 @@ def predict(
     console: Console,
     inputs: Inputs,
     models: ModelFolders,
-    out: Out,
+    out: MasksOut,
     ensemble: EnsembleMode = "mean",
     max_memory: MaxMemory = None,
     skip_existing: SkipExisting = False,
-    shard: Shard = None,
+    shard: ShardFlag = None,
     overlay: Overlay = False,
     save_prob: SaveProb = False,
     save_uncertainty: SaveUncertainty = False,

@@ -13,7 +13,7 @@ from hybrid_backbones.registry import SPECS
 _MIN_SHARE = 0.5
 
 
-def recognize(state: Mapping[str, Tensor]) -> str | None:
+def recognize_checkpoint(state: Mapping[str, Tensor]) -> str | None:
     """Return the variant whose published checkpoint has these keys and shapes.
 
     The number of classes and image channels is ignored.

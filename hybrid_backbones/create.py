@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from hybrid_backbones.backbone import Backbone, FeatureExtractor
-from hybrid_backbones.registry import get_spec, suggest
+from hybrid_backbones.registry import get_spec, suggest_name
 from hybrid_backbones.weights import load_published, read_checkpoint
 
 
@@ -63,7 +63,7 @@ def create_model(
     overrides = rename_old_fields(name, overrides)
     for key in overrides:
         if key not in fields:
-            raise ValueError(f"{name} has no setting {key!r}{suggest(key, fields)}")
+            raise ValueError(f"{name} has no setting {key!r}{suggest_name(key, fields)}")
     classes = 0 if features_only else num_classes
     config = dataclasses.replace(
         spec.config, in_channels=in_channels, num_classes=classes, **overrides

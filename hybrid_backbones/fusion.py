@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from hybrid_backbones.backbone import Backbone, FeatureExtractor
 from hybrid_backbones.kernels.folding import BatchNorm, fold_norm_ahead, fold_norm_behind
 
-Network = TypeVar("Network", Backbone, FeatureExtractor)
+_Network = TypeVar("_Network", Backbone, FeatureExtractor)
 _Product = nn.Conv2d | nn.Linear
 
 
-def fuse(model: Network) -> Network:
+def fuse(model: _Network) -> _Network:
     """Copy a network for inference, with each batch norm folded into its neighboring layer.
 
     Norms behind a convolution or a matrix are folded into it, and CMT's norm in front of a 1x1

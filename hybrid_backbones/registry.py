@@ -38,11 +38,11 @@ def get_spec(name: str) -> ModelSpec:
         ValueError: If the name is unknown; the message contains the closest name.
     """
     if name not in SPECS:
-        raise ValueError(f"unknown backbone {name!r}{suggest(name, list(SPECS))}")
+        raise ValueError(f"unknown backbone {name!r}{suggest_name(name, list(SPECS))}")
     return SPECS[name]
 
 
-def suggest(word: str, known: Sequence[str]) -> str:
+def suggest_name(word: str, known: Sequence[str]) -> str:
     """Return a message that names the closest of the known words, or all of them."""
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(sorted(known))}"

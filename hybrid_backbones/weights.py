@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_backbones.backbone import Backbone
-from hybrid_backbones.checkpoint_guess import recognize
+from hybrid_backbones.checkpoint_guess import recognize_checkpoint
 
 # In this order, because the validation of the official code uses the moving average.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -194,7 +194,7 @@ def _require_values(model: nn.Module) -> None:
 
 
 def _likeness(published: Mapping[str, Tensor]) -> str:
-    return f"; its keys are {recognize(published) or 'of no network known here'}"
+    return f"; its keys are {recognize_checkpoint(published) or 'of no network known here'}"
 
 
 def _count(word: str, keys: list[str]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from hybrid_backbones.kernels.tracing import runs_eagerly
 from hybrid_backbones.layers.export_shapes import may_differ
 
-Table = TypeVar("Table", bound=Tensor | None)
+_Table = TypeVar("_Table", bound=Tensor | None)
 
 
 class ShapeCache:
@@ -37,11 +37,11 @@ class ShapeCache:
     def get(
         self,
         size: tuple[int, ...],
-        make: Callable[[], Table],
+        make: Callable[[], _Table],
         *,
         like: Tensor,
         source: Tensor | None = None,
-    ) -> Table:
+    ) -> _Table:
         """Return the table of a size.
 
         Args:
@@ -65,7 +65,7 @@ class ShapeCache:
             # A list, because other threads may use the network too.
             for oldest in list(self._cached)[: -self._limit]:
                 self._cached.pop(oldest, None)
-        table: Table = cached[0]
+        table: _Table = cached[0]
         return table
 
     def resize(

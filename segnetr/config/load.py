@@ -169,16 +169,16 @@ def require_recipe(kind: str, name: str) -> str:
 
 def dump_config(config: Any) -> str:
     """Return a configuration as YAML that loads as an equal one."""
-    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
 
 
-def plain(config: Any) -> Any:
+def to_plain(config: Any) -> Any:
     """Return a configuration or a section of it as numbers, strings, lists and mappings."""
     data = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
     if isinstance(data, Mapping):
-        return {key: plain(value) for key, value in data.items()}
+        return {key: to_plain(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [plain(value) for value in data]
+        return [to_plain(value) for value in data]
     return str(data) if isinstance(data, Path) else data
 
 
@@ -194,7 +194,7 @@ def config_identity(
         config: The configuration.
         parts: Names of the sections.
     """
-    content = {name: plain(getattr(config, name)) for name in parts}
+    content = {name: to_plain(getattr(config, name)) for name in parts}
     for section, settings in content.items():
         for name in _MACHINE_FIELDS.get(section, ()):
             settings.pop(name, None)

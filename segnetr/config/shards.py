@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from segnetr.errors import UsageError
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 _SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
 
 
@@ -23,7 +23,7 @@ class Shard:
     number: int = 1
     count: int = 1
 
-    def choose(self, items: Sequence[Item]) -> Sequence[Item]:
+    def choose(self, items: Sequence[_Item]) -> Sequence[_Item]:
         """Return every `count`-th item: shards of a list sorted by size take similar time."""
         return items[self.number - 1 :: self.count]
 

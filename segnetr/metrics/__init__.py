@@ -21,14 +21,14 @@ pixels of all cases before dividing and exists in summaries only. Scores do not 
 were batched.
 """
 
-from segnetr.metrics.score import PIXEL_COUNTS, Outcome, Score, Summary, Unscored, name_outcome
+from segnetr.metrics.score import PIXEL_COUNTS, CaseOutcome, Score, Summary, Unscored, name_outcome
 from segnetr.metrics.scoring import score_masks
 from segnetr.metrics.summary import MEAN, select_summary, summarize
 
 __all__ = [
     "MEAN",
     "PIXEL_COUNTS",
-    "Outcome",
+    "CaseOutcome",
     "Score",
     "Summary",
     "Unscored",

@@ -77,10 +77,10 @@ class Unscored:
     reason: str
 
 
-Outcome = Literal["found", "missed", "false_alarm", "both_empty"]
+CaseOutcome = Literal["found", "missed", "false_alarm", "both_empty"]
 
 
-def name_outcome(values: Mapping[str, float | None]) -> Outcome:
+def name_outcome(values: Mapping[str, float | None]) -> CaseOutcome:
     """Return the outcome of one case and class, derived from its pixel counts.
 
     "found" means that prediction and ground truth both contain the class. They may not overlap.

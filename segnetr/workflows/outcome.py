@@ -18,7 +18,7 @@ class Outcome(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class PlainTable:
     """Rows with named columns.
 
     Attributes:

@@ -8,8 +8,8 @@ from pydantic.dataclasses import dataclass
 
 from segnetr.config.schema.value_types import list_to_tuple
 
-Color = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
-MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**32)] | Color
+HexColor = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
+MaskValue = Annotated[int, Field(ge=-(2**31), lt=2**32)] | HexColor
 
 
 def _to_tuple(value: Any) -> Any:

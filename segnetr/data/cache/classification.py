@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segnetr.data.cache.store import CacheFolder, FileStamp, hash_file, is_intact, run_jobs
+from segnetr.data.cache.store import CacheFolder, FileStamp, hash_cached_file, is_intact, run_jobs
 from segnetr.data.preprocessing.resize import reduce_size, resize_image
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS
 from segnetr.data.readers.read_files import read_image
@@ -110,7 +110,7 @@ def _load_record(key: str, cache: CacheFolder) -> Path | None:
 def _build(path: Path, settings: ImageSettings, cache: CacheFolder) -> Path | _ImageIssue:
     try:
         stamp = FileStamp.of(path)
-        key = _make_key(path, hash_file(path, cache), settings)
+        key = _make_key(path, hash_cached_file(path, cache), settings)
         known = _load_record(key, cache)
         if known is not None:
             return known

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from segnetr.data.cache.store import CacheFolder, FileStamp, hash_file, is_intact, run_jobs
+from segnetr.data.cache.store import CacheFolder, FileStamp, hash_cached_file, is_intact, run_jobs
 from segnetr.data.cache.volumes import VolumeSettings, make_slice_copies
 from segnetr.data.case import Case
 from segnetr.data.preprocessing.resize import Array, reduce_size, resize_image, resize_mask
@@ -33,7 +33,7 @@ from segnetr.data.validation.audit import Issue, describe_no_foreground
 from segnetr.data.validation.case_check import compare_grids
 from segnetr.errors import ReadError, WriteError
 
-Progress = Callable[[int, int], None]
+_Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ def build_cache(
     *,
     folder: Path | None,
     workers: int,
-    progress: Progress | None = None,
+    progress: _Report | None = None,
 ) -> CacheResult:
     """Find the existing copies of cases and build the missing ones.
 
@@ -237,7 +237,7 @@ def build_pair(
     paths = (image, *masks)
     try:
         stamps = [FileStamp.of(path) for path in paths]
-        hashes = [hash_file(path, cache) for path in paths]
+        hashes = [hash_cached_file(path, cache) for path in paths]
         key = _make_key(paths, hashes, settings)
         known = _load_record(key, cache)
         if known is not None:

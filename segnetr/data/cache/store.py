@@ -180,7 +180,7 @@ class CacheFolder:
             ) from error
 
 
-def hash_file(path: Path, cache: CacheFolder) -> str:
+def hash_cached_file(path: Path, cache: CacheFolder) -> str:
     """Return the sha256 of a file and store it in the cache.
 
     Raises:

@@ -35,7 +35,7 @@ _NEITHER = "nevus"
 _MAX_CLASSES = 1000
 _THRESHOLD = 0.5  # some tables contain 0 and 1, others probabilities
 
-Row = Mapping[str, str]
+_Row = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +130,12 @@ def _find_tables(root: Path, config: TableConfig) -> list[tuple[Path, SplitName 
     )
 
 
-def _read_rows(path: Path) -> list[Row]:
+def _read_rows(path: Path) -> list[_Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             header = reader.fieldnames or []
-            rows: list[Row] = list(reader)
+            rows: list[_Row] = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReadError(path, f"not readable as a table ({error})") from error
     if len(set(header)) != len(header):
@@ -150,7 +150,7 @@ def _read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _find_layout(path: Path, rows: Sequence[Row], config: TableConfig) -> _Layout:
+def _find_layout(path: Path, rows: Sequence[_Row], config: TableConfig) -> _Layout:
     columns = tuple(rows[0])
     id_column = _choose(path, columns, config.id_column, _ID_COLUMNS, setting="id_column")
     labels = config.label_columns
@@ -171,7 +171,7 @@ def _find_layout(path: Path, rows: Sequence[Row], config: TableConfig) -> _Layou
 
 
 def _describe_layout(
-    rows: Sequence[Row], id_column: str, labels: tuple[str, ...], config: TableConfig
+    rows: Sequence[_Row], id_column: str, labels: tuple[str, ...], config: TableConfig
 ) -> _Layout:
     if len(labels) == 1:
         classes = tuple(sorted({row[labels[0]].strip() for row in rows}))
@@ -211,14 +211,14 @@ def _choose(
     return name
 
 
-def _numeric_columns(rows: Sequence[Row], columns: Sequence[str]) -> tuple[str, ...]:
+def _numeric_columns(rows: Sequence[_Row], columns: Sequence[str]) -> tuple[str, ...]:
     """Return the columns that contain only 0 and 1, if there are at least two."""
     allowed = {"0", "1", "0.0", "1.0"}
     numeric = tuple(name for name in columns if all(row[name] in allowed for row in rows))
     return numeric if len(numeric) > 1 else ()
 
 
-def _read_labels(path: Path, row: Row, layout: _Layout) -> tuple[int, ...]:
+def _read_labels(path: Path, row: _Row, layout: _Layout) -> tuple[int, ...]:
     image = row[layout.id_column]
     if len(layout.label_columns) == 1:
         return (_read_class(path, row, layout),)
@@ -237,7 +237,7 @@ def _read_labels(path: Path, row: Row, layout: _Layout) -> tuple[int, ...]:
     return labels
 
 
-def _read_class(path: Path, row: Row, layout: _Layout) -> int:
+def _read_class(path: Path, row: _Row, layout: _Layout) -> int:
     """Return the class index of a row in a table with one label column."""
     column = layout.label_columns[0]
     name = row[column].strip()
@@ -251,7 +251,7 @@ def _read_class(path: Path, row: Row, layout: _Layout) -> int:
     return layout.classes.index(name)
 
 
-def _is_true(path: Path, row: Row, column: str) -> bool:
+def _is_true(path: Path, row: _Row, column: str) -> bool:
     try:
         value = float(row[column])
     except ValueError:

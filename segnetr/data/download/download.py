@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import NoReturn
 
 from segnetr.data.download.sources import Archive, describe_mismatch, digest_file, has_hash
-from segnetr.data.download.transfer import BrokenOffError, Partial, Reply, Version, open_address
+from segnetr.data.download.transfer import (
+    BrokenOffError,
+    Partial,
+    ServerResponse,
+    Version,
+    open_address,
+)
 from segnetr.errors import DownloadError
 from segnetr.storage.disk_errors import DATA_DIR, as_write_error, describe_bytes, require_space
 
 _CHUNK = 1 << 18
 _RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19}|\*)")
 _MAY_PASS = {408, 425, 429, 500, 502, 503, 504}
-Report = Callable[[int, int], None]
+_Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,7 @@ def download(
     folder: Path,
     *,
     rules: DownloadRules | None = None,
-    report: Report | None = None,
+    report: _Report | None = None,
 ) -> Path:
     """Download an archive into a folder, or resume an interrupted download.
 
@@ -87,7 +93,7 @@ class _Fetch:
     archive: Archive
     partial: Partial
     rules: DownloadRules
-    report: Report
+    report: _Report
     is_resumed: bool = False
     restarts: int = 0
 
@@ -177,7 +183,7 @@ class _Fetch:
                 )
             self._receive(reply, offset, total)
 
-    def _check_status(self, reply: Reply, *, asked: bool) -> None:
+    def _check_status(self, reply: ServerResponse, *, asked: bool) -> None:
         status = reply.status
         if status == 200 or (status == 206 and asked):
             if reply.header("Content-Encoding") in {None, "identity"}:
@@ -193,7 +199,7 @@ class _Fetch:
             f"{self.archive.address}: {gone} (status {status}); download it and pass it as --source"
         )
 
-    def _take_as_end(self, reply: Reply, offset: int) -> None:
+    def _take_as_end(self, reply: ServerResponse, offset: int) -> None:
         """Handle status 416: the file may be complete, so the hash decides."""
         if (reply.header("Content-Range") or "").strip() != f"bytes */{offset}":
             self._restart("has no bytes where more were asked for")
@@ -205,7 +211,7 @@ class _Fetch:
             raise self._give_up(reason)
         raise BrokenOffError(reason)
 
-    def _check_range(self, reply: Reply, known: Version, offset: int) -> None:
+    def _check_range(self, reply: ServerResponse, known: Version, offset: int) -> None:
         """Reject a range that was not requested, or that belongs to another version of the file."""
         found = _RANGE.fullmatch((reply.header("Content-Range") or "").strip())
         given = _read_version(reply, self.archive.address)
@@ -234,7 +240,7 @@ class _Fetch:
                 f"{describe_bytes(self.rules.most_bytes)} are not fetched"
             )
 
-    def _receive(self, reply: Reply, offset: int, total: int | None) -> None:
+    def _receive(self, reply: ServerResponse, offset: int, total: int | None) -> None:
         most = self.archive.size or self.rules.most_bytes
         start, mark = time.monotonic(), offset
         done = offset
@@ -261,7 +267,7 @@ class _Fetch:
             raise BrokenOffError(f"broke off after {done} of {total} bytes")
 
 
-def _read_version(reply: Reply, address: str) -> Version:
+def _read_version(reply: ServerResponse, address: str) -> Version:
     etag = reply.header("ETag")
     # A weak tag identifies equivalent files, not identical ones.
     is_strong = etag is not None and etag.startswith('"') and etag.isprintable()

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from segnetr.data.download.safe_names import (
+    ArchiveLimits,
     ExtractionBudget,
-    Limits,
     NameRegistry,
     is_junk,
     show_name,
-    split_name,
+    split_member_name,
 )
 from segnetr.errors import ArchiveError, ReadError
 from segnetr.storage.disk_errors import DATA_DIR, as_write_error, require_space, write_new_file
@@ -42,7 +42,7 @@ CHUNK = 1 << 20
 """Maximum number of bytes of a file that are held at once."""
 
 Format = Literal["zip", "tar", "tar.gz"]
-Report = Callable[[int, int], None]
+_Report = Callable[[int, int], None]
 
 _UNSUPPORTED = {
     b"Rar!\x1a\x07": ("RAR", "unrar x {name}, or 7z x {name}"),
@@ -69,7 +69,7 @@ _DAMAGE_ERRORS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class ArchiveMember:
     """A file or folder of an archive. Its name is not checked yet.
 
     Attributes:
@@ -104,8 +104,8 @@ def extract_archive(
     folder: Path,
     *,
     path: Path,
-    limits: Limits,
-    report: Report | None = None,
+    limits: ArchiveLimits,
+    report: _Report | None = None,
 ) -> Extracted:
     """Extract an archive into an empty folder.
 
@@ -127,7 +127,7 @@ def extract_archive(
     with _as_archive_error(path):
         size = file.seek(0, 2)
         file.seek(0)
-        kind = recognize(file, path)
+        kind = recognize_archive(file, path)
         require_space(folder, size, purpose=f"extracting {path.name}")
         budget = ExtractionBudget(path, limits, archive_bytes=size)
         if kind == "zip":
@@ -143,7 +143,7 @@ def extract_archive(
     return found
 
 
-def recognize(file: IO[bytes], path: Path) -> Format:
+def recognize_archive(file: IO[bytes], path: Path) -> Format:
     """Return the format of an archive by its first bytes, and rewind the file.
 
     Raises:
@@ -169,12 +169,12 @@ def recognize(file: IO[bytes], path: Path) -> Format:
 
 
 def _write_members(
-    members: Iterable[Member],
+    members: Iterable[ArchiveMember],
     folder: Path,
     *,
     path: Path,
     budget: ExtractionBudget,
-    progress: tuple[Report, Callable[[], int], int],
+    progress: tuple[_Report, Callable[[], int], int],
 ) -> Extracted:
     registry = NameRegistry()
     report, tell, size = progress
@@ -182,7 +182,7 @@ def _write_members(
     for member in members:
         budget.count_member()
         try:
-            parts = split_name(member.name)
+            parts = split_member_name(member.name)
             registry.add(parts, is_folder=member.is_folder)
         except ValueError as error:
             raise _rejected(path, member.name, str(error)) from error
@@ -231,7 +231,9 @@ def _ignore(done: int, total: int) -> None:
     """Ignore progress."""
 
 
-def _read_tar(reader: "_ForwardReader", path: Path, folder: Path) -> Generator[Member, None, None]:
+def _read_tar(
+    reader: "_ForwardReader", path: Path, folder: Path
+) -> Generator[ArchiveMember, None, None]:
     """Yield the members of a tar archive in order, and check the end of the archive."""
     with tarfile.TarFile(
         fileobj=reader, mode="r", encoding="utf-8", errors="surrogateescape"
@@ -240,7 +242,7 @@ def _read_tar(reader: "_ForwardReader", path: Path, folder: Path) -> Generator[M
             if not info.isdir():
                 _check_tar_file(info, path)
             read = partial(_read_tar_file, archive, info, folder)
-            yield Member(name=info.name, is_folder=info.isdir(), read=read)
+            yield ArchiveMember(name=info.name, is_folder=info.isdir(), read=read)
     if reader.last_block != bytes(tarfile.BLOCKSIZE):
         raise ArchiveError(path, "damaged: a header in it is broken, or its end is missing")
     while reader.read(CHUNK):  # the CRC is at the end of the compressed stream
@@ -312,7 +314,7 @@ class _ForwardReader(io.BufferedIOBase):
 
 def _read_zip(
     file: IO[bytes], path: Path, *, max_files: int, budget: ExtractionBudget
-) -> Generator[Member, None, None]:
+) -> Generator[ArchiveMember, None, None]:
     """Yield the members of a zip archive in the order of its table of contents."""
     bounded = _BoundedReader(file, path, most=max(2 * CHUNK, max_files * _ZIP_ENTRY_BYTES))
     with zipfile.ZipFile(cast(IO[bytes], bounded)) as archive:
@@ -323,7 +325,7 @@ def _read_zip(
         for info in infos:
             name = info.orig_filename
             read = partial(_read_zip_file, archive, info, budget)
-            yield Member(name=name, is_folder=name.endswith("/"), read=read)
+            yield ArchiveMember(name=name, is_folder=name.endswith("/"), read=read)
 
 
 class _BoundedReader:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import IO
 
 from segnetr.data.download.extract import ARCHIVE_SUFFIXES, CHUNK, extract_archive
-from segnetr.data.download.safe_names import Limits, NameRegistry, is_junk, show_name, split_name
+from segnetr.data.download.safe_names import (
+    ArchiveLimits,
+    NameRegistry,
+    is_junk,
+    show_name,
+    split_member_name,
+)
 from segnetr.data.download.sources import Archive, check_official, digest_file, find_official
 from segnetr.data.download.transaction import InstalledArchive, Transaction, plan_moves
 from segnetr.errors import ArchiveError, ReadError, UsageError
@@ -55,7 +61,7 @@ class FolderFile:
     mtime_ns: int
 
 
-def list_folder(folder: Path, *, limits: Limits) -> list[FolderFile]:
+def list_folder(folder: Path, *, limits: ArchiveLimits) -> list[FolderFile]:
     """List the files of an extracted folder, sorted by name.
 
     Raises:
@@ -66,7 +72,7 @@ def list_folder(folder: Path, *, limits: Limits) -> list[FolderFile]:
     for path, status in _walk(folder):
         name = path.relative_to(folder).as_posix()
         try:
-            parts = split_name(name)
+            parts = split_member_name(name)
             registry.add(parts, is_folder=False)
         except ValueError as error:
             raise ArchiveError(folder, f"{show_name(name)} in it {error}") from error
@@ -124,7 +130,7 @@ def _read_chunks(path: Path) -> Iterator[bytes]:
         raise ReadError(path, f"cannot be read ({error.strerror or error})") from error
 
 
-Task = Callable[[str, int], AbstractContextManager[Callable[[int, int], None]]]
+StartProgress = Callable[[str, int], AbstractContextManager[Callable[[int, int], None]]]
 """Starts a progress display from a name and a number of bytes, and yields its update function."""
 
 _KEPT_SUFFIXES = (".npz", ".csv")
@@ -143,8 +149,8 @@ class Ingest:
 
     dataset: str
     archives: Sequence[Archive]
-    limits: Limits
-    task: Task
+    limits: ArchiveLimits
+    task: StartProgress
 
 
 def list_sources(sources: Sequence[Path], archives: Sequence[Archive]) -> list[Path]:
@@ -181,7 +187,7 @@ def _list_archives(folder: Path, official: Collection[str]) -> list[Path]:
 
 
 def find_known(
-    source: Path, record: Sequence[InstalledArchive], *, limits: Limits
+    source: Path, record: Sequence[InstalledArchive], *, limits: ArchiveLimits
 ) -> InstalledArchive | None:
     """Return the record of an earlier run for an unchanged source, without reading its content.
 

@@ -24,7 +24,7 @@ _JUNK = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ArchiveLimits:
     """Limits for one archive. The largest official archive has about 4000 files and 30 GB.
 
     Attributes:
@@ -49,7 +49,7 @@ class ExtractionBudget:
         archive_bytes: Size of the archive.
     """
 
-    def __init__(self, path: Path, limits: Limits, *, archive_bytes: int) -> None:
+    def __init__(self, path: Path, limits: ArchiveLimits, *, archive_bytes: int) -> None:
         self._path = path
         self._limits = limits
         self._archive_bytes = max(1, archive_bytes)
@@ -93,7 +93,7 @@ class ExtractionBudget:
             )
 
 
-def split_name(raw: str) -> tuple[str, ...]:
+def split_member_name(raw: str) -> tuple[str, ...]:
     """Split the name of an archive member into path components.
 
     Args:
@@ -149,7 +149,7 @@ class NameRegistry:
         """Add a name.
 
         Args:
-            parts: The result of `split_name`.
+            parts: The result of `split_member_name`.
             is_folder: Folders may be added repeatedly.
 
         Raises:

@@ -26,7 +26,7 @@ class BrokenOffError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class ServerResponse:
     """The response of a server, before its body is read.
 
     Attributes:
@@ -65,7 +65,7 @@ class Reply:
             raise BrokenOffError(_describe(error)) from error
 
 
-def open_address(address: str, *, headers: Mapping[str, str], timeout: float) -> Reply:
+def open_address(address: str, *, headers: Mapping[str, str], timeout: float) -> ServerResponse:
     """Request an address and follow at most five http or https redirects.
 
     Args:
@@ -95,7 +95,7 @@ def open_address(address: str, *, headers: Mapping[str, str], timeout: float) ->
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise BrokenOffError(_describe(error)) from error
         if response.status not in _REDIRECTS:
-            return Reply(address=current, response=response)
+            return ServerResponse(address=current, response=response)
         with response:
             target = response.headers.get("Location")
         if not target:

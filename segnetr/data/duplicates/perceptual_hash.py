@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segnetr.data.duplicates.thumbnail import SIDE
 
-Words = NDArray[np.uint64]
+HashWords = NDArray[np.uint64]
 Spectrum = NDArray[np.float32]
 
 ORIENTATIONS = (
@@ -98,7 +98,7 @@ def turn_image(images: NDArray[np.float32], orientation: int) -> NDArray[np.floa
     return images
 
 
-def hash_spectra(spectra: Spectrum) -> Words:
+def hash_spectra(spectra: Spectrum) -> HashWords:
     """Pack the signs of 64 frequencies of each spectrum (N, F, F) into one word."""
     rows, columns = _select_frequencies()
     bits = spectra[:, rows, columns] > 0
@@ -118,7 +118,7 @@ def whiten(spectra: Spectrum) -> Spectrum:
 
 
 def find_near(
-    queries: Words, targets: Words, *, max_bits: int, block: tuple[int, int] = (64, 4096)
+    queries: HashWords, targets: HashWords, *, max_bits: int, block: tuple[int, int] = (64, 4096)
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8]]]:
     """Compare every word with every other, block by block.
 

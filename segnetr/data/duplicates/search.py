@@ -22,8 +22,8 @@ from segnetr.data.duplicates.perceptual_hash import (
     ORIENTATIONS,
     WHOLE,
     WINDOWS,
+    HashWords,
     Spectrum,
-    Words,
     find_near,
     hash_spectra,
     transform,
@@ -77,7 +77,7 @@ class DuplicatePair:
 class _Index:
     """Hashes and spectra of images in one orientation or window."""
 
-    words: Words
+    words: HashWords
     vectors: Spectrum
 
 

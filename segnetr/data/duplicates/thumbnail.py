@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segnetr.data.cache.store import CacheFolder, hash_file, is_intact, run_jobs
+from segnetr.data.cache.store import CacheFolder, hash_cached_file, is_intact, run_jobs
 from segnetr.data.preprocessing.resize import resize_image
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.read_files import read_image
@@ -136,7 +136,7 @@ def build_thumbnail(
         WriteError: If the cache cannot be written.
     """
     try:
-        sha256 = hash_file(path, cache)
+        sha256 = hash_cached_file(path, cache)
     except OSError as error:
         return ReadError(path, f"cannot be read ({error.strerror or error})")
     known = _load_record(path, sha256, cache)

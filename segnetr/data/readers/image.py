@@ -102,9 +102,9 @@ def decode_image(
     except OSError as error:
         if error.errno is not None:
             raise ReadError(path, describe_os_error(error)) from error
-        raise describe_damage(path, image_format, error) from error
+        raise describe_image_damage(path, image_format, error) from error
     except DECODE_ERRORS as error:
-        raise describe_damage(path, image_format, error) from error
+        raise describe_image_damage(path, image_format, error) from error
     warnings: tuple[str, ...] = ()
     if image_format != _FORMAT_OF_SUFFIX.get(find_suffix(path)):
         warnings += (f"it is named {path.suffix} but holds {image_format}",)
@@ -130,7 +130,7 @@ def _open_header(path: Path, stream: BinaryIO) -> tuple[ImageFormat, PillowFile.
     try:
         return image_format, _DECODERS[image_format](stream), length
     except DECODE_ERRORS as error:
-        raise describe_damage(path, image_format, error) from error
+        raise describe_image_damage(path, image_format, error) from error
 
 
 def _check_bytes(
@@ -174,7 +174,7 @@ def read_image_file(
     try:
         array, more = _image_values(image)
     except DECODE_ERRORS as error:
-        raise describe_damage(path, image.format or "image", error) from error
+        raise describe_image_damage(path, image.format or "image", error) from error
     check_finite(path, array)
     if channels is not None:
         array = fit_channels(path, array, channels=channels)
@@ -196,7 +196,7 @@ def native_gray(image: Image.Image) -> NDArray[Any]:
     return array.view(np.uint32) if is_unsigned else array
 
 
-def describe_damage(path: Path, image_format: str, error: BaseException) -> ReadError:
+def describe_image_damage(path: Path, image_format: str, error: BaseException) -> ReadError:
     """Convert an error of a decoder into one line that names the file."""
     if isinstance(error, ReadError):
         return error

@@ -25,7 +25,7 @@ from segnetr.data.readers.image_file import (
     check_finite,
     describe_os_error,
 )
-from segnetr.data.readers.itk_header import ITEM_BYTES, VolumeHeader, shorten
+from segnetr.data.readers.itk_header import ITEM_BYTES, ItkHeader, shorten_header
 from segnetr.data.readers.meta_header import read_meta_header
 from segnetr.data.readers.nrrd_header import read_nrrd_header
 from segnetr.errors import ReadError
@@ -73,7 +73,7 @@ def read_itk_volume(path: Path, *, max_pixels: int, channels: int = 1) -> ImageF
     )
 
 
-def _find_data(path: Path, header: VolumeHeader) -> Path:
+def _find_data(path: Path, header: ItkHeader) -> Path:
     """Return the file with the voxels. Only a plain file name in the same folder is accepted."""
     name = header.data_name
     if name is None:
@@ -84,15 +84,15 @@ def _find_data(path: Path, header: VolumeHeader) -> Path:
     if not is_plain:
         raise ReadError(
             path,
-            f"its header places the voxels in '{shorten(name)}'; only a data file with a plain name"
-            " in the same folder is read",
+            f"its header places the voxels in '{shorten_header(name)}'; only a data file with a"
+            " plain name in the same folder is read",
         )
     if not (path.parent / name).is_file():
         raise ReadError(path, f"its data file {name} is not beside it")
     return path.parent / name
 
 
-def _check_data(path: Path, stream: BinaryIO, header: VolumeHeader) -> int:
+def _check_data(path: Path, stream: BinaryIO, header: ItkHeader) -> int:
     """Read the voxel data to their end, and compare their length with the header.
 
     Returns:
@@ -124,7 +124,7 @@ def _check_data(path: Path, stream: BinaryIO, header: VolumeHeader) -> int:
     return stored
 
 
-def _decode(path: Path, data: Path, header: VolumeHeader, packed_bytes: int) -> NDArray[Any]:
+def _decode(path: Path, data: Path, header: ItkHeader, packed_bytes: int) -> NDArray[Any]:
     """Read the voxels with SimpleITK, without a copy, and order the axes as X, Y, Z, C.
 
     SimpleITK gets a new MetaImage header that holds checked fields only, and a link to the data:
@@ -158,7 +158,7 @@ def _link(data: Path, link: Path) -> None:
         shutil.copyfile(data, link)
 
 
-def _describe(header: VolumeHeader, sides: Sequence[int], packed_bytes: int) -> str:
+def _describe(header: ItkHeader, sides: Sequence[int], packed_bytes: int) -> str:
     is_packed = header.packing != "raw"
     lines = [
         "ObjectType = Image",

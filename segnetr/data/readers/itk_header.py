@@ -33,7 +33,7 @@ Geometry = tuple[NDArray[np.float64] | None, tuple[float, ...] | None, tuple[str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeHeader:
+class ItkHeader:
     """A checked header.
 
     Attributes:
@@ -88,7 +88,7 @@ class Fields:
 
     def shown(self, name: str) -> str:
         """Return the text of a field for a message."""
-        return shorten(self.text.get(name, ""))
+        return shorten_header(self.text.get(name, ""))
 
     def require(self, name: str) -> str:
         """Return the text of a field that must exist."""
@@ -104,7 +104,7 @@ class Fields:
         try:
             return tuple(kind(word) for word in text.split())
         except ValueError as error:  # also a number with very many digits
-            raise self.error(f"damaged header: its {name} is '{shorten(text)}'") from error
+            raise self.error(f"damaged header: its {name} is '{shorten_header(text)}'") from error
 
     def vector(self, name: str, length: int, text: str | None = None) -> tuple[float, ...]:
         """Return the numbers of a field with a fixed length."""
@@ -128,7 +128,7 @@ class Fields:
         """Return a field that is true or false."""
         text = self.text.get(name, default)
         if text.lower() not in ("true", "false", "1", "0", "t", "f"):
-            raise self.error(f"damaged header: its {name} is '{shorten(text)}'")
+            raise self.error(f"damaged header: its {name} is '{shorten_header(text)}'")
         return text.lower() in ("true", "1", "t")
 
     def unsupported_type(self, name: str) -> ReadError:
@@ -144,7 +144,7 @@ class Fields:
                 raise self.error(f"its {name} is {self.shown(name)}; only 0 is supported")
 
 
-def shorten(text: str) -> str:
+def shorten_header(text: str) -> str:
     """Return header text as one printable line of limited length."""
     plain = "".join(letter if letter.isprintable() else "?" for letter in text)
     return plain if len(plain) <= _MAX_SHOWN else f"{plain[:_MAX_SHOWN]}..."

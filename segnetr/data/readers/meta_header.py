@@ -19,11 +19,11 @@ from segnetr.data.readers.itk_header import (
     ITEM_BYTES,
     Fields,
     Geometry,
-    VolumeHeader,
+    ItkHeader,
     choose_axes,
     decode_header,
     read_head,
-    shorten,
+    shorten_header,
     truncated_header,
 )
 from segnetr.errors import ReadError
@@ -35,7 +35,7 @@ _SYNONYMS = {
 _LENGTH_TOLERANCE = 1e-3
 
 
-def read_meta_header(path: Path, stream: BinaryIO, *, channels: int) -> VolumeHeader:
+def read_meta_header(path: Path, stream: BinaryIO, *, channels: int) -> ItkHeader:
     """Read and check a MetaImage header; see `read_nrrd_header`."""
     lines, data_start = _split_lines(path, read_head(path, stream))
     text: dict[str, str] = {}
@@ -43,7 +43,7 @@ def read_meta_header(path: Path, stream: BinaryIO, *, channels: int) -> VolumeHe
         plain = _SYNONYMS.get(name, name)
         # Old writers set the byte order under both of its names.
         if text.setdefault(plain, value) != value:
-            raise ReadError(path, f"damaged header: its {shorten(plain)} is defined twice")
+            raise ReadError(path, f"damaged header: its {shorten_header(plain)} is defined twice")
     fields = Fields(path, text)
     sides = fields.sides("NDims", "DimSize", 10)
     values = int(fields.vector("ElementNumberOfChannels", 1, text.get(
@@ -62,7 +62,7 @@ def read_meta_header(path: Path, stream: BinaryIO, *, channels: int) -> VolumeHe
     fields.require_zero("HeaderSize")
     if fields.require("ElementType") not in ITEM_BYTES:
         raise fields.unsupported_type("ElementType")
-    return VolumeHeader(
+    return ItkHeader(
         source=TextHeader(form="meta", fields=lines, is_packed=is_packed),
         sides=stored,
         axes=axes,
@@ -97,7 +97,8 @@ def _split_lines(path: Path, head: bytes) -> tuple[tuple[tuple[str, str, str], .
             continue
         if not equals:
             raise ReadError(
-                path, f"damaged header: the line '{shorten(decode_header(path, line))}' is no field"
+                path,
+                f"damaged header: '{shorten_header(decode_header(path, line))}' is no field",
             )
         lines.append((decode_header(path, name), " = ", decode_header(path, text)))
         if name == b"ElementDataFile":

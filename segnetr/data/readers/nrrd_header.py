@@ -25,11 +25,11 @@ from segnetr.data.readers.itk_header import (
     ITEM_BYTES,
     Fields,
     Geometry,
-    VolumeHeader,
+    ItkHeader,
     choose_axes,
     decode_header,
     read_head,
-    shorten,
+    shorten_header,
     truncated_header,
 )
 from segnetr.errors import ReadError
@@ -66,7 +66,7 @@ _SYNONYMS = {"centers": "centerings", "datafile": "data file", "lineskip": "line
 _SPATIAL_KINDS = {"domain", "space", "???", "none"}
 
 
-def read_nrrd_header(path: Path, stream: BinaryIO, *, channels: int) -> VolumeHeader:
+def read_nrrd_header(path: Path, stream: BinaryIO, *, channels: int) -> ItkHeader:
     """Read and check an NRRD header.
 
     Args:
@@ -91,7 +91,7 @@ def read_nrrd_header(path: Path, stream: BinaryIO, *, channels: int) -> VolumeHe
         if line and not line.startswith("#"):
             found = re.match(r"([^:]+)(:=|: ?)(.*)", line)
             if found is None:
-                raise ReadError(path, f"damaged header: the line '{shorten(line)}' is no field")
+                raise ReadError(path, f"damaged header: '{shorten_header(line)}' is no field")
             lines.append((found[1], found[2], found[3].strip()))
     fields = Fields(path, _index_fields(path, lines))
     sides = fields.sides("dimension", "sizes", 16)
@@ -103,7 +103,7 @@ def read_nrrd_header(path: Path, stream: BinaryIO, *, channels: int) -> VolumeHe
     data_name = fields.text.get("data file")
     if data_name is None and is_detached:
         raise fields.error("its header names no data file")
-    return VolumeHeader(
+    return ItkHeader(
         source=TextHeader(form="nrrd", fields=tuple(lines), axes=axes, is_packed=packing != "raw"),
         sides=sides,
         axes=axes,
@@ -126,7 +126,7 @@ def _index_fields(path: Path, lines: list[tuple[str, str, str]]) -> dict[str, st
             continue
         plain = _SYNONYMS.get(name.strip().lower(), name.strip().lower())
         if plain in fields:
-            raise ReadError(path, f"damaged header: its {shorten(plain)} is defined twice")
+            raise ReadError(path, f"damaged header: its {shorten_header(plain)} is defined twice")
         fields[plain] = text
     return fields
 
@@ -138,7 +138,7 @@ def _find_directions(fields: Fields, axes: int) -> list[tuple[float, ...] | None
     text = fields.text["space directions"]
     words = DIRECTION.findall(text)
     if len(words) != axes or DIRECTION.sub("", text).strip():
-        raise fields.error(f"damaged header: its space directions are '{shorten(text)}'")
+        raise fields.error(f"damaged header: its space directions are '{shorten_header(text)}'")
     return [None if word == "none" else _parse_vector(fields, word) for word in words]
 
 
@@ -223,7 +223,7 @@ def _find_packing(fields: Fields) -> Packing:
     encoding = fields.require("encoding").lower()
     if encoding not in _PACKINGS:
         raise fields.error(
-            f"its voxels are encoded as '{shorten(encoding)}'; raw and gzip are supported"
+            f"its voxels are encoded as '{shorten_header(encoding)}'; raw and gzip are supported"
         )
     fields.require_zero("line skip", "byte skip")
     return _PACKINGS[encoding]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.TiffImagePlugin import TiffImageFile
 
-from segnetr.data.readers.image import DECODE_ERRORS, describe_damage, native_gray
+from segnetr.data.readers.image import DECODE_ERRORS, describe_image_damage, native_gray
 from segnetr.data.readers.image_file import (
     ImageFile,
     check_extent,
@@ -70,9 +70,9 @@ def read_tiff_pages(path: Path, *, max_pixels: int) -> ImageFile:
     except OSError as error:
         if error.errno is not None:
             raise ReadError(path, describe_os_error(error)) from error
-        raise describe_damage(path, "TIFF", error) from error
+        raise describe_image_damage(path, "TIFF", error) from error
     except DECODE_ERRORS as error:
-        raise describe_damage(path, "TIFF", error) from error
+        raise describe_image_damage(path, "TIFF", error) from error
     check_finite(path, stack)
     note = f"{len(pages)} pages are read as a volume without spacing"
     return ImageFile(path=path, array=stack.transpose(2, 1, 0), kind="volume", warnings=(note,))

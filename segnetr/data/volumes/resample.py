@@ -56,8 +56,10 @@ def count_resampling_bytes(old: tuple[int, int], new: tuple[int, int], *, channe
 
 
 def _resample_channel(channel: Array, size: tuple[int, int]) -> NDArray[np.float32]:
-    import SimpleITK as sitk
+    # Imported here, so that images do not need the readers of volumes.
+    from segnetr.data.readers.itk import load_simpleitk
 
+    sitk = load_simpleitk()
     # SimpleITK orders axes as (x, y).
     factors = channel.shape[1] / size[1], channel.shape[0] / size[0]
     source = sitk.GetImageFromArray(np.ascontiguousarray(channel, np.float32))

@@ -71,7 +71,7 @@ ProbabilityCallback = Callable[[Region, int, NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tile:
+class PredictedRows:
     """Rows of one slice and the prediction of each network for them.
 
     Attributes:
@@ -143,7 +143,7 @@ class PredictionAccumulator:
             if has_variance:
                 self._variance = np.empty(grid, dtype=np.float32, order="F")
 
-    def add(self, tile: Tile) -> None:
+    def add(self, tile: PredictedRows) -> None:
         """Label the rows of a tile and store whatever else was requested."""
         rows = slice(tile.top, tile.top + tile.height)
         width = self._labels.shape[1]
@@ -183,7 +183,7 @@ class PredictionAccumulator:
             uncertainty=uncertainty,
         )
 
-    def _make_class_callback(self, tile: Tile, rows: slice) -> ClassCallback | None:
+    def _make_class_callback(self, tile: PredictedRows, rows: slice) -> ClassCallback | None:
         """Return a function that stores or passes on the probabilities of a tile, if needed."""
         if self._probabilities is None and self._callback is None:
             return None

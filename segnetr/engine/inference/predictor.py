@@ -25,9 +25,9 @@ from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.data.volumes.slice_stack import Slices
 from segnetr.engine.inference.accumulator import (
     Combination,
+    PredictedRows,
     PredictionAccumulator,
     ProbabilityCallback,
-    Tile,
     Uncertainty,
 )
 from segnetr.engine.inference.label_store import allocate_labels
@@ -291,7 +291,7 @@ class Predictor:
         attached: ExitStack,
         *,
         with_variance: bool,
-    ) -> Iterator[Tile]:
+    ) -> Iterator[PredictedRows]:
         """Yield tiles: bands of rows if there is one network that predicts on the file's grid.
 
         Bands on another grid cannot be resized one by one without seams.
@@ -313,13 +313,13 @@ class Predictor:
         if len(streams) == 1 and planes[0] == grid:
             for band in streams[0]:
                 rows = band.probabilities.shape[1]
-                yield Tile(band.index, band.top, rows, (band.probabilities,))
+                yield PredictedRows(band.index, band.top, rows, (band.probabilities,))
             return
         whole = [
             gather_planes(bands, plane[0]) for bands, plane in zip(streams, planes, strict=True)
         ]
         for pairs in zip(*whole, strict=True):
-            yield Tile(pairs[0][0], 0, grid[0], tuple(each for _, each in pairs))
+            yield PredictedRows(pairs[0][0], 0, grid[0], tuple(each for _, each in pairs))
 
 
 def _update_from(bands: Iterator[Band], hook: FeatureHook) -> Iterator[Band]:

@@ -20,7 +20,7 @@ from segnetr.engine.training.random_state import RandomState
 from segnetr.errors import ModelFileError
 from segnetr.storage.manifest import verify_manifest, write_bytes, write_json
 
-FORMAT_VERSION = 1
+CHECKPOINT_VERSION = 1
 Content = TypeVar("Content")
 _WEIGHTS, _AVERAGE, _OPTIMIZER = "model.safetensors", "average.safetensors", "optimizer.safetensors"
 _STATE, _RANDOM = "state.json", "random.json"
@@ -97,7 +97,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     write_tensors(folder / _OPTIMIZER, checkpoint.optimizer)
     write_json(folder / _RANDOM, [state.to_plain() for state in checkpoint.random])
     plain = {
-        "format": FORMAT_VERSION,
+        "format": CHECKPOINT_VERSION,
         "state": asdict(checkpoint.state),
         "identity": dict(checkpoint.identity),
         "scaler": dict(checkpoint.scaler),
@@ -108,7 +108,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     write_json(folder / _STATE, plain)
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
+def read_run_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint and verify its hashes.
 
     Raises:
@@ -136,7 +136,7 @@ def write_best(folder: Path, best: BestWeights) -> None:
     """Write the best weights into an empty folder; the caller adds the manifest."""
     write_tensors(folder / _WEIGHTS, best.weights)
     plain = {"step": best.step, "score": best.score, "identity": dict(best.identity)}
-    write_json(folder / _STATE, {"format": FORMAT_VERSION, **plain})
+    write_json(folder / _STATE, {"format": CHECKPOINT_VERSION, **plain})
 
 
 def read_best(folder: Path) -> BestWeights:
@@ -212,9 +212,9 @@ def _read_json(path: Path) -> Any:
 def _read_state(folder: Path) -> dict[str, Any]:
     plain = _read_json(folder / _STATE)
     found = plain.get("format") if isinstance(plain, dict) else None
-    if found != FORMAT_VERSION:
+    if found != CHECKPOINT_VERSION:
         raise ModelFileError(
-            f"{folder}: checkpoint format {found!r}, this version reads {FORMAT_VERSION}; "
+            f"{folder}: checkpoint format {found!r}, this version reads {CHECKPOINT_VERSION}; "
             "use the version of segnetr that wrote it"
         )
     return dict(plain)

@@ -12,7 +12,7 @@ from segnetr.engine.training.checkpoint import (
     BestWeights,
     Checkpoint,
     read_best,
-    read_checkpoint,
+    read_run_checkpoint,
     write_best,
     write_checkpoint,
 )
@@ -126,11 +126,11 @@ class RunDir:
             ModelFileError: If both `last` and `previous` are damaged.
         """
         try:
-            return read_checkpoint(self.last), None
+            return read_run_checkpoint(self.last), None
         except ModelFileError as error:
             damage = str(error)
         try:
-            checkpoint = read_checkpoint(self.previous)
+            checkpoint = read_run_checkpoint(self.previous)
         except ModelFileError as error:
             raise ModelFileError(f"no undamaged checkpoint: {damage}; {error}") from error
         return (

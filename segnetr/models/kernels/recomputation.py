@@ -20,7 +20,7 @@ def is_large(x: Tensor) -> bool:
     return x.numel() * x.element_size() >= settings.large_map_bytes
 
 
-def recompute(
+def recompute_large_maps(
     function: Callable[[Tensor], Tensor], x: Tensor, *, norms: tuple[nn.BatchNorm2d, ...] = ()
 ) -> Tensor:
     """Call a function, on a CPU without keeping its intermediate maps if `x` is large.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segnetr.models.kernels.pointwise_conv import normalize_channels, pointwise_conv
-from segnetr.models.kernels.recomputation import recompute
+from segnetr.models.kernels.recomputation import recompute_large_maps
 from segnetr.models.segnetr.interaction import InteractionFusion, InteractionKind, MixingKind
 from segnetr.models.segnetr.mbconv import MBConv
 
@@ -115,7 +115,7 @@ class SegNetrBlock(nn.Module):
         """Map (N, D, H, W) to (N, D, H, W)."""
         convolved: Tensor = self.mbconv(x)
         norms = () if self.interaction is None else (self.interaction.norm,)
-        return recompute(self._interact, convolved, norms=norms)
+        return recompute_large_maps(self._interact, convolved, norms=norms)
 
     def _interact(self, x: Tensor) -> Tensor:
         mixed: Tensor = x if self.interaction is None else x + self.interaction(x)

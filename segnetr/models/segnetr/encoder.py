@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from segnetr.models.kernels.recomputation import recompute
+from segnetr.models.kernels.recomputation import recompute_large_maps
 from segnetr.models.segnetr.blocks import BlockSettings, SegNetrBlock
 from segnetr.models.segnetr.skip import PatchMerging
 
@@ -50,7 +50,7 @@ class Stem(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map images (N, C, H, W) to feature maps (N, K, H, W)."""
         # The input is much narrower than the map, so keeping only the input is worth a second pass.
-        return recompute(self._widen, image, norms=self.mbconv.norms)
+        return recompute_large_maps(self._widen, image, norms=self.mbconv.norms)
 
     def _widen(self, image: Tensor) -> Tensor:
         widened: Tensor = self.mbconv(self.widen(image))

@@ -28,7 +28,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from segnetr.models.kernels.pointwise_conv import normalize_channels, pointwise_conv
-from segnetr.models.kernels.recomputation import recompute
+from segnetr.models.kernels.recomputation import recompute_large_maps
 
 SkipKind = Literal["irsc", "concat", "add"]
 
@@ -78,7 +78,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, K, H/2, W/2)."""
-        return recompute(self._project, x)
+        return recompute_large_maps(self._project, x)
 
     def _project(self, x: Tensor) -> Tensor:
         return pointwise_conv(self.project, normalize_channels(self.norm, merge_patches(x)))

@@ -11,7 +11,7 @@ from segnetr.outputs.charts.svg import line, text
 _MANY_DECADES = 4
 
 
-class Box(NamedTuple):
+class Rectangle(NamedTuple):
     """A rectangle in the drawing."""
 
     left: float
@@ -19,7 +19,7 @@ class Box(NamedTuple):
     right: float
     bottom: float
 
-    def overlaps(self, other: "Box") -> bool:
+    def overlaps(self, other: "Rectangle") -> bool:
         """Return whether two rectangles share more than an edge."""
         is_beside = self.left >= other.right or other.left >= self.right
         return not is_beside and self.top < other.bottom and other.top < self.bottom
@@ -145,7 +145,7 @@ def draw_rows_axis(axis: Axis, *, top: float, bottom: float, label: str) -> str:
 
 
 def place_labels(
-    points: Sequence[tuple[float, float]], names: Sequence[str], *, radius: float, frame: Box
+    points: Sequence[tuple[float, float]], names: Sequence[str], *, radius: float, frame: Rectangle
 ) -> dict[int, tuple[float, float]]:
     """Place the names of points so that they cover neither a point nor each other.
 
@@ -159,14 +159,14 @@ def place_labels(
         The left end and the baseline of each name that has room, by the index of its point.
     """
     letter, height = 6.4, 11.0  # approximate size of a letter at 11 pixels
-    taken = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
+    taken = [Rectangle(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     placed: dict[int, tuple[float, float]] = {}
     for index, ((x, y), name) in enumerate(zip(points, names, strict=True)):
         width = letter * len(name)
         sides = ((x + 7, y), (x - 7 - width, y), (x - width / 2, y - 11), (x - width / 2, y + 11))
         corners = itertools.product((x + 5, x - 5 - width), (y - 9, y + 9))
         for left, middle in (*sides, *corners):
-            box = Box(left, middle - height / 2, left + width, middle + height / 2)
+            box = Rectangle(left, middle - height / 2, left + width, middle + height / 2)
             is_inside = (
                 left >= frame.left and box.right <= frame.right and box.bottom <= frame.bottom
             )

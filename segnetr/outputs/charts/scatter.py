@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segnetr.outputs.charts.axes import Axis, Box, draw_axes, place_labels
+from segnetr.outputs.charts.axes import Axis, Rectangle, draw_axes, place_labels
 from segnetr.outputs.charts.dot_plot import Dot
 from segnetr.outputs.charts.svg import circle, element, file_document, text
 
@@ -71,7 +71,7 @@ def _draw_panel(panel: ScatterPanel) -> str:
         style = "marked" if dot.marked else "dot"
         tooltip = f"{dot.name}: {dot.x:.4g}, {dot.y:.4f}"
         parts.append(circle(x, y, _RADIUS, style=style, tooltip=tooltip))
-    frame = Box(_LEFT, 0, _WIDTH, _HEIGHT - _BOTTOM)
+    frame = Rectangle(_LEFT, 0, _WIDTH, _HEIGHT - _BOTTOM)
     names = [dot.name for dot in dots]
     for index, (x, y) in place_labels(points, names, radius=_RADIUS, frame=frame).items():
         parts.append(text(x, y, names[index], style="label"))

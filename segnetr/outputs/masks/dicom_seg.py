@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr import __version__
-from segnetr.data.readers.dicom.sandbox import Limits, ask_child
+from segnetr.data.readers.dicom.sandbox import ChildLimits, ask_child
 from segnetr.data.readers.dicom.series import count_seconds, require_package
 from segnetr.data.readers.image_file import DicomSeries
 
@@ -48,7 +48,7 @@ def encode_segmentation(
         "version": __version__,
     }
     memory = _MEMORY_BYTES + _BYTES_PER_VOXEL * stack.size
-    limits = Limits(memory_bytes=memory, seconds=2 * count_seconds(path))
+    limits = ChildLimits(memory_bytes=memory, seconds=2 * count_seconds(path))
     content: bytes = ask_child(
         _CHILD, request, path=path, limits=limits, take=_read_reply, payload=stack.tobytes()
     )

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from segnetr.data.readers.dicom.headers import PARSE_ERRORS, DicomSource, describe_damage
-from segnetr.data.readers.dicom.sandbox import Reply, answer_parent
+from segnetr.data.readers.dicom.headers import PARSE_ERRORS, DicomSource, describe_dicom_damage
+from segnetr.data.readers.dicom.sandbox import ChildReply, answer_parent
 from segnetr.errors import ReadError
 
 _TISSUE = Code("85756007", "SCT", "Tissue")
@@ -31,7 +31,7 @@ _MOST_LABEL_LETTERS = 64
 _SERIES_NUMBER = 900  # unlikely for a series of a scanner
 
 
-def work(request: Mapping[str, Any], stream: IO[bytes]) -> Reply:
+def work(request: Mapping[str, Any], stream: IO[bytes]) -> ChildReply:
     """Encode the object.
 
     Args:
@@ -68,7 +68,7 @@ def _read_slices(source: DicomSource, names: Sequence[str]) -> list[pydicom.Data
             with source.open(name) as stream:
                 data = pydicom.dcmread(stream, stop_before_pixels=True)
         except PARSE_ERRORS as error:
-            raise describe_damage(source.full_path(name), error) from error
+            raise describe_dicom_damage(source.full_path(name), error) from error
         for keyword in _MAY_BE_EMPTY:
             if keyword not in data:
                 setattr(data, keyword, None)

@@ -77,7 +77,7 @@ def plan_output_paths(
     return paths
 
 
-def split_name(name: str) -> tuple[str, str]:
+def split_suffix(name: str) -> tuple[str, str]:
     """Split a file name into stem and suffix. `.nii.gz` is one suffix; letter case is unchanged."""
     for suffix in _NIFTI_SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
@@ -93,17 +93,17 @@ def is_nifti_name(path: PurePath) -> bool:
 
 def overlay_path(mask: Path) -> Path:
     """Return the path of the overlay image of a mask."""
-    return mask.with_name(f"{split_name(mask.name)[0]}_overlay.png")
+    return mask.with_name(f"{split_suffix(mask.name)[0]}_overlay.png")
 
 
 def probability_path(mask: Path, suffix: str) -> Path:
     """Return the path of the probabilities of a mask."""
-    return mask.with_name(f"{split_name(mask.name)[0]}_prob{suffix}")
+    return mask.with_name(f"{split_suffix(mask.name)[0]}_prob{suffix}")
 
 
 def uncertainty_path(mask: Path, kind: str, suffix: str) -> Path:
     """Return the path of an uncertainty map of a mask; `kind` is one of `UNCERTAINTY_KINDS`."""
-    return mask.with_name(f"{split_name(mask.name)[0]}_{kind}{suffix}")
+    return mask.with_name(f"{split_suffix(mask.name)[0]}_{kind}{suffix}")
 
 
 def has_results(
@@ -130,7 +130,7 @@ def has_results(
 
 def _name_at(source: Path, relative: Path, *, level: int, format_name: str) -> Path:
     """Return the path of a mask: level 0 plain, 1 with suffix, 2 with folder, 3 with number."""
-    stem, suffix = split_name(relative.name)
+    stem, suffix = split_suffix(relative.name)
     wanted = choose_suffix(source, suffix, format_name)
     if level >= 1:
         stem = f"{stem}_{suffix.strip('.').replace('.', '_')}"

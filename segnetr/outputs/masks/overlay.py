@@ -13,11 +13,11 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.engine.inference.label_store import PageRelease, walk_planes
 
-Color = tuple[int, int, int]
+RGB = tuple[int, int, int]
 ImageArray = NDArray[np.uint8]
 
 # The first colors do not occur in skin, blood or pigment.
-CLASS_COLORS: tuple[Color, ...] = (
+CLASS_COLORS: tuple[RGB, ...] = (
     (0, 255, 255),
     (255, 255, 0),
     (0, 255, 0),
@@ -39,7 +39,7 @@ def draw_overlay(
     image: ImageFile | VolumeFile,
     labels: NDArray[np.uint8],
     *,
-    colors: Sequence[Color] = CLASS_COLORS,
+    colors: Sequence[RGB] = CLASS_COLORS,
     longest: int = LONGEST_SIDE,
 ) -> ImageArray:
     """Draw an image, or a sheet of up to 16 slices of a volume, with the outlines of a mask.
@@ -77,7 +77,7 @@ def outline_labels(
     pixels: NDArray[np.uint8],
     labels: NDArray[np.uint8],
     *,
-    colors: Sequence[Color] = CLASS_COLORS,
+    colors: Sequence[RGB] = CLASS_COLORS,
     longest: int = LONGEST_SIDE,
 ) -> ImageArray:
     """Draw the outlines of a mask just inside its edges, with a dark rim around each.

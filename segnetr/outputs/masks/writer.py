@@ -44,7 +44,7 @@ from segnetr.outputs.masks.output_paths import (
     plan_output_paths,
     probability_path,
 )
-from segnetr.outputs.masks.overlay import CLASS_COLORS, Color, draw_overlay
+from segnetr.outputs.masks.overlay import CLASS_COLORS, RGB, draw_overlay
 from segnetr.outputs.masks.uncertainty_writer import (
     PROBABILITY_LEVEL,
     Write,
@@ -70,7 +70,7 @@ def write_prediction(
     save_prob: bool = False,
     save_uncertainty: bool = False,
     overlay: bool = False,
-    colors: Sequence[Color] = CLASS_COLORS,
+    colors: Sequence[RGB] = CLASS_COLORS,
     palette: bool = False,
     classes: Sequence[str] = (),
 ) -> list[Path]:
@@ -181,7 +181,7 @@ def _plan_probabilities(
     return probability_path(mask, ".npz"), partial(np.savez_compressed, probabilities=halves)
 
 
-def _write_palette(stream: BinaryIO, *, labels: NDArray[np.uint8], colors: Sequence[Color]) -> None:
+def _write_palette(stream: BinaryIO, *, labels: NDArray[np.uint8], colors: Sequence[RGB]) -> None:
     image = Image.fromarray(np.ascontiguousarray(labels))
     table = [(0, 0, 0), *(colors[number % len(colors)] for number in range(255))]
     image.putpalette([value for color in table for value in color])

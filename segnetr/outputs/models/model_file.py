@@ -38,7 +38,7 @@ from segnetr.models.build import build_model
 from segnetr.outputs.models.state_dict_io import WAY_OUT, load_into, printable
 from segnetr.storage.manifest import replace_folder, verify_manifest, write_bytes, write_json
 
-FORMAT_VERSION: Literal[1] = 1
+MODEL_VERSION: Literal[1] = 1
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 MODEL_FOLDER = "model"
@@ -96,7 +96,7 @@ class ModelCard:
     postprocessing_trials: tuple[PostprocessingTrial, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     created_by: str = f"segnetr {__version__}"
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = MODEL_VERSION
 
     @model_validator(mode="after")
     def _check_counts(self) -> "ModelCard":
@@ -266,7 +266,7 @@ def _describe(error: ValidationError) -> str:
         if issue["loc"] == ("format_version",):
             found = printable(repr(issue["input"]))
             return (
-                f"format version {found} is not known, {FORMAT_VERSION} is; "
+                f"format version {found} is not known, {MODEL_VERSION} is; "
                 "install the version of segnetr that wrote it"
             )
     return f"no card of a model of ours: {printable(_list_issues(error))}"

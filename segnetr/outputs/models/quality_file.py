@@ -37,7 +37,7 @@ _STRICT = ConfigDict(extra="forbid")
 _CLOUDS = ("intensity", "embedding")
 _WAY_OUT = "copy the folder again, train again, or predict with --no-quality"
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Numbers = tuple[FiniteFloat, ...]
 
@@ -56,19 +56,19 @@ class StoredQuality:
     """Stored form of `QualityModel`, without its distributions."""
 
     level: Annotated[str, Field(max_length=300)]
-    temperature: Positive
+    temperature: _Positive
     features: tuple[Annotated[str, Field(max_length=40)], ...]
     center: Numbers
-    scale: tuple[Positive, ...]
+    scale: tuple[_Positive, ...]
     weights: Numbers
     intercept: FiniteFloat
-    penalty: Positive
+    penalty: _Positive
     interval_level: Share
     radius: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     kind: Literal["image", "volume"]
-    spacing: tuple[tuple[Positive, Positive], ...] | None
+    spacing: tuple[tuple[_Positive, _Positive], ...] | None
     spacing_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)]
-    limits: dict[Literal["intensity", "embedding"], Positive]
+    limits: dict[Literal["intensity", "embedding"], _Positive]
     cases: tuple[StoredCase, ...]
     format_version: Literal[1] = 1
 

@@ -15,12 +15,12 @@ _CARD = "model.json"  # read by `model_file`, which imports this module
 _MOST_MESSAGE = 300
 _ROOM_WHILE_BUILDING = 2
 
-Network = TypeVar("Network", bound=nn.Module)
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def load_into(
-    build: Callable[[], Network], state_dict: Mapping[str, Tensor], *, file: Path
-) -> Network:
+    build: Callable[[], _Network], state_dict: Mapping[str, Tensor], *, file: Path
+) -> _Network:
     """Build a network and load weights that match it exactly.
 
     Args:
@@ -40,7 +40,7 @@ def load_into(
     return network.eval()
 
 
-def _build_within(build: Callable[[], Network], file: Path, *, limit: int) -> Network:
+def _build_within(build: Callable[[], _Network], file: Path, *, limit: int) -> _Network:
     """Build the network, and stop if it has far more parameters than the file has numbers.
 
     A card with a width of millions would otherwise exhaust the memory before anything is compared.

@@ -16,7 +16,7 @@ from segnetr.outputs.reports.quality_section import (
     describe_quality_cases,
     pair_quality,
 )
-from segnetr.outputs.reports.rendering import Table, mark_svg
+from segnetr.outputs.reports.rendering import HtmlTable, mark_svg
 from segnetr.outputs.tables import case_records
 from segnetr.outputs.tables import reliability as reliability_file
 from segnetr.outputs.tables.case_records import CaseRecord, read_case_records
@@ -56,13 +56,13 @@ def read_case_section(folder: Path) -> CaseSection:
     if not table.is_file():
         return CaseSection()
     scores = read_per_case_csv(table)
-    records = read_case_records(folder / case_records.NAME)
+    records = read_case_records(folder / case_records.CASES_NAME)
     sizes, ejections = compute_sizes(scores, records)
     return CaseSection(
         boxes=[*chart_classes(scores), *chart_groups(scores, records)],
         agreement=chart_agreement(sizes, ejections),
         ejections=ejection_table(ejections),
-        reliability=read_reliability(folder / reliability_file.NAME),
+        reliability=read_reliability(folder / reliability_file.RELIABILITY_NAME),
         times=_describe_times(records),
         quality=pair_quality(scores, records),
     )
@@ -75,7 +75,7 @@ def describe_cases(section: CaseSection) -> dict[str, object]:
     return {
         "box_charts": [mark_svg(draw_box_chart(chart)) for chart in section.boxes],
         "agreement_charts": [mark_svg(draw_dot_chart(chart)) for chart in section.agreement],
-        "ejection_table": Table(
+        "ejection_table": HtmlTable(
             headers=list(section.ejections[0]) if section.ejections else [],
             rows=[list(row.values()) for row in section.ejections],
             text_columns=("patient", "ventricle"),

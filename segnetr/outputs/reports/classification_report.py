@@ -8,9 +8,14 @@ from segnetr.metrics.classification_summary import ClassRow, ClassScore, ClassSu
 from segnetr.metrics.registry import title_metric
 from segnetr.outputs.charts.classification import MOST_CLASSES, draw_confusions, draw_reliability
 from segnetr.outputs.charts.interval_bar import draw_interval_bar
-from segnetr.outputs.reports.rendering import Table, Tile, mark_svg, render_page
+from segnetr.outputs.reports.rendering import HtmlTable, Tile, mark_svg, render_page
 from segnetr.outputs.reports.training_report import TrainingReport
-from segnetr.outputs.tables.classification import RULES, describe_undefined, show_range, show_share
+from segnetr.outputs.tables.classification import (
+    CLASSIFICATION_RULES,
+    describe_undefined,
+    show_range,
+    show_share,
+)
 from segnetr.storage.manifest import write_text_atomic
 
 _CLASS_MEANS = ("auroc", "f1")
@@ -78,8 +83,8 @@ def _title_score(metric: str) -> str:
     return title_metric(metric) + suffix
 
 
-def _tabulate_scores(scores: Sequence[ClassScore]) -> Table:
-    return Table(
+def _tabulate_scores(scores: Sequence[ClassScore]) -> HtmlTable:
+    return HtmlTable(
         headers=("metric", "value", "95 % interval", "0 to 1"),
         rows=[
             [
@@ -94,7 +99,7 @@ def _tabulate_scores(scores: Sequence[ClassScore]) -> Table:
     )
 
 
-def _tabulate_classes(classes: Sequence[ClassRow]) -> Table:
+def _tabulate_classes(classes: Sequence[ClassRow]) -> HtmlTable:
     rows = []
     for row in classes:
         shares = (row.recall, row.specificity, row.precision, row.f1, row.auroc)
@@ -111,7 +116,7 @@ def _tabulate_classes(classes: Sequence[ClassRow]) -> Table:
                 mark_svg(bar),
             ]
         )
-    return Table(
+    return HtmlTable(
         headers=(
             "class",
             "cases",
@@ -139,6 +144,6 @@ def _name_rules(summary: ClassSummary) -> dict[str, str]:
     shown = {score.metric for score in summary.scores} | set(_RULE_NAMES)
     return {
         _RULE_NAMES.get(key) or _title_score(key): text
-        for key, text in RULES.items()
+        for key, text in CLASSIFICATION_RULES.items()
         if key in shown
     }

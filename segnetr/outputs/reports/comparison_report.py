@@ -7,11 +7,11 @@ from pathlib import Path
 from segnetr.metrics import MEAN
 from segnetr.outputs.charts.dot_plot import DotChart, draw_dot_chart
 from segnetr.outputs.reports.figures import Figure, choose_within
-from segnetr.outputs.reports.rendering import Table, group_figures, mark_svg, render_page
+from segnetr.outputs.reports.rendering import HtmlTable, group_figures, mark_svg, render_page
 from segnetr.outputs.tables.comparison import TEXT_COLUMNS, ComparisonRow
 from segnetr.storage.manifest import write_text_atomic
 
-RULES = {
+_NOTES = {
     "Difference": "mean over the cases of second minus first; both were scored on the same cases",
     "95 % interval": "percentile bootstrap: patients are drawn with replacement, each with all of "
     "their cases",
@@ -82,7 +82,7 @@ def render_comparison_report(report: ComparisonReport) -> str:
         charts=[mark_svg(draw_dot_chart(chart)) for chart in report.charts],
         figure_groups=group_figures(figures),
         settings_table=_tabulate(report.settings, text_columns=settings_columns),
-        rules=RULES,
+        rules=_NOTES,
     )
 
 
@@ -97,8 +97,8 @@ def _describe_verdict(row: ComparisonRow) -> str:
     )
 
 
-def _tabulate(rows: Sequence[Mapping[str, str]], *, text_columns: Sequence[str]) -> Table:
-    return Table(
+def _tabulate(rows: Sequence[Mapping[str, str]], *, text_columns: Sequence[str]) -> HtmlTable:
+    return HtmlTable(
         headers=list(rows[0]) if rows else [],
         rows=[list(row.values()) for row in rows],
         text_columns=text_columns,

@@ -13,7 +13,7 @@ from segnetr.data.validation.measure import CaseMeasures
 from segnetr.outputs.charts.histogram import draw_histogram
 from segnetr.outputs.charts.interval_bar import draw_share_bar
 from segnetr.outputs.reports.figures import Figure
-from segnetr.outputs.reports.rendering import Table, Tile, mark_svg, render_page
+from segnetr.outputs.reports.rendering import HtmlTable, Tile, mark_svg, render_page
 from segnetr.storage.manifest import write_text_atomic
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _list_shares(
     return list(zip(names, shares.T, strict=True)) if len(shares) else []
 
 
-def _tabulate_classes(shares: Sequence[tuple[str, NDArray[np.float64]]]) -> Table:
+def _tabulate_classes(shares: Sequence[tuple[str, NDArray[np.float64]]]) -> HtmlTable:
     rows = []
     for name, column in shares:
         present = column[column > 0]
@@ -115,7 +115,7 @@ def _tabulate_classes(shares: Sequence[tuple[str, NDArray[np.float64]]]) -> Tabl
                 mark_svg(draw_share_bar(float(column.mean()))),
             ]
         )
-    return Table(
+    return HtmlTable(
         headers=("class", "cases with it", "mean share", "median", "smallest", "largest", "0 to 1"),
         rows=rows,
         text_columns=("class", "0 to 1"),
@@ -131,8 +131,8 @@ def _chart_classes(shares: Sequence[tuple[str, NDArray[np.float64]]]) -> "list[M
     return [mark_svg(chart) for chart in charts if chart]
 
 
-def _tabulate_sizes(sizes: Counter[tuple[tuple[int, ...], int, str]]) -> Table:
-    return Table(
+def _tabulate_sizes(sizes: Counter[tuple[tuple[int, ...], int, str]]) -> HtmlTable:
+    return HtmlTable(
         headers=("size", "channels", "values", "cases"),
         rows=[
             [" x ".join(map(str, size)), str(channels), kind, str(count)]
@@ -177,8 +177,8 @@ def _list_intensities(measures: Sequence[CaseMeasures]) -> dict[str, list[float]
     }
 
 
-def _tabulate_intensities(values: Mapping[str, Sequence[float]]) -> Table:
-    return Table(
+def _tabulate_intensities(values: Mapping[str, Sequence[float]]) -> HtmlTable:
+    return HtmlTable(
         headers=("over all cases", "lowest", "median", "highest"),
         rows=[
             [name, *(f"{value:.4g}" for value in (min(found), np.median(found), max(found)))]

@@ -6,7 +6,7 @@ from statistics import stdev
 
 from segnetr.metrics import Summary, select_summary
 from segnetr.metrics.registry import title_metric
-from segnetr.outputs.reports.rendering import Table
+from segnetr.outputs.reports.rendering import HtmlTable
 from segnetr.outputs.tables.scores import show_interval, show_number
 
 _METRICS = ("dice", "iou", "hd95_mm", "hd95_px")
@@ -60,10 +60,10 @@ def fold_rows(folds: Sequence[FoldScores], overall: Sequence[Summary]) -> list[d
     return rows
 
 
-def tabulate_folds(folds: Sequence[FoldScores], overall: Sequence[Summary]) -> Table:
+def tabulate_folds(folds: Sequence[FoldScores], overall: Sequence[Summary]) -> HtmlTable:
     """Return `fold_rows` as a table for a page; an empty one without folds."""
     rows = fold_rows(folds, overall) if folds else []
-    return Table(
+    return HtmlTable(
         headers=list(rows[0]) if rows else [],
         rows=[list(row.values()) for row in rows],
         text_columns=("fold",),

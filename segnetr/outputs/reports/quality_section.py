@@ -9,7 +9,7 @@ from segnetr.engine.quality.estimator import Quality
 from segnetr.engine.quality.rank_correlation import correlate_ranks
 from segnetr.metrics import Score
 from segnetr.outputs.charts.dot_plot import Dot, DotChart, draw_dot_chart
-from segnetr.outputs.reports.rendering import Badge, Table, mark_svg
+from segnetr.outputs.reports.rendering import Badge, HtmlTable, mark_svg
 from segnetr.outputs.tables.case_records import CaseRecord
 
 _MOST_ROWS = 300
@@ -142,7 +142,7 @@ def _draw_chart(cases: Sequence[QualityCase], words: str) -> str:
     )
 
 
-def _tabulate(cases: Sequence[QualityCase]) -> Table:
+def _tabulate(cases: Sequence[QualityCase]) -> HtmlTable:
     """Return a row for each case: out-of-distribution cases first, then by predicted Dice."""
     ranked = sorted(cases, key=lambda case: (not case.quality.is_ood, case.quality.dice))
     rows: list[list[str | Badge]] = []
@@ -158,7 +158,7 @@ def _tabulate(cases: Sequence[QualityCase]) -> Table:
                 Badge(text=warning or "in distribution", is_warning=bool(warning)),
             ]
         )
-    return Table(
+    return HtmlTable(
         headers=("case", "predicted Dice", "interval", "true Dice", "badge"),
         rows=rows,
         text_columns=("case", "badge"),

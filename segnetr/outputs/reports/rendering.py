@@ -35,7 +35,7 @@ class Badge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class HtmlTable:
     """A table. All texts are plain.
 
     Attributes:

@@ -14,10 +14,10 @@ from segnetr.outputs.charts.interval_bar import draw_interval_bar
 from segnetr.outputs.reports.case_section import CaseSection, describe_cases
 from segnetr.outputs.reports.figures import Figure, choose_within
 from segnetr.outputs.reports.fold_table import FoldScores, tabulate_folds
-from segnetr.outputs.reports.rendering import Table, Tile, group_figures, mark_svg, render_page
+from segnetr.outputs.reports.rendering import HtmlTable, Tile, group_figures, mark_svg, render_page
 from segnetr.outputs.reports.training_report import TrainingReport
 from segnetr.outputs.tables.scores import (
-    RULES,
+    SCORE_RULES,
     SummaryFile,
     is_length,
     show_interval,
@@ -97,7 +97,9 @@ def render_run_report(report: RunReport) -> str:
         line_charts=report.line_charts(),
         trial_table=_tabulate_trials(report.trials),
         facts={**report.facts, **report.cases.times},
-        rules={_RULE_NAMES[key]: text for key, text in RULES.items()} if report.summaries else {},
+        rules={_RULE_NAMES[key]: text for key, text in SCORE_RULES.items()}
+        if report.summaries
+        else {},
         **describe_cases(report.cases),
     )
 
@@ -127,21 +129,21 @@ def _choose_hint(figures: Sequence[Figure]) -> str:
     return "." if any(are_volumes) else _IMAGE_HINT
 
 
-def _tabulate_trials(trials: Sequence[PostprocessingTrial]) -> Table:
+def _tabulate_trials(trials: Sequence[PostprocessingTrial]) -> HtmlTable:
     rows = []
     for trial in trials:
         is_known = trial.low is not None and trial.high is not None
         interval = f"{trial.low:+.4f} to {trial.high:+.4f}" if is_known else "too few patients"
         used = "yes" if trial.taken else "no"
         rows.append([trial.step, f"{trial.gain:+.4f}", interval, str(trial.cases), used])
-    return Table(
+    return HtmlTable(
         headers=("step", "gain of Dice", "interval", "cases", "used"),
         rows=rows,
         text_columns=("step", "used"),
     )
 
 
-def _tabulate_scores(summaries: Sequence[Summary]) -> Table:
+def _tabulate_scores(summaries: Sequence[Summary]) -> HtmlTable:
     rows, starts, previous = [], [], ""
     for number, row in enumerate(summaries):
         is_new = row.class_name != previous
@@ -165,7 +167,7 @@ def _tabulate_scores(summaries: Sequence[Summary]) -> Table:
             ]
         )
         previous = row.class_name
-    return Table(
+    return HtmlTable(
         headers=("class", "metric", "mean", "95 % interval", "0 to 1", "std", "median", "cases"),
         rows=rows,
         text_columns=("class", "metric", "0 to 1"),
@@ -173,7 +175,7 @@ def _tabulate_scores(summaries: Sequence[Summary]) -> Table:
     )
 
 
-def _tabulate_counts(summaries: Sequence[Summary]) -> Table:
+def _tabulate_counts(summaries: Sequence[Summary]) -> HtmlTable:
     rows = [
         [
             _name_class(row.class_name),
@@ -182,7 +184,7 @@ def _tabulate_counts(summaries: Sequence[Summary]) -> Table:
         for row in summaries
         if row.metric == "dice" and row.class_name != MEAN
     ]
-    return Table(
+    return HtmlTable(
         headers=("class", "cases", "false negatives", "false positives", "empty in both"),
         rows=rows,
         text_columns=("class",),

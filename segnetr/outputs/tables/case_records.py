@@ -10,7 +10,7 @@ from segnetr.engine.quality.estimator import Quality
 from segnetr.errors import ReadError
 from segnetr.storage.manifest import write_json
 
-NAME = "cases.json"
+CASES_NAME = "cases.json"
 _FORMAT = "segnetr-cases-1"
 
 

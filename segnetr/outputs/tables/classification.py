@@ -21,10 +21,10 @@ from segnetr.outputs.tables.csv_file import write_csv
 from segnetr.outputs.tables.scores import text_table
 from segnetr.storage.manifest import write_json
 
-FORMAT = 1
+CLASSIFICATION_FORMAT = 1
 _MOST_CLASSES = 20
 _RIGHT = ("recall", "specificity", "precision", "f1", "auroc", "auroc 95 %")
-RULES = {
+CLASSIFICATION_RULES = {
     "decided": "the most probable class, ties to the first; with several labels, each class with a"
     " probability of at least one half",
     "undefined": "an undefined score, such as the recall of a class without cases, is excluded from"
@@ -115,11 +115,11 @@ def write_class_summary(
         WriteError: If the file cannot be written.
     """
     content = {
-        "format": FORMAT,
+        "format": CLASSIFICATION_FORMAT,
         "task": "classification",
         "title": title,
         "settings": asdict(config),
-        "rules": RULES,
+        "rules": CLASSIFICATION_RULES,
         "summary": asdict(summary),
         "unscored": [asdict(case) for case in unscored],
     }
@@ -134,8 +134,10 @@ def read_class_summary(path: Path) -> ClassSummaryFile:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if (content["format"], content["task"]) != (FORMAT, "classification"):
-            raise ReadError(path, f"format {content['format']}, this version reads {FORMAT}")
+        if (content["format"], content["task"]) != (CLASSIFICATION_FORMAT, "classification"):
+            raise ReadError(
+                path, f"format {content['format']}, this version reads {CLASSIFICATION_FORMAT}"
+            )
         plain = content["summary"]
         summary = ClassSummary(
             cases=plain["cases"],

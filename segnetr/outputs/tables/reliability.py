@@ -9,7 +9,7 @@ from segnetr.errors import ReadError
 from segnetr.metrics.pixel_calibration import PixelReliability, bins_from
 from segnetr.storage.manifest import write_json
 
-NAME = "reliability.json"
+RELIABILITY_NAME = "reliability.json"
 _FORMAT = "segnetr-reliability-1"
 
 

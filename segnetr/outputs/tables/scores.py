@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     # The evaluator imports the readers and MONAI, which a table does not need.
     from segnetr.engine.evaluation.evaluator import Evaluation
 
-FORMAT = 1
-RULES = {
+SCORES_FORMAT = 1
+SCORE_RULES = {
     "scored": "each case and foreground class separately, on the grid of the file",
     "lengths": "metrics that end in mm are in millimeters, in px in pixels",
     "both_empty": "dice, iou and isic_jaccard are 1; distances and nsd are undefined: excluded"
@@ -123,11 +123,11 @@ def write_summary_json(
     write_json(
         path,
         {
-            "format": FORMAT,
+            "format": SCORES_FORMAT,
             "title": title,
             "settings": asdict(config),
             "tta": tta,
-            "rules": RULES,
+            "rules": SCORE_RULES,
             "summaries": [asdict(row) for row in evaluation.summaries],
             "unscored": [asdict(case) for case in evaluation.unscored],
         },
@@ -142,8 +142,8 @@ def read_summary_json(path: Path) -> SummaryFile:
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ReadError(path, f"format {content['format']}, this version reads {FORMAT}")
+        if content["format"] != SCORES_FORMAT:
+            raise ReadError(path, f"format {content['format']}, this version reads {SCORES_FORMAT}")
         return SummaryFile(
             title=content["title"],
             summaries=tuple(Summary(**row) for row in content["summaries"]),

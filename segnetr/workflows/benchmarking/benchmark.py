@@ -18,7 +18,7 @@ from segnetr.outputs.tables.markdown import markdown_table
 from segnetr.outputs.tables.scores import text_table
 from segnetr.progress import Progress
 from segnetr.storage.manifest import write_json, write_text_atomic
-from segnetr.workflows.benchmarking.row import Row, measure_row
+from segnetr.workflows.benchmarking.row import BenchmarkRow, measure_row
 from segnetr.workflows.datasets.loading import open_dataset
 
 PAIRS: Mapping[str, tuple[str, str]] = {
@@ -141,7 +141,12 @@ def benchmark_skips(
 
 
 def _compare(
-    name: str, plain: Row, irsc: Row, *, patients: Mapping[str, str], config: RunConfig
+    name: str,
+    plain: BenchmarkRow,
+    irsc: BenchmarkRow,
+    *,
+    patients: Mapping[str, str],
+    config: RunConfig,
 ) -> dict[str, Any]:
     difference = compare_paired(
         plain.per_case,
@@ -166,7 +171,7 @@ def _compare(
     }
 
 
-def _panels(rows: Sequence[Row]) -> list[ScatterPanel]:
+def _panels(rows: Sequence[BenchmarkRow]) -> list[ScatterPanel]:
     def dots(costs: Sequence[float]) -> list[Dot]:
         return [
             Dot(name=row.name, x=cost, y=row.dice, marked=row.name == "segnetr")

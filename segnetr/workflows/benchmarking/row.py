@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from segnetr.config.load import config_identity, load_config, plain
+from segnetr.config.load import config_identity, load_config, to_plain
 from segnetr.config.schema.segmentation import ModelConfig, RunConfig
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import choose_device
@@ -41,7 +41,7 @@ class InterruptedBenchmarkError(SegNetrError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class BenchmarkRow:
     """Measurements of a network.
 
     Attributes:
@@ -85,7 +85,7 @@ class Row:
         }
 
 
-def measure_row(name: str, config: RunConfig, *, out: Path, progress: Progress) -> Row:
+def measure_row(name: str, config: RunConfig, *, out: Path, progress: Progress) -> BenchmarkRow:
     """Train and measure a network, or read the row of an earlier call.
 
     An interrupted training is resumed.
@@ -111,7 +111,7 @@ def measure_row(name: str, config: RunConfig, *, out: Path, progress: Progress) 
         raise InterruptedBenchmarkError(name, outcome.stopped)
     if not isinstance(outcome.evaluation, EvaluateOutcome):
         raise UsageError(f"{config.data.dataset}: no test and no validation case to score")
-    row = Row(
+    row = BenchmarkRow(
         name=name,
         **_measure_cost(config),
         **_measure_dice(outcome.evaluation),
@@ -119,13 +119,13 @@ def measure_row(name: str, config: RunConfig, *, out: Path, progress: Progress) 
         identity=identity,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, plain(row))
+    write_json(file, to_plain(row))
     return row
 
 
-def _read_row(file: Path, identity: dict[str, str]) -> Row:
+def _read_row(file: Path, identity: dict[str, str]) -> BenchmarkRow:
     try:
-        row = Row(**json.loads(file.read_text(encoding="utf-8")))
+        row = BenchmarkRow(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{file}: not a row of a benchmark ({error}); remove the file") from error
     if row.identity != identity:

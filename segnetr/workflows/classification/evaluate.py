@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from segnetr.config.load import parse_plain, plain
+from segnetr.config.load import parse_plain, to_plain
 from segnetr.config.schema.classification import (
     ClassificationDataConfig,
     ClassifyConfig,
@@ -61,8 +61,8 @@ class ClassEvaluation:
         return {
             "title": self.title,
             "folder": str(self.folder),
-            "summary": plain(self.summary),
-            "unscored": [plain(case) for case in self.unscored],
+            "summary": to_plain(self.summary),
+            "unscored": [to_plain(case) for case in self.unscored],
         }
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ def evaluate_classifier(
     run = RunDir(run_folder)
     config = load_classify_config([run.config])
     scoring: ClassifyEvaluateConfig = parse_plain(
-        ClassifyEvaluateConfig, {**plain(config.evaluate), **options.changes}
+        ClassifyEvaluateConfig, {**to_plain(config.evaluate), **options.changes}
     )
     changes = {} if options.tta is None else {"tta": options.tta}
     card, classifier = open_classifier(run_folder, changes=changes, device=options.device or "auto")

@@ -10,7 +10,7 @@ from torch import Tensor
 from hybrid_backbones import Backbone, create_model, list_models
 from hybrid_backbones.registry import get_spec
 from hybrid_backbones.weights import CheckpointError, load_published, read_checkpoint
-from segnetr.config.load import parse_plain, plain
+from segnetr.config.load import parse_plain, to_plain
 from segnetr.config.schema.classification import (
     BackboneConfig,
     ClassifyConfig,
@@ -169,7 +169,7 @@ def write_run_classifier(
     card = ClassifierCard(
         task="classification",
         backbone=config.backbone.name,
-        overrides=plain(config.backbone.overrides),
+        overrides=to_plain(config.backbone.overrides),
         classes=opened.classes,
         num_classes=len(opened.classes),
         several=opened.kind == "multi",
@@ -203,7 +203,7 @@ def open_classifier(
     """
     card, network = load_classifier(path)
     settings: ClassifyPredictConfig = parse_plain(
-        ClassifyPredictConfig, {**plain(card.predict), **(changes or {})}
+        ClassifyPredictConfig, {**to_plain(card.predict), **(changes or {})}
     )
     classifier = Classifier(
         network,

@@ -20,7 +20,7 @@ from segnetr.outputs.reports.figures import Figure
 from segnetr.progress import Progress
 from segnetr.workflows.comparison.runs import ComparedRun
 from segnetr.workflows.datasets.loading import OpenedDataset, open_dataset
-from segnetr.workflows.prediction.model_folder import open_image, open_predictor
+from segnetr.workflows.prediction.model_folder import open_model_input, open_predictor
 
 _MOST_CASES = 4
 _Values = dict[str, dict[str, float]]  # {case: {run: value}}
@@ -114,7 +114,7 @@ def _predict(
         changes = {"tta": run.tta} if run.tta else {}
         card, predictor = open_predictor(path, changes=changes, device=device)
         for case in members:
-            image = open_image(card, case.image, max_pixels=run.config.data.max_pixels)
+            image = open_model_input(card, case.image, max_pixels=run.config.data.max_pixels)
             labels[case.case_id][run.name] = predictor.predict(image).labels
 
 

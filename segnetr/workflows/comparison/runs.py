@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segnetr.config.load import load_config, plain
+from segnetr.config.load import load_config, to_plain
 from segnetr.config.schema.classification import is_classifier_run
 from segnetr.config.schema.segmentation import RunConfig
 from segnetr.data.splits.split import read_split
@@ -16,7 +16,7 @@ from segnetr.errors import ReadError, UsageError
 from segnetr.metrics import PIXEL_COUNTS
 from segnetr.metrics.case_values import CaseTable, tabulate_cases
 from segnetr.metrics.score import GROUND_TRUTH_PIXELS
-from segnetr.outputs.tables.case_records import NAME, map_patients, read_case_records
+from segnetr.outputs.tables.case_records import CASES_NAME, map_patients, read_case_records
 from segnetr.outputs.tables.scores import read_per_case_csv, read_summary_json
 
 _SCORING = ("nsd_tolerance", "isic_threshold")
@@ -117,7 +117,7 @@ def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -
     try:
         summary = read_summary_json(folder / "summary.json")
         table = tabulate_cases(read_per_case_csv(folder / "per_case.csv"))
-        records = read_case_records(folder / NAME)
+        records = read_case_records(folder / CASES_NAME)
     except ReadError as error:
         raise UsageError(f"{path}: its scores cannot be read: {error}") from error
     if not table.get("dice"):
@@ -216,7 +216,7 @@ def _check_pair(first: ComparedRun, other: ComparedRun, *, same_split: bool) -> 
 
 def differing_settings(runs: Sequence[ComparedRun]) -> list[dict[str, str]]:
     """Return the settings in which runs differ, one row each, with the value in each run."""
-    flat = [{**_flatten(plain(run.config)), "evaluate --tta": run.tta or "-"} for run in runs]
+    flat = [{**_flatten(to_plain(run.config)), "evaluate --tta": run.tta or "-"} for run in runs]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     rows = []
     for key in keys:

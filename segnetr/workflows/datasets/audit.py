@@ -151,10 +151,10 @@ def audit(config: DataConfig, against: Sequence[str], *, progress: Progress) -> 
         if any(file.dataset == others[0].dataset for file in files):
             others = [replace(file, dataset=text) for file in others]
         files += others
-    return compare(files, config, progress=progress)
+    return compare_files(files, config, progress=progress)
 
 
-def compare(
+def compare_files(
     files: Sequence[AuditedFile], config: DataConfig, *, progress: Progress
 ) -> AuditOutcome:
     """Compare each file with all others; files that cannot be read are listed in the outcome."""

@@ -11,7 +11,7 @@ from segnetr.data.splits.split import write_split
 from segnetr.data.splits.split_cases import divide
 from segnetr.data.validation.audit import Issue, check_cases, check_pairs, check_patients
 from segnetr.progress import Progress
-from segnetr.workflows.datasets.audit import Duplicate, compare, list_dataset_images
+from segnetr.workflows.datasets.audit import Duplicate, compare_files, list_dataset_images
 from segnetr.workflows.datasets.loading import open_dataset
 from segnetr.workflows.datasets.page import write_data_page
 
@@ -124,7 +124,7 @@ def check_dataset(
             workers=config.workers,
             progress=advance,
         )
-    audited = compare(list_dataset_images(opened, config), config, progress=progress)
+    audited = compare_files(list_dataset_images(opened, config), config, progress=progress)
     issues += [_to_issue(pair) for pair in audited.leaking]
     outcome = CheckOutcome(
         dataset=opened.spec.name,

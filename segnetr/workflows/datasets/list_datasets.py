@@ -8,7 +8,7 @@ from segnetr.data.case import SPLIT_NAMES, DatasetSpec
 from segnetr.data.datasets.registry import DATASETS
 from segnetr.data.download.sources import OFFICIAL, OfficialSource
 from segnetr.workflows.datasets.prepare import LABELED
-from segnetr.workflows.outcome import Table
+from segnetr.workflows.outcome import PlainTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class DatasetList:
 
     def __str__(self) -> str:
         """Return the rows as aligned columns."""
-        return str(Table(name="datasets", rows=self.rows))
+        return str(PlainTable(name="datasets", rows=self.rows))
 
 
 def list_datasets() -> DatasetList:

@@ -13,7 +13,7 @@ from segnetr.data.classification.open import open_classification_set
 from segnetr.data.datasets.registry import get_dataset
 from segnetr.data.download.download import DownloadRules, download
 from segnetr.data.download.ingest import Ingest, find_known, list_sources, take_source
-from segnetr.data.download.safe_names import Limits
+from segnetr.data.download.safe_names import ArchiveLimits
 from segnetr.data.download.sources import OFFICIAL, Archive, OfficialSource, has_hash
 from segnetr.data.download.transaction import InstalledArchive, open_transaction, read_record
 from segnetr.errors import UsageError
@@ -51,7 +51,7 @@ class PrepareRequest:
     accepts_license: bool = False
     keeps_archives: bool = False
     workers: int | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: ArchiveLimits = field(default_factory=ArchiveLimits)
     rules: DownloadRules = field(default_factory=DownloadRules)
 
 
@@ -197,7 +197,7 @@ def _compare(
     wanted: Sequence[Archive],
     record: Sequence[InstalledArchive],
     *,
-    limits: Limits,
+    limits: ArchiveLimits,
 ) -> tuple[list[Path], list[InstalledArchive], list[Archive]]:
     """Return the sources to install, the installed ones, and the archives to download."""
     todo, known = [], []

@@ -19,7 +19,7 @@ from segnetr.errors import ReadError
 from segnetr.outputs.models.model_file import ModelCard
 from segnetr.workflows.evaluation.evaluation_record import CalibrationCollector, EvaluationRecord
 from segnetr.workflows.prediction.mask_writer import MaskWriter
-from segnetr.workflows.prediction.model_folder import open_image
+from segnetr.workflows.prediction.model_folder import open_model_input
 from segnetr.workflows.prediction.model_quality import out_of_fold_quality
 
 
@@ -47,7 +47,7 @@ class CasePredictor:
         Raises:
             ReadError: If one of them cannot be read or is invalid.
         """
-        image = open_image(self.card, case.image, max_pixels=self.max_pixels)
+        image = open_model_input(self.card, case.image, max_pixels=self.max_pixels)
         return image, self._read_ground_truth(case, image.grid)
 
     def pairs(
@@ -88,7 +88,7 @@ class CasePredictor:
         self, case: Case, log: EvaluationRecord
     ) -> tuple[ImageFile | VolumeFile, MaskFile, Prediction]:
         start = time.perf_counter()
-        image = open_image(self.card, case.image, max_pixels=self.max_pixels)
+        image = open_model_input(self.card, case.image, max_pixels=self.max_pixels)
         seconds = time.perf_counter() - start
         ground_truth = self._read_ground_truth(case, image.grid)
         fits = ground_truth.array.shape == image.grid

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from segnetr.config.load import load_config, parse_plain, plain
+from segnetr.config.load import load_config, parse_plain, to_plain
 from segnetr.config.schema.segmentation import EvaluateConfig, RunConfig
 from segnetr.data.case import SPLIT_NAMES, Case, DatasetSpec
 from segnetr.data.splits.split import read_split
@@ -70,8 +70,8 @@ class EvaluateOutcome:
         return {
             "title": self.title,
             "folder": None if self.folder is None else str(self.folder),
-            "summaries": [plain(summary) for summary in self.evaluation.summaries],
-            "unscored": [plain(case) for case in self.evaluation.unscored],
+            "summaries": [to_plain(summary) for summary in self.evaluation.summaries],
+            "unscored": [to_plain(case) for case in self.evaluation.unscored],
         }
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ def evaluate_run(
         raise UsageError(f"{run_folder}: not a run (config.yaml is missing)")
     config = load_config([run.config])
     scoring: EvaluateConfig = parse_plain(
-        EvaluateConfig, {**plain(config.evaluate), **options.changes}
+        EvaluateConfig, {**to_plain(config.evaluate), **options.changes}
     )
     spec, selected = _choose_cases(run, config, options)
     cases, title, folder = selected.cases, selected.title, out or selected.folder

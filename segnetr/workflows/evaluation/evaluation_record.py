@@ -127,7 +127,7 @@ def write_evaluation(
     write_per_case_csv(folder / "per_case.csv", evaluation.scores)
     write_summary_json(folder / "summary.json", evaluation, title=title, config=config, tta=tta)
     if records:
-        case_records.write_case_records(folder / case_records.NAME, records)
+        case_records.write_case_records(folder / case_records.CASES_NAME, records)
         write_sizes(folder, evaluation.scores, records)
     if reliability is not None:
-        reliability_file.write_reliability(folder / reliability_file.NAME, reliability)
+        reliability_file.write_reliability(folder / reliability_file.RELIABILITY_NAME, reliability)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid_backbones import ModelSpec, get_spec, list_models
-from segnetr.workflows.outcome import Table
+from segnetr.workflows.outcome import PlainTable
 
 _BRIEF = ("name", "params_m", "gmac", "image_size", "strides", "channels", "top1", "trained_on")
 
@@ -36,10 +36,10 @@ def list_backbones() -> list[dict[str, Any]]:
     return [backbone_facts(get_spec(name)) for name in list_models()]
 
 
-def brief_table() -> Table:
+def brief_table() -> PlainTable:
     """Return a table of the columns that fit a terminal."""
     rows = [{key: _brief(facts[key]) for key in _BRIEF} for facts in list_backbones()]
-    return Table(name="backbones", rows=rows)
+    return PlainTable(name="backbones", rows=rows)
 
 
 def backbone_markdown() -> str:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segnetr.config.load import list_recipes, load_config, plain
+from segnetr.config.load import list_recipes, load_config, to_plain
 from segnetr.config.schema.segmentation import RunConfig
 from segnetr.errors import unknown_name
-from segnetr.workflows.outcome import Outcome, Table
+from segnetr.workflows.outcome import Outcome, PlainTable
 
 _MEBI = 2**20
 _INPUT = (1, 3, 224, 224)
@@ -77,7 +77,7 @@ class ModelList:
         models: Table of the segmentation networks.
     """
 
-    models: Table
+    models: PlainTable
 
     def to_dict(self) -> Mapping[str, Any]:
         """Return both tables as plain data."""
@@ -112,7 +112,7 @@ def list_models() -> ModelList:
                 "published_gmac": published.get("gmac"),
             }
         )
-    return ModelList(models=Table(name="models", rows=rows))
+    return ModelList(models=PlainTable(name="models", rows=rows))
 
 
 def show_model(name: str) -> Outcome:
@@ -140,7 +140,7 @@ def _count_model(name: str) -> ModelCost:
     model = build_model(config.model, in_channels=3, num_classes=2, image_size=_INPUT[2:])
     return ModelCost(
         name=name,
-        settings=plain(config.model),
+        settings=to_plain(config.model),
         parameters=count_parameters(model),
         macs=count_macs(model, _INPUT),
         parts={part: count_parameters(module) for part, module in model.named_children()},

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from segnetr.engine.training.checkpoint import read_best, read_checkpoint
+from segnetr.engine.training.checkpoint import read_best, read_run_checkpoint
 from segnetr.engine.training.fold_dir import FoldDir, is_cross_validation
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import ModelFileError, UsageError
@@ -32,7 +32,7 @@ class Member:
     network: nn.Module
 
 
-def list_models(paths: Sequence[Path]) -> list[Path]:
+def expand_folds(paths: Sequence[Path]) -> list[Path]:
     """Replace the folder of a cross-validation by the runs of its folds.
 
     Raises:
@@ -57,7 +57,7 @@ def load_members(paths: Sequence[Path]) -> list[Member]:
         ModelFileError: If one is invalid, or they do not fit together.
     """
     members = []
-    for path in list_models(paths):
+    for path in expand_folds(paths):
         card, network = load_model(path)
         members.append(Member(path=path, card=card, network=network))
     first = members[0]
@@ -84,7 +84,7 @@ def mix_members(paths: Sequence[Path]) -> Member:
     Source:
         Wortsman et al., Model soups, arXiv:2203.05482, section 2 (uniform soup).
     """
-    models = list_models(paths)
+    models = expand_folds(paths)
     if len(models) < 2:
         raise UsageError(f"{models[0]}: a soup needs several models; pass more than one")
     mean: dict[str, Tensor] = {}
@@ -122,7 +122,7 @@ def _read_weights(path: Path) -> tuple[ModelCard, Mapping[str, Tensor]]:
         return card, weights
     if path.name == RunDir(_find_run(path)).best.name:
         return card, read_best(path).weights
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_run_checkpoint(path)
     return card, checkpoint.weights if checkpoint.average is None else checkpoint.average
 
 

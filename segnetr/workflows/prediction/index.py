@@ -12,7 +12,7 @@ from segnetr.errors import UsageError
 from segnetr.outputs.models.model_file import WEIGHTS_NAME, ModelCard, find_model_folder
 from segnetr.outputs.tables.predictions import write_predictions_table
 from segnetr.storage.manifest import hash_file, write_json
-from segnetr.workflows.prediction.ensemble import Ensemble, list_models
+from segnetr.workflows.prediction.ensemble import Ensemble, expand_folds
 
 INDEX_NAME = "predictions.json"
 
@@ -121,7 +121,7 @@ def describe_model(
     """
     members = [
         {"path": str(path), "sha256": hash_file(find_model_folder(path) / WEIGHTS_NAME)}
-        for path in list_models(paths)
+        for path in expand_folds(paths)
     ]
     sha256 = members[0]["sha256"]
     if len(members) > 1:

@@ -14,7 +14,7 @@ from segnetr.engine.inference.predictor import Prediction, Predictor
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.models.classifier_file import is_classifier
 from segnetr.outputs.models.model_file import ModelCard
-from segnetr.workflows.prediction.model_folder import open_image, open_predictor
+from segnetr.workflows.prediction.model_folder import open_model_input, open_predictor
 
 _FROM_ARRAY = Path("array")
 
@@ -75,7 +75,7 @@ class LoadedModel:
         elif spacing is not None:
             raise UsageError(f"spacing {tuple(spacing)}: {image} is a file and has its own")
         else:
-            read = open_image(self.card, Path(image), max_pixels=max_pixels, series=series)
+            read = open_model_input(self.card, Path(image), max_pixels=max_pixels, series=series)
         return self._predictor.predict(read, keep_probabilities=probabilities)
 
     def _wrap(self, array: NDArray[Any], spacing: Sequence[float] | None) -> ImageFile:

@@ -7,7 +7,7 @@ from segnetr.data.case import Case
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.engine.inference.predictor import Prediction
-from segnetr.outputs.masks.output_paths import plan_output_paths, split_name
+from segnetr.outputs.masks.output_paths import plan_output_paths, split_suffix
 from segnetr.outputs.masks.writer import write_prediction
 
 
@@ -41,4 +41,4 @@ class MaskWriter:
 def _name(case: Case) -> Path:
     # An id may contain characters that a file name must not.
     plain = case.case_id.replace("/", "_").replace("\\", "_")
-    return Path(plain + split_name(case.image.name)[1])
+    return Path(plain + split_suffix(case.image.name)[1])

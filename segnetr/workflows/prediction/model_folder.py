@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from segnetr.config.load import parse_plain, plain
+from segnetr.config.load import parse_plain, to_plain
 from segnetr.config.schema.segmentation import PredictConfig, RunConfig
 from segnetr.data.case import DatasetSpec, Split
 from segnetr.data.readers import read_files as readers
@@ -123,7 +123,7 @@ def read_for(
     )
 
 
-def open_image(
+def open_model_input(
     card: ModelCard | InputFormat,
     path: Path,
     *,
@@ -218,7 +218,7 @@ def _apply(member: Member, *, changes: Mapping[str, Any], device: torch.device) 
             "predict.search_postprocessing is for segnetr train: it needs validation cases"
         )
     card = member.card
-    config: PredictConfig = parse_plain(PredictConfig, {**plain(card.predict), **changes})
+    config: PredictConfig = parse_plain(PredictConfig, {**to_plain(card.predict), **changes})
     return Predictor(
         member.network,
         config=config,

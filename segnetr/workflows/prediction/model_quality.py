@@ -8,7 +8,7 @@ from segnetr.config.schema.segmentation import PredictConfig
 from segnetr.data.case import Case
 from segnetr.engine.inference.predictor import Prediction, Predictor, Quality
 from segnetr.outputs.models.model_file import read_card
-from segnetr.workflows.prediction.ensemble import Ensemble, list_models
+from segnetr.workflows.prediction.ensemble import Ensemble, expand_folds
 
 _MASK_SETTINGS = ("mode", "overlap", "weights", "tta", "threshold", "postprocessing")
 """Settings that change masks, and therefore their quality."""
@@ -18,7 +18,7 @@ def wants_quality(paths: Sequence[Path], changes: Mapping[str, Any]) -> bool:
     """Return whether quality is to be estimated: as the user requests, else as the models say."""
     if "quality" in changes:
         return bool(changes["quality"])
-    return all(read_card(path).predict.quality for path in list_models(paths))
+    return all(read_card(path).predict.quality for path in expand_folds(paths))
 
 
 def find_obstacle(
@@ -38,7 +38,7 @@ def find_obstacle(
 
     if ensemble == "soup":
         return "no predicted Dice: averaged weights (soup) were not calibrated on validation cases"
-    for path in list_models(paths):
+    for path in expand_folds(paths):
         if not has_quality(path):
             return (
                 f"no predicted Dice: {path} was trained without it (too few validation cases, "
@@ -65,7 +65,7 @@ def add_quality_models(predictor: Predictor, paths: Sequence[Path]) -> Predictor
     from segnetr.engine.quality.predictor import QualityPredictor
     from segnetr.outputs.models.quality_file import read_quality
 
-    return QualityPredictor(predictor, [read_quality(path) for path in list_models(paths)])
+    return QualityPredictor(predictor, [read_quality(path) for path in expand_folds(paths)])
 
 
 def out_of_fold_quality(predictor: Predictor, case: Case, prediction: Prediction) -> Quality | None:

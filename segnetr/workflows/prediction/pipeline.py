@@ -24,7 +24,7 @@ from segnetr.outputs.models.model_file import ModelCard
 from segnetr.outputs.tables.predictions import describe_quality
 from segnetr.storage.manifest import hash_file
 from segnetr.workflows.prediction.index import Record
-from segnetr.workflows.prediction.model_folder import InputFormat, open_image
+from segnetr.workflows.prediction.model_folder import InputFormat, open_model_input
 from segnetr.workflows.prediction.options import PredictOptions
 
 
@@ -131,7 +131,7 @@ class PredictionPipeline:
     def _open(self, item: OutputPath) -> _Opened:
         start = time.perf_counter()
         try:
-            image = open_image(
+            image = open_model_input(
                 self._input,
                 item.source,
                 max_pixels=self._options.max_pixels,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segnetr.config.load import dump_config, load_config, plain
+from segnetr.config.load import dump_config, load_config, to_plain
 from segnetr.config.schema.segmentation import RunConfig
 from segnetr.data.case import Split
 from segnetr.data.splits.split import read_split, write_split
@@ -22,7 +22,7 @@ from segnetr.outputs.reports.figures import Figure, read_figures
 from segnetr.outputs.reports.fold_table import FoldScores, fold_rows
 from segnetr.outputs.reports.run_report import RunReport, write_run_report
 from segnetr.outputs.tables import reliability as reliability_file
-from segnetr.outputs.tables.case_records import NAME, read_case_records
+from segnetr.outputs.tables.case_records import CASES_NAME, read_case_records
 from segnetr.outputs.tables.reliability import read_reliability
 from segnetr.outputs.tables.scores import (
     read_per_case_csv,
@@ -70,8 +70,8 @@ class FoldOutcome:
         return {
             "folder": str(self.folder),
             "report": str(self.report),
-            "summaries": [plain(row) for row in self.evaluation.summaries],
-            "folds": [plain(row) for row in self.folds],
+            "summaries": [to_plain(row) for row in self.evaluation.summaries],
+            "folds": [to_plain(row) for row in self.folds],
             "test": None if self.test is None else self.test.to_dict(),
         }
 
@@ -110,9 +110,9 @@ def gather_folds(home: FoldDir, config: RunConfig, *, progress: Progress) -> Fol
         title=f"{len(names)} cases, each predicted by the network of its validation fold",
         config=config.evaluate,
         tta=config.predict.tta,
-        records=[record for folder in folders for record in read_case_records(folder / NAME)],
+        records=[record for folder in folders for record in read_case_records(folder / CASES_NAME)],
         reliability=unite_reliabilities(
-            [read_reliability(folder / reliability_file.NAME) for folder in folders]
+            [read_reliability(folder / reliability_file.RELIABILITY_NAME) for folder in folders]
         ),
     )
     write_text_atomic(home.run.config, dump_config(config))

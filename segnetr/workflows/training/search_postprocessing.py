@@ -17,7 +17,7 @@ from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import UsageError
 from segnetr.outputs.models.model_file import read_model, write_model
 from segnetr.progress import Progress
-from segnetr.workflows.prediction.model_folder import open_image, open_predictor
+from segnetr.workflows.prediction.model_folder import open_model_input, open_predictor
 from segnetr.workflows.training.run_setup import log_messages
 
 
@@ -82,7 +82,7 @@ def search_postprocessing(
     card, predictor = open_predictor(run.path, changes=plain, device=config.train.device)
     with progress.task("postprocessing", len(cases)) as advance:
         for number, case in enumerate(cases, start=1):
-            image = open_image(card, case.image, max_pixels=limit)
+            image = open_model_input(card, case.image, max_pixels=limit)
             labels_by_threshold = ThresholdLabels(image.grid, classes=len(spec.classes))
             predictor.predict(image, callback=labels_by_threshold)
             ground_truth = read_case_ground_truth(case, spec, max_pixels=limit).array

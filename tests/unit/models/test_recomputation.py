@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hybrid_backbones import kernels
-from segnetr.models.kernels.recomputation import recompute
+from segnetr.models.kernels.recomputation import recompute_large_maps
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_gradients_and_running_statistics_equal_those_of_one_pass() -> None:
     x = torch.randn(2, 3, 5, 5)
     for _ in range(2):
         plain(x).square().sum().backward()
-        recompute(recomputing, x, norms=(norm,)).square().sum().backward()
+        recompute_large_maps(recomputing, x, norms=(norm,)).square().sum().backward()
     for left, right in zip(recomputing.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(left.grad, right.grad)
     for left, right in zip(recomputing.buffers(), plain.buffers(), strict=True):
@@ -45,15 +45,15 @@ def test_only_the_input_of_a_large_map_is_saved() -> None:
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: saved.append(tensor.numel()) or tensor, lambda tensor: tensor
     ):
-        recompute(layers, x)
+        recompute_large_maps(layers, x)
         recomputed, _ = sum(saved), saved.clear()
         layers(x)
         usual, _ = sum(saved), saved.clear()
         with kernels.configure(large_map_bytes=x.numel() * 4 + 1):
-            recompute(layers, x)
+            recompute_large_maps(layers, x)
         small, _ = sum(saved), saved.clear()
         with kernels.plain():
-            recompute(layers, x)
+            recompute_large_maps(layers, x)
     assert recomputed < usual / 4
     assert small == usual
     assert sum(saved) == usual

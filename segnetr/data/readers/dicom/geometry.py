@@ -62,12 +62,12 @@ def choose_series(
             )
     if wanted is not None:
         if wanted not in series:
-            raise ReadError(path, f"it has no series {wanted}; it has {list_series(series)}")
+            raise ReadError(path, f"it has no series {wanted}; it has {format_series(series)}")
         return series[wanted]
     if len(series) > 1:
         raise ReadError(
             path,
-            f"it holds {len(series)} series, choose one by --series UID: {list_series(series)}",
+            f"it holds {len(series)} series, choose one by --series UID: {format_series(series)}",
         )
     return next(iter(series.values()))
 
@@ -81,7 +81,7 @@ def _group_by_series(headers: Sequence[SliceHeader]) -> dict[str, list[SliceHead
     return series
 
 
-def list_series(series: dict[str, list[SliceHeader]]) -> str:
+def format_series(series: dict[str, list[SliceHeader]]) -> str:
     """Return a one-line description of the series."""
     names = [
         f"{uid} ({', '.join(filter(None, (of[0].text, f'{len(of)} files')))})"

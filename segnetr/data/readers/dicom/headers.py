@@ -160,7 +160,7 @@ def read_headers(source: DicomSource) -> list[SliceHeader]:
                 if header is not None and header.rows == 0:
                     _check_end(source.full_path(name), stream)
         except PARSE_ERRORS as error:
-            raise describe_damage(source.full_path(name), error) from error
+            raise describe_dicom_damage(source.full_path(name), error) from error
         if header is not None:
             if not header.uid:
                 raise ReadError(source.full_path(name), "cut off: its SeriesInstanceUID is missing")
@@ -172,7 +172,7 @@ def read_headers(source: DicomSource) -> list[SliceHeader]:
     return headers
 
 
-def describe_damage(path: Path, error: BaseException) -> ReadError:
+def describe_dicom_damage(path: Path, error: BaseException) -> ReadError:
     """Convert an error of a parser into one line that names the file."""
     if isinstance(error, OSError) and error.errno is not None:
         return ReadError(path, describe_os_error(error))

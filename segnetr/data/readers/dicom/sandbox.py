@@ -20,7 +20,7 @@ from typing import IO, Any, TypeAlias
 
 from segnetr.errors import ReadError
 
-Reply: TypeAlias = tuple[Mapping[str, Any], Iterable[bytes]]
+ChildReply: TypeAlias = tuple[Mapping[str, Any], Iterable[bytes]]
 """The reply of a child: plain data, and chunks of bytes."""
 
 _REFUSED = 3
@@ -30,7 +30,7 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ChildLimits:
     """Limits of a child process.
 
     Attributes:
@@ -47,7 +47,7 @@ def ask_child(
     request: Mapping[str, Any],
     *,
     path: Path,
-    limits: Limits,
+    limits: ChildLimits,
     take: Callable[[Mapping[str, Any], IO[bytes]], Any],
     payload: bytes = b"",
 ) -> Any:
@@ -103,7 +103,7 @@ def ask_child(
     return result
 
 
-def answer_parent(work: Callable[[Mapping[str, Any], IO[bytes]], Reply]) -> None:
+def answer_parent(work: Callable[[Mapping[str, Any], IO[bytes]], ChildReply]) -> None:
     """Limit this process, run the request, and send the reply.
 
     Args:
@@ -177,7 +177,7 @@ def _take_reply(
         return None
 
 
-def _explain(path: Path, code: int, complaint: bytes, limits: Limits) -> ReadError:
+def _explain(path: Path, code: int, complaint: bytes, limits: ChildLimits) -> ReadError:
     """Convert the exit status of a child into one line."""
     mebibytes = limits.memory_bytes >> 20
     last = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from segnetr.data.readers.dicom.sandbox import Limits, ask_child
+from segnetr.data.readers.dicom.sandbox import ChildLimits, ask_child
 from segnetr.data.readers.image_file import DicomSeries, ImageFile, check_finite, find_suffix
 from segnetr.errors import ReadError
 
@@ -104,7 +104,7 @@ def _ask(path: Path, request: Mapping[str, Any], *, take: Any) -> Any:
     require_package(path, "pydicom")
     if not path.exists():
         raise ReadError(path, "No such file or directory")
-    limits = Limits(memory_bytes=_MEMORY_BYTES, seconds=count_seconds(path))
+    limits = ChildLimits(memory_bytes=_MEMORY_BYTES, seconds=count_seconds(path))
     return ask_child(_CHILD, request, path=path, limits=limits, take=take)
 
 

@@ -14,17 +14,17 @@ from segnetr.data.readers.dicom.headers import (
     PARSE_ERRORS,
     DicomSource,
     SliceHeader,
-    describe_damage,
+    describe_dicom_damage,
     read_headers,
 )
-from segnetr.data.readers.dicom.sandbox import Reply, answer_parent
+from segnetr.data.readers.dicom.sandbox import ChildReply, answer_parent
 from segnetr.data.readers.image_file import check_extent
 from segnetr.errors import ReadError
 
 _INVERTED = "low values are bright (MONOCHROME1); they are not inverted"
 
 
-def work(request: Mapping[str, Any], stream: IO[bytes]) -> Reply:
+def work(request: Mapping[str, Any], stream: IO[bytes]) -> ChildReply:
     """Return the series of a source, or the voxels of one series.
 
     Args:
@@ -68,7 +68,7 @@ def _read_slices(source: DicomSource, volume: SliceVolume) -> Iterator[bytes]:
             with source.open(header.name) as stream:
                 values = _read_pixels(source.full_path(header.name), header, stream)
         except PARSE_ERRORS as error:
-            raise describe_damage(source.full_path(header.name), error) from error
+            raise describe_dicom_damage(source.full_path(header.name), error) from error
         if volume.dtype == "float32":
             scaled = values.astype(np.float32) * np.float32(header.slope)
             values = scaled + np.float32(header.intercept)

@@ -13,7 +13,7 @@ from hybrid_backbones import create_model, kernels
 from hybrid_backbones.kernels import dispatch
 from hybrid_backbones.kernels.switch import ENVIRONMENT_VARIABLE, settings
 from hybrid_backbones.layers.mlp import Mlp
-from segnetr.models.kernels.recomputation import recompute
+from segnetr.models.kernels.recomputation import recompute_large_maps
 from segnetr.models.segnetr.blocks import SegNetrBlock
 
 needs_onednn = pytest.mark.skipif(
@@ -106,7 +106,7 @@ def test_plain_keeps_the_memory_format_and_every_tensor():
     ):
         assert dispatch.to_fast_layout(image) is image
         assert not dispatch.recomputes_activations()
-        recompute(layers, image)
+        recompute_large_maps(layers, image)
         count = len(kept)
         layers(image)
     assert len(kept) == 2 * count

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from segnetr.data.download.extract import extract_archive
-from segnetr.data.download.safe_names import Limits
+from segnetr.data.download.safe_names import ArchiveLimits
 from segnetr.errors import ArchiveError, WriteError
 
 IMAGE = random.Random(0).randbytes(3000)
@@ -42,13 +42,13 @@ def pack_tar(path: Path, entries: dict[str, bytes], **facts: object) -> Path:
     return path
 
 
-def unpack(path: Path, folder: Path, limits: Limits | None = None):
+def unpack(path: Path, folder: Path, limits: ArchiveLimits | None = None):
     folder.mkdir()
     with path.open("rb") as file:
-        return extract_archive(file, folder, path=path, limits=limits or Limits())
+        return extract_archive(file, folder, path=path, limits=limits or ArchiveLimits())
 
 
-def refuse(path: Path, tmp_path: Path, limits: Limits | None = None) -> str:
+def refuse(path: Path, tmp_path: Path, limits: ArchiveLimits | None = None) -> str:
     """Return the one-line error for an archive and check that no file was written outside."""
     before = set(tmp_path.rglob("*"))
     with pytest.raises(ArchiveError) as caught:
@@ -237,9 +237,9 @@ def test_error_for_an_unknown_compression_method_says_how_to_continue(method: in
 def test_bomb_is_stopped_by_its_unpacked_size(pack: Callable, file: str, tmp_path: Path):
     path = pack(tmp_path / file, {f"{number}.bin": bytes(1 << 20) for number in range(4)})
     if file == "a.tar":  # a plain tar is not compressed
-        limits, message = Limits(total_bytes=2 << 20), "--max-gib"
+        limits, message = ArchiveLimits(total_bytes=2 << 20), "--max-gib"
     else:
-        limits, message = Limits(ratio=100, ratio_floor=1 << 20), "archive bomb"
+        limits, message = ArchiveLimits(ratio=100, ratio_floor=1 << 20), "archive bomb"
     assert message in refuse(path, tmp_path, limits)
     written = sum(item.stat().st_size for item in (tmp_path / "out").rglob("*") if item.is_file())
     assert written <= 3 << 20
@@ -255,13 +255,13 @@ def test_bomb_is_stopped_with_the_default_limits(tmp_path):
 @PACKERS
 def test_too_many_files_are_rejected(pack: Callable, file: str, tmp_path: Path):
     path = pack(tmp_path / file, {f"d{number}/f": b"" for number in range(30)})
-    assert "more than 20 files and folders" in refuse(path, tmp_path, Limits(files=20))
+    assert "more than 20 files and folders" in refuse(path, tmp_path, ArchiveLimits(files=20))
 
 
 def test_oversized_table_of_contents_is_rejected(tmp_path):
     path = pack_zip(tmp_path / "a.zip", {f"{'n' * 200}{number}": b"" for number in range(9000)})
     # 9000 entries of 250 bytes exceed the 2 MiB that are always allowed.
-    assert "table of contents" in refuse(path, tmp_path, Limits(files=10))
+    assert "table of contents" in refuse(path, tmp_path, ArchiveLimits(files=10))
 
 
 def test_header_that_claims_gigabytes_is_rejected_without_reading_it(tmp_path):
@@ -429,7 +429,7 @@ def test_progress_ends_at_the_total(tmp_path):
             file,
             tmp_path / "out",
             path=path,
-            limits=Limits(),
+            limits=ArchiveLimits(),
             report=lambda done, total: seen.append((done, total)),
         )
     assert len(seen) == 3

@@ -12,7 +12,7 @@ from torch import nn
 
 import hybrid_backbones
 from segnetr.config.schema.segmentation import TrainConfig
-from segnetr.engine.training.checkpoint import read_checkpoint
+from segnetr.engine.training.checkpoint import read_run_checkpoint
 from segnetr.engine.training.finetuning import EncoderFinetuning, number_layers
 from segnetr.engine.training.optim import build_optimizer, set_learning_rate
 from segnetr.engine.training.run_dir import RunDir
@@ -104,7 +104,7 @@ def test_encoder_trains_after_unfreezing_and_run_stopped_while_frozen_resumes_ex
 ) -> None:
     whole = train(tmp_path / "whole", epochs=1).state_dict()
     train(tmp_path / "broken", epochs=1, stop=4)
-    stopped = read_checkpoint(tmp_path / "broken" / "checkpoints" / "last")
+    stopped = read_run_checkpoint(tmp_path / "broken" / "checkpoints" / "last")
     assert stopped.state.step == 4
     assert not [key for key in stopped.optimizer if ".encoder." in key]
     again = train(tmp_path / "broken", epochs=1, resume=True).state_dict()

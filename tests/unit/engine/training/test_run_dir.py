@@ -12,7 +12,7 @@ from segnetr.engine.training.checkpoint import (
     TrainState,
     describe_changes,
     read_best,
-    read_checkpoint,
+    read_run_checkpoint,
     read_tensors,
     write_tensors,
 )
@@ -91,8 +91,8 @@ def test_only_the_last_and_the_previous_checkpoint_are_kept(tmp_path):
     run.create()
     for step in (1, 2, 3):
         run.save_checkpoint(make_checkpoint(step))
-    assert read_checkpoint(run.last).state.step == 3
-    assert read_checkpoint(run.previous).state.step == 2
+    assert read_run_checkpoint(run.last).state.step == 3
+    assert read_run_checkpoint(run.previous).state.step == 2
     assert {path.name for path in run.checkpoints.iterdir()} == {"last", "previous"}
 
 
@@ -116,7 +116,7 @@ def test_changed_byte_in_any_file_is_rejected(tmp_path, name):
     data[len(data) // 2] ^= 4
     (run.last / name).write_bytes(data)
     with pytest.raises(ModelFileError, match=name):
-        read_checkpoint(run.last)
+        read_run_checkpoint(run.last)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_invalid_content_with_a_valid_manifest_is_a_one_line_error(
     (run.last / name).write_bytes(content)
     write_manifest(run.last)
     with pytest.raises(ModelFileError, match=message) as caught:
-        read_checkpoint(run.last)
+        read_run_checkpoint(run.last)
     assert "\n" not in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from segnetr.config.schema.segmentation import TrainConfig
 from segnetr.engine.training import checkpoint as checkpoint_module
-from segnetr.engine.training.checkpoint import read_checkpoint
+from segnetr.engine.training.checkpoint import read_run_checkpoint
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.tasks import SegmentationTask
 from segnetr.errors import ModelFileError, SegNetrError, UsageError, WriteError
@@ -50,7 +50,7 @@ def train(out, config=CONFIG, *, resume=False, **options):
 
 
 def tensors_of(out, folder="last"):
-    saved = read_checkpoint(out / "checkpoints" / folder)
+    saved = read_run_checkpoint(out / "checkpoints" / folder)
     return {**{f"w.{k}": v for k, v in saved.weights.items()},
             **{f"a.{k}": v for k, v in (saved.average or {}).items()},
             **{f"o.{k}": v for k, v in saved.optimizer.items()}}  # fmt: skip
@@ -85,7 +85,7 @@ def test_learning_rate_factors_apply_and_resume_exactly(tmp_path):
     names = [name for name, _ in engine_run.make_network().named_parameters()]
     options = {"lr_factors": {names[0]: 0.0, names[-1]: 0.25}}
     train(tmp_path / "run", **options)
-    moved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last").weights
+    moved = read_run_checkpoint(tmp_path / "run" / "checkpoints" / "last").weights
     assert torch.equal(moved[names[0]], weights[names[0]])
     assert not torch.equal(moved[names[1]], weights[names[1]])
     recorder = Recorder(step_3=interrupt())
@@ -113,7 +113,7 @@ def test_best_weights_are_averaged_if_there_is_an_average(tmp_path):
     for decay in (0.0, 0.9):
         out = tmp_path / str(decay)
         train(out, replace(CONFIG, steps=2, ema_decay=decay))
-        saved, best = read_checkpoint(out / "checkpoints/last"), RunDir(out).load_best()
+        saved, best = read_run_checkpoint(out / "checkpoints/last"), RunDir(out).load_best()
         expected = saved.weights if saved.average is None else saved.average
         assert (saved.average is None) == (decay == 0)
         assert all(torch.equal(best.weights[name], expected[name]) for name in expected)
@@ -137,7 +137,7 @@ def test_signal_saves_after_the_step_and_the_run_resumes_exactly(tmp_path, numbe
     assert signal.getsignal(number) is before
     assert result.stopped == {2: "interrupted", 15: "terminated"}[number]
     assert result.steps == step
-    assert read_checkpoint(broken / "checkpoints/last").state.step == result.steps
+    assert read_run_checkpoint(broken / "checkpoints/last").state.step == result.steps
     torch.rand(7)
     assert train(broken, resume=True).stopped == "done"
     assert_same_run(tmp_path / "unbroken", broken)
@@ -271,7 +271,7 @@ def test_damaged_best_weights_are_discarded_and_selected_again(tmp_path):
     assert RunDir(out).load_best().step == result.best_step
     flip_byte(out / "checkpoints/best/model.safetensors")
     assert train(out, resume=True).best_step is None
-    last = read_checkpoint(out / "checkpoints/last")
+    last = read_run_checkpoint(out / "checkpoints/last")
     weights = RunDir(out).load_final_weights(keep="best")
     assert all(torch.equal(weights[name], last.average[name]) for name in last.average)
 
@@ -303,7 +303,7 @@ def test_invalid_loss_stops_with_step_and_cases_and_keeps_the_checkpoint(tmp_pat
     with pytest.raises(SegNetrError, match=r"loss .* step 4 \(cases case_6, case_7\)") as caught:
         train(out, train_batches=poisoned(value, 4))
     assert "\n" not in str(caught.value)
-    assert read_checkpoint(out / "checkpoints/last").state.step == 2
+    assert read_run_checkpoint(out / "checkpoints/last").state.step == 2
     assert all(tensor.isfinite().all() for tensor in tensors_of(out).values())
     assert records_of(out)[-1]["step"] == 3
     train(tmp_path / "unbroken")
@@ -337,7 +337,7 @@ def test_training_without_validation_saves_the_weights_of_its_last_step(tmp_path
     out = tmp_path / "run"
     result = train(out, replace(CONFIG, steps=5), validation_batches=None)
     assert (result.steps, result.best_score, result.best_step) == (5, None, None)
-    last = read_checkpoint(out / "checkpoints/last")
+    last = read_run_checkpoint(out / "checkpoints/last")
     for keep in ("best", "last"):
         weights = RunDir(out).load_final_weights(keep=keep)
         assert all(torch.equal(weights[name], last.average[name]) for name in last.average)
@@ -358,7 +358,7 @@ def test_patience_stops_a_training_without_improvement(tmp_path):
 def test_time_limit_stops_a_training_after_validation_and_checkpoint(tmp_path):
     result = train(tmp_path / "run", replace(CONFIG, max_minutes=1e-9))
     assert (result.stopped, result.steps, result.best_step) == ("max_minutes", 1, 1)
-    assert read_checkpoint(tmp_path / "run/checkpoints/last").state.step == 1
+    assert read_run_checkpoint(tmp_path / "run/checkpoints/last").state.step == 1
 
 
 def test_validation_and_saving_happen_once_per_epoch_by_default(tmp_path):
@@ -366,7 +366,7 @@ def test_validation_and_saving_happen_once_per_epoch_by_default(tmp_path):
     config = replace(CONFIG, steps=9, batch_size=3, validate_every=0, save_every=0)
     train(tmp_path / "run", config, progress=recorder)
     assert [step for step, *_ in recorder.validations] == [4, 8, 9]
-    assert read_checkpoint(tmp_path / "run/checkpoints/previous").state.step == 8
+    assert read_run_checkpoint(tmp_path / "run/checkpoints/previous").state.step == 8
 
 
 @pytest.mark.parametrize("file", ["optimizer.safetensors", "model.safetensors"])
@@ -388,7 +388,7 @@ def test_full_disk_gives_a_one_line_error_and_keeps_the_older_checkpoint(
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last", "best"}
-    assert read_checkpoint(out / "checkpoints/last").state.step == 2
+    assert read_run_checkpoint(out / "checkpoints/last").state.step == 2
     RunDir(out).load_best()
     train(out, resume=True)
     train(tmp_path / "unbroken")
@@ -426,7 +426,7 @@ def test_torch_settings_are_restored(tmp_path):
 def test_resume_with_another_number_of_threads_shows_a_message(tmp_path):
     train(tmp_path / "run", progress=Recorder(step_2=interrupt()))
     path = tmp_path / "run/checkpoints/last"
-    saved = read_checkpoint(path)
+    saved = read_run_checkpoint(path)
     RunDir(tmp_path / "run").save_checkpoint(replace(saved, threads=saved.threads + 1))
     recorder = Recorder()
     train(tmp_path / "run", resume=True, progress=recorder)
@@ -458,5 +458,5 @@ def test_compiled_training_is_close_to_plain_training(tmp_path):
 def test_networks_weights_are_trained_in_place(tmp_path):
     model = engine_run.make_network()
     train(tmp_path / "run", network=model)
-    saved = read_checkpoint(tmp_path / "run/checkpoints/last").weights
+    saved = read_run_checkpoint(tmp_path / "run/checkpoints/last").weights
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())

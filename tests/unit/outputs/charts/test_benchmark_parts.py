@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from segnetr.config.load import load_config, plain
+from segnetr.config.load import load_config, to_plain
 from segnetr.config.schema.segmentation import RunConfig
 from segnetr.errors import UsageError
 from segnetr.metrics.paired import compare_paired
@@ -19,7 +19,7 @@ from segnetr.progress import Progress
 from segnetr.storage.manifest import write_json
 from segnetr.workflows.benchmarking import benchmark
 from segnetr.workflows.benchmarking import row as benchmark_row
-from segnetr.workflows.benchmarking.row import Row, measure_row, time_interleaved
+from segnetr.workflows.benchmarking.row import BenchmarkRow, measure_row, time_interleaved
 
 QUIET = Progress(quiet=True)
 
@@ -119,9 +119,9 @@ def test_networks_are_timed_interleaved() -> None:
     assert all(value > 0 for value in seconds)
 
 
-def make_row(name: str, dice: float, config: RunConfig) -> Row:
+def make_row(name: str, dice: float, config: RunConfig) -> BenchmarkRow:
     per_case = {str(i): dice + i / 100 for i in range(4)}
-    return Row(
+    return BenchmarkRow(
         name=name,
         parameters=10,
         gmac=1.0,
@@ -145,7 +145,7 @@ def test_finished_row_is_read_without_training(
     monkeypatch.setattr(benchmark_row, "train", refuse)
     config = load_config(["model/unext"])
     (tmp_path / "rows").mkdir()
-    write_json(tmp_path / "rows" / "unext.json", plain(make_row("unext", 0.7, config)))
+    write_json(tmp_path / "rows" / "unext.json", to_plain(make_row("unext", 0.7, config)))
     row = measure_row("unext", config, out=tmp_path, progress=QUIET)
     assert row.dice == 0.7
     other = load_config(["model/unext"], flags={"train.steps": 3})
@@ -161,7 +161,7 @@ def test_encoders_are_compared_one_by_one_and_drawn(
 ) -> None:
     seen: list[str] = []
 
-    def measure(name: str, config: RunConfig, **_: object) -> Row:
+    def measure(name: str, config: RunConfig, **_: object) -> BenchmarkRow:
         seen.append(config.model.encoder)  # type: ignore[union-attr]
         return make_row(name, 0.5 + len(seen) / 10, config)
 
@@ -183,7 +183,7 @@ def test_encoders_are_compared_one_by_one_and_drawn(
 
 
 def test_pairs_are_compared_case_by_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(name: str, config: RunConfig, **_: object) -> Row:
+    def measure(name: str, config: RunConfig, **_: object) -> BenchmarkRow:
         return make_row(name, 0.6 if name.endswith("plain") else 0.65, config)
 
     monkeypatch.setattr(benchmark, "measure_row", measure)

@@ -12,7 +12,7 @@ from segnetr.outputs.masks.output_paths import (
     overlay_path,
     plan_output_paths,
     probability_path,
-    split_name,
+    split_suffix,
 )
 
 OUT = Path("results")
@@ -128,7 +128,7 @@ def test_path_outside_the_output_folder_is_rejected(relative: str) -> None:
 
 
 def test_double_suffix_is_one_suffix() -> None:
-    assert split_name("a.b.nii.gz") == ("a.b", ".nii.gz")
-    assert split_name("a.NII.GZ") == ("a", ".NII.GZ")
-    assert split_name("a.b.png") == ("a.b", ".png")
-    assert split_name(".nii.gz") == (".nii", ".gz")
+    assert split_suffix("a.b.nii.gz") == ("a.b", ".nii.gz")
+    assert split_suffix("a.NII.GZ") == ("a", ".NII.GZ")
+    assert split_suffix("a.b.png") == ("a.b", ".png")
+    assert split_suffix(".nii.gz") == (".nii", ".gz")

@@ -10,7 +10,7 @@ from segnetr.engine.evaluation.evaluator import Evaluation
 from segnetr.errors import ReadError, WriteError
 from segnetr.metrics import Unscored, score_masks, summarize
 from segnetr.outputs.tables.scores import (
-    RULES,
+    SCORE_RULES,
     read_per_case_csv,
     read_summary_json,
     show_number,
@@ -80,7 +80,7 @@ def test_summary_reads_back_and_states_rules_and_settings(tmp_path):
     assert content.settings == {
         "nsd_tolerance": 2.0, "bootstrap": 2000, "isic_threshold": 0.65, "seed": 3
     }  # fmt: skip
-    assert json.loads(path.read_text())["rules"] == RULES
+    assert json.loads(path.read_text())["rules"] == SCORE_RULES
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 99}', "case_id,class\n"])
