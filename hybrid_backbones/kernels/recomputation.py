@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+from hybrid_backbones.kernels.folding import BatchNorm
 
 
 def list_norms(module: nn.Module) -> tuple[BatchNorm, ...]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from segnetr.metrics.summary import FloatArray
+
 IntArray = npt.NDArray[np.int64]
 
 _TOP = 5

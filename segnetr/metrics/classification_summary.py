@@ -7,12 +7,12 @@ import numpy as np
 
 from segnetr.metrics.classification import (
     Answers,
-    FloatArray,
     calibrate,
     count_confusions,
     measure_all,
     measure_classes,
 )
+from segnetr.metrics.summary import FloatArray
 
 _LEVEL = (2.5, 97.5)
 _NUMBERS_AT_ONCE = 4_000_000  # 32 MB of weights

@@ -19,7 +19,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float64]
 
 # The cost of a search tree grows with the border pixels, that of a distance map with the pixels of
 # the box. Search tree and distance map, measured on two cores in a box of 4.8 million pixels:
@@ -39,8 +39,8 @@ class SurfaceDistances:
             prediction.
     """
 
-    to_ground_truth: FloatArray
-    to_prediction: FloatArray
+    to_ground_truth: _Floats
+    to_prediction: _Floats
 
     @property
     def hd95(self) -> float:
@@ -100,13 +100,13 @@ def _common_box(prediction: BoolArray, ground_truth: BoolArray) -> tuple[slice, 
     return tuple(ndimage.find_objects((prediction | ground_truth).view(np.uint8), max_label=1)[0])
 
 
-def _search_tree(start: BoolArray, goal: BoolArray, *, spacing: tuple[float, ...]) -> FloatArray:
+def _search_tree(start: BoolArray, goal: BoolArray, *, spacing: tuple[float, ...]) -> _Floats:
     # Grid pixels do not need a balanced tree, which would take most of the time to build.
     tree = KDTree(np.argwhere(goal) * spacing, balanced_tree=False, compact_nodes=False)
     distances, _ = tree.query(np.argwhere(start) * spacing)
     return np.asarray(distances, dtype=np.float64)
 
 
-def _distance_map(start: BoolArray, goal: BoolArray, *, spacing: tuple[float, ...]) -> FloatArray:
+def _distance_map(start: BoolArray, goal: BoolArray, *, spacing: tuple[float, ...]) -> _Floats:
     distances = ndimage.distance_transform_edt(~goal, sampling=spacing)
     return np.asarray(distances[start], dtype=np.float64)

@@ -47,6 +47,33 @@ def test_folders_files_and_names_follow_the_layout_rules():
     assert not silent, f"no module docstring: {silent}"
 
 
+# Names that several modules define on purpose, because they fill the same role in each.
+ROLES = {"SPEC", "SPECS", "SMALL"}  # entries of the registries
+PAIRS = {  # a kernel and its dispatcher, a layer of either package, a function and its re-export
+    "Classifier", "PatchEmbed", "PatchMerging", "Stem", "conv2d", "linear", "list_models", "load",
+    "merge_windows", "pad_to_multiple", "partition_windows",
+}  # fmt: skip
+
+
+def test_a_public_name_is_defined_in_one_module():
+    """Commands share the name of their workflow, and architectures the names of their papers."""
+    places: dict[str, set[str]] = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            for target in targets:
+                name = getattr(target, "name", getattr(target, "id", "_"))
+                if not name.startswith("_"):
+                    places.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    unclear = []
+    for name, files in places.items():
+        own = {file for file in files if not file.startswith("cli/")}
+        is_paper = all(file.startswith("hybrid_backbones/architectures/") for file in own)
+        if len(own) > 1 and not is_paper and name not in ROLES | PAIRS:
+            unclear.append(f"{name}: {sorted(own)}")
+    assert not unclear, "\n".join(unclear)
+
+
 def test_functions_stay_short():
     long = []
     for path in SOURCES:

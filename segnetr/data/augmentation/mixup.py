@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segnetr.config.schema.classification_recipe import MixingConfig
 
-Region = tuple[slice, slice]
+_Region = tuple[slice, slice]
 
 
 class BatchMixer:
@@ -94,7 +94,7 @@ class BatchMixer:
         return F.one_hot(targets.long(), self.num_classes).float()
 
 
-def cut_box(height: int, width: int, *, share: float, center: tuple[float, float]) -> Region:
+def cut_box(height: int, width: int, *, share: float, center: tuple[float, float]) -> _Region:
     """Return CutMix's rectangle, with the image's aspect ratio, clipped at the border.
 
     Args:
@@ -129,6 +129,6 @@ def mixing_generator(seed: int, *, step: int, rank: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
 
 
-def _area(box: Region) -> int:
+def _area(box: _Region) -> int:
     down, across = (max(0, int(side.stop) - int(side.start)) for side in box)
     return down * across

@@ -14,7 +14,7 @@ from segnetr.data.case import SplitName
 from segnetr.data.validation.audit import Issue
 from segnetr.errors import DataError, UsageError
 
-ImageArray: TypeAlias = Path | NDArray[Any]
+ImageSource: TypeAlias = Path | NDArray[Any]
 
 LabelKind = Literal["single", "multi"]
 
@@ -34,7 +34,7 @@ class ClassificationCase:
     """
 
     case_id: str
-    image: ImageArray
+    image: ImageSource
     labels: tuple[int, ...]
     patient_id: str | None = None
     split: SplitName | None = None

@@ -28,8 +28,8 @@ from segnetr.data.preprocessing.intensity import check_channels, normalize
 from segnetr.data.readers.read_files import read_image
 from segnetr.errors import ReadError
 
-ImageArray = NDArray[Any]
-Transform = Callable[[ImageArray, int], ImageArray]
+_ImageArray = NDArray[Any]
+ImageTransform = Callable[[_ImageArray, int], _ImageArray]
 
 
 class Mixer(Protocol):
@@ -64,7 +64,7 @@ class ClassificationDataset:
         kind: LabelKind,
         channels: int,
         max_pixels: int,
-        transform: Transform,
+        transform: ImageTransform,
         intensity: IntensityConfig,
         seed: int = 0,
     ) -> None:
@@ -95,7 +95,7 @@ class ClassificationDataset:
         }
 
 
-def load_image(case: ClassificationCase, *, channels: int, max_pixels: int) -> ImageArray:
+def load_image(case: ClassificationCase, *, channels: int, max_pixels: int) -> _ImageArray:
     """Return a case's image (H, W, C): from memory, from its cached copy, or decoded.
 
     Raises:
@@ -124,9 +124,9 @@ class EvalTransform:
     def __init__(self, config: ClassificationAugmentConfig, *, image_size: tuple[int, int]) -> None:
         self._pipeline = build_classification_evaluation(config, image_size=image_size)
 
-    def __call__(self, image: ImageArray, _seed: int = 0) -> ImageArray:
+    def __call__(self, image: _ImageArray, _seed: int = 0) -> _ImageArray:
         """Resize an image (H, W, C)."""
-        resized: ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
+        resized: _ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
         return resized
 
 
@@ -146,13 +146,13 @@ class TrainTransform:
             config, image_size=image_size, channels=channels
         )
 
-    def __call__(self, image: ImageArray, seed: int) -> ImageArray:
+    def __call__(self, image: _ImageArray, seed: int) -> _ImageArray:
         """Augment an image (H, W, C)."""
         # Not set_random_seed, which gives all transforms the same seed.
         self._pipeline.set_random_state(
             np.random.Generator(np.random.PCG64(seed)), random.Random(seed)
         )
-        augmented: ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
+        augmented: _ImageArray = self._pipeline(image=np.ascontiguousarray(image))["image"]
         return augmented
 
 

@@ -22,7 +22,7 @@ from segnetr.data.loading.volume_slices import CachedSlice
 from segnetr.errors import ReadError, SegNetrError
 
 Sample = CachedCase | CachedSlice
-Transform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+CaseTransform = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 Samples = Sequence[Mapping[str, Any] | ReadError]
 Collate = Callable[[Samples], Batch | ReadError]
 
@@ -222,7 +222,9 @@ class SeededDataset(Dataset):  # type: ignore[misc]
         seed: Seed of the run.
     """
 
-    def __init__(self, entries: Sequence[Sample], transform: Transform, *, seed: int = 0) -> None:
+    def __init__(
+        self, entries: Sequence[Sample], transform: CaseTransform, *, seed: int = 0
+    ) -> None:
         data = [
             {"image": entry.image, "mask": entry.mask, "case_id": entry.case_id}
             for entry in entries
@@ -287,7 +289,7 @@ class CaseLoader(DataLoader[Batch]):
 
 def training_loader(
     entries: Sequence[Sample],
-    transform: Transform,
+    transform: CaseTransform,
     *,
     sampler: ResumableSampler,
     workers: int,
@@ -312,7 +314,7 @@ def training_loader(
 
 
 def evaluation_loader(
-    entries: Sequence[CachedCase], transform: Transform, *, batch_size: int, workers: int
+    entries: Sequence[CachedCase], transform: CaseTransform, *, batch_size: int, workers: int
 ) -> CaseLoader:
     """Build the loader of all cases, each once and in order. The last batch may be smaller.
 

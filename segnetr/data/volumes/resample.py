@@ -6,12 +6,11 @@ would skip pixels. SimpleITK is imported on first use.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from segnetr.data.preprocessing.resize import Array
 
 # SimpleITK computes the kernel with Bessel functions, which overflow above a variance of 700.
 _MAX_VARIANCE = 600.0

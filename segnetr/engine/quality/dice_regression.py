@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 1e6)
 """Ridge penalties that are tried, for standardized features. The last one allows no correction."""
@@ -31,21 +31,21 @@ class DiceRegression:
         penalty: The selected penalty.
     """
 
-    center: Floats
-    scale: Floats
-    weights: Floats
+    center: _Floats
+    scale: _Floats
+    weights: _Floats
     intercept: float
     penalty: float
 
-    def predict(self, features: Floats) -> Floats:
+    def predict(self, features: _Floats) -> _Floats:
         """Return the predicted Dice (n,) for features (n, F)."""
         correction = (features - self.center) / self.scale @ self.weights
         return np.clip(features[:, 0] + self.intercept + correction, 0.0, 1.0)
 
 
 def fit_dice_regression(
-    features: Floats, dice: Floats, *, groups: Sequence[str]
-) -> tuple[DiceRegression, Floats]:
+    features: _Floats, dice: _Floats, *, groups: Sequence[str]
+) -> tuple[DiceRegression, _Floats]:
     """Fit the regression, and predict each case with a regression fitted without its group.
 
     The penalty is the largest one whose left-out error is within one standard error of the lowest.
@@ -72,7 +72,7 @@ def fit_dice_regression(
     return _fit(features, dice, penalty), left_out[penalty]
 
 
-def _leave_out(features: Floats, dice: Floats, groups: Sequence[str], penalty: float) -> Floats:
+def _leave_out(features: _Floats, dice: _Floats, groups: Sequence[str], penalty: float) -> _Floats:
     from sklearn.model_selection import LeaveOneGroupOut
 
     predicted = np.empty(len(dice))
@@ -82,7 +82,7 @@ def _leave_out(features: Floats, dice: Floats, groups: Sequence[str], penalty: f
     return predicted
 
 
-def _fit(features: Floats, dice: Floats, penalty: float) -> DiceRegression:
+def _fit(features: _Floats, dice: _Floats, penalty: float) -> DiceRegression:
     # Fitting happens at the end of a training. Prediction must not import scikit-learn.
     from sklearn.linear_model import Ridge
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 _MAX_AXES = 64
 _MIN_VARIANCE = 1e-6
@@ -34,23 +34,23 @@ class MahalanobisDetector:
         rest: Variance along every other direction.
     """
 
-    center: Floats
-    scale: Floats
-    axes: Floats
-    lengths: Floats
+    center: _Floats
+    scale: _Floats
+    axes: _Floats
+    lengths: _Floats
     rest: float
 
-    def measure(self, points: Floats) -> Floats:
+    def measure(self, points: _Floats) -> _Floats:
         """Return the distance (n,) of points (n, F). Points that were fitted have about 1."""
         rows = (points - self.center) / self.scale
         along = rows @ self.axes.T
         across = np.maximum((rows**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
         squares = (along**2 / self.lengths).sum(axis=1) + across / self.rest
-        distances: Floats = np.sqrt(squares / rows.shape[1])
+        distances: _Floats = np.sqrt(squares / rows.shape[1])
         return distances
 
 
-def fit_detector(points: Floats) -> MahalanobisDetector:
+def fit_detector(points: _Floats) -> MahalanobisDetector:
     """Fit the density of points.
 
     Args:
@@ -86,7 +86,7 @@ def fit_detector(points: Floats) -> MahalanobisDetector:
     )
 
 
-def measure_left_out(points: Floats, *, groups: Sequence[str]) -> list[float]:
+def measure_left_out(points: _Floats, *, groups: Sequence[str]) -> list[float]:
     """Return the distance of each point from the density of the points of all other groups.
 
     Args:

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segnetr.data.preprocessing.resize import resize_image
-from segnetr.outputs.masks.overlay import LONGEST_SIDE, ImageArray
+from segnetr.outputs.masks.overlay import OVERLAY_SIDE, ImageArray
 
 _COLORS = cv2.COLORMAP_TURBO
 _STRONGEST = 0.6
@@ -13,7 +13,7 @@ _STRONGEST = 0.6
 
 
 def draw_heatmap(
-    image: NDArray[np.uint8], heat: NDArray[np.float32], *, longest: int = LONGEST_SIDE
+    image: NDArray[np.uint8], heat: NDArray[np.float32], *, longest: int = OVERLAY_SIDE
 ) -> ImageArray:
     """Color an image by a map; where the map is 0, the image is unchanged.
 

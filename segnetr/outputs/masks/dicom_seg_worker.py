@@ -31,7 +31,7 @@ _MOST_LABEL_LETTERS = 64
 _SERIES_NUMBER = 900  # unlikely for a series of a scanner
 
 
-def work(request: Mapping[str, Any], stream: IO[bytes]) -> ChildReply:
+def encode_request(request: Mapping[str, Any], stream: IO[bytes]) -> ChildReply:
     """Encode the object.
 
     Args:
@@ -116,4 +116,4 @@ def _segment(
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    answer_parent(work)
+    answer_parent(encode_request)

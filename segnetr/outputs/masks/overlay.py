@@ -25,7 +25,7 @@ CLASS_COLORS: tuple[RGB, ...] = (
     (80, 160, 255),
     (255, 255, 255),
 )
-LONGEST_SIDE = 1024
+OVERLAY_SIDE = 1024
 """Larger images are reduced to this many pixels."""
 OUTLINE_WIDTH = 2
 """Width of an outline in pixels of the overlay, without its dark rim of one pixel."""
@@ -40,7 +40,7 @@ def draw_overlay(
     labels: NDArray[np.uint8],
     *,
     colors: Sequence[RGB] = CLASS_COLORS,
-    longest: int = LONGEST_SIDE,
+    longest: int = OVERLAY_SIDE,
 ) -> ImageArray:
     """Draw an image, or a sheet of up to 16 slices of a volume, with the outlines of a mask.
 
@@ -78,7 +78,7 @@ def outline_labels(
     labels: NDArray[np.uint8],
     *,
     colors: Sequence[RGB] = CLASS_COLORS,
-    longest: int = LONGEST_SIDE,
+    longest: int = OVERLAY_SIDE,
 ) -> ImageArray:
     """Draw the outlines of a mask just inside its edges, with a dark rim around each.
 

@@ -18,11 +18,11 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.outputs.reports.display_image import DisplayImage, show_image
 
-ImageArray = NDArray[np.uint8]
+FigureArray = NDArray[np.uint8]
 
 GROUND_TRUTH_COLOR = (64, 224, 176)
 PREDICTION_COLOR = (255, 150, 20)
-LONGEST_SIDE = 512
+FIGURE_SIDE = 512
 """Longest side of one panel in pixels."""
 
 _RIM = (20, 20, 20)
@@ -87,12 +87,12 @@ def compare_predictions(
 
 
 def draw_pair(
-    plain: ImageArray,
+    plain: FigureArray,
     prediction: NDArray[np.uint8],
     ground_truth: NDArray[np.uint8],
     *,
     thin: bool = False,
-) -> ImageArray:
+) -> FigureArray:
     """Return a copy of an image (h, w, 3) with the outlines of all classes of two masks.
 
     Args:
@@ -115,8 +115,8 @@ def cut_plane(
     masks: Sequence[NDArray[np.uint8]],
     *,
     depth: int,
-    longest: int = LONGEST_SIDE,
-) -> tuple[ImageArray, list[NDArray[np.uint8]], tuple[int, int]]:
+    longest: int = FIGURE_SIDE,
+) -> tuple[FigureArray, list[NDArray[np.uint8]], tuple[int, int]]:
     """Return the pixels and masks of an image, or of one slice of a volume.
 
     Args:
@@ -162,23 +162,23 @@ def _choose_slice(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8]
     return depth
 
 
-def _as_gray(array: NDArray[Any], sample: NDArray[Any]) -> ImageArray:
+def _as_gray(array: NDArray[Any], sample: NDArray[Any]) -> FigureArray:
     """Scale values to 0..255 between percentiles; 8-bit values are unchanged."""
     if array.dtype == np.uint8:
         return array
     low, high = np.percentile(sample, _GRAY_SHARE)
     stretched = (array.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
-    clipped: ImageArray = np.clip(stretched, 0, 255).astype(np.uint8)
+    clipped: FigureArray = np.clip(stretched, 0, 255).astype(np.uint8)
     return clipped
 
 
-def _resize(pixels: ImageArray, size: tuple[int, int]) -> ImageArray:
+def _resize(pixels: FigureArray, size: tuple[int, int]) -> FigureArray:
     interpolation = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, size, interpolation=interpolation), dtype=np.uint8)
 
 
 def draw_outlines(
-    pixels: ImageArray, mask: NDArray[np.uint8], *, color: tuple[int, int, int], width: int
+    pixels: FigureArray, mask: NDArray[np.uint8], *, color: tuple[int, int, int], width: int
 ) -> None:
     """Draw the outlines of all classes of a mask into an image, with a dark rim."""
     height, columns = pixels.shape[:2]
@@ -195,13 +195,13 @@ def draw_outlines(
         cv2.polylines(pixels, lines, True, ink, thickness=thickness, lineType=cv2.LINE_AA)
 
 
-def _side_by_side(panels: Sequence[ImageArray]) -> ImageArray:
+def _side_by_side(panels: Sequence[FigureArray]) -> FigureArray:
     gap = np.full((panels[0].shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
     columns = [array for panel in panels for array in (gap, panel)]
     return np.concatenate(columns[1:], axis=1)
 
 
-def _add_name(pixels: ImageArray, name: str) -> ImageArray:
+def _add_name(pixels: FigureArray, name: str) -> FigureArray:
     """Write a name above an image, shortened to the width of the image."""
     font = ImageFont.load_default(size=19)
     width = pixels.shape[1]
@@ -212,7 +212,7 @@ def _add_name(pixels: ImageArray, name: str) -> ImageArray:
     return np.concatenate([np.asarray(bar, dtype=np.uint8), pixels])
 
 
-def add_legend(pixels: ImageArray) -> ImageArray:
+def add_legend(pixels: FigureArray) -> FigureArray:
     """Add a legend of the outlines below an image."""
     font = ImageFont.load_default(size=21)
     entries = (("ground truth", GROUND_TRUTH_COLOR, _GROUND_TRUTH_WIDTH),
@@ -233,7 +233,7 @@ def add_legend(pixels: ImageArray) -> ImageArray:
     return np.concatenate([pixels, np.asarray(bar, dtype=np.uint8)])
 
 
-def encode_jpeg(pixels: ImageArray, *, quality: int = _JPEG_QUALITY) -> bytes:
+def encode_jpeg(pixels: FigureArray, *, quality: int = _JPEG_QUALITY) -> bytes:
     """Return an image (h, w, 3) as a JPEG file with full color resolution."""
     file = io.BytesIO()
     # Chroma subsampling would blur thin colored lines.

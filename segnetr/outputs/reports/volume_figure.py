@@ -10,7 +10,7 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.outputs.masks.overlay import arrange_tiles
 from segnetr.outputs.reports.case_comparison import (
-    ImageArray,
+    FigureArray,
     add_legend,
     cut_plane,
     draw_pair,
@@ -65,7 +65,7 @@ def _choose_depths(prediction: NDArray[np.uint8], ground_truth: NDArray[np.uint8
     return sorted({int(depth) for depth in np.linspace(low, high, count).round()})
 
 
-def _draw_sheet(tiles: list[ImageArray]) -> ImageArray:
+def _draw_sheet(tiles: list[FigureArray]) -> FigureArray:
     sheet = arrange_tiles(tiles, math.ceil(math.sqrt(len(tiles))))
     scale = min(1.0, _SHEET_SIDE / max(sheet.shape[:2]))
     size = (max(1, round(sheet.shape[1] * scale)), max(1, round(sheet.shape[0] * scale)))

@@ -23,8 +23,8 @@ from segnetr.data.classification.case import (
 from segnetr.data.classification.loaders import (
     ClassificationDataset,
     EvalTransform,
+    ImageTransform,
     TrainTransform,
-    Transform,
     classification_evaluation_batches,
     classification_training_batches,
 )
@@ -327,7 +327,7 @@ def _build_dataset(
     config: ClassifyConfig,
     opened: ClassificationSet,
     cases: Sequence[ClassificationCase],
-    transform: Transform,
+    transform: ImageTransform,
 ) -> ClassificationDataset:
     return ClassificationDataset(
         cases,

@@ -25,7 +25,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from segnetr.data.readers.image_file import describe_os_error
 from segnetr.errors import ReadError
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_SUFFIXES = (".dcm", ".dicom", ".ima")
 MOST_FILES = 20_000
 PARSE_ERRORS = (
     InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError, KeyError,
@@ -192,7 +192,7 @@ def _is_named_like_a_slice(name: str) -> bool:
     """Return whether a name looks like a slice: `x.dcm`, `IM0007`, `1.2.840.7`, not `README`."""
     path = PurePosixPath(name)
     is_bare = not path.suffix or path.suffix[1:].isdigit()
-    return name.lower().endswith(DICOM_SUFFIXES) or (is_bare and any(map(str.isdigit, path.name)))
+    return name.lower().endswith(_SUFFIXES) or (is_bare and any(map(str.isdigit, path.name)))
 
 
 def _check_end(path: Path, stream: IO[bytes]) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from segnetr.data.readers.image_file import ImageFile
 from segnetr.outputs.masks.overlay import (
     CLASS_COLORS,
-    LONGEST_SIDE,
+    OVERLAY_SIDE,
     choose_slices,
     draw_overlay,
     outline_labels,
@@ -106,7 +106,7 @@ def test_montage_of_a_volume_stays_within_its_size(shape: tuple[int, int, int]) 
     labels = (values > 3500).astype(np.uint8)
     synthetic = draw_overlay(image(values, "volume", spacing=(0.7, 0.7, 5.0)), labels)
     assert synthetic.ndim == 3
-    assert max(synthetic.shape) <= LONGEST_SIDE
+    assert max(synthetic.shape) <= OVERLAY_SIDE
 
 
 def test_slice_is_upright_with_correct_proportions() -> None:

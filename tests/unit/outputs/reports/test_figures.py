@@ -9,8 +9,8 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.errors import ReadError
 from segnetr.metrics import Score
 from segnetr.outputs.reports.case_comparison import (
+    FIGURE_SIDE,
     GROUND_TRUTH_COLOR,
-    LONGEST_SIDE,
     PREDICTION_COLOR,
     compare_case,
     compare_predictions,
@@ -54,8 +54,8 @@ def dice_scores(values):
 
 def panels(data):
     """The plain and the drawn panel without the legend."""
-    pixels = decode(data)[: LONGEST_SIDE * 200 // 300]
-    return pixels[:, :LONGEST_SIDE], pixels[:, -LONGEST_SIDE:]
+    pixels = decode(data)[: FIGURE_SIDE * 200 // 300]
+    return pixels[:, :FIGURE_SIDE], pixels[:, -FIGURE_SIDE:]
 
 
 def test_outlines_follow_the_mask_edges_and_the_left_image_has_none():
@@ -65,7 +65,7 @@ def test_outlines_follow_the_mask_edges_and_the_left_image_has_none():
         )
     )
     assert np.abs(left - 128).max() < 20
-    scale = LONGEST_SIDE / 300
+    scale = FIGURE_SIDE / 300
     for color, top in ((PREDICTION_COLOR, 30), (GROUND_TRUTH_COLOR, 100)):
         rows, columns = np.nonzero(np.abs(right - color).max(axis=2) < 40)
         assert rows.min() == pytest.approx(top * scale, abs=4)
@@ -109,7 +109,7 @@ def test_structure_thinner_than_a_panel_pixel_is_visible():
 def test_images_of_any_size_give_bounded_figures_with_a_legend(shape):
     empty = np.zeros(shape, np.uint8)
     pixels = decode(compare_case(gray_image((*shape, 3)), prediction=empty, ground_truth=empty))
-    assert max(pixels.shape[:2]) <= 2 * LONGEST_SIDE + 100
+    assert max(pixels.shape[:2]) <= 2 * FIGURE_SIDE + 100
     assert pixels.shape[1] >= 200
     assert count_near(pixels[-36:], GROUND_TRUTH_COLOR) > 20
     assert count_near(pixels[-36:], PREDICTION_COLOR) > 20
@@ -125,7 +125,7 @@ def test_volume_figure_shows_slice_with_most_ground_truth_in_true_proportions():
     pixels = decode(
         compare_case(image, prediction=np.zeros_like(ground_truth), ground_truth=ground_truth)
     )
-    height, width = LONGEST_SIDE, round(LONGEST_SIDE * 40 / 60)
+    height, width = FIGURE_SIDE, round(FIGURE_SIDE * 40 / 60)
     assert pixels.shape[:2] == (height + 36, 2 * width + 8)
     assert pixels[10, width - 10].mean() > 200 > 50 > pixels[10, 10].mean()
     right = pixels[:height, -width:]
