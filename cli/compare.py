@@ -49,7 +49,7 @@ def compare(
         metrics=metrics or (),
         by_class=by_class,
         dataset=flags["data.dataset"],
-        part=split,
+        split_name=split,
         data_dir=flags["data.data_dir"],
         device=flags["train.device"] or "auto",
     )

@@ -65,7 +65,7 @@ def evaluate(
         options = workflow.EvaluateOptions(
             dataset=flags["data.dataset"],
             data_dir=flags["data.data_dir"],
-            part=split,
+            split_name=split,
             tta=flags["predict.tta"],
             device=flags["train.device"],
             changes=changes,

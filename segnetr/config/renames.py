@@ -33,6 +33,7 @@ MODEL_FILES: Final[Mapping[str, str]] = {
     "data_licence": "data_license",
     "post_trials": "postprocessing_trials",
     "centre": "center",
+    "several": "multi_label",
 }
 """New key of a file of a model folder by its old one."""
 

@@ -22,27 +22,27 @@ _CUT = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answers:
+class ClassPredictions:
     """Predictions of a classifier, with the ground truth.
 
     Attributes:
         case_ids: N ids.
         probabilities: (N, K). Rows sum to 1 unless the task is multi-label.
         ground_truth: (N, K) of 0 and 1. Each row has exactly one 1 unless the task is multi-label.
-        several: Whether the task is multi-label.
+        multi_label: Whether the task is multi-label.
         groups: Patient or lesion of each case. An empty string: the case is its own group.
     """
 
     case_ids: tuple[str, ...]
     probabilities: FloatArray
     ground_truth: IntArray
-    several: bool
+    multi_label: bool
     groups: tuple[str, ...]
 
     @property
     def decisions(self) -> IntArray:
         """Predicted classes, (N, K) of 0 and 1: the most probable class, or all of at least 0.5."""
-        if self.several:
+        if self.multi_label:
             return (self.probabilities >= _CUT).astype(np.int64)
         chosen = np.zeros_like(self.ground_truth)
         chosen[np.arange(len(chosen)), self.probabilities.argmax(axis=1)] = 1
@@ -68,7 +68,7 @@ class ClassMeasures:
     auroc: FloatArray
 
 
-def measure_classes(answers: Answers, weights: FloatArray | None = None) -> ClassMeasures:
+def measure_classes(answers: ClassPredictions, weights: FloatArray | None = None) -> ClassMeasures:
     """Compute one-vs-rest metrics of each class.
 
     Args:
@@ -121,7 +121,7 @@ def measure_auroc(scores: FloatArray, ground_truth: IntArray, weights: FloatArra
 
 
 def measure_all(
-    answers: Answers, *, bins: int, weights: FloatArray | None = None
+    answers: ClassPredictions, *, bins: int, weights: FloatArray | None = None
 ) -> dict[str, FloatArray]:
     """Compute all metrics that summarize the classes.
 
@@ -141,7 +141,7 @@ def measure_all(
     each = measure_classes(answers, w)
     right = answers.decisions == answers.ground_truth
     measures = {"accuracy": _ratio(w @ right.mean(axis=1), total)}
-    if answers.several:
+    if answers.multi_label:
         measures["exact_match"] = _ratio(w @ right.all(axis=1).astype(np.float64), total)
         recall = (each.recall + each.specificity) / 2
     else:
@@ -175,7 +175,9 @@ class Calibration:
     error: FloatArray
 
 
-def calibrate(answers: Answers, *, bins: int, weights: FloatArray | None = None) -> Calibration:
+def calibrate(
+    answers: ClassPredictions, *, bins: int, weights: FloatArray | None = None
+) -> Calibration:
     """Compare confidence with the ground truth in bins of equal width.
 
     Single-label: the probability of the predicted class, and whether it is correct. Multi-label:
@@ -185,7 +187,7 @@ def calibrate(answers: Answers, *, bins: int, weights: FloatArray | None = None)
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equations 2 and 3.
     """
     w = _weights(answers, weights)
-    if answers.several:
+    if answers.multi_label:
         confidence, true = (
             answers.probabilities.ravel(),
             answers.ground_truth.ravel().astype(np.float64),
@@ -208,23 +210,23 @@ def calibrate(answers: Answers, *, bins: int, weights: FloatArray | None = None)
     )
 
 
-def count_confusions(answers: Answers) -> IntArray:
+def count_confusions(answers: ClassPredictions) -> IntArray:
     """Return the confusion matrix (K, K): true class (rows), predicted class (columns).
 
     Raises:
         ValueError: If the task is multi-label.
     """
-    if answers.several:
+    if answers.multi_label:
         raise ValueError("cases with several labels have no table of confusions")
     table: IntArray = answers.ground_truth.T @ answers.decisions
     return table
 
 
-def _weights(answers: Answers, weights: FloatArray | None) -> FloatArray:
+def _weights(answers: ClassPredictions, weights: FloatArray | None) -> FloatArray:
     return np.ones((1, len(answers.ground_truth))) if weights is None else weights
 
 
-def _is_among_top(answers: Answers) -> FloatArray:
+def _is_among_top(answers: ClassPredictions) -> FloatArray:
     """Return whether fewer than five classes are more probable than the true one, (N,)."""
     own = (answers.probabilities * answers.ground_truth).sum(axis=1, keepdims=True)
     # Ties go to the lowest class index, as in `decisions`.

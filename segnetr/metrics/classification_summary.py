@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segnetr.metrics.classification import (
-    Answers,
+    ClassPredictions,
     calibrate,
     count_confusions,
     measure_all,
@@ -110,7 +110,7 @@ class ClassSummary:
 
 
 def summarize_classes(
-    answers: Answers, classes: Sequence[str], *, bins: int, bootstrap: int, seed: int
+    answers: ClassPredictions, classes: Sequence[str], *, bins: int, bootstrap: int, seed: int
 ) -> ClassSummary:
     """Summarize the predictions of a classifier.
 
@@ -133,7 +133,7 @@ def summarize_classes(
     scores = []
     for metric, values in measure_all(answers, bins=bins).items():
         low, high = _interval(resampled.get(metric))
-        left_out = _undefined(metric, rows, several=answers.several)
+        left_out = _undefined(metric, rows, multi_label=answers.multi_label)
         scores.append(
             ClassScore(
                 metric=metric, value=_known(values[0]), low=low, high=high, left_out=left_out
@@ -146,7 +146,7 @@ def summarize_classes(
         classes=tuple(rows),
         bins=_describe_bins(answers, bins),
         confusions=()
-        if answers.several
+        if answers.multi_label
         else tuple(tuple(map(int, row)) for row in count_confusions(answers)),
         absent=tuple(row.class_name for row in rows if row.cases == 0),
     )
@@ -164,7 +164,7 @@ def find_score(summary: ClassSummary, metric: str) -> ClassScore:
     raise KeyError(metric)
 
 
-def _number_groups(answers: Answers) -> tuple[np.ndarray, int]:
+def _number_groups(answers: ClassPredictions) -> tuple[np.ndarray, int]:
     """Return the group index of each case, and the number of groups."""
     # Sorted, so that the interval does not depend on the order of the cases.
     keys = [
@@ -176,7 +176,13 @@ def _number_groups(answers: Answers) -> tuple[np.ndarray, int]:
 
 
 def _resample(
-    answers: Answers, members: np.ndarray, count: int, *, bins: int, bootstrap: int, seed: int
+    answers: ClassPredictions,
+    members: np.ndarray,
+    count: int,
+    *,
+    bins: int,
+    bootstrap: int,
+    seed: int,
 ) -> tuple[dict[str, FloatArray], FloatArray | None]:
     """Return each score (resamples,) and the AUROC of each class (resamples, K)."""
     if bootstrap == 0 or count < 2:
@@ -205,7 +211,7 @@ def _interval(values: FloatArray | None) -> tuple[float, float] | tuple[None, No
 
 
 def _describe_classes(
-    answers: Answers, classes: Sequence[str], areas: FloatArray | None
+    answers: ClassPredictions, classes: Sequence[str], areas: FloatArray | None
 ) -> list[ClassRow]:
     each = measure_classes(answers)
     held, decided = answers.ground_truth.sum(axis=0), answers.decisions.sum(axis=0)
@@ -230,11 +236,13 @@ def _describe_classes(
     return rows
 
 
-def _undefined(metric: str, rows: Sequence[ClassRow], *, several: bool) -> tuple[str, ...]:
+def _undefined(metric: str, rows: Sequence[ClassRow], *, multi_label: bool) -> tuple[str, ...]:
     """Return the classes that are excluded from the mean over classes."""
     if metric == "balanced_accuracy":
         # A multi-label task needs cases with the class and cases without it.
-        gone = [row for row in rows if row.recall is None or (several and row.specificity is None)]
+        gone = [
+            row for row in rows if row.recall is None or (multi_label and row.specificity is None)
+        ]
     elif metric in ("auroc", "f1"):
         gone = [row for row in rows if getattr(row, metric) is None]
     else:
@@ -242,7 +250,7 @@ def _undefined(metric: str, rows: Sequence[ClassRow], *, several: bool) -> tuple
     return tuple(row.class_name for row in gone)
 
 
-def _describe_bins(answers: Answers, bins: int) -> tuple[CalibrationBin, ...]:
+def _describe_bins(answers: ClassPredictions, bins: int) -> tuple[CalibrationBin, ...]:
     found = calibrate(answers, bins=bins)
     return tuple(
         CalibrationBin(

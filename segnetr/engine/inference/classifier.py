@@ -24,7 +24,7 @@ class Classifier:
         model: Maps images (N, C, H, W) to logits (N, K). Moved to `device` and put into evaluation
             mode.
         config: Test-time augmentation and batch size.
-        several: Whether the task is multi-label, with an independent probability per class.
+        multi_label: Whether the task is multi-label, with an independent probability per class.
         fitting: How images are resized to the network's input.
         intensity: Normalization.
         image_size: (height, width) in pixels.
@@ -36,7 +36,7 @@ class Classifier:
         model: Backbone,
         *,
         config: ClassifyPredictConfig,
-        several: bool,
+        multi_label: bool,
         fitting: ClassificationAugmentConfig,
         intensity: IntensityConfig,
         image_size: tuple[int, int],
@@ -44,7 +44,7 @@ class Classifier:
     ) -> None:
         self._device = torch.device(device)
         self._model = model.to(self._device).eval()
-        self._config, self._several, self._intensity = config, several, intensity
+        self._config, self._multi_label, self._intensity = config, multi_label, intensity
         self._fit = EvalTransform(fitting, image_size=image_size)
 
     @property
@@ -88,4 +88,4 @@ class Classifier:
 
     def _run(self, batch: Tensor) -> Tensor:
         logits: Tensor = self._model(batch).double()
-        return logits.sigmoid() if self._several else logits.softmax(dim=1)
+        return logits.sigmoid() if self._multi_label else logits.softmax(dim=1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segnetr.data.case import Batch
 from segnetr.errors import UsageError
-from segnetr.metrics.classification import Answers, measure_all
+from segnetr.metrics.classification import ClassPredictions, measure_all
 
 Monitor = Literal["accuracy", "balanced_accuracy", "auroc", "f1", "loss"]
 
@@ -36,7 +36,7 @@ class ClassificationTask:
         self,
         *,
         num_classes: int,
-        several: bool,
+        multi_label: bool,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
         monitor: Monitor = "balanced_accuracy",
@@ -45,12 +45,12 @@ class ClassificationTask:
 
         Args:
             num_classes: K.
-            several: Whether an image has any number of labels.
+            multi_label: Whether an image has any number of labels.
             label_smoothing: Share of the target that is distributed over all classes.
             class_weights: (K,), weight of each class; with several labels, of its positive labels.
             monitor: See above.
         """
-        self._num_classes, self._several = num_classes, several
+        self._num_classes, self._multi_label = num_classes, multi_label
         self._smoothing, self._weights = label_smoothing, class_weights
         self.monitor: str = monitor
         self.higher_is_better = monitor != "loss"
@@ -77,11 +77,11 @@ class ClassificationTask:
             case_ids += batch["case_id"]
         if not losses:
             raise UsageError("no case for validation; raise data.validation_share or add cases")
-        predictions = Answers(
+        predictions = ClassPredictions(
             case_ids=tuple(case_ids),
             probabilities=np.concatenate(probabilities),
             ground_truth=np.concatenate(ground_truth).astype(np.int64),
-            several=self._several,
+            multi_label=self._multi_label,
             groups=("",) * len(case_ids),
         )
         measures = measure_all(predictions, bins=_BINS)
@@ -97,7 +97,7 @@ class ClassificationTask:
 
     def estimate(self, logits: Tensor) -> Tensor:
         """Convert logits (N, K) to probabilities."""
-        return logits.sigmoid() if self._several else logits.softmax(dim=1)
+        return logits.sigmoid() if self._multi_label else logits.softmax(dim=1)
 
     def _targets(self, label: Tensor) -> Tensor:
         if label.ndim == 1:
@@ -107,7 +107,7 @@ class ClassificationTask:
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each image, (N,)."""
         weights = None if self._weights is None else self._weights.to(logits.device)
-        if self._several:
+        if self._multi_label:
             smooth = targets * (1 - self._smoothing) + self._smoothing / 2
             terms = F.binary_cross_entropy_with_logits(
                 logits.float(), smooth, pos_weight=weights, reduction="none"
@@ -119,25 +119,25 @@ class ClassificationTask:
         return -(smooth * logits.float().log_softmax(dim=1)).sum(dim=1)
 
     def _plain_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if self._several:
+        if self._multi_label:
             terms = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
             return terms.mean(dim=1)
         return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
 
 
-def balance_classes(labels: Tensor, *, num_classes: int, several: bool) -> Tensor:
+def balance_classes(labels: Tensor, *, num_classes: int, multi_label: bool) -> Tensor:
     """Return class weights that compensate for rare classes.
 
     Args:
         labels: (N,) class indices; with several labels (N, K), 0 or 1.
         num_classes: K.
-        several: Whether a case has any number of labels.
+        multi_label: Whether a case has any number of labels.
 
     Returns:
         (K,). One label: N / (K n_k), so that the mean weight of a case is 1. Several labels: the
         number of negative cases of each class divided by the number of its positive cases.
     """
-    if several:
+    if multi_label:
         true = labels.sum(dim=0).float()
         return (len(labels) - true) / true
     counts = torch.bincount(labels, minlength=num_classes).float()

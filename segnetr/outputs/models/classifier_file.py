@@ -44,7 +44,7 @@ class ClassifierCard:
         overrides: Fields of the entry's configuration that were changed.
         classes: Class names; output i is class i.
         num_classes: Their number, the width of the classifier.
-        several: Multi-label: an image has any number of labels, each with its own probability.
+        multi_label: Multi-label: an image has any number of labels, each with its own probability.
         in_channels: Channels of the images.
         image_size: (height, width) in pixels of the network's input.
         intensity: How values are normalized.
@@ -64,7 +64,7 @@ class ClassifierCard:
     overrides: dict[str, Any] = Field(default_factory=dict)
     classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100_000)]
     num_classes: Annotated[int, Field(ge=1)]
-    several: bool
+    multi_label: bool
     in_channels: Annotated[int, Field(ge=1, le=64)]
     image_size: ImageSize
     intensity: IntensityConfig

@@ -20,7 +20,7 @@ from segnetr.data.classification.open import open_classification_set
 from segnetr.engine.inference.classifier import Classifier
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import ReadError, UsageError
-from segnetr.metrics.classification import Answers
+from segnetr.metrics.classification import ClassPredictions
 from segnetr.metrics.classification_summary import ClassSummary, summarize_classes
 from segnetr.outputs.models.classifier_file import ClassifierCard
 from segnetr.outputs.tables.classification import (
@@ -32,7 +32,7 @@ from segnetr.outputs.tables.classification import (
 )
 from segnetr.progress import Progress
 from segnetr.workflows.classification.network import open_classifier
-from segnetr.workflows.evaluation.evaluate import EvaluateOptions, choose_part
+from segnetr.workflows.evaluation.evaluate import EvaluateOptions, find_scored_split
 from segnetr.workflows.evaluation.scored_cases import (
     ScoredCases,
     select_other_cases,
@@ -126,7 +126,7 @@ def _choose_cases(
         return select_other_cases(
             run,
             opened.cases,
-            options.part,
+            options.split_name,
             name=opened.name,
             dataset=opened.title,
             root=options.data_dir,
@@ -134,7 +134,7 @@ def _choose_cases(
     data = config.data
     if options.data_dir is not None:
         data = replace(data, data_dir=options.data_dir)
-    split = choose_part(run, options.part)
+    split = find_scored_split(run, options.split_name)
     opened = _match_classes(open_classification_set(data), card)
     return select_own_cases(
         run,
@@ -142,7 +142,7 @@ def _choose_cases(
         split,
         dataset=opened.title,
         root=data.data_dir,
-        is_default=options.part is None,
+        is_default=options.split_name is None,
     )
 
 
@@ -159,10 +159,10 @@ def _match_classes(opened: ClassificationSet, card: ClassifierCard) -> Classific
             f"{opened.title} has the class {unknown[0]!r}, which the model does not know; it "
             f"knows {', '.join(card.classes[:20])}"
         )
-    if (opened.kind == "multi") != card.several or opened.in_channels != card.in_channels:
+    if (opened.kind == "multi") != card.multi_label or opened.in_channels != card.in_channels:
         raise UsageError(
             f"{opened.title} has {opened.in_channels} channel(s) and {opened.kind} labels; the "
-            f"model takes {card.in_channels} and {'multi' if card.several else 'single'}"
+            f"model takes {card.in_channels} and {'multi' if card.multi_label else 'single'}"
         )
     indices = [card.classes.index(name) for name in opened.classes]
     cases = tuple(
@@ -178,7 +178,7 @@ def _predict_cases(
     card: ClassifierCard,
     max_pixels: int,
     progress: Progress,
-) -> tuple[Answers, list[UnscoredCase]]:
+) -> tuple[ClassPredictions, list[UnscoredCase]]:
     """Return the predictions with their ground truth, and the cases that could not be read."""
     scored: list[ClassificationCase] = []
     probabilities = []
@@ -199,12 +199,12 @@ def _predict_cases(
             advance(min(start + classifier.batch_size, len(cases)), len(cases))
     if not scored:
         raise UsageError(f"no case could be read: {unscored[0].reason}")
-    predictions = Answers(
+    predictions = ClassPredictions(
         case_ids=tuple(case.case_id for case in scored),
         probabilities=np.concatenate(probabilities),
         # As 0 and 1, (N, K), for one label as for several.
         ground_truth=encode_labels(scored, classes=card.num_classes, kind="multi"),
-        several=card.several,
+        multi_label=card.multi_label,
         groups=tuple(case.patient_id or "" for case in scored),
     )
     return predictions, unscored

@@ -172,7 +172,7 @@ def write_run_classifier(
         overrides=to_plain(config.backbone.overrides),
         classes=opened.classes,
         num_classes=len(opened.classes),
-        several=opened.kind == "multi",
+        multi_label=opened.kind == "multi",
         in_channels=opened.in_channels,
         image_size=config.train.image_size,
         intensity=config.data.intensity,
@@ -208,7 +208,7 @@ def open_classifier(
     classifier = Classifier(
         network,
         config=settings,
-        several=card.several,
+        multi_label=card.multi_label,
         fitting=card.fitting,
         intensity=card.intensity,
         image_size=card.image_size,

@@ -107,7 +107,7 @@ def predict_classes(
             advance(min(start + classifier.batch_size, len(files)), len(files))
     out.mkdir(parents=True, exist_ok=True)
     table = out / TABLE_NAME
-    write_predictions_csv(table, names, rows, classes=card.classes, several=card.several)
+    write_predictions_csv(table, names, rows, classes=card.classes, multi_label=card.multi_label)
     _write_index(out, model, card, failed)
     done = tuple(
         {"input": name, "probabilities": dict(zip(card.classes, row, strict=True))}

@@ -47,7 +47,7 @@ from segnetr.workflows.classification.network import (
     write_run_classifier,
 )
 from segnetr.workflows.classification.report import report_classifier
-from segnetr.workflows.evaluation.evaluate import EvaluateOptions, choose_part
+from segnetr.workflows.evaluation.evaluate import EvaluateOptions, find_scored_split
 from segnetr.workflows.training.outcome import STOPPED_BY_SIGNAL, TrainOutcome
 from segnetr.workflows.training.run_setup import (
     build_sampler,
@@ -118,7 +118,7 @@ def classify(
         return evaluate_classifier(run.path, options, progress=progress)
 
     return finish_run(
-        run, result, evaluate=evaluate if choose_part(run) else None, report=report_classifier
+        run, result, evaluate=evaluate if find_scored_split(run) else None, report=report_classifier
     )
 
 
@@ -223,7 +223,7 @@ def _build_trainer(
     labels = torch.from_numpy(encode_labels(training_cases, classes=classes, kind=opened.kind))
     task = ClassificationTask(
         num_classes=classes,
-        several=opened.kind == "multi",
+        multi_label=opened.kind == "multi",
         label_smoothing=config.regularization.label_smoothing,
         class_weights=_compute_class_weights(config, labels, opened),
         monitor=config.train.monitor,
@@ -257,7 +257,7 @@ def _compute_class_weights(
         return None
     if wanted == "balanced":
         return balance_classes(
-            labels, num_classes=len(opened.classes), several=opened.kind == "multi"
+            labels, num_classes=len(opened.classes), multi_label=opened.kind == "multi"
         )
     if len(wanted) != len(opened.classes):
         raise UsageError(

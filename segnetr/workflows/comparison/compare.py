@@ -38,7 +38,7 @@ class CompareOptions:
         metrics: Full names, or names without the unit, such as "hd95"; none: Dice, HD95 and NSD.
         by_class: Also compare each class, not only the mean over classes.
         dataset: Compare the scores on this other dataset.
-        part: Compare the scores on this split.
+        split_name: Compare the scores on this split.
         data_dir: Folder of the data, for the images; None: the folder recorded in each run.
         device: Device on which the images are predicted.
     """
@@ -46,7 +46,7 @@ class CompareOptions:
     metrics: Sequence[str] = ()
     by_class: bool = False
     dataset: str | None = None
-    part: str | None = None
+    split_name: str | None = None
     data_dir: Path | None = None
     device: str = "auto"
 
@@ -98,7 +98,7 @@ def compare(
         UsageError: If the runs cannot be compared, or a metric is unknown.
         WriteError: If the results cannot be written.
     """
-    runs = read_runs(paths, dataset=options.dataset, part=options.part)
+    runs = read_runs(paths, dataset=options.dataset, split_name=options.split_name)
     metrics = _choose_metrics(runs[0], options.metrics)
     rows = _compare_all(runs, metrics, by_class=options.by_class)
     with as_write_error(out):

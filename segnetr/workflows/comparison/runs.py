@@ -61,14 +61,16 @@ class ComparedRun:
         return [metric for metric in self.table if metric not in PIXEL_COUNTS]
 
 
-def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -> list[ComparedRun]:
+def read_runs(
+    paths: Sequence[Path], *, dataset: str | None, split_name: str | None
+) -> list[ComparedRun]:
     """Read the scores of runs, and check that they can be compared.
 
     Args:
         paths: Folders of at least two runs or cross-validations. For a cross-validation, the
             out-of-fold scores are read.
         dataset: Read the scores on this other dataset, from `segnetr evaluate RUN --dataset`.
-        part: Read the scores on this split, from `segnetr evaluate RUN --split`.
+        split_name: Read the scores on this split, from `segnetr evaluate RUN --split`.
 
     Raises:
         UsageError: If there are fewer than two, one has no scores, or they differ in their split,
@@ -76,14 +78,14 @@ def read_runs(paths: Sequence[Path], *, dataset: str | None, part: str | None) -
     """
     if len(paths) < 2:
         raise UsageError("compare needs two runs at least: segnetr compare RUN RUN")
-    if dataset is not None and part is not None:
+    if dataset is not None and split_name is not None:
         raise UsageError(
             "--split with --dataset: only the last scores on another dataset are stored; run "
-            f"segnetr evaluate --dataset {dataset} --split {part} and compare without --split"
+            f"segnetr evaluate --dataset {dataset} --split {split_name} and compare without --split"
         )
     names = name_runs(paths)
     runs = [
-        _read_run(path, name, dataset=dataset, part=part)
+        _read_run(path, name, dataset=dataset, split_name=split_name)
         for path, name in zip(paths, names, strict=True)
     ]
     for run in runs[1:]:
@@ -107,13 +109,13 @@ def name_runs(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _read_run(path: Path, name: str, *, dataset: str | None, part: str | None) -> ComparedRun:
+def _read_run(path: Path, name: str, *, dataset: str | None, split_name: str | None) -> ComparedRun:
     run = RunDir(path)
     if not run.config.is_file():
         raise UsageError(f"{path}: not a run (config.yaml is missing)")
     if is_classifier_run(path):
         raise UsageError(f"{path}: a classifier's run; compare is for segmentation runs")
-    folder, split = _find_scores(run, dataset or part)
+    folder, split = _find_scores(run, dataset or split_name)
     try:
         summary = read_summary_json(folder / "summary.json")
         table = tabulate_cases(read_per_case_csv(folder / "per_case.csv"))

@@ -35,7 +35,7 @@ class EvaluateOptions:
     Attributes:
         dataset: Another dataset than that of the run; all of its cases with masks are scored.
         data_dir: Its folder; without `dataset`, another folder of the run's own dataset.
-        part: The split to score; None: test, or validation if there is no test split.
+        split_name: The split to score; None: test, or validation if there is no test split.
         tta: Test-time augmentation instead of the model's own.
         device: Device of the network.
         changes: Settings that override the run's `evaluate` section.
@@ -44,7 +44,7 @@ class EvaluateOptions:
 
     dataset: str | None = None
     data_dir: Path | None = None
-    part: str | None = None
+    split_name: str | None = None
     tta: str | None = None
     device: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -165,7 +165,7 @@ def evaluate_folders(
     return EvaluateOutcome(title=title, folder=out, evaluation=evaluation)
 
 
-def choose_part(run: RunDir, wanted: str | None = None) -> str | None:
+def find_scored_split(run: RunDir, wanted: str | None = None) -> str | None:
     """Return the split of a run to score, or None if it has no case to score.
 
     Raises:
@@ -191,7 +191,7 @@ def _choose_cases(
         return opened.spec, select_other_cases(
             run,
             [case for case in opened.cases if case.mask is not None],
-            options.part,
+            options.split_name,
             name=opened.spec.name,
             dataset=opened.spec.title,
             root=opened.root,
@@ -199,7 +199,7 @@ def _choose_cases(
     data = config.data
     if options.data_dir is not None:
         data = replace(data, data_dir=options.data_dir)
-    split = choose_part(run, options.part)
+    split = find_scored_split(run, options.split_name)
     opened = open_dataset(data)
     return opened.spec, select_own_cases(
         run,
@@ -207,7 +207,7 @@ def _choose_cases(
         split,
         dataset=opened.spec.title,
         root=opened.root,
-        is_default=options.part is None,
+        is_default=options.split_name is None,
     )
 
 

@@ -24,7 +24,7 @@ from segnetr.outputs.tables.scores import read_summary_json
 from segnetr.progress import format_seconds
 from segnetr.storage.disk_errors import as_write_error
 from segnetr.workflows.evaluation.case_figures import FOLDER
-from segnetr.workflows.evaluation.evaluate import choose_part
+from segnetr.workflows.evaluation.evaluate import find_scored_split
 
 _MACHINE = ("started", "platform", "processor", "cores", "threads", "device", "git_commit")
 
@@ -174,7 +174,7 @@ def _describe_license(config: RunConfig, data_license: str) -> str:
 
 def _note_reuse(run: RunDir, trials: Sequence[PostprocessingTrial]) -> list[str]:
     """Return a warning if postprocessing was selected on the cases that are scored."""
-    if any(trial.taken for trial in trials) and choose_part(run) != "test":
+    if any(trial.taken for trial in trials) and find_scored_split(run) != "test":
         return [
             "The postprocessing was selected on the validation cases, and there is no test split: "
             "the scores are on the same cases and too optimistic."

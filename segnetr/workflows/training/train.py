@@ -21,8 +21,8 @@ from segnetr.workflows.datasets.loading import OpenedDataset, open_dataset
 from segnetr.workflows.evaluation.evaluate import (
     EvaluateOptions,
     EvaluateOutcome,
-    choose_part,
     evaluate_run,
+    find_scored_split,
 )
 from segnetr.workflows.evaluation.report import report
 from segnetr.workflows.prediction.model_folder import start_from, write_run_model
@@ -127,13 +127,13 @@ def _finish(
         progress=progress,
     )
     # The test cases are scored once, by the ensemble of all folds.
-    part = "validation" if config.data.fold is not None else choose_part(run)
-    options = EvaluateOptions(part=part, device=config.train.device, masks=masks)
+    split_name = "validation" if config.data.fold is not None else find_scored_split(run)
+    options = EvaluateOptions(split_name=split_name, device=config.train.device, masks=masks)
 
     def evaluate() -> EvaluateOutcome:
         return evaluate_run(run.path, options, out=run.evaluation, progress=progress)
 
-    return finish_run(run, result, evaluate=evaluate if part else None, report=report)
+    return finish_run(run, result, evaluate=evaluate if split_name else None, report=report)
 
 
 def name_network(config: RunConfig) -> str:

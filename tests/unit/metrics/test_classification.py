@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segnetr.metrics.classification import (
-    Answers,
+    ClassPredictions,
     calibrate,
     count_confusions,
     measure_all,
@@ -17,21 +17,21 @@ from segnetr.metrics.classification import (
 from segnetr.metrics.classification_summary import find_score, summarize_classes
 
 
-def make(probabilities, ground_truth, *, several=False, groups=None) -> Answers:
+def make(probabilities, ground_truth, *, multi_label=False, groups=None) -> ClassPredictions:
     table = np.asarray(probabilities, dtype=np.float64)
     ground_truth = np.asarray(ground_truth)
     if ground_truth.ndim == 1:
         ground_truth = np.eye(table.shape[1], dtype=np.int64)[ground_truth]
-    return Answers(
+    return ClassPredictions(
         case_ids=tuple(f"c{i:04}" for i in range(len(table))),
         probabilities=table,
         ground_truth=ground_truth.astype(np.int64),
-        several=several,
+        multi_label=multi_label,
         groups=tuple(groups or [""] * len(table)),
     )
 
 
-def draw(count: int, classes: int, *, seed: int, coarse: bool = False) -> Answers:
+def draw(count: int, classes: int, *, seed: int, coarse: bool = False) -> ClassPredictions:
     generator = np.random.default_rng(seed)
     ground_truth = generator.integers(0, classes, count)
     scores = generator.random((count, classes)) + 0.7 * np.eye(classes)[ground_truth]
@@ -115,7 +115,9 @@ def test_top_five_accuracy_breaks_ties_by_the_lowest_class_index():
 
 def test_multilabel_predictions_are_scored_per_label():
     ground_truth = [[1, 0], [1, 1], [0, 0], [0, 1]]
-    predictions = make([[0.9, 0.2], [0.5, 0.4], [0.1, 0.6], [0.2, 0.9]], ground_truth, several=True)
+    predictions = make(
+        [[0.9, 0.2], [0.5, 0.4], [0.1, 0.6], [0.2, 0.9]], ground_truth, multi_label=True
+    )
     measures = measure_all(predictions, bins=4)
     assert measures["accuracy"][0] == 6 / 8
     assert measures["exact_match"][0] == 2 / 4
@@ -144,11 +146,11 @@ def test_perfect_predictions_have_perfect_scores():
 def test_interval_is_independent_of_case_order_and_contains_the_value():
     predictions = draw(80, 3, seed=5)
     order = np.random.default_rng(0).permutation(80)
-    shuffled = Answers(
+    shuffled = ClassPredictions(
         case_ids=tuple(predictions.case_ids[i] for i in order),
         probabilities=predictions.probabilities[order],
         ground_truth=predictions.ground_truth[order],
-        several=False,
+        multi_label=False,
         groups=tuple(predictions.groups[i] for i in order),
     )
     names = ["a", "b", "c"]

@@ -41,7 +41,7 @@ def write_run(run: Path, state: dict[str, Tensor]) -> Path:
         backbone=NAME,
         classes=("a", "b", "c", "d"),
         num_classes=4,
-        several=False,
+        multi_label=False,
         in_channels=3,
         image_size=(64, 64),
         intensity=IntensityConfig(),

@@ -153,9 +153,9 @@ def test_smoothing_before_and_after_mixing_is_the_same():
 
 def test_multi_labels_are_mixed():
     images, _ = constant_images(2)
-    several = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    multi_label = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
     for seed in range(10):
-        _, shares = mix(MIXUP, images, several, 3, seed)
+        _, shares = mix(MIXUP, images, multi_label, 3, seed)
         torch.testing.assert_close(shares.sum(1), torch.full((2,), 2.0))
         torch.testing.assert_close(shares[:, 1], torch.ones(2))
 

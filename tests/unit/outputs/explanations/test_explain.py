@@ -332,7 +332,7 @@ def classifier(tmp_path):
         backbone="mobilevit_xxs",
         classes=("dark", "bright"),
         num_classes=2,
-        several=False,
+        multi_label=False,
         in_channels=3,
         image_size=(64, 64),
         intensity=IntensityConfig(),

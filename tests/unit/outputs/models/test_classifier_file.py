@@ -41,7 +41,7 @@ def make_card(**changed) -> ClassifierCard:
         "backbone": NAME,
         "classes": ("a", "b", "c"),
         "num_classes": 3,
-        "several": False,
+        "multi_label": False,
         "in_channels": 1,
         "image_size": (32, 32),
         "intensity": IntensityConfig(mean=(0.5,), std=(0.25,)),

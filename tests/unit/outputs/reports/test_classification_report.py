@@ -9,7 +9,7 @@ import pytest
 
 from segnetr.config.schema.classification import ClassifyEvaluateConfig
 from segnetr.errors import ReadError
-from segnetr.metrics.classification import Answers
+from segnetr.metrics.classification import ClassPredictions
 from segnetr.metrics.classification_summary import summarize_classes
 from segnetr.outputs.charts.classification import draw_confusions, draw_reliability
 from segnetr.outputs.reports.classification_report import (
@@ -29,16 +29,16 @@ from segnetr.outputs.tables.classification import (
 CLASSES = ("nevus", "<melanoma>", "absent, as here")
 
 
-def answers(*, several: bool = False) -> Answers:
+def answers(*, multi_label: bool = False) -> ClassPredictions:
     generator = np.random.default_rng(0)
     ground_truth = np.zeros((20, 3), np.int64)
     ground_truth[np.arange(20), np.arange(20) % 2] = 1
     scores = generator.random((20, 3)) + ground_truth
-    return Answers(
+    return ClassPredictions(
         case_ids=tuple(f"c{i}" for i in range(20)),
-        probabilities=scores / 2 if several else scores / scores.sum(axis=1, keepdims=True),
+        probabilities=scores / 2 if multi_label else scores / scores.sum(axis=1, keepdims=True),
         ground_truth=ground_truth,
-        several=several,
+        multi_label=multi_label,
         groups=tuple(f"p{i // 2}" for i in range(20)),
     )
 
@@ -48,15 +48,17 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
-def summary(*, several: bool = False):
-    return summarize_classes(answers(several=several), CLASSES, bins=10, bootstrap=50, seed=0)
+def summary(*, multi_label: bool = False):
+    return summarize_classes(
+        answers(multi_label=multi_label), CLASSES, bins=10, bootstrap=50, seed=0
+    )
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_class_summary_round_trips(tmp_path, several):
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_class_summary_round_trips(tmp_path, multi_label):
     path = tmp_path / "summary.json"
     unscored = [UnscoredCase(case_id="x", reason="torn")]
-    written = summary(several=several)
+    written = summary(multi_label=multi_label)
     config = ClassifyEvaluateConfig()
     write_class_summary(path, written, title="test", config=config, unscored=unscored)
     back = read_class_summary(path)
@@ -97,11 +99,15 @@ def test_case_table_has_all_digits_and_empty_cells_for_undefined_values(tmp_path
 
 def test_predictions_list_the_predicted_class_or_classes(tmp_path):
     path = tmp_path / "p.csv"
-    write_predictions_csv(path, ["a", "b"], [[0.2, 0.8], [0.6, 0.4]], classes="xy", several=False)
+    write_predictions_csv(
+        path, ["a", "b"], [[0.2, 0.8], [0.6, 0.4]], classes="xy", multi_label=False
+    )
     assert path.read_text() == "file,decided,p_x,p_y\na,y,0.2,0.8\nb,x,0.6,0.4\n"
-    write_predictions_csv(path, ["a", "b"], [[0.7, 0.8], [0.1, 0.4]], classes="xy", several=True)
+    write_predictions_csv(
+        path, ["a", "b"], [[0.7, 0.8], [0.1, 0.4]], classes="xy", multi_label=True
+    )
     assert path.read_text() == "file,decided,p_x,p_y\na,x; y,0.7,0.8\nb,,0.1,0.4\n"
-    write_predictions_csv(path, [], [], classes="xy", several=False)
+    write_predictions_csv(path, [], [], classes="xy", multi_label=False)
     assert path.read_text() == "file,decided,p_x,p_y\n"
 
 
@@ -141,12 +147,12 @@ def test_reliability_chart_skips_empty_bins():
     assert sum(b.count for b in found.bins) == 20
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_page_shows_all_sections_escapes_names_and_lists_undefined_scores(several):
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_page_shows_all_sections_escapes_names_and_lists_undefined_scores(multi_label):
     content = ClassificationReport(
         title="cvt_13 on <x>",
         facts={"Network": "cvt_13"},
-        summary=summary(several=several),
+        summary=summary(multi_label=multi_label),
         scored="the test part, 20 cases",
         curves=[{"step": i, "phase": "train", "total": 1 / i} for i in range(1, 4)]
         + [{"step": 2, "phase": "validation", "auroc": 0.7, "balanced_accuracy": 0.6}],
@@ -158,7 +164,7 @@ def test_page_shows_all_sections_escapes_names_and_lists_undefined_scores(severa
     assert "no case of absent, as here" in page
     assert "10 groups" in page
     assert "AUROC" in page
-    assert ("Confusions</strong>" in page) is not several
+    assert ("Confusions</strong>" in page) is not multi_label
     assert "Calibration</strong>" in page
     assert not re.search(r'(src|href)="http', page)
     ElementTree.fromstring(
