@@ -1,13 +1,13 @@
 """Guess which network a checkpoint that did not fit belongs to."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hybrid_backbones.backbone import Backbone
-from hybrid_backbones.model_spec import ModelSpec
 from hybrid_backbones.registry import SPECS
 
 _MIN_SHARE = 0.5
@@ -23,7 +23,7 @@ def recognize_checkpoint(state: Mapping[str, Tensor]) -> str | None:
         if it contains more than half of them, None otherwise.
     """
     shapes = {key: value.to("meta") for key, value in state.items()}
-    found = {name: _share(spec, shapes) for name, spec in SPECS.items()}
+    found = {name: _share(name, shapes) for name in SPECS}
     # The first of equal ones: variants that differ only in the image size share checkpoints.
     best = max(found, key=lambda name: found[name])
     if found[best] == 1.0:
@@ -31,11 +31,11 @@ def recognize_checkpoint(state: Mapping[str, Tensor]) -> str | None:
     return f"near those of {best}" if found[best] > _MIN_SHARE else None
 
 
-def _share(spec: ModelSpec, state: Mapping[str, Tensor]) -> float:
+def _share(name: str, state: Mapping[str, Tensor]) -> float:
     """Return the share of a variant's entries that a checkpoint contains, by key and shape."""
+    model = _build_without_values(name)
+    own = model.state_dict()
     with torch.device("meta"):
-        model = spec.build(spec.config)
-        own = model.state_dict()
         converted = model.convert_published(state)
     free = {*names(model, "head_keys"), *names(model, "first_convolution")}
     kept = [key for key in own if not key.endswith("num_batches_tracked")]
@@ -44,6 +44,13 @@ def _share(spec: ModelSpec, state: Mapping[str, Tensor]) -> float:
     )
     # Additional entries count against it, otherwise a network would match a part of another.
     return fit / max(len(kept), len(set(converted) - set(own)) + fit)
+
+
+@cache
+def _build_without_values(name: str) -> Backbone:
+    """Build a variant on the meta device, which takes seconds for all of them."""
+    with torch.device("meta"):
+        return SPECS[name].build(SPECS[name].config)
 
 
 def names(model: Backbone, attribute: str) -> tuple[str, ...]:

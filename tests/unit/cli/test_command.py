@@ -114,10 +114,7 @@ def test_command_has_the_name_of_its_table_entry():
         ["--help"],
         ["--version"],
         ["classify", "--help"],
-        pytest.param(
-            ["train", "--help"],
-            marks=pytest.mark.xfail(strict=False, reason="segnetr.losses still imports torch"),
-        ),
+        ["train", "--help"],
     ],
 )
 def test_help_and_version_import_only_what_they_show(arguments):
