@@ -60,6 +60,21 @@ def family(request: pytest.FixtureRequest) -> Family:
     return Family(request.param, dict(SMALL_VARIANTS[request.param].overrides))
 
 
+# Tracing takes minutes for the other architectures.
+_TRACED_FAST = {"swin_tiny", "vitae_base", "vitae_tiny"}
+
+
+@pytest.fixture(
+    params=[
+        name if name in _TRACED_FAST else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in sorted(SMALL_VARIANTS)
+    ]
+)
+def traced_family(request: pytest.FixtureRequest) -> Family:
+    """Each architecture, most of them in exhaustive runs only."""
+    return Family(request.param, dict(SMALL_VARIANTS[request.param].overrides))
+
+
 @pytest.fixture(scope="session")
 def small_names() -> tuple[str, ...]:
     """The names of the small variants."""

@@ -87,28 +87,28 @@ class Files:
         assert_near(map(torch.from_numpy, given), wanted, 1e-4)
 
 
-def test_exported_program_and_onnx_file_serve_two_sizes_and_any_batch_size(family, tmp_path):
-    if SMALL_VARIANTS[family.name].exports_any_size:
-        files = Files(shallow(family), images(2, (72, 104)), (0, 2, 3), tmp_path)
-        for count, size in ((1, ODD), (3, ABOVE_64.get(family.name, EVEN))):
+def test_exported_program_and_onnx_file_serve_two_sizes_and_any_batch_size(traced_family, tmp_path):
+    if SMALL_VARIANTS[traced_family.name].exports_any_size:
+        files = Files(shallow(traced_family), images(2, (72, 104)), (0, 2, 3), tmp_path)
+        for count, size in ((1, ODD), (3, ABOVE_64.get(traced_family.name, EVEN))):
             files.check(images(count, size))
         return
     for size in (ODD, EVEN):
-        files = Files(shallow(family), images(2, size), (0,), tmp_path)
+        files = Files(shallow(traced_family), images(2, size), (0,), tmp_path)
         for count in (1, 3):
             files.check(images(count, size))
 
 
-def test_network_compiles_without_graph_breaks(family):
-    model = family.build().eval()
+def test_network_compiles_without_graph_breaks(traced_family):
+    model = traced_family.build().eval()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     image = images(2, ODD)
     with torch.no_grad():
         assert_near([compiled(image)], [model(image)], 1e-4)
 
 
-def test_training_compiles_without_graph_breaks(family):
-    model = FeatureExtractor(family.without_chance(num_classes=0))
+def test_training_compiles_without_graph_breaks(traced_family):
+    model = FeatureExtractor(traced_family.without_chance(num_classes=0))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     sum(one.square().mean() for one in compiled(images(2, ODD))).backward()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -305,8 +305,19 @@ def resumed(kind: str, how: str) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["its configuration", "the command it was started with"])
-@pytest.mark.parametrize("kind", ["interrupted", "classifier_interrupted"])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("interrupted", "its configuration"),
+        ("classifier_interrupted", "the command it was started with"),
+        pytest.param(
+            *("interrupted", "the command it was started with"), marks=pytest.mark.exhaustive
+        ),
+        pytest.param(
+            *("classifier_interrupted", "its configuration"), marks=pytest.mark.exhaustive
+        ),
+    ],
+)
 def test_interrupted_old_run_resumes_to_the_result_of_an_uninterrupted_one(
     run_alone, old: Path, kind: str, how: str
 ) -> None:
