@@ -22,7 +22,7 @@ _CUT = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ClassPredictions:
+class LabeledPredictions:
     """Predictions of a classifier, with the ground truth.
 
     Attributes:
@@ -68,7 +68,9 @@ class ClassMeasures:
     auroc: FloatArray
 
 
-def measure_classes(answers: ClassPredictions, weights: FloatArray | None = None) -> ClassMeasures:
+def measure_classes(
+    answers: LabeledPredictions, weights: FloatArray | None = None
+) -> ClassMeasures:
     """Compute one-vs-rest metrics of each class.
 
     Args:
@@ -121,7 +123,7 @@ def measure_auroc(scores: FloatArray, ground_truth: IntArray, weights: FloatArra
 
 
 def measure_all(
-    answers: ClassPredictions, *, bins: int, weights: FloatArray | None = None
+    answers: LabeledPredictions, *, bins: int, weights: FloatArray | None = None
 ) -> dict[str, FloatArray]:
     """Compute all metrics that summarize the classes.
 
@@ -176,7 +178,7 @@ class Calibration:
 
 
 def calibrate(
-    answers: ClassPredictions, *, bins: int, weights: FloatArray | None = None
+    answers: LabeledPredictions, *, bins: int, weights: FloatArray | None = None
 ) -> Calibration:
     """Compare confidence with the ground truth in bins of equal width.
 
@@ -210,7 +212,7 @@ def calibrate(
     )
 
 
-def count_confusions(answers: ClassPredictions) -> IntArray:
+def count_confusions(answers: LabeledPredictions) -> IntArray:
     """Return the confusion matrix (K, K): true class (rows), predicted class (columns).
 
     Raises:
@@ -222,11 +224,11 @@ def count_confusions(answers: ClassPredictions) -> IntArray:
     return table
 
 
-def _weights(answers: ClassPredictions, weights: FloatArray | None) -> FloatArray:
+def _weights(answers: LabeledPredictions, weights: FloatArray | None) -> FloatArray:
     return np.ones((1, len(answers.ground_truth))) if weights is None else weights
 
 
-def _is_among_top(answers: ClassPredictions) -> FloatArray:
+def _is_among_top(answers: LabeledPredictions) -> FloatArray:
     """Return whether fewer than five classes are more probable than the true one, (N,)."""
     own = (answers.probabilities * answers.ground_truth).sum(axis=1, keepdims=True)
     # Ties go to the lowest class index, as in `decisions`.

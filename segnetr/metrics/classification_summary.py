@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segnetr.metrics.classification import (
-    ClassPredictions,
+    LabeledPredictions,
     calibrate,
     count_confusions,
     measure_all,
@@ -110,7 +110,7 @@ class ClassSummary:
 
 
 def summarize_classes(
-    answers: ClassPredictions, classes: Sequence[str], *, bins: int, bootstrap: int, seed: int
+    answers: LabeledPredictions, classes: Sequence[str], *, bins: int, bootstrap: int, seed: int
 ) -> ClassSummary:
     """Summarize the predictions of a classifier.
 
@@ -164,7 +164,7 @@ def find_score(summary: ClassSummary, metric: str) -> ClassScore:
     raise KeyError(metric)
 
 
-def _number_groups(answers: ClassPredictions) -> tuple[np.ndarray, int]:
+def _number_groups(answers: LabeledPredictions) -> tuple[np.ndarray, int]:
     """Return the group index of each case, and the number of groups."""
     # Sorted, so that the interval does not depend on the order of the cases.
     keys = [
@@ -176,7 +176,7 @@ def _number_groups(answers: ClassPredictions) -> tuple[np.ndarray, int]:
 
 
 def _resample(
-    answers: ClassPredictions,
+    answers: LabeledPredictions,
     members: np.ndarray,
     count: int,
     *,
@@ -211,7 +211,7 @@ def _interval(values: FloatArray | None) -> tuple[float, float] | tuple[None, No
 
 
 def _describe_classes(
-    answers: ClassPredictions, classes: Sequence[str], areas: FloatArray | None
+    answers: LabeledPredictions, classes: Sequence[str], areas: FloatArray | None
 ) -> list[ClassRow]:
     each = measure_classes(answers)
     held, decided = answers.ground_truth.sum(axis=0), answers.decisions.sum(axis=0)
@@ -250,7 +250,7 @@ def _undefined(metric: str, rows: Sequence[ClassRow], *, multi_label: bool) -> t
     return tuple(row.class_name for row in gone)
 
 
-def _describe_bins(answers: ClassPredictions, bins: int) -> tuple[CalibrationBin, ...]:
+def _describe_bins(answers: LabeledPredictions, bins: int) -> tuple[CalibrationBin, ...]:
     found = calibrate(answers, bins=bins)
     return tuple(
         CalibrationBin(

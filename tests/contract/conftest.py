@@ -61,7 +61,7 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 
 # Tracing takes minutes for the other architectures.
-_TRACED_FAST = {"swin_tiny", "vitae_base", "vitae_tiny"}
+_TRACED_FAST = {"vitae_base", "vitae_tiny"}
 
 
 @pytest.fixture(

@@ -10,6 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybrid_backbones import create_model, get_spec, list_models
 from hybrid_backbones.registry import SMALL_VARIANTS
 
+pytestmark = pytest.mark.slow
+
 NAMES = list_models()
 # The small variant of each architecture here, the others in exhaustive runs.
 SMALL_FIRST = [

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 5])
 @torch.inference_mode()

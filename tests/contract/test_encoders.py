@@ -16,6 +16,8 @@ from segnetr.errors import UsageError
 from segnetr.models.build import build_model, check_model
 from segnetr.models.segnetr.segmentation import SegmentationModel
 
+pytestmark = pytest.mark.slow
+
 # One small model per family, with fewer blocks if the family has no small one.
 FAMILIES: dict[str, dict[str, object]] = {
     "cmt_ti": {"depths": [1, 1, 1, 1]},
@@ -33,7 +35,7 @@ FAMILIES_FIRST = [
     name if name in FAMILIES else pytest.param(name, marks=pytest.mark.exhaustive) for name in ALL
 ]
 EXPORTED = [
-    name if name in ("vitae_tiny", "cvt_13") else pytest.param(name, marks=pytest.mark.exhaustive)
+    name if name == "vitae_tiny" else pytest.param(name, marks=pytest.mark.exhaustive)
     for name in FAMILIES
 ]
 

@@ -14,6 +14,8 @@ from segnetr.errors import UsageError
 from segnetr.models.build import build_model
 from segnetr.models.cost import count_macs, count_parameters
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 SEGNETRS = ("segnetr", "segnetr_s", "segnetr_any", "segnetr_any_s")
 U_SHAPES = (

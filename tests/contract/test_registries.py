@@ -119,6 +119,7 @@ def test_the_builder_of_an_architecture_can_be_imported(name):
     assert callable(get_builder(name))
 
 
+@pytest.mark.slow
 def test_a_segnetr_network_is_built_without_monai():
     code = (
         "import sys; from segnetr.config.schema.segmentation import SegNetrConfig; "

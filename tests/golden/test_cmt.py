@@ -12,6 +12,7 @@ RECORDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDS)
 @torch.inference_mode()
 def test_network_reproduces_the_recorded_outputs(name, golden):

@@ -9,10 +9,11 @@ RECORDS = [
     ("cvt_13", "cvt_13_224", "cvt_13_224"),
     ("cvt_13", "cvt_13_at_97x131", "cvt_13_224"),
     pytest.param("cvt_13_384", "cvt_13_at_384x384", "cvt_13_224", marks=pytest.mark.slow),
-    pytest.param("cvt_w24_384", "cvt_w24_384", "cvt_w24_384", marks=pytest.mark.slow),
+    pytest.param("cvt_w24_384", "cvt_w24_384", "cvt_w24_384", marks=pytest.mark.exhaustive),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "record_name", "keys"), RECORDS)
 @torch.inference_mode()
 def test_network_reproduces_the_recorded_outputs(name, record_name, keys, golden):

@@ -13,6 +13,7 @@ RECORDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "record_name", "fields"), RECORDS)
 @torch.inference_mode()
 def test_network_reproduces_the_recorded_outputs(name, record_name, fields, golden):

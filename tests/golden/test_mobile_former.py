@@ -17,6 +17,7 @@ RECORDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "record_name"), RECORDS)
 @torch.inference_mode()
 def test_network_reproduces_the_recorded_outputs(name, record_name, golden):

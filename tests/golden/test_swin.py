@@ -15,11 +15,13 @@ VARIANTS = {
     "swin_large": "swin_large_window7_224",
     "swin_large_384": "swin_large_window12_384",
 }
-LARGE = {"swin_base", "swin_base_384", "swin_large", "swin_large_384"}
+LARGE = {"swin_base_384", "swin_large", "swin_large_384"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in VARIANTS]
+    "name",
+    [pytest.param(n, marks=[pytest.mark.exhaustive] if n in LARGE else []) for n in VARIANTS],
 )
 @torch.inference_mode()
 def test_classifier_reproduces_the_recorded_outputs(name, golden):
@@ -32,6 +34,7 @@ def test_classifier_reproduces_the_recorded_outputs(name, golden):
     record.check_logits(model.forward_head(encoded))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["224x224", "97x131"])
 @torch.inference_mode()
 def test_dense_backbone_reproduces_the_recorded_maps(size, golden):

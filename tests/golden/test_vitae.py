@@ -15,7 +15,12 @@ STAGED = [
     pytest.param("vitaev2_48m", "vitaev2_48m", marks=SLOW),
     pytest.param("vitaev2_b", "vitaev2_b", marks=SLOW),
 ]
-PLAIN = [pytest.param(name, marks=SLOW) for name in ("vitae_base", "vitae_large", "vitae_huge")]
+EXHAUSTIVE = pytest.mark.exhaustive
+PLAIN = [
+    pytest.param("vitae_base", marks=SLOW),
+    pytest.param("vitae_large", marks=EXHAUSTIVE),
+    pytest.param("vitae_huge", marks=EXHAUSTIVE),
+]
 
 
 def load(name, record, **fields):
@@ -36,6 +41,7 @@ def keep_input(captured, name, module):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "record_name"), STAGED)
 @torch.inference_mode()
 def test_staged_network_reproduces_the_recorded_outputs(name, record_name, golden):
@@ -76,6 +82,7 @@ def test_plain_network_reproduces_the_recorded_outputs(name, golden):
     record.check_logits(logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["224x224", "192x256"])
 @torch.inference_mode()
 def test_dense_backbone_reproduces_the_recorded_maps(size, golden):

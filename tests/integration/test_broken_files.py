@@ -258,6 +258,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_command_processes_all_valid_files_in_a_folder_with_broken_ones(
     whole: dict[str, bytes], model: Path, tmp_path: Path, command: Callable[..., object]
 ) -> None:

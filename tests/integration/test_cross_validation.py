@@ -93,6 +93,7 @@ def test_fold_alone_repeats_the_fold_of_all(crossed, command, images, tiny, tmp_
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.exhaustive
 def test_terminated_fold_resumes_exactly(start, images, tiny, tmp_path):
     arguments = ["train", "--dataset", "isic2018", "--data-dir", images, "--steps", 20, *tiny]
     arguments += ["--set", "train.save_every=1", "--folds", 2, "--quiet"]

@@ -71,7 +71,8 @@ def test_run_killed_at_a_step_and_during_a_save_equals_the_uninterrupted_run(unb
     assert not list((out / "checkpoints").glob(".*"))
 
 
-@pytest.mark.parametrize("workers", [pytest.param("0", marks=pytest.mark.exhaustive), "2"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("workers", ["0", "2"])
 def test_run_killed_at_random_moments_equals_the_uninterrupted_run(unbroken, tmp_path, workers):
     out, dice = tmp_path / "run", random.Random(f"killed {workers}")
     for _ in range(4):

@@ -156,6 +156,7 @@ def test_existing_results_are_skipped_unless_another_model_made_them(
     assert read_index(out)["model"] == index["model"]
 
 
+@pytest.mark.slow
 def test_ensemble_does_not_depend_on_how_the_models_are_listed(
     command, models, photos, tmp_path
 ) -> None:

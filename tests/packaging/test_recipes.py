@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md work in a copy of the source tree."""
+"""The recipes of CONTRIBUTING.md work in a copy of the source tree, all five in one copy."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,9 @@ pytestmark = pytest.mark.slow
 
 
 class Copy:
-    """A copy of the source tree with one recipe applied."""
+    """A copy of the source tree with the recipes applied."""
 
-    def __init__(self, root: Path, recipe: str) -> None:
+    def __init__(self, root: Path, recipes: Sequence[str]) -> None:
         self.root = root
         for folder in FOLDERS:
             shutil.copytree(
@@ -34,8 +35,9 @@ class Copy:
         # An installed package has these two folders inside `segnetr`.
         (root / "segnetr" / "cli").symlink_to(root / "cli")
         (root / "segnetr" / "configs").symlink_to(root / "configs")
-        for action, code in read_recipe(recipe):
-            self.apply(action, code)
+        for recipe in recipes:
+            for action, code in read_recipe(recipe):
+                self.apply(action, code)
 
     def apply(self, action: str, code: str) -> None:
         """Apply one block: a new file, one line after a line, or code before a line."""
@@ -71,8 +73,8 @@ class Copy:
         return done.stdout
 
     def pytest(self, *arguments: object) -> str:
-        """Run tests that must pass, at least one, and return the summary."""
-        done = self.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
+        """Run tests that must pass, and return a line for each."""
+        done = self.run("-m", "pytest", "-v", "-p", "no:cacheprovider", *arguments)
         assert done.returncode == 0, done.stdout[-3000:]
         return done.stdout
 
@@ -85,10 +87,29 @@ def read_recipe(name: str) -> list[tuple[str, str]]:
     return blocks
 
 
-def test_new_backbone_is_tested_and_accepted(tmp_path: Path):
-    copy = Copy(tmp_path / "tree", "backbone")
-    tests = ("tests/contract/test_backbone_registry.py", "tests/contract/test_backbones.py")
-    assert "passed" in copy.pytest(*tests, "-k", "tiny_net or covered_by_a_small")
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy of the source tree with all recipes."""
+    recipes = ("backbone", "dataset", "loss", "metric", "command")
+    return Copy(tmp_path_factory.mktemp("recipes") / "tree", recipes)
+
+
+@pytest.fixture(scope="module")
+def contract(copy: Copy) -> str:
+    """The contract tests of the new entries, run in the copy: a line for each."""
+    return copy.pytest(
+        "tests/contract/test_backbone_registry.py",
+        "tests/contract/test_backbones.py",
+        "tests/contract/test_registries.py",
+        "tests/unit/data/datasets/test_registry.py",
+        *("-k", "tiny_net or covered_by_a_small or kvasir or squared_error or sensitivity"),
+    )
+
+
+def test_new_backbone_is_tested_and_accepted(copy: Copy, contract: str):
+    assert len(re.findall(r"test_backbone_registry.py::.*tiny_net.* PASSED", contract)) >= 3
+    assert len(re.findall(r"test_backbones.py::.*tiny_net.* PASSED", contract)) >= 10
+    assert "covered_by_a_small" in contract
     card = json.loads(copy.segnetr("models", "show", "tiny_net", "--json"))
     assert card["name"] == "tiny_net"
     code = (
@@ -98,9 +119,8 @@ def test_new_backbone_is_tested_and_accepted(tmp_path: Path):
     assert copy.run("-c", code).returncode == 0
 
 
-def test_new_dataset_is_tested_and_accepted(tmp_path: Path):
-    copy = Copy(tmp_path / "tree", "dataset")
-    assert "passed" in copy.pytest("tests/unit/data/datasets/test_registry.py")
+def test_new_dataset_is_tested_and_accepted(copy: Copy, contract: str, tmp_path: Path):
+    assert re.search(r"test_registry.py::.*kvasir.* PASSED", contract)
     data = tmp_path / "data"
     for folder in ("images", "masks"):
         (data / folder).mkdir(parents=True)
@@ -117,11 +137,8 @@ def test_new_dataset_is_tested_and_accepted(tmp_path: Path):
     assert "kvasir" in json.dumps(listed)
 
 
-def test_new_loss_is_tested_and_accepted(tmp_path: Path):
-    copy = Copy(tmp_path / "tree", "loss")
-    assert "passed" in copy.pytest(
-        "tests/unit/test_losses.py", "tests/contract/test_registries.py", "-k", "loss"
-    )
+def test_new_loss_is_tested_and_accepted(copy: Copy, contract: str):
+    assert re.search(r"test_registries.py::.*squared_error.* PASSED", contract)
     assert "squared_error" in copy.segnetr("train", "--help")
     # --resume without --out stops after the configuration has been checked.
     accepted = copy.run("-m", "segnetr.cli", "train", "--loss", "squared_error", "--resume")
@@ -131,9 +148,8 @@ def test_new_loss_is_tested_and_accepted(tmp_path: Path):
     assert "squared_error" in refused.stderr
 
 
-def test_new_metric_is_tested_and_computed(tmp_path: Path):
-    copy = Copy(tmp_path / "tree", "metric")
-    assert "passed" in copy.pytest("tests/contract/test_registries.py", "-k", "metric")
+def test_new_metric_is_tested_and_computed(copy: Copy, contract: str, tmp_path: Path):
+    assert re.search(r"test_registries.py::.*sensitivity.* PASSED", contract)
     for folder in ("predictions", "ground_truth"):
         (tmp_path / folder).mkdir()
         for number in range(3):
@@ -149,8 +165,7 @@ def test_new_metric_is_tested_and_computed(tmp_path: Path):
     assert row["mean"] == pytest.approx(0.5)
 
 
-def test_new_command_is_accepted(tmp_path: Path):
-    copy = Copy(tmp_path / "tree", "command")
+def test_new_command_is_accepted(copy: Copy):
     assert json.loads(copy.segnetr("hello", "Ada", "--json")) == {"greeting": "Hello Ada"}
     assert "hello" in copy.segnetr("--help")
     assert "Your name." in copy.segnetr("hello", "--help")

@@ -33,6 +33,7 @@ def test_every_folder_with_code_is_a_listed_package():
     assert packages == set(settings["packages"])
 
 
+@pytest.mark.slow
 def test_folders_files_and_names_follow_the_layout_rules():
     """Folders hold at most 15 files, files at most 450 lines, and each has a docstring."""
     folders = Counter(path.parent for path in [*SOURCES, *TESTS] if path.name != "__init__.py")
@@ -55,6 +56,7 @@ PAIRS = {  # a kernel and its dispatcher, a layer of either package, a function 
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_public_name_is_defined_in_one_module():
     """Commands share the name of their workflow, and architectures the names of their papers."""
     places: dict[str, set[str]] = {}
@@ -74,6 +76,7 @@ def test_a_public_name_is_defined_in_one_module():
     assert not unclear, "\n".join(unclear)
 
 
+@pytest.mark.slow
 def test_functions_stay_short():
     long = []
     for path in SOURCES:

@@ -77,6 +77,7 @@ def find_private_words(text: str) -> list[tuple[int, str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_no_file_uses_a_private_term():
     found = [
         f"{path.relative_to(ROOT)}:{number}: {word!r}; write {term}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segnetr.data.case import Batch
 from segnetr.errors import UsageError
-from segnetr.metrics.classification import ClassPredictions, measure_all
+from segnetr.metrics.classification import LabeledPredictions, measure_all
 
 Monitor = Literal["accuracy", "balanced_accuracy", "auroc", "f1", "loss"]
 
@@ -77,7 +77,7 @@ class ClassificationTask:
             case_ids += batch["case_id"]
         if not losses:
             raise UsageError("no case for validation; raise data.validation_share or add cases")
-        predictions = ClassPredictions(
+        predictions = LabeledPredictions(
             case_ids=tuple(case_ids),
             probabilities=np.concatenate(probabilities),
             ground_truth=np.concatenate(ground_truth).astype(np.int64),

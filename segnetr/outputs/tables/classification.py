@@ -10,7 +10,7 @@ import numpy as np
 
 from segnetr.config.schema.classification import ClassifyEvaluateConfig
 from segnetr.errors import ReadError
-from segnetr.metrics.classification import ClassPredictions
+from segnetr.metrics.classification import LabeledPredictions
 from segnetr.metrics.classification_summary import (
     CalibrationBin,
     ClassRow,
@@ -68,7 +68,7 @@ class ClassSummaryFile:
     unscored: tuple[UnscoredCase, ...]
 
 
-def write_class_cases_csv(path: Path, answers: ClassPredictions, classes: Sequence[str]) -> None:
+def write_class_cases_csv(path: Path, answers: LabeledPredictions, classes: Sequence[str]) -> None:
     """Write one row per case: group, ground truth, predicted class, probabilities.
 
     Raises:
@@ -174,7 +174,7 @@ def write_predictions_csv(
         WriteError: If the file cannot be written.
     """
     table = np.array(probabilities, dtype=np.float64).reshape(len(files), len(classes))
-    answers = ClassPredictions(
+    answers = LabeledPredictions(
         case_ids=tuple(files),
         probabilities=table,
         ground_truth=np.zeros(table.shape, dtype=np.int64),

@@ -20,7 +20,7 @@ from segnetr.data.classification.open import open_classification_set
 from segnetr.engine.inference.classifier import Classifier
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import ReadError, UsageError
-from segnetr.metrics.classification import ClassPredictions
+from segnetr.metrics.classification import LabeledPredictions
 from segnetr.metrics.classification_summary import ClassSummary, summarize_classes
 from segnetr.outputs.models.classifier_file import ClassifierCard
 from segnetr.outputs.tables.classification import (
@@ -178,7 +178,7 @@ def _predict_cases(
     card: ClassifierCard,
     max_pixels: int,
     progress: Progress,
-) -> tuple[ClassPredictions, list[UnscoredCase]]:
+) -> tuple[LabeledPredictions, list[UnscoredCase]]:
     """Return the predictions with their ground truth, and the cases that could not be read."""
     scored: list[ClassificationCase] = []
     probabilities = []
@@ -199,7 +199,7 @@ def _predict_cases(
             advance(min(start + classifier.batch_size, len(cases)), len(cases))
     if not scored:
         raise UsageError(f"no case could be read: {unscored[0].reason}")
-    predictions = ClassPredictions(
+    predictions = LabeledPredictions(
         case_ids=tuple(case.case_id for case in scored),
         probabilities=np.concatenate(probabilities),
         # As 0 and 1, (N, K), for one label as for several.

@@ -35,6 +35,7 @@ def observe(model, image):
     return calls, output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_captured_weights_are_those_of_the_network_and_logits_are_unchanged(name, monkeypatch):
     model, image = build(name)
@@ -63,6 +64,7 @@ def test_captured_weights_are_those_of_the_network_and_logits_are_unchanged(name
         torch.testing.assert_close(call.weights(slice(2, 5)), weights[..., 2:5, :])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_positions_are_inside_the_image_and_each_is_one_query(name):
     model, image = build(name)

@@ -178,6 +178,7 @@ def test_other_channels_and_classes_are_adapted_and_reported(caplog):
     torch.testing.assert_close(given, source.stem.conv(gray.expand(-1, 3, -1, -1)))
 
 
+@pytest.mark.slow
 def test_file_is_loaded_by_name(tmp_path):
     source = small()
     torch.save({"model": source.state_dict()}, tmp_path / "a.pth")

@@ -63,6 +63,7 @@ def test_layers_are_the_blocks_plus_stem_and_head(name, count) -> None:
     assert len(list_layers(build(name))) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_run_in_their_order(name: str) -> None:
     model = build(name, num_classes=3).eval()

@@ -55,6 +55,7 @@ def our_swin(**fields):
     ).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 96), (97, 131)])
 @torch.inference_mode()
 def test_cvt_agrees_with_transformers(size):
@@ -110,6 +111,7 @@ def test_older_layout_of_swin_loads_to_the_same_weights():
     assert all(torch.equal(v, old.state_dict()[k]) for k, v in new.state_dict().items())
 
 
+@pytest.mark.slow
 def test_incomplete_attention_of_swin_is_reported():
     state = their_swin().state_dict()
     state = {key: value for key, value in state.items() if "key" not in key and "k_proj" not in key}
@@ -117,6 +119,7 @@ def test_incomplete_attention_of_swin_is_reported():
         load_published(our_swin(), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["cvt", "swin"])
 def test_every_key_is_used_or_reported(layout):
     theirs = their_cvt() if layout == "cvt" else their_swin()

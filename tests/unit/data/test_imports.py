@@ -22,6 +22,7 @@ MODULES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_module_imports_none_of_the_slow_packages(module: str) -> None:
     code = f"import sys, {module}; print(*(name for name in {SLOW} if name in sys.modules))"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segnetr.metrics.classification import (
-    ClassPredictions,
+    LabeledPredictions,
     calibrate,
     count_confusions,
     measure_all,
@@ -17,12 +17,12 @@ from segnetr.metrics.classification import (
 from segnetr.metrics.classification_summary import find_score, summarize_classes
 
 
-def make(probabilities, ground_truth, *, multi_label=False, groups=None) -> ClassPredictions:
+def make(probabilities, ground_truth, *, multi_label=False, groups=None) -> LabeledPredictions:
     table = np.asarray(probabilities, dtype=np.float64)
     ground_truth = np.asarray(ground_truth)
     if ground_truth.ndim == 1:
         ground_truth = np.eye(table.shape[1], dtype=np.int64)[ground_truth]
-    return ClassPredictions(
+    return LabeledPredictions(
         case_ids=tuple(f"c{i:04}" for i in range(len(table))),
         probabilities=table,
         ground_truth=ground_truth.astype(np.int64),
@@ -31,7 +31,7 @@ def make(probabilities, ground_truth, *, multi_label=False, groups=None) -> Clas
     )
 
 
-def draw(count: int, classes: int, *, seed: int, coarse: bool = False) -> ClassPredictions:
+def draw(count: int, classes: int, *, seed: int, coarse: bool = False) -> LabeledPredictions:
     generator = np.random.default_rng(seed)
     ground_truth = generator.integers(0, classes, count)
     scores = generator.random((count, classes)) + 0.7 * np.eye(classes)[ground_truth]
@@ -146,7 +146,7 @@ def test_perfect_predictions_have_perfect_scores():
 def test_interval_is_independent_of_case_order_and_contains_the_value():
     predictions = draw(80, 3, seed=5)
     order = np.random.default_rng(0).permutation(80)
-    shuffled = ClassPredictions(
+    shuffled = LabeledPredictions(
         case_ids=tuple(predictions.case_ids[i] for i in order),
         probabilities=predictions.probabilities[order],
         ground_truth=predictions.ground_truth[order],

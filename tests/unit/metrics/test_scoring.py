@@ -152,6 +152,7 @@ def test_every_foreground_class_is_scored_separately():
     assert {name for name, _ in values} == {"left", "right"}
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_scores_equal_brute_force_computation(data):
@@ -203,6 +204,7 @@ def test_scores_are_invariant_to_swapping_masks_and_rotating_the_grid(one, other
             assert turned[key] == pytest.approx(value, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_dense_and_sparse_borders_have_the_same_score_by_different_methods():
     generator = np.random.default_rng(0)
     ground_truth = square(10, 10, 40, shape=(60, 60))

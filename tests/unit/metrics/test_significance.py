@@ -54,6 +54,7 @@ def test_effect_size_is_maximal_if_all_cases_improve_by_the_same_amount():
     assert found.p_value < 0.01
 
 
+@pytest.mark.slow
 def test_cases_of_one_patient_are_one_unit_of_the_signed_rank_test():
     first, second = by_case([0.5] * 12), by_case([0.6] * 12)
     alone = measure_difference(first, second)
@@ -110,6 +111,7 @@ def test_mean_over_classes_uses_the_same_classes_for_both_runs():
     assert pair_cases(first, second, metric="dice")["mean"] == ({"1": 0.5}, {"1": 0.7})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "winner"), [("assd_mm", "small"), ("hd95_px", "small"), ("nsd_2mm", "large")]
 )

@@ -32,7 +32,10 @@ def test_internal_padding_is_cropped(size: tuple[int, int]) -> None:
     assert torch.equal(framed(image), 2 * image)
 
 
-@pytest.mark.parametrize("mixing", ["window", "position"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mixing", ["window", pytest.param("position", marks=pytest.mark.exhaustive)]
+)
 def test_network_compiles_to_one_graph(mixing: str) -> None:
     model = build(mixing).eval()
     image = torch.randn(2, 3, 45, 50)
@@ -42,7 +45,7 @@ def test_network_compiles_to_one_graph(mixing: str) -> None:
     assert (compiled - usual).abs().max() < 1e-5 * usual.abs().max()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_training_step_compiles_to_one_graph() -> None:
     model, plain = build().double(), build().double()
     image = torch.randn(2, 3, 32, 48, dtype=torch.float64)
@@ -54,6 +57,7 @@ def test_training_step_compiles_to_one_graph() -> None:
         torch.testing.assert_close(left, right, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["window", "position"])
 def test_network_can_be_exported(mixing: str) -> None:
     model = build(mixing).eval()

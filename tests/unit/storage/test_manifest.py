@@ -153,6 +153,7 @@ KILLED_WRITER = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_folder_killed_during_replacement_is_complete_old_or_new(tmp_path):
     target = tmp_path / "model"
     found = set()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -64,6 +65,7 @@ def score_case(case):
     return pair, log, peak
 
 
+@pytest.mark.slow
 def test_memory_grows_by_labels_and_ground_truth_and_not_by_values_and_probabilities(tmp_path):
     peaks = [
         score_case(write_case(tmp_path / str(depth), grid=(64, 60, depth)))[2]

@@ -96,6 +96,7 @@ def rows_of(result):
     return json.loads(result.stdout)["comparisons"]
 
 
+@pytest.mark.slow
 def test_better_run_is_named_for_shares_and_distances(tmp_path):
     close = write_run(tmp_path / "close", [1] * 12)
     far = write_run(tmp_path / "far", [4, 5, 6, 5, 4, 6, 5, 4, 6, 5, 4, 6], lr=1e-4)

@@ -53,6 +53,7 @@ def write_run(run: Path, state: dict[str, Tensor]) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_classifiers_run_gives_all_but_its_head(tmp_path: Path) -> None:
     state = classifier()
     run = write_run(tmp_path / "run", state)
@@ -138,6 +139,7 @@ def test_weights_without_any_match_are_rejected_even_if_partial_is_accepted(tmp_
         load_encoder_weights(build(), file, accept_partial=True)
 
 
+@pytest.mark.slow
 def test_changed_run_missing_file_and_pickled_code_are_one_line(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", classifier())
     weights = run / "model" / "model.safetensors"

@@ -57,6 +57,7 @@ def image() -> ImageFile:
     return ImageFile(path=Path("a.png"), array=values, kind="image")
 
 
+@pytest.mark.slow
 def test_ensemble_of_different_sizes_returns_the_mean_of_the_probabilities(models) -> None:
     alone = [
         open_predictor(path, device="cpu")[1].predict(image(), keep_probabilities=True)

@@ -5,11 +5,9 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from hybrid_backbones import create_model, load_published
 from hybrid_backbones.layers.position import resize_positions
-from hybrid_backbones.registry import get_spec
 
 # Small enough for a unit test, with all parts of the published ones.
 SMALL = {
@@ -61,18 +59,7 @@ def test_maps_have_the_declared_shapes_at_any_size(name, size, channels):
     assert all(feature.isfinite().all() for feature in maps)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_sizes_have_the_stated_cost(name):
-    entry = get_spec(name)
-    with torch.device("meta"):
-        model = create_model(name).eval()
-        image = torch.empty(1, 3, entry.image_size, entry.image_size)
-    assert sum(parameter.numel() for parameter in model.parameters()) == entry.parameters
-    with FlopCounterMode(display=False) as counter:
-        model(image)
-    assert counter.get_total_flops() / 2e9 == pytest.approx(entry.gmacs, rel=0.01)
-
-
+@pytest.mark.slow
 def test_first_public_small_variant_is_a_setting():
     with torch.device("meta"):
         model = create_model("vitae_small", token_dims=(64, 64, 384))

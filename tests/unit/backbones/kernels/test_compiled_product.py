@@ -55,6 +55,7 @@ def places():
     yield torch.randn(9000, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", range(5))
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("width", [16, 96])

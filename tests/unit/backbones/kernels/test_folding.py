@@ -38,6 +38,7 @@ def norms_of(model):
     return [name for name, module in model.named_modules() if isinstance(module, Norm)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 @torch.inference_mode()
 def test_fused_network_gives_the_same_maps_and_logits(name):

@@ -42,6 +42,7 @@ def run_everything():
     return {name for name in names if name.startswith(KERNELS)}
 
 
+@pytest.mark.slow
 @needs_onednn
 def test_plain_switches_off_every_kernel_of_both_packages():
     """Without plain() each kind of kernel runs, inside it none does, behind it all do again."""
@@ -63,6 +64,7 @@ def test_plain_switches_off_every_kernel_of_both_packages():
     assert run_everything() == ran
 
 
+@pytest.mark.slow
 @needs_onednn
 def test_environment_variable_switches_off_every_kernel():
     """The variable acts on a whole process, and plain() inside it changes nothing."""

@@ -104,6 +104,7 @@ def test_copies_start_without_tables_and_state_dicts_have_none(name, how):
     assert torch.equal(copied(images()), logits)
 
 
+@pytest.mark.slow
 @names
 @torch.no_grad()
 def test_fake_and_counted_passes_cache_nothing(name):
@@ -116,6 +117,7 @@ def test_fake_and_counted_passes_cache_nothing(name):
     assert model(images(80, 80)).isfinite().all()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_network_computes_its_own_tables():
     model = make("swin_tiny")

@@ -343,6 +343,7 @@ def test_evaluation_does_not_change_images_of_the_right_size():
     np.testing.assert_array_equal(fitted, image)
 
 
+@pytest.mark.slow
 def test_import_disables_the_version_check_of_albumentations():
     code = (
         "import os; os.environ.pop('NO_ALBUMENTATIONS_UPDATE', None)\n"

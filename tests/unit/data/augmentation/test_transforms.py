@@ -434,6 +434,7 @@ def test_invalid_intensity_is_refused_when_the_transform_is_built() -> None:
         evaluation_transform(SIZE, IntensityConfig(), 1)
 
 
+@pytest.mark.slow
 def test_import_of_albumentations_gives_no_warning_and_no_version_check() -> None:
     # The version check runs at import, in a process of its own that has not been told to skip it.
     code = (

@@ -65,8 +65,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter = Counter(cache_module.hash_file)
-    monkeypatch.setattr(cache_module, "hash_file", counter)
+    counter = Counter(cache_module.hash_cached_file)
+    monkeypatch.setattr(cache_module, "hash_cached_file", counter)
     return counter
 
 
@@ -171,6 +171,7 @@ def test_damaged_copy_is_rebuilt(tmp_path: Path, name: str, damage: str) -> None
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_copies_and_report_progress(tmp_path: Path) -> None:
     cases = draw_cases(tmp_path / "data", 4)
     seen: list[tuple[int, int]] = []
@@ -282,6 +283,7 @@ def test_file_that_changes_while_it_is_read_is_refused(
     assert np.load(entry.image).max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_full_disk_is_a_one_line_error_and_leaves_no_partial_copy(
     tmp_path: Path, workers: int
@@ -312,6 +314,7 @@ def test_cache_folder_that_is_a_file_is_a_one_line_error(tmp_path: Path) -> None
         build(draw_cases(tmp_path / "data", 1), tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_killed_decoding_process_is_an_error_and_not_a_hang(tmp_path: Path) -> None:
     cases = draw_cases(tmp_path / "data", 40)
 
@@ -326,6 +329,7 @@ def test_killed_decoding_process_is_an_error_and_not_a_hang(tmp_path: Path) -> N
     assert len(build(cases, tmp_path / "cache").entries) == 40
 
 
+@pytest.mark.slow
 def test_decoding_process_starts_without_torch() -> None:
     code = "import sys, segnetr.data.cache.segmentation; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -339,6 +343,7 @@ def _build_for_ever(cases: list[Case], folder: Path) -> None:
         number += 1
 
 
+@pytest.mark.slow
 def test_killed_builder_leaves_no_invalid_copies(tmp_path: Path) -> None:
     cases = draw_cases(tmp_path / "data", 4)
     folder = tmp_path / "cache"

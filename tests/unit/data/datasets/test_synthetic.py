@@ -30,6 +30,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_files_depend_on_the_seed_only(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         draw_dataset(tmp_path / name, counts=SMALL, seed=seed)
@@ -63,6 +64,7 @@ def test_reader_of_isic_2018_reads_the_synthetic_dataset(tmp_path):
             assert set(np.unique(np.asarray(mask))) == {0, 255}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_current_version_is_not_regenerated_and_an_older_version_is(tmp_path):
     prepare_synthetic(tmp_path)
@@ -78,6 +80,7 @@ def test_current_version_is_not_regenerated_and_an_older_version_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["synthetic"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_interrupted_generation_leaves_no_files_and_can_be_repeated(tmp_path, monkeypatch):
     calls = []
@@ -105,6 +108,7 @@ def test_interrupted_generation_leaves_no_files_and_can_be_repeated(tmp_path, mo
     assert not any(folder.exists() for folder in abandoned)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_dataset_that_another_process_finished_first_is_used(tmp_path, monkeypatch):
     def draw_twice(folder: Path, **request: object) -> None:
@@ -161,6 +165,7 @@ def test_masks_are_one_component_of_the_specified_size():
         assert outside >= 2
 
 
+@pytest.mark.slow
 def test_global_threshold_segments_lesions_only_partly():
     scores = []
     for seed in range(40):
@@ -173,6 +178,7 @@ def test_global_threshold_segments_lesions_only_partly():
     assert max(scores) > 0.9
 
 
+@pytest.mark.slow
 def test_lesions_differ_from_the_skin_around_them():
     """The inside of a mask is darker or redder than a ring around it."""
     hits = 0

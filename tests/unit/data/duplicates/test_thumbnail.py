@@ -28,6 +28,7 @@ def write(path: Path, seed: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_known_files_are_not_decoded_again_but_changed_ones_are(tmp_path, monkeypatch):
     paths = [write(tmp_path / f"{i}.png", i) for i in range(3)]
     cache = tmp_path / "cache"

@@ -193,6 +193,7 @@ class Dying(MapTransform):  # type: ignore[misc]
         return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_failing_transform_names_case_and_transform(
     entries: list[CachedCase], workers: int
@@ -205,6 +206,7 @@ def test_failing_transform_names_case_and_transform(
         list(loader)
 
 
+@pytest.mark.slow
 def test_killed_worker_is_an_error_and_not_a_hang(entries: list[CachedCase]) -> None:
     sampler = ResumableSampler(5, batch_size=3, seed=0, steps=4)
     loader = training_loader(entries, chain(Dying("image")), sampler=sampler, workers=2, seed=0)
@@ -219,6 +221,7 @@ def test_sampler_of_another_size_is_refused(entries: list[CachedCase]) -> None:
         training_loader(entries, chain(), sampler=sampler, workers=0, seed=0)
 
 
+@pytest.mark.slow
 def test_training_and_second_start_decode_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,7 +238,7 @@ def test_training_and_second_start_decode_no_image(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("an original was opened after the cache was built")
 
-    for name in ("read_image", "read_ground_truth", "hash_file"):
+    for name in ("read_image", "read_ground_truth", "hash_cached_file"):
         monkeypatch.setattr(cache_module, name, refuse)
     second = build_cache(cases, settings, folder=tmp_path / "cache", workers=0)
     assert second == first

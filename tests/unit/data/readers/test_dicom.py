@@ -79,6 +79,7 @@ def series(tmp_path: Path) -> Path:
     return write_series(tmp_path / "scan")
 
 
+@pytest.mark.slow
 def test_series_is_sorted_by_position_and_has_the_geometry_of_itk(series: Path) -> None:
     image = read_image(series)
     np.testing.assert_array_equal(image.array, draw_voxels())
@@ -109,6 +110,7 @@ def test_zip_is_read_like_its_folder_without_writing_files(series: Path, tmp_pat
     assert "damaged zip file" in refuse(packed)
 
 
+@pytest.mark.slow
 def test_oblique_slices_along_any_axis_are_sorted_along_their_normal(tmp_path: Path) -> None:
     angle = np.deg2rad(20)
     row = np.array([0.0, np.cos(angle), np.sin(angle)])
@@ -141,6 +143,7 @@ def test_several_series_are_listed_and_one_is_selected_by_uid(series: Path) -> N
     assert "no series 1.2.3; it has" in refuse(series, series="1.2.3")
 
 
+@pytest.mark.slow
 def test_folders_of_slices_are_listed_as_images_and_filtered_by_series(
     series: Path, tmp_path: Path
 ) -> None:
@@ -305,6 +308,7 @@ def test_slice_truncated_at_any_percent_is_rejected(series: Path) -> None:
         assert "1.dcm" in refuse(series), percent
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_flipped_bytes_raise_read_error_or_nothing(series: Path) -> None:
     data = first(series).read_bytes()
@@ -317,6 +321,7 @@ def test_flipped_bytes_raise_read_error_or_nothing(series: Path) -> None:
             read_here(series)
 
 
+@pytest.mark.slow
 def test_errors_limits_and_timeouts_of_the_child_process_give_one_line(
     series: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +348,7 @@ def test_error_after_the_first_slices_were_sent_is_still_raised(series: Path) ->
         read_image(series)
 
 
+@pytest.mark.slow
 def test_error_names_a_relative_path_as_relative(
     series: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +380,7 @@ def test_huge_claimed_size_allocates_no_memory_in_this_process(series: Path) -> 
     assert peak < 2_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_mask_of_a_series_is_a_dicom_segmentation_that_references_its_slices(
     packed: bool, series: Path, tmp_path: Path
@@ -416,6 +423,7 @@ def test_mask_of_a_series_is_a_dicom_segmentation_that_references_its_slices(
     assert list(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == [1, 0, 0, 0, 1, 0]
 
 
+@pytest.mark.slow
 def test_empty_mask_is_a_segmentation_and_other_formats_can_be_selected(
     series: Path, tmp_path: Path
 ) -> None:
@@ -430,6 +438,7 @@ def test_empty_mask_is_a_segmentation_and_other_formats_can_be_selected(
             np.testing.assert_allclose(read_image(path).affine, image.affine, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_series_without_the_attributes_of_a_segmentation_gives_a_one_line_error(
     tmp_path: Path,
 ) -> None:
@@ -441,6 +450,7 @@ def test_series_without_the_attributes_of_a_segmentation_gives_a_one_line_error(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_real_series_are_read_as_by_itk(real_data: Path, tmp_path: Path) -> None:
     root = real_data / "dicom_hippocrop"

@@ -107,6 +107,7 @@ def assert_mask_has_the_geometry_of_its_image(affine: NDArray[np.float64], folde
         np.testing.assert_allclose(itk_affine(by_itk), by_nibabel.affine, **coarse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("oblique", [False, True])
 @pytest.mark.parametrize("code", CODES)
 def test_mask_keeps_the_geometry_of_every_orientation_in_every_format(
@@ -117,6 +118,7 @@ def test_mask_keeps_the_geometry_of_every_orientation_in_every_format(
     assert_mask_has_the_geometry_of_its_image(make_affine(code, rotation=rotation), tmp_path)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25,
     deadline=None,

@@ -52,6 +52,7 @@ def open_file(path: Path, channels: int = 1) -> VolumeFile:
     return open_volume(path, max_pixels=LIMIT, channels=channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @pytest.mark.parametrize("axis", [0, 1, 2])

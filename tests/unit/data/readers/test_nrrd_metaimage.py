@@ -307,6 +307,7 @@ def test_volume_truncated_at_any_percent_is_rejected(name: str, tmp_path: Path) 
         refuse(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE)
 def test_flipped_bits_raise_read_error_or_nothing(name: str, tmp_path: Path) -> None:
     data, path = WHOLE[name], tmp_path / name

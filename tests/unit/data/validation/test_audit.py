@@ -58,6 +58,7 @@ EXPECTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_all_issues_of_a_dataset_are_found_in_order(workers: int, tmp_path: Path) -> None:
     cases, calls = make_set(tmp_path), []
@@ -133,6 +134,7 @@ def check(image, masks):
 """
 
 
+@pytest.mark.slow
 def test_killed_worker_is_an_issue_and_the_audit_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,6 +230,7 @@ def test_limit_below_the_program_itself_is_refused_before_any_file() -> None:
         MemoryLimit(30 << 20, make_predictor())
 
 
+@pytest.mark.slow
 def test_memory_that_was_taken_and_freed_before_is_not_counted() -> None:
     held = memory._read_status("VmRSS")
     np.ones(1 << 30, dtype=np.uint8)

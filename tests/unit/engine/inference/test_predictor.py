@@ -175,6 +175,7 @@ def _probabilities(predictor: Predictor, array: NDArray[Any]) -> NDArray[np.floa
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("tta", ["none", "flips"])
 def test_prediction_does_not_depend_on_the_batch_size(

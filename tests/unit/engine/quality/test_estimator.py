@@ -409,6 +409,7 @@ def test_predictor_estimates_quality_unless_disabled(folder):
     assert silent.predict(image()).quality is None
 
 
+@pytest.mark.slow
 def test_quality_of_an_ensemble_needs_quality_models_of_all_members(folder, tmp_path):
     twin = write_folder(tmp_path / "twin")
     plain = write_folder(tmp_path / "plain", with_quality=False)

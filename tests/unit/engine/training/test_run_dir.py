@@ -228,6 +228,7 @@ KILLED_SAVER = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_killed_save_leaves_the_newest_complete_checkpoint(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", KILLED_SAVER, str(tmp_path / "run")],

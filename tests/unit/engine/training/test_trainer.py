@@ -72,6 +72,7 @@ def interrupt(number=signal.SIGTERM):
     return lambda: os.kill(os.getpid(), number)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_reports_its_end(tmp_path):
     result = train(tmp_path / "run", replace(CONFIG, steps=60, lr=1e-2))
     losses = [record["total"] for record in records_of(tmp_path / "run") if "total" in record]
@@ -127,6 +128,7 @@ def test_lowest_score_is_best_if_the_task_minimizes_it(tmp_path):
     assert result.best_score == min(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("step", [1, 2, 5])
 def test_signal_saves_after_the_step_and_the_run_resumes_exactly(tmp_path, number, step):

@@ -123,6 +123,7 @@ def test_channels_are_weighted_by_the_mean_gradient():
     assert np.corrcoef(centers.ravel(), expected.numpy().ravel())[0, 1] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_gives_a_heat_map_at_every_level(name):
     torch.manual_seed(0)

@@ -93,6 +93,7 @@ def test_card_distinguishes_classifiers_from_other_models(written, tmp_path):
     assert not is_classifier(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -146,6 +147,7 @@ class Hostile:
         return os.mkdir, ("trace-of-hostile-code",)
 
 
+@pytest.mark.slow
 def test_error_for_damaged_unrelated_or_hostile_checkpoint_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     whole = tmp_path / "whole.pth"
@@ -173,6 +175,7 @@ def test_error_for_damaged_unrelated_or_hostile_checkpoint_is_one_line(tmp_path,
     assert not (tmp_path / "trace-of-hostile-code").exists()
 
 
+@pytest.mark.slow
 def test_error_for_checkpoint_of_another_network_names_the_likely_network(tmp_path):
     path = tmp_path / "x.pth"
     torch.save(create_model("mobilevit_xs", num_classes=7).state_dict(), path)

@@ -109,6 +109,7 @@ def change_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
     write_manifest(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "architecture",
     [
@@ -489,6 +490,7 @@ def mutate(content: bytes, order: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [WEIGHTS_NAME, CARD_NAME, MANIFEST_NAME])
 def test_changed_bytes_give_a_one_line_error_or_a_model(folder: Path, name: str) -> None:
     order = random.Random(name)

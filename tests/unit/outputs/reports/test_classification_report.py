@@ -9,7 +9,7 @@ import pytest
 
 from segnetr.config.schema.classification import ClassifyEvaluateConfig
 from segnetr.errors import ReadError
-from segnetr.metrics.classification import ClassPredictions
+from segnetr.metrics.classification import LabeledPredictions
 from segnetr.metrics.classification_summary import summarize_classes
 from segnetr.outputs.charts.classification import draw_confusions, draw_reliability
 from segnetr.outputs.reports.classification_report import (
@@ -29,12 +29,12 @@ from segnetr.outputs.tables.classification import (
 CLASSES = ("nevus", "<melanoma>", "absent, as here")
 
 
-def answers(*, multi_label: bool = False) -> ClassPredictions:
+def answers(*, multi_label: bool = False) -> LabeledPredictions:
     generator = np.random.default_rng(0)
     ground_truth = np.zeros((20, 3), np.int64)
     ground_truth[np.arange(20), np.arange(20) % 2] = 1
     scores = generator.random((20, 3)) + ground_truth
-    return ClassPredictions(
+    return LabeledPredictions(
         case_ids=tuple(f"c{i}" for i in range(20)),
         probabilities=scores / 2 if multi_label else scores / scores.sum(axis=1, keepdims=True),
         ground_truth=ground_truth,

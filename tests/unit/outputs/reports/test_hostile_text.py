@@ -10,7 +10,7 @@ from segnetr.config.schema.postprocessing import PostprocessingTrial
 from segnetr.data.validation.measure import CaseMeasures
 from segnetr.engine.quality.estimator import Quality
 from segnetr.metrics import Unscored, score_masks, summarize
-from segnetr.metrics.classification import ClassPredictions
+from segnetr.metrics.classification import LabeledPredictions
 from segnetr.metrics.classification_summary import summarize_classes
 from segnetr.metrics.paired import Difference
 from segnetr.metrics.pixel_calibration import PixelReliability
@@ -96,7 +96,7 @@ def dot_chart():
 def classification_summary():
     ground_truth = np.eye(3, dtype=np.int64)[np.arange(12) % 3]
     scores = np.random.default_rng(0).random((12, 3)) + ground_truth
-    answers = ClassPredictions(
+    answers = LabeledPredictions(
         case_ids=tuple(map(str, range(12))),
         probabilities=scores / scores.sum(axis=1, keepdims=True),
         ground_truth=ground_truth,
