@@ -1,5 +1,5 @@
 """`python -m segnetr.cli`: the command line where no script is installed."""
 
-from .main import main
+from .start import main
 
 main()

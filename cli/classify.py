@@ -5,8 +5,10 @@ from typing import Any
 
 import typer
 
+from segnetr.errors import STOP_CODES
+
 from . import flags as f
-from .command import STOP_CODES, Console, command
+from .command import Console, command
 
 
 @command(

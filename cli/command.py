@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from segnetr.errors import SegNetrError, suggest
+from segnetr.errors import STOP_CODES, SegNetrError, suggest
 
 from . import flags as f
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 PARTIAL_SUCCESS: Final = 3
 ISSUES_FOUND: Final = 4
-INTERRUPTED: Final = 130
-STOP_CODES: Final = {"interrupted": INTERRUPTED, "terminated": 143}
 
 _DECLARATION: Final = "__segnetr_command__"
 _CONSOLE: Final = {"as_json": f.Json, "quiet": f.Quiet, "verbose": f.Verbose}
@@ -243,7 +241,7 @@ def _expand(function: Callable[..., None], declaration: _Declaration) -> Callabl
         except MemoryError:
             _fail("out of memory: reduce --batch-size or train.image_size", 1, verbose=verbose)
         except KeyboardInterrupt:
-            _fail("interrupted", INTERRUPTED, verbose=verbose)
+            _fail("interrupted", STOP_CODES["interrupted"], verbose=verbose)
 
     del run.__wrapped__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -6,10 +6,10 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from segnetr.errors import UsageError
+from segnetr.errors import STOP_CODES, UsageError
 
 from . import flags as f
-from .command import PARTIAL_SUCCESS, STOP_CODES, Console, command
+from .command import PARTIAL_SUCCESS, Console, command
 
 _OUTPUT = f.OUTPUT_PANEL
 # Files that mark a run, a model folder or the folder of a cross-validation.

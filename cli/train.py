@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segnetr.errors import UsageError
+from segnetr.errors import STOP_CODES, UsageError
 
 from . import flags as f
-from .command import STOP_CODES, Console, command
+from .command import Console, command
 
 if TYPE_CHECKING:
     from segnetr.workflows.training.cross_validation import CrossValidationOutcome

@@ -3,8 +3,18 @@
 Every message is one line that names the object, the value and the fix.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final
+
+STOP_CODES: Final[Mapping[str, int]] = {
+    "interrupted": 130,
+    "terminated": 143,
+    "hangup": 129,
+    "usr1": 138,
+    "usr2": 140,
+}
+"""Exit code of a command that a signal stopped: 128 plus the number of the signal on Linux."""
 
 
 class SegNetrError(Exception):

@@ -16,7 +16,6 @@ import io
 import json
 import multiprocessing
 import os
-import signal
 import threading
 import time
 import uuid
@@ -31,6 +30,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
+from segnetr.data.loading.stop_signals import block_stop_signals
 from segnetr.data.preprocessing.resize import Array
 from segnetr.errors import SegNetrError, WriteError
 
@@ -226,7 +226,8 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        numbers = {executor.submit(build, *job): number for number, job in jobs.items()}
+        with block_stop_signals():
+            numbers = {executor.submit(build, *job): number for number, job in jobs.items()}
         for future in as_completed(numbers):
             yield numbers[future], future.result()
     except BrokenProcessPool as error:
@@ -239,9 +240,8 @@ def run_jobs(
 
 
 def _start_worker() -> None:
-    """Set up a decoding process: one thread, no reaction to Ctrl-C, exit with the parent."""
+    """Set up a decoding process: one thread, exit with the parent."""
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

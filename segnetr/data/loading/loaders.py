@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from segnetr.data.cache.segmentation import CachedCase
 from segnetr.data.case import Batch
+from segnetr.data.loading.stop_signals import block_stop_signals
 from segnetr.data.loading.volume_slices import CachedSlice
 from segnetr.errors import ReadError, SegNetrError
 
@@ -269,7 +270,8 @@ class CaseLoader(DataLoader[Batch]):
             ReadError: If a case cannot be read. The message names it.
             SegNetrError: If a worker was killed.
         """
-        batches: Iterator[Batch | ReadError] = super().__iter__()
+        with block_stop_signals():
+            batches: Iterator[Batch | ReadError] = super().__iter__()
         while True:
             try:
                 batch = next(batches)

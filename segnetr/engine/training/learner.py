@@ -19,6 +19,7 @@ from segnetr.engine.training.optim import (
     set_learning_rate,
 )
 from segnetr.engine.training.runtime import Runtime
+from segnetr.engine.training.signals import STOP_SIGNALS, StopSignal
 from segnetr.engine.training.tasks import Task
 from segnetr.errors import ModelFileError, SegNetrError
 
@@ -35,12 +36,23 @@ class StopRequests:
     Attributes:
         interrupted: SIGINT was received.
         terminated: SIGTERM was received.
+        hangup: SIGHUP was received.
+        usr1: SIGUSR1 was received.
+        usr2: SIGUSR2 was received.
         out_of_time: The time limit has passed.
     """
 
     interrupted: bool = False
     terminated: bool = False
+    hangup: bool = False
+    usr1: bool = False
+    usr2: bool = False
     out_of_time: bool = False
+
+    @property
+    def signal(self) -> StopSignal | None:
+        """The signal that was received; the first of several."""
+        return next((name for name in STOP_SIGNALS if getattr(self, name)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

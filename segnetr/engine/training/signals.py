@@ -1,31 +1,47 @@
-"""Handle SIGINT and SIGTERM as requests to stop after the current step."""
+"""Handle signals as requests to stop after the current step."""
 
+import os
 import signal
 import threading
+import time
+from collections.abc import Mapping
 from types import FrameType
-from typing import Literal
+from typing import Final, Literal, cast, get_args
 
-StopSignal = Literal["interrupted", "terminated"]
+StopSignal = Literal["interrupted", "terminated", "hangup", "usr1", "usr2"]
+STOP_SIGNALS: Final = cast(tuple[StopSignal, ...], get_args(StopSignal))
+
+# A scheduler may send several signals for one request, such as SIGTERM and then SIGHUP.
+_SAME_REQUEST_SECONDS = 2.0
 
 
 class SignalHandler:
-    """Context manager that catches the first SIGINT or SIGTERM; a second one acts as usual.
+    """Context manager that catches a signal that asks the process to stop.
+
+    SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are caught. Further signals within two seconds
+    belong to the same request. After that, the next signal acts as usual. Under `torchrun`, which
+    passes on a signal that the process has received already, all further signals are ignored.
 
     Outside the main thread nothing is caught, because Python handles signals in the main thread
     only. A signal that is ignored at the start stays ignored: shells start `segnetr train &` with
-    SIGINT ignored, so that Ctrl-C does not stop background jobs.
+    SIGINT ignored, so that Ctrl-C does not stop background jobs, and `nohup` ignores SIGHUP.
 
     Attributes:
-        caught: "interrupted" (SIGINT), "terminated" (SIGTERM), or None.
+        caught: "interrupted" (SIGINT), "terminated" (SIGTERM), "hangup" (SIGHUP), "usr1" (SIGUSR1),
+            "usr2" (SIGUSR2), or None.
     """
 
-    _MEANING: dict[int, StopSignal] = {  # noqa: RUF012 - a constant
-        signal.SIGINT: "interrupted",
-        signal.SIGTERM: "terminated",
+    _MEANING: Final[Mapping[int, StopSignal]] = {
+        int(getattr(signal, name)): meaning
+        for name, meaning in zip(
+            ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"), STOP_SIGNALS, strict=True
+        )
+        if hasattr(signal, name)
     }
 
     def __init__(self) -> None:
         self.caught: StopSignal | None = None
+        self._caught_at = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "SignalHandler":
@@ -45,8 +61,13 @@ class SignalHandler:
         self._restore()
 
     def _catch(self, number: int, _frame: FrameType | None) -> None:
-        self.caught = self._MEANING[number]
-        self._restore()
+        if self.caught is None:
+            self.caught, self._caught_at = self._MEANING[number], time.monotonic()
+            return
+        is_repeated = time.monotonic() - self._caught_at < _SAME_REQUEST_SECONDS
+        if not is_repeated and "TORCHELASTIC_RUN_ID" not in os.environ:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

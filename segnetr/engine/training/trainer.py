@@ -26,7 +26,7 @@ from segnetr.engine.training.tasks import Task
 from segnetr.errors import ModelFileError, SegNetrError, UsageError
 from segnetr.progress import LogFile, ObserverGroup, TrainingObserver
 
-StopReason = Literal["done", "max_minutes", "patience", "interrupted", "terminated"]
+StopReason = Literal["done", "max_minutes", "patience"] | StopSignal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,7 @@ class TrainResult:
         best_score: Best validation score; None if there was no validation yet.
         best_step: The step with the best score.
         seconds: Training time, including the time before a resume.
-        stopped: "done", "max_minutes", "patience", or the signal: "interrupted" (SIGINT),
-            "terminated" (SIGTERM).
+        stopped: "done", "max_minutes", "patience", or the signal, as in `SignalHandler.caught`.
     """
 
     steps: int
@@ -185,19 +184,18 @@ class Trainer:
 
     def _train_step(self, batches: Iterator[Batch]) -> None:
         began, caught = time.monotonic(), self._signals.caught
+        requests = StopRequests(
+            **({caught: True} if caught else {}),
+            out_of_time=self._is_late(),
+        )
         report = self.learner.train_step(
             batches,
             step=self._state.step,
-            stop_requests=StopRequests(
-                interrupted=caught == "interrupted",
-                terminated=caught == "terminated",
-                out_of_time=self._is_late(),
-            ),
+            stop_requests=requests,
         )
         self._state = replace(self._state, step=self._state.step + 1)
         requests = report.stop_requests
-        if requests.interrupted or requests.terminated:
-            self._signal = "interrupted" if requests.interrupted else "terminated"
+        self._signal = requests.signal
         self._is_out_of_time = requests.out_of_time
         if self._log is not None:
             self._log.write(self._state.step, "train", report.values)

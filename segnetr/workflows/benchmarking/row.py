@@ -15,7 +15,7 @@ from segnetr.config.load import config_identity, load_config, to_plain
 from segnetr.config.schema.segmentation import ModelConfig, RunConfig
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.engine.training.runtime import choose_device
-from segnetr.errors import SegNetrError, UsageError
+from segnetr.errors import STOP_CODES, SegNetrError, UsageError
 from segnetr.metrics import MEAN, select_summary
 from segnetr.models.build import build_model
 from segnetr.models.cost import count_macs, count_parameters
@@ -37,7 +37,7 @@ class InterruptedBenchmarkError(SegNetrError):
 
     def __init__(self, name: str, stopped: str) -> None:
         super().__init__(f"{name}: {stopped}; run the same command to continue")
-        self.exit_code = 143 if stopped == "terminated" else 130
+        self.exit_code = STOP_CODES[stopped]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ def measure_row(name: str, config: RunConfig, *, out: Path, progress: Progress) 
         return _read_row(file, identity)
     progress.on_message(f"benchmark: {name}")
     outcome = train(config, out=run.path, resume=run.has_checkpoint(), progress=progress)
-    if outcome.stopped in ("interrupted", "terminated"):
+    if outcome.stopped in STOP_CODES:
         raise InterruptedBenchmarkError(name, outcome.stopped)
     if not isinstance(outcome.evaluation, EvaluateOutcome):
         raise UsageError(f"{config.data.dataset}: no test and no validation case to score")

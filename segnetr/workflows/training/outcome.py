@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segnetr.engine.training.signals import STOP_SIGNALS
 from segnetr.engine.training.trainer import TrainResult
 from segnetr.workflows.outcome import Outcome
 
-STOPPED_BY_SIGNAL = frozenset({"interrupted", "terminated"})
+STOPPED_BY_SIGNAL = frozenset(STOP_SIGNALS)
 """Stop reasons after which a training can be resumed, and is not scored yet."""
 
 
