@@ -54,6 +54,7 @@ from segnetr.workflows.training.run_setup import (
     choose_split,
     create_run,
     finish_run,
+    lock_run,
     open_run,
     reject_issues,
 )
@@ -90,6 +91,14 @@ def classify(
         network=config.backbone.name,
         device=config.train.device,
     )
+    with lock_run(run, progress):
+        return _classify(run, config, resume=resume, progress=progress)
+
+
+def _classify(
+    run: RunDir, config: ClassifyConfig, *, resume: bool, progress: Progress
+) -> TrainOutcome:
+    """Train in a folder that this process has locked."""
     check_backbone(config)
     opened, issues = prepare_images(open_classification_set(config.data), config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:

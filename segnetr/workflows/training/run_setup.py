@@ -1,6 +1,8 @@
 """Shared steps of all training commands: run folder, split, provenance, scoring, report."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +21,7 @@ from segnetr.engine.training.trainer import TrainResult
 from segnetr.errors import DataError, UsageError
 from segnetr.outputs.models.provenance import collect_provenance
 from segnetr.progress import LogFile, Progress
+from segnetr.storage.lock import lock_folder
 from segnetr.storage.manifest import write_json, write_text_atomic
 from segnetr.workflows.outcome import Outcome
 from segnetr.workflows.training.outcome import TrainOutcome
@@ -86,6 +89,21 @@ def open_run(out: Path | None, *, resume: bool, dataset: str, network: str, devi
     run.check(resume=resume)
     setup_process(device)
     return run
+
+
+@contextlib.contextmanager
+def lock_run(run: RunDir, progress: Progress) -> Iterator[None]:
+    """Keep other trainings out of the run folder. Under `torchrun`, the first process locks it.
+
+    Raises:
+        UsageError: If another process trains in the folder.
+        WriteError: If the folder cannot be written.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with lock_folder(run.path, on_message=progress.on_message):
+        yield
 
 
 def default_run_folder(dataset: str, network: str) -> Path:

@@ -33,6 +33,7 @@ from segnetr.workflows.training.pipeline import TrainingPipeline, build_pipeline
 from segnetr.workflows.training.run_setup import (
     create_run,
     finish_run,
+    lock_run,
     log_messages,
     open_run,
     resume_split,
@@ -73,6 +74,14 @@ def train(
         network=name_network(config),
         device=config.train.device,
     )
+    with lock_run(run, progress):
+        return _train(run, config, resume=resume, masks=masks, progress=progress)
+
+
+def _train(
+    run: RunDir, config: RunConfig, *, resume: bool, masks: Path | None, progress: Progress
+) -> TrainOutcome:
+    """Train in a folder that this process has locked."""
     check_model(config.model)
     pipeline = build_pipeline(open_dataset(config.data), config)
     model = _build_network(pipeline)
