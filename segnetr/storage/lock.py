@@ -18,10 +18,8 @@ from typing import Any
 from segnetr.errors import UsageError
 from segnetr.storage.disk_errors import as_write_error
 
-try:
+with contextlib.suppress(ImportError):  # Windows has none
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = ".segnetr.lock"
 
@@ -46,7 +44,7 @@ def lock_folder(
         UsageError: If another process has the lock. The message names host and process.
         WriteError: If the folder or the file cannot be written.
     """
-    if fcntl is None:
+    if "fcntl" not in globals():
         yield
         return
     is_new = not folder.exists()

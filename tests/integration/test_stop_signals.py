@@ -88,6 +88,19 @@ def test_a_signal_saves_the_state_at_the_next_step(tmp_path, images, tiny, name,
     assert again.returncode == 143, errors
 
 
+def test_second_training_in_the_same_folder_is_refused(tmp_path, images, tiny, command):
+    run = tmp_path / "run"
+    process = start(run, images, tiny)
+    wait_for_steps(run, process, 2)
+    flags = ["--dataset", "isic2018", "--data-dir", images, *tiny, "--out", run, "--quiet"]
+    done = command("train", *flags)
+    assert done.returncode == 2
+    assert f"is in use by process {process.pid} on" in done.stderr
+    send(process, "SIGTERM", "process")
+    assert process.returncode == 143
+    assert not list(run.glob(".*"))
+
+
 @pytest.mark.parametrize("seconds", [0.3, 2.0])
 @pytest.mark.parametrize("name", CODES)
 def test_a_signal_in_the_first_seconds_leaves_no_traceback(tmp_path, images, tiny, name, seconds):
