@@ -7,7 +7,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine must not fail a test: nothing here asserts on seconds.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # Parallel test processes (pytest -n 2) use one thread each: threads of two processes that wait for

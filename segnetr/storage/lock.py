@@ -67,6 +67,31 @@ def lock_folder(
                 folder.rmdir()  # only if it is empty
 
 
+def reject_locked(path: Path) -> None:
+    """Check that no other process has a lock.
+
+    Args:
+        path: The file of the lock. It may be missing.
+
+    Raises:
+        UsageError: If another process has the lock. The message names host and process.
+    """
+    if "fcntl" not in globals():
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _in_use(path, descriptor) from None
+    except OSError:
+        pass  # the file system has no locks
+    finally:
+        os.close(descriptor)
+
+
 def _open_locked(path: Path) -> int:
     """Open and lock a file; try again if its last holder removed it in the meantime."""
     while True:
@@ -74,12 +99,9 @@ def _open_locked(path: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _read_holder(descriptor)
+            error = _in_use(path, descriptor)
             os.close(descriptor)
-            raise UsageError(
-                f"{path.parent} is in use by {_describe(holder)}; wait for it, stop it, or choose "
-                "another --out"
-            ) from None
+            raise error from None
         except OSError:
             # The file system has no locks.
             return descriptor
@@ -89,6 +111,13 @@ def _open_locked(path: Path) -> int:
         except FileNotFoundError:
             pass
         os.close(descriptor)
+
+
+def _in_use(path: Path, descriptor: int) -> UsageError:
+    return UsageError(
+        f"{path.parent} is in use by {_describe(_read_holder(descriptor))}; wait for it, stop it, "
+        "or choose another --out"
+    )
 
 
 def _read_holder(descriptor: int) -> dict[str, Any]:

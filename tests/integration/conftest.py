@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
+from PIL import Image
 from segnetr.cli.main import application
+from support.small_models import make_model
 from typer.testing import CliRunner
 
 from segnetr.data.datasets.synthetic.dataset import draw_dataset
@@ -99,3 +102,21 @@ def trained(
     done = command("train", *arguments, *TINY, *cache, "--quiet")
     assert done.returncode == 0, done.stderr
     return run
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three runs of the same small network with other weights."""
+    folder = tmp_path_factory.mktemp("models")
+    return [make_model(folder / name, seed) for seed, name in enumerate("abc")]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five images in two folders."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.png", "c.png", "sub/a.png", "sub/d.png"):
+        Image.fromarray(random.integers(0, 256, (40, 50), dtype=np.uint8)).save(folder / name)
+    return folder

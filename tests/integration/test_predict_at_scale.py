@@ -11,53 +11,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from segnetr.config.schema.segmentation import IntensityConfig, PredictConfig
 from segnetr.engine.inference import label_store, memory
 from segnetr.engine.inference.predictor import Predictor
-from segnetr.models.build import build_model
-from segnetr.outputs.models.model_file import ModelCard, write_model
-
-
-def make_model(folder: Path, seed: int, *, classes: int = 2) -> Path:
-    """Write a run with a small U-Net of random weights."""
-    card = ModelCard(
-        architecture={"architecture": "unet", "width": 2},
-        classes=tuple(f"c{number}" for number in range(classes)),
-        in_channels=1,
-        image_size=(32, 32),
-        intensity=IntensityConfig(mean=(0.5,), std=(0.25,)),
-        predict=PredictConfig(mode="window", window_batch=2),
-    )
-    torch.manual_seed(seed)
-    network = build_model(
-        card.architecture, in_channels=1, num_classes=classes, image_size=card.image_size
-    )
-    with torch.no_grad():
-        # So that each class is somewhere the likeliest.
-        answer = network.eval()(torch.randn(4, 1, 32, 32))
-        list(network.parameters())[-1].sub_(answer.mean(dim=(0, 2, 3)))
-    write_model(folder / "model", network.state_dict(), card=card)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return [make_model(folder / name, seed) for seed, name in enumerate("abc")]
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Five images in two folders."""
-    folder = tmp_path / "photos"
-    (folder / "sub").mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for name in ("a.png", "b.png", "c.png", "sub/a.png", "sub/d.png"):
-        Image.fromarray(random.integers(0, 256, (40, 50), dtype=np.uint8)).save(folder / name)
-    return folder
 
 
 def write_volume(path: Path, shape: tuple[int, int, int]) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segnetr.config.shards import Shard
 from segnetr.data.classification.case import ClassificationCase
 from segnetr.data.classification.loaders import load_image
 from segnetr.data.readers.file_list import list_images
@@ -19,9 +20,12 @@ from segnetr.outputs.models.classifier_file import ClassifierCard
 from segnetr.outputs.models.model_file import WEIGHTS_NAME, find_model_folder
 from segnetr.outputs.tables.classification import write_predictions_csv
 from segnetr.progress import Progress
+from segnetr.storage.disk_errors import as_write_error
 from segnetr.storage.manifest import hash_file, write_json
 from segnetr.workflows.classification.network import open_classifier
-from segnetr.workflows.prediction.predict import INDEX_NAME, PredictOptions
+from segnetr.workflows.prediction.index import INDEX_NAME, lock_predictions
+from segnetr.workflows.prediction.options import PredictOptions
+from segnetr.workflows.prediction.records import Record, Records, read_records
 
 TABLE_NAME = "predictions.csv"
 EXPLANATIONS = "explanations"
@@ -39,7 +43,7 @@ class ClassPredictions:
 
     table: Path
     done: tuple[Mapping[str, Any], ...]
-    failed: tuple[Mapping[str, str], ...]
+    failed: tuple[Mapping[str, Any], ...]
 
     def to_dict(self) -> Mapping[str, Any]:
         """Return the outcome as plain data."""
@@ -64,12 +68,14 @@ def predict_classes(
 ) -> ClassPredictions:
     """Write the class probabilities of files and folders.
 
-    Unreadable files are skipped. `predictions.json` in `out` lists the model and the failed
-    inputs. Explanations of the most probable class are written to `explanations/` in `out`.
+    Unreadable files are skipped. `predictions.json` in `out` lists the model, the results and the
+    failed inputs. Both files keep the rows of earlier calls for other inputs. Explanations of the
+    most probable class are written to `explanations/` in `out`.
 
     Raises:
-        UsageError: If an input is missing or of an unknown format, a flag for masks is set, or
-            there are several models.
+        UsageError: If an input is missing or of an unknown format, a flag for masks is set,
+            there are several models, another process writes to `out`, or `out` has predictions
+            with other classes.
         ModelFileError: If the model is missing or damaged.
         WriteError: If the table cannot be written.
     """
@@ -86,9 +92,38 @@ def predict_classes(
         )
     files = list_images(inputs)
     card, classifier = open_classifier(model, changes=options.changes, device=options.device)
-    names: list[str] = []
-    rows: list[list[float]] = []
-    failed: list[Mapping[str, str]] = []
+    described = _describe_model(model, card)
+    with lock_predictions(out, Shard(), progress):
+        earlier = _read_earlier(out, described, card)
+        done, failed = _predict_files(files, card, classifier, out, options, progress)
+        records = earlier.extend(
+            Records(model=described, done=tuple(done), failed=tuple(failed)), key="input"
+        )
+        with as_write_error(out):
+            out.mkdir(parents=True, exist_ok=True)
+        table = out / TABLE_NAME
+        write_predictions_csv(
+            table,
+            [record["input"] for record in records.done],
+            [[record["probabilities"][name] for name in card.classes] for record in records.done],
+            classes=card.classes,
+            multi_label=card.multi_label,
+        )
+        write_json(out / INDEX_NAME, {**records.to_dict(), "table": TABLE_NAME})
+    return ClassPredictions(table=table, done=tuple(done), failed=tuple(failed))
+
+
+def _predict_files(
+    files: Sequence[tuple[Path, Path]],
+    card: ClassifierCard,
+    classifier: Classifier,
+    out: Path,
+    options: PredictOptions,
+    progress: Progress,
+) -> tuple[list[Record], list[Record]]:
+    """Return the records of the predicted files, and those of unreadable ones."""
+    done: list[Record] = []
+    failed: list[Record] = []
     with progress.task("predict", len(files)) as advance:
         for start in range(0, len(files), classifier.batch_size):
             inputs_read: list[_Input] = []
@@ -99,21 +134,31 @@ def predict_classes(
                     failed.append({"input": str(path), "reason": str(error)})
                     progress.on_message(str(error))
             if inputs_read:
-                probabilities = classifier.estimate([one.image for one in inputs_read]).tolist()
-                names += [str(one.path) for one in inputs_read]
-                rows += probabilities
+                rows = classifier.estimate([one.image for one in inputs_read]).tolist()
+                done += [
+                    {
+                        "input": str(one.path),
+                        "probabilities": dict(zip(card.classes, row, strict=True)),
+                    }
+                    for one, row in zip(inputs_read, rows, strict=True)
+                ]
                 if options.explain:
-                    _explain(inputs_read, probabilities, classifier, out)
+                    _explain(inputs_read, rows, classifier, out)
             advance(min(start + classifier.batch_size, len(files)), len(files))
-    out.mkdir(parents=True, exist_ok=True)
-    table = out / TABLE_NAME
-    write_predictions_csv(table, names, rows, classes=card.classes, multi_label=card.multi_label)
-    _write_index(out, model, card, failed)
-    done = tuple(
-        {"input": name, "probabilities": dict(zip(card.classes, row, strict=True))}
-        for name, row in zip(names, rows, strict=True)
-    )
-    return ClassPredictions(table=table, done=done, failed=tuple(failed))
+    return done, failed
+
+
+def _read_earlier(out: Path, described: Mapping[str, Any], card: ClassifierCard) -> Records:
+    """Return the records of earlier calls, whose rows the table keeps.
+
+    Raises:
+        UsageError: If they have other classes, so that the columns of the table would differ.
+    """
+    path = out / INDEX_NAME
+    earlier = read_records(path, key="input") or Records(model=described)
+    if any(set(record.get("probabilities", ())) != set(card.classes) for record in earlier.done):
+        raise UsageError(f"{path}: its rows have other classes; choose another --out")
+    return earlier
 
 
 def _reject_mask_flags(model: Path, options: PredictOptions) -> None:
@@ -167,18 +212,11 @@ def _explain(
         )
 
 
-def _write_index(
-    out: Path, model: Path, card: ClassifierCard, failed: Sequence[Mapping[str, str]]
-) -> None:
-    content = {
-        "model": {
-            "path": str(model),
-            "sha256": hash_file(find_model_folder(model) / WEIGHTS_NAME),
-            "backbone": card.backbone,
-            "classes": list(card.classes),
-            "created_by": card.created_by,
-        },
-        "table": TABLE_NAME,
-        "failed": list(failed),
+def _describe_model(model: Path, card: ClassifierCard) -> dict[str, Any]:
+    return {
+        "path": str(model),
+        "sha256": hash_file(find_model_folder(model) / WEIGHTS_NAME),
+        "backbone": card.backbone,
+        "classes": list(card.classes),
+        "created_by": card.created_by,
     }
-    write_json(out / INDEX_NAME, content)

@@ -1,27 +1,31 @@
 """`predictions.json`: the outcome of each input and the model that made it, and its table."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segnetr.config.shards import Shard
-from segnetr.errors import UsageError
 from segnetr.outputs.models.model_file import WEIGHTS_NAME, ModelCard, find_model_folder
 from segnetr.outputs.tables.predictions import write_predictions_table
+from segnetr.progress import Progress
+from segnetr.storage.disk_errors import as_write_error
+from segnetr.storage.lock import lock_folder, reject_locked
 from segnetr.storage.manifest import hash_file, write_json
 from segnetr.workflows.prediction.ensemble import Ensemble, expand_folds
+from segnetr.workflows.prediction.records import Record, Records, read_records
 
 INDEX_NAME = "predictions.json"
-
-Record = Mapping[str, Any]
+_LOCK_NAME = ".predictions.lock"
+_SHARD_LOCKS = ".predictions-*-of-*.lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictIndex:
-    """The index of one process. Other shards have their own.
+    """The index of a prediction folder. Later calls extend it. Shards have their own.
 
     Attributes:
         out: The output folder.
@@ -38,61 +42,73 @@ class PredictIndex:
         """The file: `predictions.json`, or `predictions-2-of-8.json` of a shard."""
         return self.out / name_index(self.shard)
 
-    def read_existing(self) -> dict[str, Record]:
-        """Return the records of an earlier run by mask, for results that are kept.
+    def read_existing(self) -> Records:
+        """Return the records of earlier calls.
 
         Raises:
-            UsageError: If they belong to another model or other settings, whose masks would be
-                mixed with new ones.
+            UsageError: If a file with the name of the index is something else.
         """
-        existing: dict[str, Record] = {}
-        for path in (self.out / INDEX_NAME, self.path):
-            content = _read_index(path)
-            found = content.get("model", self.model)
-            if any(found.get(key) != self.model[key] for key in ("sha256", "settings")):
-                raise UsageError(
-                    f"{path}: its masks were made by another model or with other settings; use "
-                    "another --out, or omit --skip-existing to replace them"
-                )
-            existing |= {str(record["mask"]): record for record in content.get("done", [])}
-        return existing
+        existing = self._read(INDEX_NAME)
+        return existing if self.shard.count == 1 else existing.extend(self._read(self.path.name))
 
     def write(self, done: Sequence[Record], failed: Sequence[Record]) -> None:
-        """Write index and table. Once all shards are finished, write the merged ones as well.
+        """Add to index and table. Once all shards are finished, write the merged ones as well.
 
         Raises:
+            UsageError: If a file with the name of the index is something else.
             WriteError: If it cannot be written.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_json(
-            self.path, {"model": dict(self.model), "done": list(done), "failed": list(failed)}
-        )
-        write_predictions_table(self.path.with_suffix(".csv"), done)
+        with as_write_error(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        new = Records(model=self.model, done=tuple(done), failed=tuple(failed))
+        _write(self.path, self._read(self.path.name).extend(new))
         if self.shard.count > 1:
             self._merge()
 
     def _merge(self) -> None:
         """Write the merged index, and repeat if another process wrote its own in the meantime."""
-        written: list[dict[str, Any]] = []
+        written: list[Records | None] = []
         while (shards := self._read_shards()) != written:
-            hashes = {shard.get("model", {}).get("sha256") for shard in shards}
-            if hashes != {self.model["sha256"]}:
+            finished = [shard for shard in shards if shard is not None]
+            hashes = {shard.model.get("sha256") for shard in finished}
+            if len(finished) < len(shards) or hashes != {self.model["sha256"]}:
                 return
-            merged = {
-                key: sorted((entry for shard in shards for entry in shard[key]), key=_by_input)
-                for key in ("done", "failed")
-            }
-            path = self.out / INDEX_NAME
-            write_json(path, {"model": dict(self.model), **merged})
-            write_predictions_table(path.with_suffix(".csv"), merged["done"])
+            merged = self._read(INDEX_NAME)
+            for shard in finished:
+                merged = merged.extend(shard)
+            _write(self.out / INDEX_NAME, merged.sort())
             written = shards
 
-    def _read_shards(self) -> list[dict[str, Any]]:
+    def _read(self, name: str) -> Records:
+        return read_records(self.out / name) or Records(model=self.model)
+
+    def _read_shards(self) -> list[Records | None]:
         count = self.shard.count
         return [
-            _read_index(self.out / name_index(Shard(number=number, count=count)))
+            read_records(self.out / name_index(Shard(number=number, count=count)))
             for number in range(1, count + 1)
         ]
+
+
+@contextlib.contextmanager
+def lock_predictions(out: Path, shard: Shard, progress: Progress) -> Iterator[None]:
+    """Keep other predictions out of a folder. Different shards do not exclude each other.
+
+    Raises:
+        UsageError: If another process writes to the folder. The message names host and process.
+        WriteError: If the folder cannot be written.
+    """
+    is_whole = shard.count == 1
+    name = _LOCK_NAME if is_whole else f".predictions-{shard.number}-of-{shard.count}.lock"
+    with lock_folder(out, name=name, on_message=progress.on_message):
+        for other in sorted(out.glob(_SHARD_LOCKS)) if is_whole else [out / _LOCK_NAME]:
+            reject_locked(other)
+        yield
+
+
+def _write(path: Path, records: Records) -> None:
+    write_json(path, records.to_dict())
+    write_predictions_table(path.with_suffix(".csv"), records.done)
 
 
 def name_index(shard: Shard) -> str:
@@ -139,20 +155,3 @@ def describe_model(
     if len(members) > 1:
         described |= {"ensemble": ensemble, "members": members}
     return described
-
-
-def _by_input(record: Record) -> str:
-    return str(record["input"])
-
-
-def _read_index(path: Path) -> dict[str, Any]:
-    """Read an index. Return {} if the file is missing or not an index: it is rewritten anyway."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    is_index = isinstance(content, dict) and all(
-        isinstance(content.get(key), kind)
-        for key, kind in (("model", dict), ("done", list), ("failed", list))
-    )
-    return content if is_index else {}

@@ -23,9 +23,9 @@ from segnetr.outputs.masks.writer import OutputPath, write_prediction
 from segnetr.outputs.models.model_file import ModelCard
 from segnetr.outputs.tables.predictions import describe_quality
 from segnetr.storage.manifest import hash_file
-from segnetr.workflows.prediction.index import Record
 from segnetr.workflows.prediction.model_folder import InputFormat, open_model_input
 from segnetr.workflows.prediction.options import PredictOptions
+from segnetr.workflows.prediction.records import Record
 
 
 class _StoppedError(Exception):

@@ -1,10 +1,11 @@
 """`segnetr predict`: write masks for files and folders. Invalid files do not stop the others."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from segnetr.config.shards import find_shard
 from segnetr.data.readers.file_list import list_images
@@ -15,13 +16,22 @@ from segnetr.outputs.masks.format import check_format
 from segnetr.outputs.masks.output_paths import has_results
 from segnetr.outputs.masks.writer import OutputPath, plan_output_paths
 from segnetr.progress import Progress
-from segnetr.workflows.prediction.index import INDEX_NAME, PredictIndex, Record, describe_model
+from segnetr.workflows.prediction.index import (
+    INDEX_NAME,
+    PredictIndex,
+    describe_model,
+    lock_predictions,
+)
 from segnetr.workflows.prediction.model_folder import open_predictors
 from segnetr.workflows.prediction.model_quality import find_obstacle, wants_quality
 from segnetr.workflows.prediction.options import PredictOptions
 from segnetr.workflows.prediction.pipeline import PredictionPipeline
+from segnetr.workflows.prediction.records import EARLIER_MODEL, Record, is_same_model
 
 __all__ = ["INDEX_NAME", "PredictOptions", "PredictOutcome", "predict"]
+
+# So that a process that is killed loses few records.
+_SECONDS_BETWEEN_WRITES: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +93,12 @@ def predict(
     """Segment files and folders. The models are loaded once.
 
     A file that cannot be read does not stop the others. `predictions.json` in `out` lists for each
-    input its mask, hash, time and warnings.
+    input its mask, hash, time and warnings. It keeps the records of earlier calls.
 
     Raises:
         UsageError: If an input is missing or of unknown kind, `out` is among the inputs,
-            explanations are requested, the memory limit is too low for the model, or masks of
-            another model would be kept.
+            explanations are requested, the memory limit is too low for the model, another
+            process writes to `out`, or masks of another model would be kept.
         ModelFileError: If a model is invalid, or several do not fit together.
         WriteError: If a mask cannot be written.
     """
@@ -118,12 +128,26 @@ def predict(
     if options.save_uncertainty and predictor.num_views == 1:
         progress.on_message("no variance map: it needs an ensemble or --tta flips")
     index = PredictIndex(out=out, shard=shard, model=described)
-    todo, done = _skip_existing(shard.choose(plan), index, options)
-    skipped = len(done)
     pipeline = PredictionPipeline(card, predictor, out, options)
+    with lock_predictions(out, shard, progress):
+        return _predict(shard.choose(plan), pipeline, index, options, progress=progress)
+
+
+def _predict(
+    plan: Sequence[OutputPath],
+    pipeline: PredictionPipeline,
+    index: PredictIndex,
+    options: PredictOptions,
+    *,
+    progress: Progress,
+) -> PredictOutcome:
+    """Predict in a folder that this process has locked."""
+    todo, done = _skip_existing(plan, index, options, progress)
+    skipped = len(done)
     failed: list[Record] = []
     with SignalHandler() as interrupts, progress.task("predict", len(todo)) as advance:
         index.write(done, failed)
+        written_at = time.monotonic()
         try:
             for number, result in enumerate(pipeline.run(todo, interrupts), start=1):
                 if isinstance(result, ReadError):
@@ -132,10 +156,13 @@ def predict(
                 else:
                     done.append(result)
                 advance(number, len(todo))
+                if time.monotonic() - written_at > _SECONDS_BETWEEN_WRITES:
+                    index.write(done, failed)
+                    written_at = time.monotonic()
         finally:
             index.write(done, failed)
     return PredictOutcome(
-        out=out,
+        out=index.out,
         done=tuple(done),
         failed=tuple(failed),
         skipped=skipped,
@@ -144,13 +171,16 @@ def predict(
 
 
 def _skip_existing(
-    plan: Sequence[OutputPath], index: PredictIndex, options: PredictOptions
+    plan: Sequence[OutputPath], index: PredictIndex, options: PredictOptions, progress: Progress
 ) -> tuple[list[OutputPath], list[Record]]:
     """Return the remaining outputs, and the records of existing ones."""
-    if not options.skip_existing:
-        return list(plan), []
     existing = index.read_existing()
-    todo, done = [], []
+    records = {record["mask"]: record for record in existing.done}
+    if not options.skip_existing:
+        _report_replaced(plan, records, index.out, progress)
+        return list(plan), []
+    todo: list[OutputPath] = []
+    done: list[Record] = []
     for item in plan:
         if has_results(
             index.out / item.relative,
@@ -159,7 +189,28 @@ def _skip_existing(
             save_uncertainty=options.save_uncertainty,
         ):
             mask = str(item.relative)
-            done.append(existing.get(mask, {"input": str(item.source), "mask": mask}))
+            record = records.get(mask, {"input": str(item.source), "mask": mask})
+            if not is_same_model(existing.find_model(record), index.model):
+                raise UsageError(
+                    f"{index.path}: its masks were made by another model or with other settings; "
+                    "use another --out, or omit --skip-existing to replace them"
+                )
+            done.append({name: value for name, value in record.items() if name != EARLIER_MODEL})
         else:
             todo.append(item)
     return todo, done
+
+
+def _report_replaced(
+    plan: Sequence[OutputPath], records: Mapping[str, Record], out: Path, progress: Progress
+) -> None:
+    """Report masks of other inputs that this call replaces."""
+    replaced = [
+        record["mask"]
+        for item in plan
+        if (record := records.get(str(item.relative))) and record["input"] != str(item.source)
+    ]
+    if replaced:
+        progress.on_message(
+            f"{out}: {len(replaced)} masks of other inputs are replaced, such as {replaced[0]}"
+        )

@@ -165,6 +165,25 @@ def test_prediction_writes_one_row_per_file_and_skips_a_damaged_file(command, ru
     assert "classifier" in one_line(masks)
 
 
+def test_predictions_of_a_second_call_are_added(command, run, tmp_path):
+    for label in (0, 1):
+        Image.fromarray(draw(label, 99)).save(tmp_path / f"{label}.png")
+    out = tmp_path / "out"
+    for name in ("0.png", "1.png", "0.png"):
+        done = command("predict", tmp_path / name, "--model", run, "--out", out)
+        assert done.returncode == 0, done.stderr
+    with (out / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["file"]).name for row in rows] == ["1.png", "0.png"]
+    index = json.loads((out / "predictions.json").read_text())
+    assert [Path(record["input"]).name for record in index["done"]] == ["1.png", "0.png"]
+    index["done"][0]["probabilities"] = {"other": 1.0}
+    (out / "predictions.json").write_text(json.dumps(index))
+    done = command("predict", tmp_path / "0.png", "--model", run, "--out", out)
+    assert done.returncode == 2
+    assert "other classes" in one_line(done)
+
+
 def test_prediction_of_a_file_equals_that_of_the_evaluation(command, run, npz, tmp_path):
     with np.load(npz) as file:
         Image.fromarray(file["test_images"][2]).save(tmp_path / "x.png")

@@ -7,7 +7,7 @@ from torch import nn
 
 from segnetr.engine.training.runtime import Runtime, choose_device
 from segnetr.engine.training.signals import SignalHandler
-from segnetr.errors import UsageError
+from segnetr.errors import STOP_CODES, UsageError
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
@@ -86,13 +86,52 @@ def test_deterministic_mode_is_restored_even_after_an_error():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_first_signal_is_caught_and_the_second_has_its_default_effect():
+def test_first_signal_is_caught_and_a_later_one_has_its_default_effect(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("segnetr.engine.training.signals.time.monotonic", lambda: clock[0])
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with SignalHandler() as interrupts:
         signal.raise_signal(signal.SIGINT)
         assert interrupts.caught == "interrupted"
+        # Schedulers send several signals for one request.
+        clock[0] = 1.9
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupts.caught == "interrupted"
+        clock[0] = 2.1
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_later_signals_are_ignored_under_torchrun(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("segnetr.engine.training.signals.time.monotonic", lambda: clock[0])
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with SignalHandler() as interrupts:
+        signal.raise_signal(signal.SIGTERM)
+        clock[0] = 60.0
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupts.caught == "terminated"
+
+
+@pytest.mark.parametrize(
+    ("number", "caught", "code"),
+    [
+        (signal.SIGINT, "interrupted", 130),
+        (signal.SIGTERM, "terminated", 143),
+        (signal.SIGHUP, "hangup", 129),
+        (signal.SIGUSR1, "usr1", 138),
+        (signal.SIGUSR2, "usr2", 140),
+    ],
+)
+def test_each_stop_signal_is_caught_and_has_its_exit_code(number, caught, code):
+    before = signal.getsignal(number)
+    with SignalHandler() as interrupts:
+        signal.raise_signal(number)
+        assert interrupts.caught == caught
+    assert STOP_CODES[caught] == code == 128 + number
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
