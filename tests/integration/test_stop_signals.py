@@ -154,11 +154,11 @@ def test_a_signal_in_the_first_seconds_leaves_no_traceback(tmp_path, images, tin
 def test_a_signal_stops_all_processes_of_torchrun(
     tmp_path, images, tiny, name, target, monkeypatch
 ):
-    monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", ",".join([*CODES, "SIGQUIT"]))
     monkeypatch.setenv("EXIT_CODES", str(tmp_path))
     run = tmp_path / "run"
     launcher = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("--signals-to-handle", ",".join([*CODES, "SIGQUIT"])),
         *("--no-python", sys.executable, "-c", RECORD, sys.executable),
     ]
     process = start(run, images, tiny, "--workers", 1, launcher=launcher)
