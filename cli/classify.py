@@ -36,6 +36,7 @@ def classify(
     config: f.Config = None,
     assignments: f.Set = None,
     resume: f.Resume = False,
+    allow_change: f.AllowChange = None,
     out: f.Out = None,
 ) -> None:
     """Train a backbone as a classifier, evaluate it on the test split, and write the run.
@@ -44,9 +45,12 @@ def classify(
     """
     from segnetr.config.schema.classification import load_classify_config
 
+    allowed = f.check_allowed_changes(allow_change, resume=resume)
     settings = load_classify_config(config or (), flags=flags, assignments=assignments or ())
     from segnetr.workflows.classification.train import classify as run
 
-    outcome = run(settings, out=out, resume=resume, progress=console.progress())
+    outcome = run(
+        settings, out=out, resume=resume, allow_change=allowed, progress=console.progress()
+    )
     console.print(outcome)
     raise typer.Exit(STOP_CODES.get(outcome.stopped, 0))

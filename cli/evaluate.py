@@ -9,10 +9,11 @@ import typer
 from segnetr.errors import UsageError
 
 from . import flags as f
-from .command import Console, command
+from .command import PARTIAL_SUCCESS, Console, command
 
 if TYPE_CHECKING:
-    from segnetr.workflows.outcome import Outcome
+    from segnetr.workflows.classification.evaluate import ClassEvaluation
+    from segnetr.workflows.evaluation.evaluate import EvaluateOutcome
 
 
 @command("data.dataset", "data.data_dir", "predict.tta", "train.device")
@@ -58,7 +59,7 @@ def evaluate(
 
     changes = read_changes("evaluate", {}, assignments=assignments or ())
     if predictions is not None and ground_truth is not None:
-        outcome: Outcome = workflow.evaluate_folders(
+        outcome: EvaluateOutcome | ClassEvaluation = workflow.evaluate_folders(
             predictions, ground_truth, classes=classes.split(","), changes=changes, out=out
         )
     elif run_folder is not None:
@@ -73,3 +74,5 @@ def evaluate(
         score = evaluate_classifier if is_classifier_run(run_folder) else workflow.evaluate_run
         outcome = score(run_folder, options, out=out, progress=console.progress())
     console.print(outcome)
+    if outcome.is_empty:
+        raise typer.Exit(PARTIAL_SUCCESS)

@@ -22,6 +22,8 @@ from typing import (
 
 import typer
 
+from segnetr.errors import UsageError
+
 if TYPE_CHECKING:
     from segnetr.config.schema.segmentation import RunConfig
 
@@ -75,6 +77,15 @@ Resume = Annotated[
         rich_help_panel="Training",
     ),
 ]
+AllowChange = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-change",
+        metavar="data",
+        help="Resume although images or masks were changed; the run records it.",
+        rich_help_panel="Training",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -124,6 +135,22 @@ def section(flags: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {
         key.removeprefix(prefix): value for key, value in flags.items() if key.startswith(prefix)
     }
+
+
+def check_allowed_changes(
+    names: Sequence[str] | None, *, resume: bool
+) -> tuple[Literal["data"], ...]:
+    """Return the values of --allow-change.
+
+    Raises:
+        UsageError: If a value is unknown, or nothing is resumed.
+    """
+    for name in names or ():
+        if name != "data":
+            raise UsageError(f"--allow-change {name}: only data may be changed")
+    if names and not resume:
+        raise UsageError("--allow-change requires --resume")
+    return ("data",) if names else ()
 
 
 def load_settings(

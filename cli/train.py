@@ -47,6 +47,7 @@ def train(
     config: f.Config = None,
     assignments: f.Set = None,
     resume: f.Resume = False,
+    allow_change: f.AllowChange = None,
     out: f.Out = None,
 ) -> None:
     """Train a segmentation network, evaluate it on the test split, and write the run.
@@ -59,6 +60,7 @@ def train(
         raise UsageError(f"--fold {fold}: expected all or a number from 1")
     if flags["data.folds"] is not None and fold is None:
         raise UsageError("--folds requires --fold all or --fold NUMBER")
+    allowed = f.check_allowed_changes(allow_change, resume=resume)
     settings = f.load_settings(flags, model=model, configs=config, assignments=assignments)
     from segnetr.workflows.training.cross_validation import cross_validate
     from segnetr.workflows.training.train import train as run
@@ -66,9 +68,16 @@ def train(
     progress = console.progress()
     outcome: CrossValidationOutcome | TrainOutcome
     if fold is None:
-        outcome = run(settings, out=out, resume=resume, progress=progress)
+        outcome = run(settings, out=out, resume=resume, allow_change=allowed, progress=progress)
     else:
         number = None if fold == "all" else int(fold)
-        outcome = cross_validate(settings, fold=number, out=out, resume=resume, progress=progress)
+        outcome = cross_validate(
+            settings,
+            fold=number,
+            out=out,
+            resume=resume,
+            allow_change=allowed,
+            progress=progress,
+        )
     console.print(outcome)
     raise typer.Exit(STOP_CODES.get(outcome.stopped, 0))

@@ -35,6 +35,12 @@ class DataError(SegNetrError):
     exit_code = 4
 
 
+class NothingScoredError(SegNetrError):
+    """An evaluation without any case that could be scored."""
+
+    exit_code = 3
+
+
 class ReadError(SegNetrError):
     """An image, mask or volume that cannot be read or cannot be trusted."""
 

@@ -36,6 +36,9 @@ from segnetr.errors import UsageError, suggest, unknown_name
 # The network that is trained if none is named; docs/models.md gives the reason for this one.
 DEFAULT_MODEL = "model/segnetr_any"
 
+# Sections that determine the numbers of a training of segmentation.
+IDENTITY_PARTS = ("data", "augment", "model", "train")
+
 _MAX_FILE_BYTES = 1_000_000
 # Settings that do not change the numbers of a training, by section.
 _MACHINE_FIELDS = {
@@ -182,9 +185,7 @@ def to_plain(config: Any) -> Any:
     return str(data) if isinstance(data, Path) else data
 
 
-def config_identity(
-    config: Any, *, parts: Sequence[str] = ("data", "augment", "model", "train")
-) -> dict[str, str]:
+def config_identity(config: Any, *, parts: Sequence[str] = IDENTITY_PARTS) -> dict[str, str]:
     """Return a hash of each section of a configuration that determines a training's numbers.
 
     Folders, workers, device and time limit are left out: they may change when a run is resumed.
@@ -194,16 +195,52 @@ def config_identity(
         config: The configuration.
         parts: Names of the sections.
     """
-    content = {name: to_plain(getattr(config, name)) for name in parts}
-    for section, settings in content.items():
-        for name in _MACHINE_FIELDS.get(section, ()):
-            settings.pop(name, None)
+    content = _select_sections(config, parts)
     return {
         name: hashlib.sha256(
             json.dumps(restore_names(settings, section=name), sort_keys=True).encode()
         ).hexdigest()[:16]
         for name, settings in content.items()
     }
+
+
+def describe_changed_settings(before: Any, now: Any, *, parts: Sequence[str]) -> list[str]:
+    """Return "key before -> now" for each setting that differs and determines the numbers.
+
+    Args:
+        before: A configuration.
+        now: Another one of the same schema.
+        parts: Names of the sections.
+    """
+    old, new = (_flatten(_select_sections(config, parts)) for config in (before, now))
+    return [
+        f"{key} {_show(old.get(key))} -> {_show(new.get(key))}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _select_sections(config: Any, parts: Sequence[str]) -> dict[str, Any]:
+    """Return sections as plain data, without the settings of the machine."""
+    content = {name: to_plain(getattr(config, name)) for name in parts}
+    for section, settings in content.items():
+        for name in _MACHINE_FIELDS.get(section, ()):
+            settings.pop(name, None)
+    return content
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _show(value: Any) -> str:
+    return "unset" if value is None else json.dumps(value).strip('"')
 
 
 def read_yaml(source: Path | Traversable) -> dict[str, Any]:

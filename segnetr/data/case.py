@@ -213,6 +213,7 @@ class Batch(TypedDict):
             images and for mixed images (mixup, CutMix).
         volume: For validation on volumes: one volume as read, instead of images (N = 0).
         ground_truth: Class indices (X, Y, Z) of `volume`.
+        messages: Lines for the user; the loader removes them.
     """
 
     image: "Tensor"
@@ -221,3 +222,4 @@ class Batch(TypedDict):
     label: NotRequired["Tensor"]
     volume: NotRequired[ImageFile]
     ground_truth: NotRequired[NDArray[np.uint8]]
+    messages: NotRequired[list[str]]

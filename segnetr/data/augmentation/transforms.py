@@ -7,7 +7,8 @@ transforms are seeded per sample. For another position, rebuild the `Compose` fr
 """
 
 import random
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from monai.transforms import Compose, MapTransform, Randomizable, Transform
 from segnetr.config.schema.segmentation import AugmentConfig, IntensityConfig
 from segnetr.data.augmentation.pipeline import Pipeline
 from segnetr.data.augmentation.segmentation import build_augmentation
+from segnetr.data.cache.arrays import CachedArray, open_array
 from segnetr.data.loading.volume_slices import SliceOf
 from segnetr.data.preprocessing.intensity import check_channels, normalize
 from segnetr.data.preprocessing.resize import Array, resize_image, resize_mask
@@ -45,9 +47,11 @@ class LoadCachedd(MapTransform):  # type: ignore[misc]
             ReadError: If a file is missing or damaged. The message names the case.
         """
         item = dict(data)
+        messages: list[str] = []
         for key in self.keys:
-            item[key] = load_cached(item[key], case_id=str(item.get("case_id", "")))
-        return item
+            case_id = str(item.get("case_id", ""))
+            item[key] = load_cached(item[key], case_id=case_id, on_repair=messages.append)
+        return {**item, "messages": messages} if messages else item
 
 
 class CropToSized(MapTransform, Randomizable):  # type: ignore[misc]
@@ -246,31 +250,44 @@ def evaluation_transform(
     )
 
 
-def load_cached(path: Any, *, case_id: str) -> Array:
+def load_cached(
+    copy: CachedArray | SliceOf | Path,
+    *,
+    case_id: str,
+    on_repair: Callable[[str], None] = lambda _line: None,
+) -> Array:
     """Load a cached copy: uint8 memory-mapped, uint16 as float32 in 0..1.
 
     Args:
-        path: The .npy file, or a slice of one.
+        copy: The .npy file, or a slice of one.
         case_id: For messages.
+        on_repair: Receives one line if the copy was damaged and was decoded again.
 
     Raises:
         ReadError: If the file is missing or damaged.
     """
     try:
-        # Not numpy.load, which would also open archives.
-        file = path.path if isinstance(path, SliceOf) else path
-        array = np.asarray(np.lib.format.open_memmap(file, mode="r"))
+        array = _open(copy, on_repair)
     except (OSError, ValueError, EOFError) as error:
         raise ReadError(
-            path,
+            str(copy),
             f"the cached copy of case {case_id} is missing or damaged ({error}); "
             "run the command again to rebuild it",
         ) from error
-    if isinstance(path, SliceOf):
-        array = path.take(array)
+    if isinstance(copy, SliceOf):
+        array = copy.take(array)
     if array.dtype == np.uint16:
         return array.astype(np.float32) * np.float32(1 / 65535)
     return array
+
+
+def _open(copy: CachedArray | SliceOf | Path, on_repair: Callable[[str], None]) -> Array:
+    if not isinstance(copy, SliceOf):
+        return open_array(copy, on_repair=on_repair)
+    if isinstance(copy.path, Path):
+        return open_array(copy.path, on_repair=on_repair)
+    indices = copy.indices(len(copy.path.checksums))
+    return open_array(copy.path, indices=indices, on_repair=on_repair)
 
 
 def _as_plain(value: Any) -> torch.Tensor:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from segnetr.data.cache.arrays import CachedArray, compute_checksums
 from segnetr.data.cache.store import CacheFolder, FileStamp, hash_cached_file, is_intact, run_jobs
 from segnetr.data.cache.volumes import VolumeSettings, make_slice_copies
 from segnetr.data.case import Case
@@ -68,13 +69,15 @@ class CachedCase:
         mask: .npy file (h, w) uint8 class indices. For volumes (D, h, w).
         original_size: (height, width) of the original image in pixels, (X, Y, Z) of a volume.
         has_foreground: For volumes: whether each slice has foreground.
+        hashes: sha256 of the image file and of each mask file.
     """
 
     case_id: str
-    image: Path
-    mask: Path
+    image: CachedArray | Path
+    mask: CachedArray | Path
     original_size: tuple[int, ...]
     has_foreground: tuple[bool, ...] = ()
+    hashes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +101,49 @@ class PairCopies:
         key: Key in the cache folder.
         original_size: (height, width) of the original image in pixels, (X, Y, Z) of a volume.
         classes: Indices of the classes in the original mask.
+        checksums: Of the copy of the image and of the mask, see `compute_checksums`.
         has_foreground: For volumes: whether each slice has foreground.
+        hashes: sha256 of the image file and of each mask file.
     """
 
     key: str
     original_size: tuple[int, ...]
     classes: tuple[int, ...]
+    checksums: tuple[tuple[int, ...], tuple[int, ...]]
     has_foreground: tuple[bool, ...] = ()
+    hashes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PairSource:
+    """The files of a pair and how they were decoded, to build damaged copies again.
+
+    Attributes:
+        image: The image file.
+        masks: The mask files.
+        hashes: sha256 of the image file and of each mask file.
+        settings: The settings of the copies.
+        cache: The cache folder.
+    """
+
+    image: Path
+    masks: tuple[Path, ...]
+    hashes: tuple[str, ...]
+    settings: CacheSettings
+    cache: CacheFolder
+
+    def rebuild(self) -> None:
+        """Decode the files again and replace the copies.
+
+        Raises:
+            ReadError: If the files were changed, or cannot be read any more.
+            WriteError: If the cache cannot be written.
+        """
+        result = build_pair(self.image, self.masks, self.settings, self.cache, reuse=False)
+        if isinstance(result, PairIssue):
+            raise ReadError(self.image, result.reason)
+        if result.hashes != self.hashes:
+            raise ReadError(self.image, "it or its mask was changed while it was in use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +208,7 @@ def build_cache(
 
     def add(row: int, result: PairCopies | PairIssue) -> None:
         nonlocal has_foreground
-        outcomes[row] = _to_outcome(cases[row], result, cache)
+        outcomes[row] = _to_outcome(cases[row], result, settings, cache)
         has_foreground |= isinstance(result, PairCopies) and any(result.classes)
 
     for row, case in enumerate(cases):
@@ -199,15 +238,21 @@ def build_cache(
 
 
 def _to_outcome(
-    case: Case, result: PairCopies | PairIssue, cache: CacheFolder
+    case: Case, result: PairCopies | PairIssue, settings: CacheSettings, cache: CacheFolder
 ) -> CachedCase | Issue:
     if isinstance(result, PairCopies):
+        source = PairSource(case.image, case.mask_files, result.hashes, settings, cache)
+        image, mask = (
+            CachedArray(cache.array_path(result.key, name), checksums, source)
+            for name, checksums in zip(("image", "mask"), result.checksums, strict=True)
+        )
         return CachedCase(
             case_id=case.case_id,
-            image=cache.array_path(result.key, "image"),
-            mask=cache.array_path(result.key, "mask"),
+            image=image,
+            mask=mask,
             original_size=result.original_size,
             has_foreground=result.has_foreground,
+            hashes=result.hashes,
         )
     path = case.mask_files[result.mask_index] if result.file == "mask" else case.image
     message = f"{path}: {result.reason}"
@@ -223,13 +268,25 @@ def load_cached_pair(
     known = [sha256 for sha256 in hashes if sha256 is not None]
     if len(known) < len(hashes):
         return None
-    return _load_record(_make_key(paths, known, settings), cache)
+    return _load_record(_make_key(paths, known, settings), known, cache)
 
 
 def build_pair(
-    image: Path, masks: Sequence[Path], settings: CacheSettings, cache: CacheFolder
+    image: Path,
+    masks: Sequence[Path],
+    settings: CacheSettings,
+    cache: CacheFolder,
+    *,
+    reuse: bool = True,
 ) -> PairCopies | PairIssue:
     """Read, check, downsample and store a pair. Only results that its bytes determine are stored.
+
+    Args:
+        image: The image file.
+        masks: The mask files.
+        settings: Settings of the copies.
+        cache: The cache folder.
+        reuse: Use copies that another process has just built.
 
     Raises:
         WriteError: If the cache cannot be written.
@@ -239,7 +296,7 @@ def build_pair(
         stamps = [FileStamp.of(path) for path in paths]
         hashes = [hash_cached_file(path, cache) for path in paths]
         key = _make_key(paths, hashes, settings)
-        known = _load_record(key, cache)
+        known = _load_record(key, hashes, cache) if reuse else None
         if known is not None:
             return known
         decoded = _decode(image, masks, settings)
@@ -251,13 +308,15 @@ def build_pair(
         cache.write_record(key, {"issue": asdict(decoded)})
         return decoded
     _store(decoded, cache, key)
-    built = _load_record(key, cache)
+    built = _load_record(key, hashes, cache)
     if built is None:
         raise WriteError(f"{cache.root}: a new copy cannot be read back; check the disk")
     return built
 
 
-def _load_record(key: str, cache: CacheFolder) -> PairCopies | PairIssue | None:
+def _load_record(
+    key: str, hashes: Sequence[str], cache: CacheFolder
+) -> PairCopies | PairIssue | None:
     record = cache.read_record(key)
     try:
         if "issue" in record:
@@ -266,8 +325,14 @@ def _load_record(key: str, cache: CacheFolder) -> PairCopies | PairIssue | None:
             shape, dtype = tuple(record[name]["shape"]), record[name]["dtype"]
             if not is_intact(cache.array_path(key, name), shape=shape, dtype=dtype):
                 return None
-        size, classes = tuple(record["original_size"]), tuple(record["classes"])
-        return PairCopies(key, size, classes, tuple(record["has_foreground"]))
+        return PairCopies(
+            key,
+            original_size=tuple(record["original_size"]),
+            classes=tuple(record["classes"]),
+            checksums=(tuple(record["image"]["crc32"]), tuple(record["mask"]["crc32"])),
+            has_foreground=tuple(record["has_foreground"]),
+            hashes=tuple(hashes),
+        )
     except (KeyError, TypeError):  # no record, or one of another version
         return None
 
@@ -363,7 +428,11 @@ def _store(decoded: _DecodedPair, cache: CacheFolder, key: str) -> None:
     }
     for name, array in (("image", decoded.image), ("mask", decoded.mask)):
         cache.write_array(key, name, array)
-        record[name] = {"shape": array.shape, "dtype": array.dtype.name}
+        record[name] = {
+            "shape": array.shape,
+            "dtype": array.dtype.name,
+            "crc32": compute_checksums(array, by_slice=bool(decoded.has_foreground)),
+        }
     cache.write_record(key, record)
 
 

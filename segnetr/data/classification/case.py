@@ -10,11 +10,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from segnetr.data.cache.arrays import CachedArray
 from segnetr.data.case import SplitName
 from segnetr.data.validation.audit import Issue
 from segnetr.errors import DataError, UsageError
 
-ImageSource: TypeAlias = Path | NDArray[Any]
+ImageSource: TypeAlias = Path | CachedArray | NDArray[Any]
 
 LabelKind = Literal["single", "multi"]
 
@@ -25,7 +26,8 @@ class ClassificationCase:
 
     Attributes:
         case_id: Unique within the dataset.
-        image: A file, or the image itself (H, W, C) uint8 if one file contains many images.
+        image: A file, its copy in the cache, or the image itself (H, W, C) uint8 if one file
+            contains many images.
         labels: Indices of its classes, ascending. Exactly one for a single-label dataset, any
             number including zero for a multi-label dataset.
         patient_id: Cases of one patient, or of one lesion, stay in one split. None if the case

@@ -21,9 +21,16 @@ from segnetr.data.augmentation.classification import (
 )
 from segnetr.data.augmentation.mixup import mixing_generator
 from segnetr.data.augmentation.transforms import load_cached
+from segnetr.data.cache.arrays import CachedArray
 from segnetr.data.case import Batch
 from segnetr.data.classification.case import ClassificationCase, LabelKind, encode_labels
-from segnetr.data.loading.loaders import ResumableSampler, SampleKey, Samples, build_loader
+from segnetr.data.loading.loaders import (
+    ResumableSampler,
+    SampleKey,
+    Samples,
+    add_messages,
+    build_loader,
+)
 from segnetr.data.preprocessing.intensity import check_channels, normalize
 from segnetr.data.readers.read_files import read_image
 from segnetr.errors import ReadError
@@ -84,7 +91,10 @@ class ClassificationDataset:
         """
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
         case = self._cases[key.row]
-        image = load_image(case, channels=self._channels, max_pixels=self._max_pixels)
+        messages: list[str] = []
+        image = load_image(
+            case, channels=self._channels, max_pixels=self._max_pixels, on_repair=messages.append
+        )
         transformed = self._transform(image, key.seed(self._seed))
         values = normalize(transformed, self._intensity).transpose(2, 0, 1)
         label = torch.tensor(self._labels[key.row])
@@ -92,19 +102,28 @@ class ClassificationDataset:
             "image": torch.from_numpy(np.ascontiguousarray(values)),
             "label": label if self._kind == "single" else label.float(),
             "case_id": case.case_id,
+            "messages": messages,
         }
 
 
-def load_image(case: ClassificationCase, *, channels: int, max_pixels: int) -> _ImageArray:
+def load_image(
+    case: ClassificationCase,
+    *,
+    channels: int,
+    max_pixels: int,
+    on_repair: Callable[[str], None] = lambda _line: None,
+) -> _ImageArray:
     """Return a case's image (H, W, C): from memory, from its cached copy, or decoded.
+
+    `on_repair` receives one line if the cached copy was damaged and was decoded again.
 
     Raises:
         ReadError: If its file cannot be read, or is not an image.
     """
+    if isinstance(case.image, CachedArray):
+        return load_cached(case.image, case_id=case.case_id, on_repair=on_repair)
     if not isinstance(case.image, Path):
         return case.image
-    if case.image.suffix == ".npy":
-        return load_cached(case.image, case_id=case.case_id)
     image = read_image(case.image, channels=channels, max_pixels=max_pixels)
     if image.kind != "image":
         raise ReadError(case.image, "it is a volume; an image is expected")
@@ -163,11 +182,12 @@ def collate_classification(samples: Samples) -> Batch | ReadError:
         if isinstance(sample, ReadError):
             return sample
         valid.append(sample)
-    return Batch(
+    batch = Batch(
         image=torch.stack([sample["image"] for sample in valid]),
         label=torch.stack([sample["label"] for sample in valid]),
         case_id=[sample["case_id"] for sample in valid],
     )
+    return add_messages(batch, valid)
 
 
 def classification_training_batches(
@@ -177,6 +197,7 @@ def classification_training_batches(
     workers: int,
     mixer: Mixer | None,
     cases_per_step: int,
+    on_message: Callable[[str], None] | None = None,
 ) -> Iterator[Batch]:
     """Yield training batches from the sampler's first step to its last.
 
@@ -189,9 +210,14 @@ def classification_training_batches(
         workers: Loading processes. 0 loads in this process. The batches are bit-identical.
         mixer: Mixes a batch. None: no mixing.
         cases_per_step: Cases per step over all processes, to compute the epoch for the mixer.
+        on_message: As in `segnetr.data.loading.loaders.CaseLoader`.
     """
     loader = build_loader(
-        images, workers=workers, collate=collate_classification, batch_sampler=sampler
+        images,
+        workers=workers,
+        collate=collate_classification,
+        on_message=on_message,
+        batch_sampler=sampler,
     )
     for step, batch in enumerate(loader, start=sampler.start_step):
         if mixer is not None:
@@ -208,9 +234,17 @@ def classification_training_batches(
 
 
 def classification_evaluation_batches(
-    images: ClassificationDataset, *, batch_size: int, workers: int
+    images: ClassificationDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    on_message: Callable[[str], None] | None = None,
 ) -> Iterable[Batch]:
     """Return batches of all cases, each once and in order. The last batch may be smaller."""
     return build_loader(
-        images, workers=workers, collate=collate_classification, batch_size=batch_size
+        images,
+        workers=workers,
+        collate=collate_classification,
+        on_message=on_message,
+        batch_size=batch_size,
     )

@@ -261,7 +261,18 @@ class CaseLoader(DataLoader[Batch]):
     """A loader that raises the original error of a worker, as one line.
 
     torch would wrap it in a text with the worker's traceback.
+
+    Args:
+        *args: As for `torch.utils.data.DataLoader`.
+        on_message: Receives lines for the user, for example about a damaged copy in the cache.
+        **kwargs: As for `torch.utils.data.DataLoader`.
     """
+
+    def __init__(
+        self, *args: Any, on_message: Callable[[str], None] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_message = on_message or (lambda _line: None)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yield the batches.
@@ -286,6 +297,8 @@ class CaseLoader(DataLoader[Batch]):
                 ) from error
             if isinstance(batch, ReadError):
                 raise batch
+            for line in batch.pop("messages", ()):
+                self.on_message(line)
             yield batch
 
 
@@ -296,6 +309,7 @@ def training_loader(
     sampler: ResumableSampler,
     workers: int,
     seed: int,
+    on_message: Callable[[str], None] | None = None,
 ) -> CaseLoader:
     """Build the loader of training batches, from the sampler's first step to its last.
 
@@ -305,6 +319,7 @@ def training_loader(
         sampler: Determines the rows of each batch. Its size is the number of entries.
         workers: Loading processes. 0 loads in this process. The batches are bit-identical.
         seed: Seed of the augmentation.
+        on_message: As in `CaseLoader`.
 
     Raises:
         ValueError: If the sampler was created for another number of cases.
@@ -312,11 +327,16 @@ def training_loader(
     if sampler.size != len(entries):
         raise ValueError(f"the sampler has {sampler.size} rows for {len(entries)} cases")
     dataset = SeededDataset(entries, transform, seed=seed)
-    return build_loader(dataset, workers=workers, batch_sampler=sampler)
+    return build_loader(dataset, workers=workers, batch_sampler=sampler, on_message=on_message)
 
 
 def evaluation_loader(
-    entries: Sequence[CachedCase], transform: CaseTransform, *, batch_size: int, workers: int
+    entries: Sequence[CachedCase],
+    transform: CaseTransform,
+    *,
+    batch_size: int,
+    workers: int,
+    on_message: Callable[[str], None] | None = None,
 ) -> CaseLoader:
     """Build the loader of all cases, each once and in order. The last batch may be smaller.
 
@@ -325,9 +345,10 @@ def evaluation_loader(
         transform: See `segnetr.data.augmentation.transforms.evaluation_transform`.
         batch_size: Cases per batch.
         workers: Loading processes. 0 loads in this process.
+        on_message: As in `CaseLoader`.
     """
     dataset = SeededDataset(entries, transform)
-    return build_loader(dataset, workers=workers, batch_size=batch_size)
+    return build_loader(dataset, workers=workers, batch_size=batch_size, on_message=on_message)
 
 
 def collate_batch(samples: Samples) -> Batch | ReadError:
@@ -342,11 +363,20 @@ def collate_batch(samples: Samples) -> Batch | ReadError:
             return sample
         valid.append(sample)
     # In a worker, default_collate writes directly to shared memory.
-    return Batch(
+    batch = Batch(
         image=default_collate([sample["image"] for sample in valid]),
         mask=default_collate([sample["mask"] for sample in valid]),
         case_id=[sample["case_id"] for sample in valid],
     )
+    return add_messages(batch, valid)
+
+
+def add_messages(batch: Batch, samples: Sequence[Mapping[str, Any]]) -> Batch:
+    """Add the messages of the samples to their batch."""
+    messages = [line for sample in samples for line in sample.get("messages", ())]
+    if messages:
+        batch["messages"] = messages
+    return batch
 
 
 class _ErrorsAsSamples(torch.utils.data.Dataset[Any]):
@@ -367,7 +397,12 @@ class _ErrorsAsSamples(torch.utils.data.Dataset[Any]):
 
 
 def build_loader(
-    dataset: SampleSource, *, workers: int, collate: Collate = collate_batch, **order: Any
+    dataset: SampleSource,
+    *,
+    workers: int,
+    collate: Collate = collate_batch,
+    on_message: Callable[[str], None] | None = None,
+    **order: Any,
 ) -> CaseLoader:
     """Build a loader whose iterators do not use the global random generators.
 
@@ -375,12 +410,14 @@ def build_loader(
         dataset: Returns a sample for a key.
         workers: Loading processes. 0 loads in this process.
         collate: From samples, or errors in their place, to a batch.
+        on_message: As in `CaseLoader`.
         **order: `batch_sampler` or `batch_size`.
     """
     return CaseLoader(
         _ErrorsAsSamples(dataset),
         num_workers=workers,
         collate_fn=collate,
+        on_message=on_message,
         pin_memory=torch.cuda.is_available(),
         # A new iterator draws the seed of its workers. Without its own generator, it would advance
         # the global one.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segnetr.data.cache.arrays import CachedArray
 from segnetr.data.cache.segmentation import CachedCase
 
 
@@ -22,7 +23,7 @@ class SliceOf:
         neighbors: Slices on either side that are added as channels. For (D, h, w, C) only.
     """
 
-    path: Path
+    path: CachedArray | Path
     index: int
     neighbors: int = 0
 
@@ -35,11 +36,14 @@ class SliceOf:
 
         The order of the channels is that of `segnetr.data.volumes.slice_stack.SliceStack.view`.
         """
-        last = len(array) - 1
         if not self.neighbors:
             return np.asarray(array[self.index])
-        indices = range(self.index - self.neighbors, self.index + self.neighbors + 1)
-        return np.concatenate([array[min(max(i, 0), last)] for i in indices], axis=-1)
+        return np.concatenate([array[i] for i in self.indices(len(array))], axis=-1)
+
+    def indices(self, depth: int) -> tuple[int, ...]:
+        """Return the slices of a volume with `depth` slices; those at its ends are repeated."""
+        around = range(self.index - self.neighbors, self.index + self.neighbors + 1)
+        return tuple(min(max(index, 0), depth - 1) for index in around)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ Tensors are stored as safetensors and all other values as JSON. `MANIFEST.sha256
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -160,9 +160,17 @@ def read_best(folder: Path) -> BestWeights:
     return _build_checked(folder, build)
 
 
-def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return a line with both values for each entry that differs between two identities."""
-    names = sorted({*before, *now})
+def describe_changes(
+    before: Mapping[str, str], now: Mapping[str, str], *, ignore: Collection[str] = ()
+) -> list[str]:
+    """Return a line with both values for each entry that differs between two identities.
+
+    Args:
+        before: An identity.
+        now: Another one.
+        ignore: Names of entries that may differ.
+    """
+    names = sorted({*before, *now}.difference(ignore))
     return [
         f"{name} was {before.get(name, 'not given')}, now {now.get(name, 'not given')}"
         for name in names

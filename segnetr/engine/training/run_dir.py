@@ -28,6 +28,7 @@ class RunDir:
         path: The folder.
         config: The resolved configuration (YAML).
         splits: The split of the cases (JSON).
+        content: Hashes of the cases (JSON).
         provenance: Versions, machine, command (JSON).
         metrics_jsonl: One line per step and validation.
         metrics_csv: The same as a table: step, phase, name, value.
@@ -45,6 +46,7 @@ class RunDir:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.splits = self.path / "splits.json"
+        self.content = self.path / "content.json"
         self.provenance = self.path / "provenance.json"
         self.metrics_jsonl = self.path / "metrics.jsonl"
         self.metrics_csv = self.path / "metrics.csv"

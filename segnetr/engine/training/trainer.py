@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -62,6 +62,8 @@ class Trainer:
         validation_batches: Returns all validation batches; called in the main process only. None:
             there is no validation, and no best weights are saved.
         identity: Hashes that identify the training, by name; a run is resumed only with equal ones.
+        may_differ: Names of entries of `identity` that may differ in the run to resume. Entries
+            that a checkpoint of an earlier version lacks are named here as well.
         progress: Receives steps, validations and messages.
         runtime: Device and processes; None: made from `config`, and closed at the end of `fit`.
         lr_factors: Learning-rate factors by parameter name, see
@@ -81,6 +83,7 @@ class Trainer:
         train_batches: Callable[[int], Iterable[Batch]],
         validation_batches: Callable[[], Iterable[Batch]] | None,
         identity: Mapping[str, str],
+        may_differ: Collection[str] = (),
         progress: TrainingObserver | None = None,
         runtime: Runtime | None = None,
         lr_factors: Mapping[str, float] | None = None,
@@ -89,6 +92,7 @@ class Trainer:
         if cases < 1:
             raise UsageError("no case for training; lower data.validation_share or add cases")
         self._task, self._config, self._run, self._identity = task, config, run, dict(identity)
+        self._may_differ = frozenset(may_differ)
         self._train_batches, self._validation_batches = train_batches, validation_batches
         self._owns_runtime = runtime is None
         self._runtime = runtime or Runtime(config.device, amp=config.amp)
@@ -343,7 +347,7 @@ class Trainer:
     def _load_checkpoint(self) -> Checkpoint:
         runtime = self._runtime
         checkpoint, damage = self._run.load_checkpoint()
-        changed = describe_changes(checkpoint.identity, self._identity)
+        changed = describe_changes(checkpoint.identity, self._identity, ignore=self._may_differ)
         if len(checkpoint.random) != runtime.world:
             changed.append(f"processes were {len(checkpoint.random)}, now {runtime.world}")
         if changed:

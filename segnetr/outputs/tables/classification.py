@@ -108,8 +108,11 @@ def write_class_summary(
     title: str,
     config: ClassifyEvaluateConfig,
     unscored: Sequence[UnscoredCase],
+    seen: int = 0,
 ) -> None:
     """Write the summary with its rules and settings.
+
+    `seen` is the number of cases that the model was trained or validated on, for another dataset.
 
     Raises:
         WriteError: If the file cannot be written.
@@ -118,6 +121,7 @@ def write_class_summary(
         "format": CLASSIFICATION_FORMAT,
         "task": "classification",
         "title": title,
+        "seen_cases": seen,
         "settings": asdict(config),
         "rules": CLASSIFICATION_RULES,
         "summary": asdict(summary),

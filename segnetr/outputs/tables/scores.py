@@ -106,7 +106,13 @@ def read_per_case_csv(path: Path) -> list[Score]:
 
 
 def write_summary_json(
-    path: Path, evaluation: "Evaluation", *, title: str, config: EvaluateConfig, tta: str = ""
+    path: Path,
+    evaluation: "Evaluation",
+    *,
+    title: str,
+    config: EvaluateConfig,
+    tta: str = "",
+    seen: int = 0,
 ) -> None:
     """Write the summary with its rules and settings.
 
@@ -116,6 +122,7 @@ def write_summary_json(
         title: The scored cases in words.
         config: Settings of the scoring.
         tta: Test-time augmentation of the prediction; empty: the masks were read from files.
+        seen: Number of cases that the model was trained or validated on, for another dataset.
 
     Raises:
         WriteError: If the file cannot be written.
@@ -125,6 +132,7 @@ def write_summary_json(
         {
             "format": SCORES_FORMAT,
             "title": title,
+            "seen_cases": seen,
             "settings": asdict(config),
             "tta": tta,
             "rules": SCORE_RULES,

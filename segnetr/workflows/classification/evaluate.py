@@ -15,11 +15,12 @@ from segnetr.config.schema.classification import (
     load_classify_config,
 )
 from segnetr.data.classification.case import ClassificationCase, ClassificationSet, encode_labels
+from segnetr.data.classification.content import hash_images
 from segnetr.data.classification.loaders import load_image
 from segnetr.data.classification.open import open_classification_set
 from segnetr.engine.inference.classifier import Classifier
 from segnetr.engine.training.run_dir import RunDir
-from segnetr.errors import ReadError, UsageError
+from segnetr.errors import NothingScoredError, ReadError, UsageError
 from segnetr.metrics.classification import LabeledPredictions
 from segnetr.metrics.classification_summary import ClassSummary, summarize_classes
 from segnetr.outputs.models.classifier_file import ClassifierCard
@@ -38,6 +39,7 @@ from segnetr.workflows.evaluation.scored_cases import (
     select_other_cases,
     select_own_cases,
 )
+from segnetr.workflows.evaluation.seen_cases import mark_seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,11 @@ class ClassEvaluation:
     folder: Path
     summary: ClassSummary
     unscored: tuple[UnscoredCase, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no case was scored."""
+        return not self.summary.cases
 
     def to_dict(self) -> Mapping[str, Any]:
         """Return the scores as plain data."""
@@ -105,7 +112,12 @@ def evaluate_classifier(
     write_class_cases_csv(folder / "per_case.csv", predictions, card.classes)
     write_classes_csv(folder / "per_class.csv", summary.classes)
     write_class_summary(
-        folder / "summary.json", summary, title=title, config=scoring, unscored=unscored
+        folder / "summary.json",
+        summary,
+        title=title,
+        config=scoring,
+        unscored=unscored,
+        seen=selected.seen,
     )
     return ClassEvaluation(title=title, folder=folder, summary=summary, unscored=tuple(unscored))
 
@@ -123,7 +135,7 @@ def _choose_cases(
             },
         )
         opened = _match_classes(open_classification_set(data), card)
-        return select_other_cases(
+        selected = select_other_cases(
             run,
             opened.cases,
             options.split_name,
@@ -131,6 +143,8 @@ def _choose_cases(
             dataset=opened.title,
             root=options.data_dir,
         )
+        content = hash_images(selected.cases)
+        return mark_seen(run, selected, content, name=opened.name, root=options.data_dir or Path())
     data = config.data
     if options.data_dir is not None:
         data = replace(data, data_dir=options.data_dir)
@@ -198,7 +212,7 @@ def _predict_cases(
                 probabilities.append(classifier.estimate(images))
             advance(min(start + classifier.batch_size, len(cases)), len(cases))
     if not scored:
-        raise UsageError(f"no case could be read: {unscored[0].reason}")
+        raise NothingScoredError(f"no case could be read: {unscored[0].reason}")
     predictions = LabeledPredictions(
         case_ids=tuple(case.case_id for case in scored),
         probabilities=np.concatenate(probabilities),

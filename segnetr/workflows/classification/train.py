@@ -1,14 +1,15 @@
 """`segnetr classify`: train a classifier on labeled images, score it, and write a report."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from segnetr.config.load import config_identity
-from segnetr.config.schema.classification import ClassifyConfig
+from segnetr.config.schema.classification import ClassifyConfig, load_classify_config
 from segnetr.data.augmentation.mixup import BatchMixer
 from segnetr.data.cache.classification import ImageSettings, cache_images
 from segnetr.data.case import Batch, Split
@@ -20,6 +21,7 @@ from segnetr.data.classification.case import (
     count_labels,
     encode_labels,
 )
+from segnetr.data.classification.content import hash_images
 from segnetr.data.classification.loaders import (
     ClassificationDataset,
     EvalTransform,
@@ -29,6 +31,7 @@ from segnetr.data.classification.loaders import (
     classification_training_batches,
 )
 from segnetr.data.classification.open import open_classification_set
+from segnetr.data.splits.content import CaseContent
 from segnetr.data.validation.audit import Issue
 from segnetr.engine.training.classification import ClassificationTask, balance_classes
 from segnetr.engine.training.optim import layer_factors
@@ -49,14 +52,24 @@ from segnetr.workflows.classification.network import (
 from segnetr.workflows.classification.report import report_classifier
 from segnetr.workflows.evaluation.evaluate import EvaluateOptions, find_scored_split
 from segnetr.workflows.training.outcome import STOPPED_BY_SIGNAL, TrainOutcome
+from segnetr.workflows.training.resume import (
+    CONTENT,
+    AllowedChange,
+    check_content,
+    find_ignored_identity,
+    record_content,
+    reject_changed_settings,
+)
 from segnetr.workflows.training.run_setup import (
     build_sampler,
     choose_split,
     create_run,
     finish_run,
     lock_run,
+    log_messages,
     open_run,
     reject_issues,
+    update_config,
 )
 
 _IDENTITY = ("data", "augment", "mixing", "regularization", "backbone", "train")
@@ -65,7 +78,12 @@ _SPARE = 1.25
 
 
 def classify(
-    config: ClassifyConfig, *, out: Path | None = None, resume: bool = False, progress: Progress
+    config: ClassifyConfig,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    allow_change: Collection[AllowedChange] = (),
+    progress: Progress,
 ) -> TrainOutcome:
     """Train a backbone as a classifier, score it on the test cases, and write run and report.
 
@@ -75,11 +93,12 @@ def classify(
         config: The whole configuration; it is written into the run.
         out: The run folder; None: `runs/<dataset>/<backbone>/<date-time>`.
         resume: Continue the run in `out`.
+        allow_change: What may differ from the run to resume.
         progress: Shows the progress.
 
     Raises:
-        UsageError: If the backbone or the data is missing, `out` is in use, or there is nothing to
-            resume.
+        UsageError: If the backbone or the data is missing, `out` is in use, there is nothing to
+            resume, or settings or cases differ from those of the run to resume.
         DataError: If the data is not suitable for training, or has issues and
             `data.skip_invalid` is not set.
         ModelFileError: If the weights to start from are not safe or do not fit.
@@ -92,21 +111,42 @@ def classify(
         device=config.train.device,
     )
     with lock_run(run, progress):
-        return _classify(run, config, resume=resume, progress=progress)
+        return _classify(run, config, resume=resume, allow=allow_change, progress=progress)
 
 
 def _classify(
-    run: RunDir, config: ClassifyConfig, *, resume: bool, progress: Progress
+    run: RunDir,
+    config: ClassifyConfig,
+    *,
+    resume: bool,
+    allow: Collection[AllowedChange],
+    progress: Progress,
 ) -> TrainOutcome:
     """Train in a folder that this process has locked."""
     check_backbone(config)
+    if resume:
+        load = partial(load_classify_config, [run.config])
+        reject_changed_settings(run, config, load=load, parts=_IDENTITY)
     opened, issues = prepare_images(open_classification_set(config.data), config, progress)
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         split = choose_split(run, opened.cases, config.data, resume=resume, strata=opened.strata)
         training_cases = split.select(opened.cases, "train")
         check_training_classes(training_cases, classes=opened.classes, kind=opened.kind)
         _check_monitor(config, opened, split.select(opened.cases, "validation"))
-        trainer = _build_trainer(run, config, opened, split, runtime, progress, resume=resume)
+        content = hash_images(opened.cases, split)
+        messages = check_content(run, content, allow=allow) if resume else []
+        trainer = _build_trainer(
+            run,
+            config,
+            opened,
+            split,
+            runtime,
+            progress,
+            resume=resume,
+            content=content,
+            may_differ=find_ignored_identity(run, allow=allow),
+        )
+        runtime.wait()  # all processes have compared the cases before the hashes are replaced
         if runtime.is_main:
             create_run(
                 run,
@@ -117,7 +157,11 @@ def _classify(
                 issues=issues,
                 split=split,
             )
+            record_content(run, content)
+            log_messages(run, messages, progress)
         result = trainer.fit(resume=resume)
+        if resume and runtime.is_main:
+            update_config(run, config)
         if result.stopped in STOPPED_BY_SIGNAL or not runtime.is_main:
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
         write_run_classifier(run, config, opened=opened, split=split, result=result)
@@ -211,6 +255,8 @@ def _build_trainer(
     progress: Progress,
     *,
     resume: bool,
+    content: CaseContent,
+    may_differ: Collection[str],
 ) -> Trainer:
     seed_generators(config.train.seed)
     classes = len(opened.classes)
@@ -237,21 +283,29 @@ def _build_trainer(
         class_weights=_compute_class_weights(config, labels, opened),
         monitor=config.train.monitor,
     )
+
+    def on_message(line: str) -> None:
+        log_messages(run, [line], progress)
+
     return Trainer(
         network,
         task,
         config=config.train,
         run=run,
         cases=len(training_cases),
-        train_batches=_load_training(config, opened, training_cases, labels, runtime),
+        train_batches=_load_training(
+            config, opened, training_cases, labels, runtime, on_message=on_message
+        ),
         validation_batches=_load_validation(
-            config, opened, split.select(opened.cases, "validation")
+            config, opened, split.select(opened.cases, "validation"), on_message=on_message
         ),
         identity={
             **config_identity(config, parts=_IDENTITY),
             "split": split.sha256[:16],
             "labels": opened.labels_sha256[:16],
+            CONTENT: content.sha256[:16],
         },
+        may_differ=may_differ,
         progress=progress,
         runtime=runtime,
         lr_factors=layer_factors(network, decay=config.regularization.layer_decay),
@@ -282,6 +336,8 @@ def _load_training(
     cases: Sequence[ClassificationCase],
     labels: Tensor,
     runtime: Runtime,
+    *,
+    on_message: Callable[[str], None],
 ) -> Callable[[int], Iterable[Batch]]:
     settings = config.train
     transform = TrainTransform(
@@ -315,20 +371,25 @@ def _load_training(
             workers=config.data.workers,
             mixer=mixer,
             cases_per_step=settings.batch_size * runtime.world,
+            on_message=on_message,
         )
 
     return load
 
 
 def _load_validation(
-    config: ClassifyConfig, opened: ClassificationSet, cases: Sequence[ClassificationCase]
+    config: ClassifyConfig,
+    opened: ClassificationSet,
+    cases: Sequence[ClassificationCase],
+    *,
+    on_message: Callable[[str], None],
 ) -> Callable[[], Iterable[Batch]] | None:
     if not cases:
         return None
     transform = EvalTransform(config.augment, image_size=config.train.image_size)
     images = _build_dataset(config, opened, cases, transform)
     return lambda: classification_evaluation_batches(
-        images, batch_size=config.predict.batch_size, workers=0
+        images, batch_size=config.predict.batch_size, workers=0, on_message=on_message
     )
 
 

@@ -1,5 +1,6 @@
 """Read runs for a comparison, and reject runs that cannot be compared."""
 
+import glob
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -141,11 +142,29 @@ def _read_run(path: Path, name: str, *, dataset: str | None, split_name: str | N
 def _find_scores(run: RunDir, kind: str | None) -> tuple[Path, str]:
     """Return the folder of the scores, and the hash of the split of the run."""
     if kind is not None or not is_cross_validation(run.path):
-        folder = run.evaluation if kind is None else run.path / f"evaluation-{kind}"
+        folder = run.evaluation if kind is None else _find_other_scores(run, kind)
         return folder, read_split(run.splits).sha256
     home = FoldDir(run.path)
     hashes = [read_split(home.fold(number).splits).sha256 for number in range(1, home.count() + 1)]
     return home.out_of_fold, hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _find_other_scores(run: RunDir, kind: str) -> Path:
+    """Return the folder of the scores on another dataset; earlier versions named it only by this.
+
+    Raises:
+        UsageError: If the run was evaluated on several versions of the dataset.
+    """
+    plain = run.path / f"evaluation-{kind}"
+    found = sorted(run.path.glob(f"evaluation-{glob.escape(kind)}-*"))
+    if plain.is_dir() or not found:
+        return plain
+    if len(found) > 1:
+        names = ", ".join(folder.name.removeprefix("evaluation-") for folder in found)
+        raise UsageError(
+            f"{run.path}: {len(found)} evaluations on {kind}; choose one with --dataset: {names}"
+        )
+    return found[0]
 
 
 def _list_known(run: ComparedRun, dataset: str) -> tuple[str, ...]:

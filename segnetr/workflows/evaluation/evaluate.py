@@ -24,6 +24,7 @@ from segnetr.workflows.evaluation.scored_cases import (
     select_other_cases,
     select_own_cases,
 )
+from segnetr.workflows.evaluation.seen_cases import hash_case_files, mark_seen
 from segnetr.workflows.prediction.mask_writer import MaskWriter
 from segnetr.workflows.prediction.model_folder import open_predictor
 
@@ -64,6 +65,11 @@ class EvaluateOutcome:
     title: str
     folder: Path | None
     evaluation: Evaluation
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no case was scored."""
+        return not self.evaluation.scores
 
     def to_dict(self) -> Mapping[str, Any]:
         """Return the summaries as plain data."""
@@ -133,6 +139,7 @@ def evaluate_run(
         folder,
         evaluation,
         title=title,
+        seen=selected.seen,
         config=scoring,
         tta=options.tta or card.predict.tta,
         records=log.records,
@@ -188,13 +195,17 @@ def _choose_cases(
             flags={"data.dataset": options.dataset, "data.data_dir": options.data_dir}
         )
         opened = open_dataset(recipe.data)
-        return opened.spec, select_other_cases(
+        selected = select_other_cases(
             run,
             [case for case in opened.cases if case.mask is not None],
             options.split_name,
             name=opened.spec.name,
             dataset=opened.spec.title,
             root=opened.root,
+        )
+        content = hash_case_files(selected.cases, cache_dir=config.data.cache_dir)
+        return opened.spec, mark_seen(
+            run, selected, content, name=opened.spec.name, root=opened.root
         )
     data = config.data
     if options.data_dir is not None:

@@ -102,6 +102,7 @@ def write_evaluation(
     title: str,
     config: EvaluateConfig,
     tta: str = "",
+    seen: int = 0,
     records: Sequence[CaseRecord] = (),
     reliability: PixelReliability | None = None,
 ) -> None:
@@ -116,6 +117,7 @@ def write_evaluation(
         title: Name of the scored dataset, for users.
         config: Scoring settings.
         tta: As in `write_summary_json`.
+        seen: As in `write_summary_json`.
         records: Records of the cases.
         reliability: Calibration of the pixels.
 
@@ -125,7 +127,9 @@ def write_evaluation(
     with as_write_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_per_case_csv(folder / "per_case.csv", evaluation.scores)
-    write_summary_json(folder / "summary.json", evaluation, title=title, config=config, tta=tta)
+    write_summary_json(
+        folder / "summary.json", evaluation, title=title, config=config, tta=tta, seen=seen
+    )
     if records:
         case_records.write_case_records(folder / case_records.CASES_NAME, records)
         write_sizes(folder, evaluation.scores, records)

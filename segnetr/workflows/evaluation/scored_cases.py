@@ -29,11 +29,13 @@ class ScoredCases(Generic[CaseType]):
         cases: The cases.
         title: The cases in words.
         folder: Default folder of the scores.
+        seen: Number of cases of another dataset that the run was trained or validated on.
     """
 
     cases: list[CaseType]
     title: str
     folder: Path
+    seen: int = 0
 
 
 def select_own_cases(

@@ -1,7 +1,7 @@
 """`segnetr train --fold`: train a run for each fold, and report over all folds."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from segnetr.errors import UsageError
 from segnetr.progress import Progress
 from segnetr.workflows.training.fold_report import FoldOutcome, gather_folds
 from segnetr.workflows.training.outcome import STOPPED_BY_SIGNAL
+from segnetr.workflows.training.resume import AllowedChange
 from segnetr.workflows.training.run_setup import default_run_folder, require_out
 from segnetr.workflows.training.train import name_network, train
 
@@ -57,6 +58,7 @@ def cross_validate(
     fold: int | None = None,
     out: Path | None = None,
     resume: bool = False,
+    allow_change: Collection[AllowedChange] = (),
     progress: Progress,
 ) -> CrossValidationOutcome:
     """Train a network for each fold, or for one fold, and score it on the cases of the fold.
@@ -69,6 +71,7 @@ def cross_validate(
         fold: Train this fold only; the report is written once all folds are done, in any order.
         out: The folder; None: `runs/<dataset>/<architecture>/<date-time>`.
         resume: Continue the interrupted fold, and skip the finished ones.
+        allow_change: What may differ from the run to resume.
         progress: Shows the progress.
 
     Raises:
@@ -86,7 +89,9 @@ def cross_validate(
     settings = replace(config, train=replace(config.train, keep="last", patience=0))
     if settings != config:
         progress.on_message("folds use the last weights and do not stop early")
-    stopped = _train_folds(settings, folder, chosen, resume=resume, progress=progress)
+    stopped = _train_folds(
+        settings, folder, chosen, resume=resume, allow=allow_change, progress=progress
+    )
     missing = tuple(folder.missing())
     scores = None
     if not missing and stopped not in STOPPED_BY_SIGNAL:
@@ -119,7 +124,13 @@ def _reject_used(folder: FoldDir, chosen: Sequence[int], *, resume: bool) -> Non
 
 
 def _train_folds(
-    config: RunConfig, folder: FoldDir, chosen: Sequence[int], *, resume: bool, progress: Progress
+    config: RunConfig,
+    folder: FoldDir,
+    chosen: Sequence[int],
+    *,
+    resume: bool,
+    allow: Collection[AllowedChange],
+    progress: Progress,
 ) -> str:
     """Train the folds until one is interrupted, and return the last stop reason."""
     stopped = "finished"
@@ -133,6 +144,7 @@ def _train_folds(
             replace(config, data=replace(config.data, fold=number)),
             out=run.path,
             resume=resume and run.has_checkpoint(),
+            allow_change=allow,
             masks=folder.masks,
             progress=progress,
         )

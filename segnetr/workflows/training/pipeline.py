@@ -13,9 +13,10 @@ from segnetr.config.schema.volumes import SliceConfig
 from segnetr.data.augmentation.transforms import evaluation_transform, training_transform
 from segnetr.data.cache.segmentation import CachedCase, CacheSettings, build_cache
 from segnetr.data.cache.volumes import VolumeSettings
-from segnetr.data.case import Batch, Case, Split
+from segnetr.data.case import SPLIT_NAMES, Batch, Case, Split
 from segnetr.data.loading.loaders import Sample, evaluation_loader, training_loader
 from segnetr.data.loading.volume_slices import list_slices
+from segnetr.data.splits.content import CaseContent
 from segnetr.data.validation.audit import Issue, check_pairs, check_patients
 from segnetr.engine.training.runtime import Runtime
 from segnetr.engine.training.tasks import SegmentationTask
@@ -49,11 +50,13 @@ class TrainingPipeline(ABC):
         spec: Description of the dataset.
         config: As above.
         cached: Cached copies of the valid cases by case id; filled by `cache_cases`.
+        on_message: Receives lines for the user from the loaders.
     """
 
     def __init__(self, opened: OpenedDataset, config: RunConfig) -> None:
         self.opened, self.spec, self.config = opened, opened.spec, config
         self.cached: dict[str, CachedCase] = {}
+        self.on_message: Callable[[str], None] = lambda _line: None
 
     @property
     @abstractmethod
@@ -128,6 +131,11 @@ class TrainingPipeline(ABC):
         self.cached = dict(cache.entries)
         return issues
 
+    def hash_cases(self, split: Split) -> CaseContent:
+        """Return the hashes of the files of all cases of a split."""
+        ids = {case_id for name in SPLIT_NAMES for case_id in split.ids(name)}
+        return CaseContent({case_id: self.cached[case_id].hashes for case_id in sorted(ids)})
+
     def load_training(
         self, samples: Sequence[Sample], runtime: Runtime
     ) -> Callable[[int], Iterable[Batch]]:
@@ -145,7 +153,12 @@ class TrainingPipeline(ABC):
         def load(start_step: int) -> Iterable[Batch]:
             sampler = build_sampler(settings, len(samples), runtime, start_step=start_step)
             return training_loader(
-                samples, transform, sampler=sampler, workers=data.workers, seed=settings.seed
+                samples,
+                transform,
+                sampler=sampler,
+                workers=data.workers,
+                seed=settings.seed,
+                on_message=self.on_message,
             )
 
         return load
@@ -208,7 +221,11 @@ class ImagePipeline(TrainingPipeline):
             settings.image_size, self.config.data.intensity, self.spec.in_channels
         )
         return lambda: evaluation_loader(
-            images, transform, batch_size=settings.batch_size, workers=0
+            images,
+            transform,
+            batch_size=settings.batch_size,
+            workers=0,
+            on_message=self.on_message,
         )
 
     def build_task(self, *, device: str) -> SegmentationTask:

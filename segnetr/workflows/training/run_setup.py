@@ -209,16 +209,26 @@ def create_run(
         WriteError: If a file cannot be written.
     """
     run.create(resume=resume)
-    if resume:
+    if resume and run.provenance.is_file():
         return
     provenance = collect_provenance(device=choose_device(device))
     provenance["dataset"] = {
         **dataset,
         "left_out": [{"case_id": issue.case_id, "message": issue.message} for issue in issues],
     }
-    write_text_atomic(run.config, dump_config(config))
     write_json(run.provenance, provenance)
-    write_split(split, run.splits)
+    if not resume:
+        write_text_atomic(run.config, dump_config(config))
+        write_split(split, run.splits)
+
+
+def update_config(run: RunDir, config: Any) -> None:
+    """Write the configuration of a resumed run, whose folders and device may have changed.
+
+    Raises:
+        WriteError: If it cannot be written.
+    """
+    write_text_atomic(run.config, dump_config(config))
 
 
 def log_messages(run: RunDir, lines: Sequence[str], progress: Progress) -> None:

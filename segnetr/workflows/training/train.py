@@ -1,13 +1,15 @@
 """`segnetr train`: train a segmentation network on a dataset, score it, and write a report."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
-from segnetr.config.load import config_identity
+from segnetr.config.load import IDENTITY_PARTS, config_identity, load_config
 from segnetr.config.schema.segmentation import RunConfig, TrainConfig
 from segnetr.data.case import SPLIT_NAMES, Case, Split
+from segnetr.data.splits.content import CaseContent
 from segnetr.data.splits.split_cases import divide
 from segnetr.engine.training.finetuning import EncoderFinetuning
 from segnetr.engine.training.random_state import seed_generators
@@ -30,6 +32,14 @@ from segnetr.workflows.training.encoder_weights import load_encoder_weights, req
 from segnetr.workflows.training.fit_quality import fit_quality
 from segnetr.workflows.training.outcome import STOPPED_BY_SIGNAL, TrainOutcome
 from segnetr.workflows.training.pipeline import TrainingPipeline, build_pipeline
+from segnetr.workflows.training.resume import (
+    CONTENT,
+    AllowedChange,
+    check_content,
+    find_ignored_identity,
+    record_content,
+    reject_changed_settings,
+)
 from segnetr.workflows.training.run_setup import (
     create_run,
     finish_run,
@@ -37,6 +47,7 @@ from segnetr.workflows.training.run_setup import (
     log_messages,
     open_run,
     resume_split,
+    update_config,
 )
 from segnetr.workflows.training.search_postprocessing import (
     check_search_settings,
@@ -49,6 +60,7 @@ def train(
     *,
     out: Path | None = None,
     resume: bool = False,
+    allow_change: Collection[AllowedChange] = (),
     masks: Path | None = None,
     progress: Progress,
 ) -> TrainOutcome:
@@ -60,11 +72,13 @@ def train(
         config: The whole configuration; it is written into the run.
         out: The run folder; None: `runs/<dataset>/<architecture>/<date-time>`.
         resume: Continue the run in `out`.
+        allow_change: What may differ from the run to resume.
         masks: With `data.fold`: save the predictions for the cases of this fold here.
         progress: Shows the progress.
 
     Raises:
-        UsageError: If the dataset is missing, `out` is in use, or there is nothing to resume.
+        UsageError: If the dataset is missing, `out` is in use, there is nothing to resume, or
+            settings or cases differ from those of the run to resume.
         DataError: If the dataset has issues and `data.skip_invalid` is not set.
     """
     run = open_run(
@@ -75,14 +89,25 @@ def train(
         device=config.train.device,
     )
     with lock_run(run, progress):
-        return _train(run, config, resume=resume, masks=masks, progress=progress)
+        return _train(
+            run, config, resume=resume, allow=allow_change, masks=masks, progress=progress
+        )
 
 
 def _train(
-    run: RunDir, config: RunConfig, *, resume: bool, masks: Path | None, progress: Progress
+    run: RunDir,
+    config: RunConfig,
+    *,
+    resume: bool,
+    allow: Collection[AllowedChange],
+    masks: Path | None,
+    progress: Progress,
 ) -> TrainOutcome:
     """Train in a folder that this process has locked."""
     check_model(config.model)
+    if resume:
+        load = partial(load_config, [run.config])
+        reject_changed_settings(run, config, load=load, parts=IDENTITY_PARTS)
     pipeline = build_pipeline(open_dataset(config.data), config)
     model = _build_network(pipeline)
     # The checkpoint of a resumed run contains all weights.
@@ -92,6 +117,9 @@ def _train(
     with Runtime(config.train.device, amp=config.train.amp) as runtime:
         split = resume_split(run, cases) if resume else divide(cases, config.data)
         check_search_settings(config, split)
+        content = pipeline.hash_cases(split)
+        messages += check_content(run, content, allow=allow) if resume else []
+        runtime.wait()  # all processes have compared the cases before the hashes are replaced
         if runtime.is_main:
             dataset = _describe_dataset(pipeline.opened)
             if not resume:
@@ -105,9 +133,22 @@ def _train(
                 issues=issues,
                 split=split,
             )
+            record_content(run, content)
             log_messages(run, messages, progress)
-        trainer = _build_trainer(run, pipeline, split, runtime, progress, model=model)
+        pipeline.on_message = lambda line: log_messages(run, [line], progress)
+        trainer = _build_trainer(
+            run,
+            pipeline,
+            split,
+            runtime,
+            progress,
+            model=model,
+            content=content,
+            may_differ=find_ignored_identity(run, allow=allow),
+        )
         result = trainer.fit(resume=resume)
+        if resume and runtime.is_main:
+            update_config(run, config)
         if result.stopped in STOPPED_BY_SIGNAL or not runtime.is_main:
             return TrainOutcome(run=run.path, result=result, evaluation=None, report=None)
         write_run_model(run, config, spec=pipeline.spec, split=split, result=result)
@@ -220,6 +261,8 @@ def _build_trainer(
     progress: Progress,
     *,
     model: nn.Module,
+    content: CaseContent,
+    may_differ: Collection[str],
 ) -> Trainer:
     config = pipeline.config
     samples = pipeline.list_samples(split)
@@ -231,7 +274,12 @@ def _build_trainer(
         cases=len(samples),
         train_batches=pipeline.load_training(samples, runtime),
         validation_batches=pipeline.load_validation(split),
-        identity={**config_identity(config), "split": split.sha256[:16]},
+        identity={
+            **config_identity(config),
+            "split": split.sha256[:16],
+            CONTENT: content.sha256[:16],
+        },
+        may_differ=may_differ,
         progress=progress,
         runtime=runtime,
         encoder=_configure_finetuning(model, config.train),

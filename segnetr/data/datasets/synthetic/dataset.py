@@ -146,7 +146,12 @@ def _read_version(folder: Path) -> int | None:
 
 
 def _install(temporary: Path, folder: Path) -> None:
-    """Rename a complete dataset to its final name, replacing an older version."""
+    """Rename a complete dataset to its final name, replacing an older version.
+
+    The current version is kept: another process that installed it may already be reading it.
+    """
+    if _read_version(folder) == GENERATOR_VERSION:
+        return
     if folder.exists():
         old = folder.parent / f"{_PARTIAL}{uuid4().hex}"
         with contextlib.suppress(FileNotFoundError):  # another process was faster

@@ -156,7 +156,7 @@ def test_other_settings_have_separate_copies(tmp_path: Path, settings: CacheSett
 def test_damaged_copy_is_rebuilt(tmp_path: Path, name: str, damage: str) -> None:
     cases = draw_cases(tmp_path / "data", 1)
     entry = build(cases, tmp_path / "cache").entries["c0"]
-    path = getattr(entry, name)
+    path = getattr(entry, name).path
     whole = path.read_bytes()
     if damage == "shape":
         np.save(path, np.load(path)[:-1])
@@ -180,8 +180,8 @@ def test_workers_make_the_same_copies_and_report_progress(tmp_path: Path) -> Non
     assert seen == [(number, 4) for number in range(5)]
     assert list(two.entries) == list(none.entries)
     for case_id, entry in none.entries.items():
-        assert entry.image.read_bytes() == two.entries[case_id].image.read_bytes()
-        assert entry.mask.read_bytes() == two.entries[case_id].mask.read_bytes()
+        assert entry.image.path.read_bytes() == two.entries[case_id].image.path.read_bytes()
+        assert entry.mask.path.read_bytes() == two.entries[case_id].mask.path.read_bytes()
 
 
 def spoil(case: Case, kind: str) -> Case:
@@ -361,8 +361,8 @@ def test_killed_builder_leaves_no_invalid_copies(tmp_path: Path) -> None:
         after = build(cases, folder, settings=settings)
         clean = build(cases, tmp_path / "clean", settings=settings)
         for case_id, entry in clean.entries.items():
-            assert after.entries[case_id].image.read_bytes() == entry.image.read_bytes()
-            assert after.entries[case_id].mask.read_bytes() == entry.mask.read_bytes()
+            assert after.entries[case_id].image.path.read_bytes() == entry.image.path.read_bytes()
+            assert after.entries[case_id].mask.path.read_bytes() == entry.mask.path.read_bytes()
 
 
 def test_parallel_builders_agree(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_parallel_builders_agree(tmp_path: Path) -> None:
     assert len(result.entries) == 6
     clean = build(cases, tmp_path / "clean")
     for case_id, entry in clean.entries.items():
-        assert result.entries[case_id].image.read_bytes() == entry.image.read_bytes()
+        assert result.entries[case_id].image.path.read_bytes() == entry.image.path.read_bytes()
 
 
 def test_old_temporary_files_are_removed(tmp_path: Path) -> None:

@@ -165,15 +165,15 @@ def test_copies_are_downsampled_reused_and_issues_are_reported(tmp_path):
     assert seen[-1] == (4, 4)
     shapes = {
         name: load_image(
-            ClassificationCase(case_id=name, image=path, labels=()), channels=3, max_pixels=10**6
+            ClassificationCase(case_id=name, image=copy, labels=()), channels=3, max_pixels=10**6
         ).shape
-        for name, path in copies.items()
+        for name, copy in copies.items()
     }
     assert shapes == {"big": (45, 60, 3), "small": (20, 20, 3)}
-    stamps = {name: path.stat().st_mtime_ns for name, path in copies.items()}
+    stamps = {name: copy.path.stat().st_mtime_ns for name, copy in copies.items()}
     again, _ = cache_images(files, settings, folder=tmp_path / "cache", workers=0)
-    assert {name: path.stat().st_mtime_ns for name, path in again.items()} == stamps
-    copies["big"].write_bytes(b"broken")
+    assert {name: copy.path.stat().st_mtime_ns for name, copy in again.items()} == stamps
+    copies["big"].path.write_bytes(b"broken")
     repaired, _ = cache_images(files, settings, folder=tmp_path / "cache", workers=0)
     assert np.load(repaired["big"]).shape == (45, 60, 3)
 

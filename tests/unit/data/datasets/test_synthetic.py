@@ -204,3 +204,27 @@ def test_clouds_are_standardized_and_cells_surround_their_centers():
     assert float(cells.center.max()) < 1.5
     assert float(cells.edge.min()) >= 0
     assert len(np.unique(cells.chance)) == pytest.approx(90 * 130 / 9.5**2, rel=0.35)
+
+
+@pytest.mark.usefixtures("_small")
+def test_dataset_that_another_process_has_installed_meanwhile_is_not_replaced(
+    tmp_path, monkeypatch
+):
+    draw = synthetic.draw_dataset
+
+    def draw_slowly(folder, *, counts, seed):
+        draw(folder, counts=counts, seed=seed)
+        if not (tmp_path / "synthetic").exists():
+            draw(tmp_path / "synthetic", counts=counts, seed=seed)  # the other process
+
+    monkeypatch.setattr(synthetic, "draw_dataset", draw_slowly)
+    rename, renamed = Path.rename, []
+
+    def record(path, target):
+        renamed.append(path.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", record)
+    prepare_synthetic(tmp_path)
+    assert "synthetic" not in renamed
+    assert len(read_synthetic(tmp_path)) == sum(SMALL.values())
