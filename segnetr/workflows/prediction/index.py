@@ -11,6 +11,7 @@ from segnetr.config.shards import Shard
 from segnetr.errors import UsageError
 from segnetr.outputs.models.model_file import WEIGHTS_NAME, ModelCard, find_model_folder
 from segnetr.outputs.tables.predictions import write_predictions_table
+from segnetr.storage.disk_errors import as_write_error
 from segnetr.storage.manifest import hash_file, write_json
 from segnetr.workflows.prediction.ensemble import Ensemble, expand_folds
 
@@ -63,7 +64,8 @@ class PredictIndex:
         Raises:
             WriteError: If it cannot be written.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
+        with as_write_error(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
         write_json(
             self.path, {"model": dict(self.model), "done": list(done), "failed": list(failed)}
         )
@@ -149,7 +151,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     """Read an index. Return {} if the file is missing or not an index: it is rewritten anyway."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     is_index = isinstance(content, dict) and all(
         isinstance(content.get(key), kind)
