@@ -15,8 +15,8 @@ def escape_formula(cell: Any) -> Any:
     """Return a cell that a spreadsheet does not run as a formula; `unescape_formula` undoes it.
 
     A text that starts with = + - @, a tab or a carriage return gets an apostrophe in front, as
-    OWASP recommends ("CSV Injection"). Numbers are unchanged. A text of apostrophes before such a start
-    gets one more, so that the original can be restored.
+    OWASP recommends ("CSV Injection"). Numbers are unchanged. A text of apostrophes
+    before such a start gets one more, so that the original can be restored.
     """
     if not isinstance(cell, str) or not cell.lstrip("'").startswith(_FORMULA_STARTS):
         return cell
