@@ -27,6 +27,21 @@ class CheckpointError(ValueError):
     """A checkpoint that is damaged, unsafe, or of another network."""
 
 
+# Types that torch.load raises for damaged archives.
+_DAMAGED = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LoadReport:
     """The changes that made a checkpoint fit, one line each."""
@@ -54,7 +69,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             f"{file}: holds Python objects, not only tensors, and is not opened; on a machine "
             "where you trust it: torch.save(torch.load(FILE, weights_only=False)['model'], NEW)"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, struct.error) as error:
+    except _DAMAGED as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{file}: damaged or not a checkpoint ({reason})") from None
     return unwrap_state_dict(content, source=str(file))

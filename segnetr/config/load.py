@@ -253,7 +253,7 @@ def read_yaml(source: Path | Traversable) -> dict[str, Any]:
         text = source.read_text(encoding="utf-8")
         if len(text) > _MAX_FILE_BYTES:
             raise UsageError(f"{source}: larger than {_MAX_FILE_BYTES} bytes; not a configuration")
-        content = yaml.load(text, Loader=_UniqueKeyLoader)
+        content = _parse_yaml(text)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UsageError(
             f"{source}: not readable as YAML: {' '.join(str(error).split())}"
@@ -263,6 +263,23 @@ def read_yaml(source: Path | Traversable) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{source}: expected keys and values, found {type(content).__name__}")
     return content
+
+
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML.
+
+    PyYAML raises other types than its own for dates, numbers and tags without a valid value
+    (`2001-99-99`, `!!int abc`) and for deep nesting.
+
+    Raises:
+        yaml.YAMLError: If the text is not valid.
+    """
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
+        raise yaml.YAMLError(f"a value does not fit its type ({error})") from None
 
 
 def parse_plain(schema: Any, data: Mapping[str, Any]) -> Any:
@@ -285,7 +302,10 @@ def _read_recipe(recipe: str | Path, *, seen: tuple[str, ...]) -> dict[str, Any]
     content = rename_settings(read_yaml(source))
     merged: dict[str, Any] = {}
     parents = content.pop("extends", [])
-    for parent in [parents] if isinstance(parents, str) else parents:
+    parents = [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UsageError(f"{source}: `extends` must be a recipe or a list of them, not {parents!r}")
+    for parent in parents:
         sibling = source.parent / f"{parent}.yaml" if isinstance(source, Path) else None
         found = sibling if sibling is not None and sibling.is_file() else str(parent)
         merged = _merge(merged, _read_recipe(found, seen=(*seen, str(source))))
@@ -314,7 +334,7 @@ def _parse_assignment(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise UsageError(f"--set {text}: expected KEY=VALUE, for example train.steps=500")
     try:
-        nested = _nest(key.strip(), yaml.load(value, Loader=_UniqueKeyLoader))
+        nested = _nest(key.strip(), _parse_yaml(value))
     except yaml.YAMLError:
         raise UsageError(f"--set {text}: the value is not readable as YAML") from None
     return rename_settings(nested)

@@ -178,7 +178,12 @@ def _read_manifest(folder: Path) -> dict[str, str]:
 
 def _is_inside(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    return bool(parts) and ".." not in parts and not PurePosixPath(name).is_absolute()
+    return (
+        bool(parts)
+        and "\0" not in name
+        and ".." not in parts
+        and not PurePosixPath(name).is_absolute()
+    )
 
 
 def hash_file(path: Path) -> str:

@@ -91,7 +91,7 @@ def test_refused_resume_names_each_changed_setting_with_both_values(command, tin
     done = train(command, tiny, run, "--resume", "--lr", "0.0125", "--seed", "5")
     assert done.returncode == 2
     changes = done.stderr.partition("cannot resume: ")[2].partition("; use the settings")[0]
-    assert changes == "train.lr 0.0005 -> 0.0125; train.seed 0 -> 5"
+    assert changes == "train.lr 0.001 -> 0.0125; train.seed 0 -> 5"
 
 
 def test_run_without_hashes_of_its_cases_can_be_resumed(command, tiny, run):

@@ -137,7 +137,9 @@ def _is_split_record(record: Any) -> bool:
     lists = [record.get(name) for name in SPLIT_NAMES]
     if not all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in lists):
         return False
-    seed = record.get("seed")
+    if not isinstance(record.get("sha256"), str) or "seed" not in record:
+        return False
+    seed = record["seed"]
     return record.get("origin") in {"official", "seeded"} and (seed is None or type(seed) is int)
 
 

@@ -12,6 +12,7 @@ from segnetr.config.schema.segmentation import EvaluateConfig
 from segnetr.errors import ReadError
 from segnetr.metrics import PIXEL_COUNTS, Score, Summary, Unscored, name_outcome
 from segnetr.metrics.registry import get_metric
+from segnetr.outputs.tables.csv_file import escape_formula, unescape_formula
 from segnetr.storage.manifest import write_json, write_text_atomic
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def write_per_case_csv(path: Path, scores: Iterable[Score]) -> None:
     writer.writerow([*_ID_COLUMNS, *names])
     for (case_id, class_name), values in rows.items():
         cells = [_exact(name, values.get(name)) for name in names]
-        writer.writerow([case_id, class_name, name_outcome(values), *cells])
+        writer.writerow([*map(escape_formula, (case_id, class_name)), name_outcome(values), *cells])
     write_text_atomic(path, text.getvalue())
 
 
@@ -95,13 +96,16 @@ def read_per_case_csv(path: Path) -> list[Score]:
         header = [_OLD_COLUMNS.get(name, name) for name in header]
         return [
             Score(
-                case_id=row[0], class_name=row[1], metric=name, value=float(cell) if cell else None
+                case_id=unescape_formula(row[0]),
+                class_name=unescape_formula(row[1]),
+                metric=name,
+                value=float(cell) if cell else None,
             )
             for row in rows
             for name, cell in zip(header, row, strict=True)
             if name not in _ID_COLUMNS
         ]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         raise ReadError(path, f"not a table of scores ({error}); run segnetr evaluate") from error
 
 

@@ -22,6 +22,7 @@ from segnetr.workflows.evaluation.report import (
     describe_split,
     list_issues,
     list_notes,
+    note_seen_cases,
     prepare_page,
 )
 
@@ -55,7 +56,10 @@ def report_classifier(run_folder: Path, *, out: Path | None = None) -> Path:
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
         issues=list_issues(provenance, scored.unscored if scored else ()),
-        notes=list_notes(provenance, is_scored=scored is not None),
+        notes=[
+            *list_notes(provenance, is_scored=scored is not None),
+            *note_seen_cases(run),
+        ],
     )
     page = prepare_page(out or run.report)
     write_classification_report(page, content)

@@ -65,7 +65,11 @@ def report(run_folder: Path, *, out: Path | None = None) -> Path:
         settings_yaml=run.config.read_text(encoding="utf-8"),
         provenance=describe_machine(provenance),
         issues=list_issues(provenance, () if scored is None else scored.unscored),
-        notes=[*list_notes(provenance, is_scored=scored is not None), *_note_reuse(run, trials)],
+        notes=[
+            *list_notes(provenance, is_scored=scored is not None),
+            *note_seen_cases(run),
+            *_note_reuse(run, trials),
+        ],
         cases=read_case_section(run.evaluation),
         trials=trials,
     )
@@ -154,6 +158,25 @@ def list_notes(provenance: Mapping[str, Any], *, is_scored: bool) -> list[str]:
     if provenance["dataset"]["left_out"]:
         count = len(provenance["dataset"]["left_out"])
         notes.append(f"{count} issues: these cases were excluded from the training.")
+    notes += [
+        f"{len(change['cases'])} cases were changed before step {change['step'] + 1}, which the "
+        "user allowed (provenance.json)."
+        for change in provenance.get("data_changes", ())
+    ]
+    return notes
+
+
+def note_seen_cases(run: RunDir) -> list[str]:
+    """Return a warning for each evaluation on another dataset with cases that the run has seen."""
+    notes = []
+    for path in sorted(run.path.glob("evaluation-*/summary.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            title, seen = content["title"], content.get("seen_cases", 0)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if seen:
+            notes.append(f"{path.parent.name}: {title}")
     return notes
 
 

@@ -210,3 +210,18 @@ def test_meta_network_with_missing_values_is_refused(name, fields, missing):
         model = create_model(name, **fields)
     with pytest.raises(CheckpointError, match=missing):
         load_published(model, state)
+
+
+@pytest.mark.parametrize(
+    "damage", [IndexError, AssertionError, TypeError, AttributeError, KeyError]
+)
+def test_every_error_of_a_damaged_archive_is_reported_as_damage(tmp_path, monkeypatch, damage):
+    file = tmp_path / "weights.pth"
+    torch.save({"weight": torch.zeros(1)}, file)
+
+    def fail(*args, **kwargs):
+        raise damage("storage key not found")
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):
+        read_checkpoint(file)

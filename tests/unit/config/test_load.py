@@ -157,3 +157,30 @@ def test_changes_to_one_section_reject_settings_of_other_sections():
     }
     with pytest.raises(UsageError, match=r"only settings of predict\.\*"):
         read_changes("predict", {}, assignments=["train.lr=1"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: {lr: 2001-99-99}",
+        "train: {lr: !!int abc}",
+        "train: {lr: !!float x}",
+        "train: {lr: !!timestamp x}",
+        "train: {steps: " + "9" * 5000 + "}",
+        "a: " + "[" * 3000,
+        "extends: 5",
+        "extends:",
+        "extends: [5]",
+    ],
+)
+def test_hostile_yaml_is_refused_as_wrong_usage(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "hostile.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="hostile"):
+        load_config([path])
+
+
+@pytest.mark.parametrize("value", ["2001-99-99", "!!int abc", "!!timestamp x", "[" * 3000])
+def test_hostile_value_of_an_assignment_is_refused_as_wrong_usage(value: str) -> None:
+    with pytest.raises(UsageError, match="--set train"):
+        load_config(assignments=[f"train.lr={value}"])

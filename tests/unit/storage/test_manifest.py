@@ -170,3 +170,9 @@ def test_folder_killed_during_replacement_is_complete_old_or_new(tmp_path):
     else:
         pytest.fail("the writer was killed each time")
     assert found == {"old", "new"}
+
+
+def test_manifest_with_a_null_byte_in_a_name_is_rejected(tmp_path):
+    (tmp_path / MANIFEST_NAME).write_bytes(b"0" * 64 + b"  a\0b\n")
+    with pytest.raises(ModelFileError, match="damaged or changed"):
+        verify_manifest(tmp_path)

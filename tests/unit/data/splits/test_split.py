@@ -216,3 +216,21 @@ def test_failed_write_preserves_the_old_split(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert read_split(path) == first
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("key", ["sha256", "seed", "origin", "train"])
+def test_split_file_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
+    record = {
+        "format": "segnetr-split-1",
+        "origin": "seeded",
+        "seed": 0,
+        "train": ["a"],
+        "validation": [],
+        "test": [],
+        "sha256": "0" * 64,
+    }
+    del record[key]
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(DataError, match="not a split"):
+        read_split(path)
