@@ -8,9 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from support.small_models import make_model
+
+import segnetr
+from segnetr.config.schema.segmentation import IntensityConfig
 
 HOLD = (
     "import sys, time\n"
@@ -161,3 +166,29 @@ def test_a_folder_in_use_is_refused_except_for_other_shards(
     assert again.returncode == 0, again.stderr
     if held == ("1", "1"):
         assert f"took over the lock of process {holder.pid}" in again.stderr
+
+
+def test_model_of_images_flags_a_volume_without_calibration(command, models, tmp_path):
+    volume = nib.Nifti1Image(np.zeros((32, 32, 2), np.uint8), np.eye(4))
+    nib.save(volume, tmp_path / "v.nii")
+    out = tmp_path / "out"
+    assert (
+        command("predict", tmp_path / "v.nii", "--model", models[0], "--out", out).returncode == 0
+    )
+    (row,) = read_rows(out)
+    assert row["out_of_distribution"] == "yes"
+    assert row["reason"] == "a volume, trained on images"
+
+
+def test_model_of_volumes_flags_an_image_without_calibration(command, photos, tmp_path):
+    model = make_model(tmp_path / "m", 0, intensity=IntensityConfig(kind="per_volume"))
+    out = tmp_path / "out"
+    done = command("predict", photos / "a.png", "--model", model, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "1 out of distribution" in done.stdout
+    (row,) = read_rows(out)
+    assert row["out_of_distribution"] == "yes"
+    assert row["reason"] == "an image, trained on volumes"
+    flag = segnetr.load(model, device="cpu").predict(photos / "a.png").ood_flag
+    assert flag is not None
+    assert flag.is_ood

@@ -9,14 +9,17 @@ from segnetr.models.build import build_model
 from segnetr.outputs.models.model_file import ModelCard, write_model
 
 
-def make_model(folder: Path, seed: int, *, classes: int = 2) -> Path:
-    """Write a run with a small U-Net of random weights."""
+def make_model(
+    folder: Path, seed: int, *, classes: int = 2, intensity: IntensityConfig | None = None
+) -> Path:
+    """Write a run with a small U-Net of random weights; with `intensity`, one of volumes."""
     card = ModelCard(
         architecture={"architecture": "unet", "width": 2},
         classes=tuple(f"c{number}" for number in range(classes)),
         in_channels=1,
         image_size=(32, 32),
-        intensity=IntensityConfig(mean=(0.5,), std=(0.25,)),
+        intensity=intensity or IntensityConfig(mean=(0.5,), std=(0.25,)),
+        spatial_dims=2 if intensity is None else 3,
         predict=PredictConfig(mode="window", window_batch=2),
     )
     torch.manual_seed(seed)

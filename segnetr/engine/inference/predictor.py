@@ -65,6 +65,21 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OODFlag:
+    """Whether an image is out of distribution, for a mask without a predicted Dice.
+
+    Attributes:
+        is_ood: As in `Quality`.
+        ood_score: As in `Quality`.
+        reasons: As in `Quality`.
+    """
+
+    is_ood: bool
+    ood_score: float
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """Prediction for one file, on the grid of the file.
 
@@ -76,6 +91,8 @@ class Prediction:
             networks that vote. None if not requested.
         uncertainty: Uncertainty maps. None if not requested.
         quality: Predicted quality. None if the model cannot estimate it.
+        ood_flag: The flag alone, if the model can detect images that are out of distribution, but
+            cannot estimate the quality with these settings.
     """
 
     labels: NDArray[np.uint8]
@@ -83,6 +100,7 @@ class Prediction:
     probabilities: NDArray[np.float32] | None = None
     uncertainty: Uncertainty | None = None
     quality: Quality | None = None
+    ood_flag: OODFlag | None = None
 
 
 class FeatureHook(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segnetr.engine.inference.predictor import Quality
+from segnetr.engine.inference.predictor import OODFlag, Quality
 from segnetr.engine.quality.dice_regression import DiceRegression
 from segnetr.engine.quality.feature_collector import FileKind, ImageFeatures
 from segnetr.engine.quality.ood import MahalanobisDetector
@@ -144,6 +144,11 @@ class QualityModel:
             reasons=reasons,
         )
 
+    def detect(self, features: ImageFeatures) -> OODFlag:
+        """Return whether a case is out of distribution, without the quality of its mask."""
+        ood_score, reasons = self.ood_detector.score(features)
+        return OODFlag(is_ood=bool(reasons), ood_score=ood_score, reasons=reasons)
+
     def out_of_fold(self, case_id: str, quality: Quality) -> Quality:
         """Return the left-out prediction for a case that was fitted on, else `quality` itself."""
         known = next((case for case in self.cases if case.case_id == case_id), None)
@@ -173,15 +178,28 @@ def combine_quality(estimates: Sequence[Quality]) -> Quality:
     """Return the mean over ensemble members. OOD if more than half of the members agree."""
     if len(estimates) == 1:
         return estimates[0]
-    count = sum(quality.is_ood for quality in estimates)
-    is_ood = 2 * count > len(estimates)
-    reasons = [reason for quality in estimates for reason in quality.reasons]
+    flag = combine_flags(estimates)
     return Quality(
         dice=float(np.mean([quality.dice for quality in estimates])),
         low=float(np.mean([quality.low for quality in estimates])),
         high=float(np.mean([quality.high for quality in estimates])),
         level=min(quality.level for quality in estimates),
+        is_ood=flag.is_ood,
+        ood_score=flag.ood_score,
+        reasons=flag.reasons,
+    )
+
+
+def combine_flags(flags: Sequence[OODFlag | Quality]) -> OODFlag:
+    """Return the flag of an ensemble: OOD if more than half of the members agree."""
+    if len(flags) == 1:
+        only = flags[0]
+        return OODFlag(is_ood=only.is_ood, ood_score=only.ood_score, reasons=only.reasons)
+    count = sum(flag.is_ood for flag in flags)
+    is_ood = 2 * count > len(flags)
+    reasons = dict.fromkeys(reason for flag in flags for reason in flag.reasons)
+    return OODFlag(
         is_ood=is_ood,
-        ood_score=float(np.median([quality.ood_score for quality in estimates])),
-        reasons=(f"{count} of {len(estimates)} models", *dict.fromkeys(reasons)) if is_ood else (),
+        ood_score=float(np.median([flag.ood_score for flag in flags])),
+        reasons=(f"{count} of {len(flags)} models", *reasons) if is_ood else (),
     )

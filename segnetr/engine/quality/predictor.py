@@ -7,7 +7,7 @@ from segnetr.data.readers.image_file import ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.engine.inference.accumulator import ProbabilityCallback
 from segnetr.engine.inference.predictor import Advance, FeatureHook, Prediction, Predictor
-from segnetr.engine.quality.estimator import QualityModel, combine_quality
+from segnetr.engine.quality.estimator import QualityModel, combine_flags, combine_quality
 from segnetr.engine.quality.feature_collector import FeatureCollector, FeatureConfig
 
 
@@ -17,16 +17,26 @@ class QualityPredictor(Predictor):
     Args:
         predictor: Makes the masks, which do not change.
         quality_models: One per network, in the order of the networks.
+        ood_only: Only detect images that are out of distribution, because the settings are not
+            those that the predicted Dice was calibrated for.
 
     Attributes:
         quality_models: As given.
+        ood_only: As given.
     """
 
     collects_features = True
 
-    def __init__(self, predictor: Predictor, quality_models: Sequence[QualityModel]) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        quality_models: Sequence[QualityModel],
+        *,
+        ood_only: bool = False,
+    ) -> None:
         self._copy_settings(predictor)
         self.quality_models = tuple(quality_models)
+        self.ood_only = ood_only
 
     def predict(
         self,
@@ -48,7 +58,7 @@ class QualityPredictor(Predictor):
                 FeatureConfig(
                     level=model.level,
                     temperature=model.temperature,
-                    compare_views=model.needs_views,
+                    compare_views=model.needs_views and not self.ood_only,
                 )
             )
             for model in models
@@ -60,10 +70,15 @@ class QualityPredictor(Predictor):
             callback=callback,
             advance=advance,
             hooks=collectors,
-            temperatures=temperatures or [model.temperature for model in models],
+            temperatures=temperatures or self._temperatures(),
         )
-        estimates = [
-            model.estimate(collector.result(image.kind, image.spacing))
-            for model, collector in zip(models, collectors, strict=True)
-        ]
+        features = [collector.result(image.kind, image.spacing) for collector in collectors]
+        if self.ood_only:
+            flags = [model.detect(one) for model, one in zip(models, features, strict=True)]
+            return replace(prediction, ood_flag=combine_flags(flags))
+        estimates = [model.estimate(one) for model, one in zip(models, features, strict=True)]
         return replace(prediction, quality=combine_quality(estimates))
+
+    def _temperatures(self) -> list[float]:
+        """Return the temperatures that were fitted for these settings."""
+        return [] if self.ood_only else [model.temperature for model in self.quality_models]

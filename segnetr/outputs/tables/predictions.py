@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segnetr.engine.inference.predictor import Quality
+from segnetr.engine.inference.predictor import OODFlag, Quality
 from segnetr.outputs.tables.csv_file import write_csv
 
 COLUMNS = (
@@ -30,6 +30,19 @@ def describe_quality(quality: Quality) -> dict[str, Any]:
         "out_of_distribution": quality.is_ood,
         "ood_score": round(quality.ood_score, 3),
         "reasons": list(quality.reasons),
+    }
+
+
+def describe_ood_flag(flag: OODFlag) -> dict[str, Any]:
+    """Return an out-of-distribution flag as plain data, like `describe_quality` without a Dice."""
+    return {
+        "predicted_dice": None,
+        "dice_low": None,
+        "dice_high": None,
+        "level": None,
+        "out_of_distribution": flag.is_ood,
+        "ood_score": round(flag.ood_score, 3),
+        "reasons": list(flag.reasons),
     }
 
 

@@ -1,6 +1,7 @@
 """A trained model in Python: `segnetr.load(path).predict(...)`, as `segnetr predict`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.models.classifier_file import is_classifier
 from segnetr.outputs.models.model_file import ModelCard
 from segnetr.workflows.prediction.model_folder import open_model_input, open_predictor
+from segnetr.workflows.prediction.model_quality import flag_kind
 
 _FROM_ARRAY = Path("array")
 
@@ -76,7 +78,10 @@ class LoadedModel:
             raise UsageError(f"spacing {tuple(spacing)}: {image} is a file and has its own")
         else:
             read = open_model_input(self.card, Path(image), max_pixels=max_pixels, series=series)
-        return self._predictor.predict(read, keep_probabilities=probabilities)
+        prediction = self._predictor.predict(read, keep_probabilities=probabilities)
+        if prediction.quality is None and prediction.ood_flag is None:
+            return replace(prediction, ood_flag=flag_kind(self.card, read.kind))
+        return prediction
 
     def _wrap(self, array: NDArray[Any], spacing: Sequence[float] | None) -> ImageFile:
         """Wrap an array as if it had been read from a file."""

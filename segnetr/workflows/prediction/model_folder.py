@@ -25,6 +25,7 @@ from segnetr.outputs.models.provenance import collect_versions
 from segnetr.workflows.prediction.ensemble import Ensemble, Member, load_members, mix_members
 from segnetr.workflows.prediction.model_quality import (
     add_quality_models,
+    can_detect_ood,
     find_obstacle,
     wants_quality,
 )
@@ -202,10 +203,10 @@ def open_predictors(
         combination = "vote" if ensemble == "vote" else "mean"
         predictor = Predictor.ensemble(predictors, combination=combination)  # type: ignore[arg-type]
     settings = changes or {}
-    if wants_quality(paths, settings) and not find_obstacle(
-        paths, ensemble=ensemble, changes=settings
-    ):
-        predictor = add_quality_models(predictor, paths)
+    if wants_quality(paths, settings):
+        obstacle = find_obstacle(paths, ensemble=ensemble, changes=settings)
+        if obstacle is None or can_detect_ood(paths, ensemble=ensemble, changes=settings):
+            predictor = add_quality_models(predictor, paths, ood_only=obstacle is not None)
     if len(predictors) == 1:
         return members[0].card, predictor
     card = replace(members[0].card, split_sha256="", scores={})

@@ -6,10 +6,11 @@ from typing import Any
 
 from segnetr.config.schema.segmentation import PredictConfig
 from segnetr.data.case import Case
-from segnetr.engine.inference.predictor import Prediction, Predictor, Quality
-from segnetr.outputs.models.model_file import read_card
+from segnetr.engine.inference.predictor import OODFlag, Prediction, Predictor, Quality
+from segnetr.outputs.models.model_file import ModelCard, read_card
 from segnetr.workflows.prediction.ensemble import Ensemble, expand_folds
 
+_KINDS = {"image": "an image", "volume": "a volume"}
 _MASK_SETTINGS = ("mode", "overlap", "weights", "tta", "threshold", "postprocessing")
 """Settings that change masks, and therefore their quality."""
 
@@ -44,19 +45,61 @@ def find_obstacle(
                 f"no predicted Dice: {path} was trained without it (too few validation cases, "
                 "predict.quality=false, or an earlier version)"
             )
-        own: PredictConfig = read_card(path).predict
-        for name in _MASK_SETTINGS:
-            known = getattr(own, name)
-            if name in changes and _as_tuple(changes[name]) != known:
-                return (
-                    f"no predicted Dice: it is calibrated for predict.{name}={_show(known)}, "
-                    f"not {_show(changes[name])}"
-                )
+        for name, known in _find_changed(path, changes).items():
+            return (
+                f"no predicted Dice: it is calibrated for predict.{name}={_show(known)}, "
+                f"not {_show(changes[name])}"
+            )
     return None
 
 
-def add_quality_models(predictor: Predictor, paths: Sequence[Path]) -> Predictor:
+def can_detect_ood(
+    paths: Sequence[Path], *, ensemble: Ensemble, changes: Mapping[str, Any]
+) -> bool:
+    """Return whether images that are out of distribution can be detected.
+
+    The detector measures the image and the deepest level of the network. Both depend on how windows
+    are cut (`predict.mode`), but not on how their results are combined.
+
+    Raises:
+        ModelFileError: If there is no such model.
+    """
+    from segnetr.outputs.models.quality_file import has_quality
+
+    return ensemble != "soup" and all(
+        has_quality(path) and "mode" not in _find_changed(path, changes)
+        for path in expand_folds(paths)
+    )
+
+
+def flag_kind(card: ModelCard, kind: str) -> OODFlag | None:
+    """Return a flag for a volume given to a model of images, or the reverse; otherwise None."""
+    trained = "volume" if card.spatial_dims == 3 else "image"
+    if kind == trained:
+        return None
+    # The score is that of a calibrated detector in this case.
+    return OODFlag(is_ood=True, ood_score=2.0, reasons=(f"{_KINDS[kind]}, trained on {trained}s",))
+
+
+def _find_changed(path: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model's own values of settings that change masks and were changed."""
+    own: PredictConfig = read_card(path).predict
+    return {
+        name: getattr(own, name)
+        for name in _MASK_SETTINGS
+        if name in changes and _as_tuple(changes[name]) != getattr(own, name)
+    }
+
+
+def add_quality_models(
+    predictor: Predictor, paths: Sequence[Path], *, ood_only: bool = False
+) -> Predictor:
     """Return a predictor that estimates quality with the models stored next to the weights.
+
+    Args:
+        predictor: Makes the masks.
+        paths: The models.
+        ood_only: Only detect images that are out of distribution.
 
     Raises:
         ModelFileError: If a quality file is truncated, changed or unrelated.
@@ -65,7 +108,8 @@ def add_quality_models(predictor: Predictor, paths: Sequence[Path]) -> Predictor
     from segnetr.engine.quality.predictor import QualityPredictor
     from segnetr.outputs.models.quality_file import read_quality
 
-    return QualityPredictor(predictor, [read_quality(path) for path in expand_folds(paths)])
+    models = [read_quality(path) for path in expand_folds(paths)]
+    return QualityPredictor(predictor, models, ood_only=ood_only)
 
 
 def out_of_fold_quality(predictor: Predictor, case: Case, prediction: Prediction) -> Quality | None:

@@ -21,9 +21,10 @@ from segnetr.errors import ReadError
 from segnetr.outputs.masks.output_paths import is_nifti_name
 from segnetr.outputs.masks.writer import OutputPath, write_prediction
 from segnetr.outputs.models.model_file import ModelCard
-from segnetr.outputs.tables.predictions import describe_quality
+from segnetr.outputs.tables.predictions import describe_ood_flag, describe_quality
 from segnetr.storage.manifest import hash_file
 from segnetr.workflows.prediction.model_folder import InputFormat, open_model_input
+from segnetr.workflows.prediction.model_quality import flag_kind
 from segnetr.workflows.prediction.options import PredictOptions
 from segnetr.workflows.prediction.records import Record
 
@@ -54,6 +55,7 @@ class PredictionPipeline:
     def __init__(
         self, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
     ) -> None:
+        self._card = card
         self._classes = card.classes
         self._input = InputFormat.of(card)
         self._predictor = predictor
@@ -180,7 +182,6 @@ class PredictionPipeline:
         self, item: OutputPath, opened: _Opened, prediction: Prediction, seconds: float
     ) -> Record:
         start = time.perf_counter()
-        quality = prediction.quality
         written = write_prediction(
             prediction,
             opened.image,
@@ -199,8 +200,16 @@ class PredictionPipeline:
             "sha256": opened.sha256,
             "seconds": round(seconds + time.perf_counter() - start, 3),
             "warnings": list(opened.image.warnings),
-            "quality": None if quality is None else describe_quality(quality),
+            "quality": self._describe_quality(prediction, opened.image),
         }
+
+    def _describe_quality(
+        self, prediction: Prediction, image: ImageFile | VolumeFile
+    ) -> Record | None:
+        if prediction.quality is not None:
+            return describe_quality(prediction.quality)
+        flag = prediction.ood_flag or flag_kind(self._card, image.kind)
+        return None if flag is None else describe_ood_flag(flag)
 
 
 def _record_or_error(writing: "Future[Record]") -> Record | ReadError:

@@ -69,11 +69,13 @@ class PredictOutcome:
         estimates = [record["quality"] for record in self.done if record.get("quality")]
         if estimates:
             unlike = sum(bool(quality["out_of_distribution"]) for quality in estimates)
-            mean = sum(quality["predicted_dice"] for quality in estimates) / len(estimates)
-            lines.append(
-                f"quality: mean predicted Dice {mean:.3f}, {unlike} out of distribution "
-                "(predictions.csv)"
-            )
+            known = [
+                quality["predicted_dice"]
+                for quality in estimates
+                if quality["predicted_dice"] is not None
+            ]
+            mean = f"mean predicted Dice {sum(known) / len(known):.3f}, " if known else ""
+            lines.append(f"quality: {mean}{unlike} out of distribution (predictions.csv)")
         if self.failed:
             lines.append(f"failed: {len(self.failed)}")
             lines += [f"  {failure['reason']}" for failure in self.failed]
@@ -119,7 +121,7 @@ def predict(
     )
     obstacle = None
     has_quality = predictor.collects_features
-    if not has_quality and wants_quality(models, options.changes):
+    if wants_quality(models, options.changes):
         obstacle = find_obstacle(models, ensemble=options.ensemble, changes=options.changes)
     described = describe_model(models, card, options.ensemble, settings=options.changes)
     described["quality"] = obstacle or ("predicted" if has_quality else "not asked for")

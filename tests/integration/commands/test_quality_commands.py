@@ -125,10 +125,32 @@ def test_quality_is_omitted_on_request_and_if_it_would_not_be_valid(
     assert "it is calibrated for predict.tta=flips, not none" in other.stderr
     for name in ("a", "b"):
         assert read_table(tmp_path / name / "predictions.csv")[0]["predicted_dice"] == ""
+    (flagged,) = read_table(tmp_path / "b" / "predictions.csv")
+    assert flagged["out_of_distribution"] in ("yes", "no")
+    assert float(flagged["ood_score"]) > 0
     whole = command("predict", pixels, "--model", judged, "--out", tmp_path / "c")
     assert whole.returncode == 0
     masks = [next((tmp_path / name).glob("*.png")).read_bytes() for name in ("a", "c")]
     assert masks[0] == masks[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_flagged"), [("tta=none", True), ("overlap=0.1", True), ("mode=window", False)]
+)
+def test_flag_remains_if_only_the_combination_of_passes_differs(
+    command, judged, tmp_path, setting, is_flagged
+):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    done = command(
+        "predict", tmp_path / "noise.png", "--model", judged, "--out", tmp_path / "out",
+        "--set", f"predict.{setting}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = read_table(tmp_path / "out" / "predictions.csv")
+    assert row["predicted_dice"] == ""
+    assert row["out_of_distribution"] == ("yes" if is_flagged else "")
+    assert ("1 out of distribution" in done.stdout) is is_flagged
 
 
 def test_report_plots_predicted_against_true_dice_with_badges(judged):
