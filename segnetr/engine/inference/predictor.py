@@ -79,6 +79,22 @@ class OODFlag:
     reasons: tuple[str, ...] = ()
 
 
+def flag_kind(kind: str, *, spatial_dims: int) -> OODFlag | None:
+    """Return a flag for a volume given to a model of images, or the reverse; otherwise None.
+
+    Args:
+        kind: "image" or "volume".
+        spatial_dims: 2 for a model that was trained on images, 3 for slices of volumes.
+    """
+    if (kind == "volume") == (spatial_dims == 3):
+        return None
+    names = ("an image", "images", "a volume", "volumes")
+    is_volume = kind == "volume"
+    reason = f"{names[2 * is_volume]}, trained on {names[3 - 2 * is_volume]}"
+    # The score is that of a calibrated detector in this case.
+    return OODFlag(is_ood=True, ood_score=2.0, reasons=(reason,))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """Prediction for one file, on the grid of the file.

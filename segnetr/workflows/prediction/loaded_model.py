@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from segnetr.data.readers.image import fit_channels
 from segnetr.data.readers.image_file import DEFAULT_MAX_PIXELS, ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
-from segnetr.engine.inference.predictor import Prediction, Predictor
+from segnetr.engine.inference.predictor import Prediction, Predictor, flag_kind
 from segnetr.errors import ReadError, UsageError
 from segnetr.outputs.models.classifier_file import is_classifier
 from segnetr.outputs.models.model_file import ModelCard
 from segnetr.workflows.prediction.model_folder import open_model_input, open_predictor
-from segnetr.workflows.prediction.model_quality import flag_kind
 
 _FROM_ARRAY = Path("array")
 
@@ -80,7 +79,9 @@ class LoadedModel:
             read = open_model_input(self.card, Path(image), max_pixels=max_pixels, series=series)
         prediction = self._predictor.predict(read, keep_probabilities=probabilities)
         if prediction.quality is None and prediction.ood_flag is None:
-            return replace(prediction, ood_flag=flag_kind(self.card, read.kind))
+            return replace(
+                prediction, ood_flag=flag_kind(read.kind, spatial_dims=self.card.spatial_dims)
+            )
         return prediction
 
     def _wrap(self, array: NDArray[Any], spacing: Sequence[float] | None) -> ImageFile:

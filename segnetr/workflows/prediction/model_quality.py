@@ -6,11 +6,10 @@ from typing import Any
 
 from segnetr.config.schema.segmentation import PredictConfig
 from segnetr.data.case import Case
-from segnetr.engine.inference.predictor import OODFlag, Prediction, Predictor, Quality
-from segnetr.outputs.models.model_file import ModelCard, read_card
+from segnetr.engine.inference.predictor import Prediction, Predictor, Quality
+from segnetr.outputs.models.model_file import read_card
 from segnetr.workflows.prediction.ensemble import Ensemble, expand_folds
 
-_KINDS = {"image": "an image", "volume": "a volume"}
 _MASK_SETTINGS = ("mode", "overlap", "weights", "tta", "threshold", "postprocessing")
 """Settings that change masks, and therefore their quality."""
 
@@ -70,15 +69,6 @@ def can_detect_ood(
         has_quality(path) and "mode" not in _find_changed(path, changes)
         for path in expand_folds(paths)
     )
-
-
-def flag_kind(card: ModelCard, kind: str) -> OODFlag | None:
-    """Return a flag for a volume given to a model of images, or the reverse; otherwise None."""
-    trained = "volume" if card.spatial_dims == 3 else "image"
-    if kind == trained:
-        return None
-    # The score is that of a calibrated detector in this case.
-    return OODFlag(is_ood=True, ood_score=2.0, reasons=(f"{_KINDS[kind]}, trained on {trained}s",))
 
 
 def _find_changed(path: Path, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from segnetr.data.readers.image_file import DicomSeries, ImageFile
 from segnetr.data.readers.nifti_stream import VolumeFile
 from segnetr.engine.inference.memory import MemoryLimit
-from segnetr.engine.inference.predictor import Prediction, Predictor
+from segnetr.engine.inference.predictor import Prediction, Predictor, flag_kind
 from segnetr.engine.training.signals import SignalHandler
 from segnetr.errors import ReadError
 from segnetr.outputs.masks.output_paths import is_nifti_name
@@ -24,7 +24,6 @@ from segnetr.outputs.models.model_file import ModelCard
 from segnetr.outputs.tables.predictions import describe_ood_flag, describe_quality
 from segnetr.storage.manifest import hash_file
 from segnetr.workflows.prediction.model_folder import InputFormat, open_model_input
-from segnetr.workflows.prediction.model_quality import flag_kind
 from segnetr.workflows.prediction.options import PredictOptions
 from segnetr.workflows.prediction.records import Record
 
@@ -55,7 +54,7 @@ class PredictionPipeline:
     def __init__(
         self, card: ModelCard, predictor: Predictor, out: Path, options: PredictOptions
     ) -> None:
-        self._card = card
+        self._spatial_dims = card.spatial_dims
         self._classes = card.classes
         self._input = InputFormat.of(card)
         self._predictor = predictor
@@ -208,7 +207,7 @@ class PredictionPipeline:
     ) -> Record | None:
         if prediction.quality is not None:
             return describe_quality(prediction.quality)
-        flag = prediction.ood_flag or flag_kind(self._card, image.kind)
+        flag = prediction.ood_flag or flag_kind(image.kind, spatial_dims=self._spatial_dims)
         return None if flag is None else describe_ood_flag(flag)
 
 
