@@ -126,12 +126,16 @@ def test_later_signals_are_ignored_under_torchrun(monkeypatch):
     ],
 )
 def test_each_stop_signal_is_caught_and_has_its_exit_code(number, caught, code):
-    before = signal.getsignal(number)
-    with SignalHandler() as interrupts:
-        signal.raise_signal(number)
-        assert interrupts.caught == caught
-    assert STOP_CODES[caught] == code == 128 + number
-    assert signal.getsignal(number) is before
+    # nohup ignores SIGHUP, and a signal that is ignored at the start stays ignored.
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with SignalHandler() as interrupts:
+            signal.raise_signal(number)
+            assert interrupts.caught == caught
+        assert STOP_CODES[caught] == code == 128 + number
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
