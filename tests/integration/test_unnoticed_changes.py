@@ -16,7 +16,8 @@ from segnetr.data.case import Case
 from segnetr.data.splits.content import CaseContent, read_content, write_content
 from segnetr.engine.training.trainer import Trainer
 from segnetr.errors import DataError, ReadError
-from segnetr.storage.manifest import MANIFEST_NAME, write_manifest
+from segnetr.storage.manifest import MANIFEST_NAME, hash_file, write_manifest
+from segnetr.workflows.evaluation.seen_cases import hash_case_files
 
 pytestmark = pytest.mark.slow
 
@@ -219,3 +220,23 @@ def test_evaluation_that_scores_nothing_exits_with_3(command, tmp_path):
         "evaluate", "--predictions", tmp_path / "masks", "--ground-truth", tmp_path / "expected"
     )
     assert done.returncode == 3, done.stdout
+
+
+def test_run_that_ended_before_its_first_checkpoint_can_be_started_with_other_data(
+    command, tiny, run
+):
+    shutil.rmtree(run / "run" / "checkpoints")
+    name = change_image(run / "data")
+    old = read_content(run / "run" / "content.json").hashes[name]
+    done = train(command, tiny, run)
+    assert done.returncode == 0, done.stderr
+    assert read_content(run / "run" / "content.json").hashes[name] != old
+    assert "data_changes" not in json.loads((run / "run" / "provenance.json").read_text())
+
+
+def test_cases_are_hashed_without_a_cache_that_can_be_written(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"image")
+    (tmp_path / "no folder").write_bytes(b"")
+    case = Case(case_id="a", image=tmp_path / "a.png")
+    content = hash_case_files([case], cache_dir=tmp_path / "no folder")
+    assert content.hashes == {"a": (hash_file(tmp_path / "a.png"),)}

@@ -157,7 +157,7 @@ def _classify(
                 issues=issues,
                 split=split,
             )
-            record_content(run, content)
+            record_content(run, content, resume=resume)
             log_messages(run, messages, progress)
         result = trainer.fit(resume=resume)
         if resume and runtime.is_main:

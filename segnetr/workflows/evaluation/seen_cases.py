@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from segnetr.data.cache.store import CacheFolder, hash_cached_file
+from segnetr.data.cache.store import CacheFolder
 from segnetr.data.case import Case
 from segnetr.data.splits.content import CaseContent, read_content
 from segnetr.data.splits.split import read_split
 from segnetr.engine.training.run_dir import RunDir
 from segnetr.errors import ReadError
+from segnetr.storage.manifest import hash_file
 from segnetr.workflows.evaluation.scored_cases import CaseType, ScoredCases
 
 _UNSAFE = re.compile(r"[^\w.-]+")
@@ -58,11 +59,10 @@ def mark_seen(
 
 
 def hash_case_files(cases: Iterable[Case], *, cache_dir: Path | None) -> CaseContent:
-    """Return the hashes of the files of cases. Known ones are looked up in the cache folder.
+    """Return the hashes of the files of cases. The cache folder is read, but never written.
 
     Raises:
         ReadError: If a file cannot be read.
-        WriteError: If the cache cannot be written.
     """
     cache = CacheFolder.open(cache_dir)
     return CaseContent(
@@ -75,6 +75,6 @@ def hash_case_files(cases: Iterable[Case], *, cache_dir: Path | None) -> CaseCon
 
 def _hash_file(path: Path, cache: CacheFolder) -> str:
     try:
-        return cache.load_sha256(path) or hash_cached_file(path, cache)
+        return cache.load_sha256(path) or hash_file(path)
     except OSError as error:
         raise ReadError(path, f"cannot be read ({error.strerror or error})") from error

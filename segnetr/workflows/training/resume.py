@@ -90,13 +90,15 @@ def find_ignored_identity(run: RunDir, *, allow: Collection[AllowedChange]) -> s
     return set() if is_needed and "data" not in allow else {CONTENT}
 
 
-def record_content(run: RunDir, content: CaseContent) -> None:
-    """Write the hashes of the cases, and add changes since the start to the provenance.
+def record_content(run: RunDir, content: CaseContent, *, resume: bool) -> None:
+    """Write the hashes of the cases; for a resumed run, add changes to the provenance.
+
+    A new run replaces the hashes of one that ended in this folder before its first checkpoint.
 
     Raises:
         WriteError: If a file cannot be written.
     """
-    before = read_content(run.content)
+    before = read_content(run.content) if resume else None
     changes = {} if before is None else before.find_changes(content)
     if changes:
         checkpoint, _ = run.load_checkpoint()

@@ -133,7 +133,7 @@ def _train(
                 issues=issues,
                 split=split,
             )
-            record_content(run, content)
+            record_content(run, content, resume=resume)
             log_messages(run, messages, progress)
         pipeline.on_message = lambda line: log_messages(run, [line], progress)
         trainer = _build_trainer(
